@@ -1,0 +1,28 @@
+//! The words of Vimana, each defined once: ids, names, units, states, the
+//! transition table, the views that leave the server, and errors.
+//!
+//! Pure and safe for wasm: no clock, no randomness, no I/O. The server, the
+//! CLI and the portal validate with the very same code.
+
+pub mod action;
+pub mod error;
+pub mod event;
+pub mod flavor;
+pub mod host;
+pub mod id;
+pub mod image;
+pub mod name;
+pub mod operation;
+pub mod pending;
+pub mod session;
+pub mod ssh_key;
+pub mod state;
+pub mod time;
+pub mod unit;
+pub mod user_data;
+pub mod vm;
+
+pub use error::{Error, ErrorKind, FieldError, Problem, Result};
+pub use id::*;
+pub use state::VmState;
+pub use time::Timestamp;

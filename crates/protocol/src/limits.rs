@@ -1,0 +1,15 @@
+//! Limits both ends keep.
+
+use std::time::Duration;
+
+/// Largest frame in bytes.
+pub const MAX_FRAME_BYTES: usize = 4 << 20;
+/// Frames waiting to be written to one peer; a peer that lets them pile up
+/// is cut off and resumes by reconnecting.
+pub const MAX_QUEUED_FRAMES: usize = 1024;
+/// How often each end sends something.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// Silence after which an end takes the connection for dead.
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Longest wait for the first frame on a new connection.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
