@@ -1,0 +1,106 @@
+//! Hard conditions on hosts, and the words for what they removed.
+
+use std::fmt;
+
+use vimana_model::host::HostState;
+use vimana_model::pending::{Filter, MAX_NAMED_HOSTS, Rejection};
+use vimana_model::unit::Resources;
+use vimana_protocol::scheduler::HostFacts;
+
+use crate::best::Best;
+use crate::free;
+
+/// The first filter that removes `host`, if any does.
+pub fn first_removing(needs: Resources, host: &HostFacts) -> Option<Filter> {
+    let free = free(host);
+    if !host.connected {
+        Some(Filter::Connected)
+    } else if !takes_new_vms(host.state) {
+        Some(Filter::Enabled)
+    } else if needs.vcpus > free.vcpus {
+        Some(Filter::Vcpus)
+    } else if needs.memory_mib > free.memory_mib {
+        Some(Filter::Memory)
+    } else if needs.disk_mib > free.disk_mib {
+        Some(Filter::Disk)
+    } else {
+        None
+    }
+}
+
+fn takes_new_vms(state: HostState) -> bool {
+    match state {
+        HostState::Enabled => true,
+        HostState::Unknown => false,
+    }
+}
+
+/// The hosts one filter removed, while they are counted.
+pub struct Tally<'a> {
+    pub filter: Filter,
+    count: u32,
+    names: Best<&'a str>,
+    /// The most any removed host has free, each resource by itself.
+    roomiest: Resources,
+}
+
+impl<'a> Tally<'a> {
+    pub fn new(filter: Filter) -> Self {
+        Self {
+            filter,
+            count: 0,
+            names: Best::new(MAX_NAMED_HOSTS),
+            roomiest: Resources::default(),
+        }
+    }
+
+    pub fn add(&mut self, host: &'a HostFacts) {
+        self.count = self.count.saturating_add(1);
+        self.names.offer(host.name.as_str());
+        let free = free(host);
+        self.roomiest.vcpus = self.roomiest.vcpus.max(free.vcpus);
+        self.roomiest.memory_mib = self.roomiest.memory_mib.max(free.memory_mib);
+        self.roomiest.disk_mib = self.roomiest.disk_mib.max(free.disk_mib);
+    }
+
+    /// None where the filter removed no host.
+    pub fn finish(self, needs: Resources) -> Option<Rejection> {
+        if self.count == 0 {
+            return None;
+        }
+        Some(Rejection {
+            filter: self.filter,
+            reason: self.reason(needs),
+            hosts: self
+                .names
+                .into_sorted()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            count: self.count,
+        })
+    }
+
+    fn reason(&self, needs: Resources) -> String {
+        match self.filter {
+            Filter::Connected => "the agent is not connected".to_owned(),
+            Filter::Enabled => "the host takes no new VMs".to_owned(),
+            Filter::Vcpus => lack(Vcpus(needs.vcpus), self.roomiest.vcpus),
+            Filter::Memory => lack(needs.memory_mib, self.roomiest.memory_mib),
+            Filter::Disk => lack(needs.disk_mib, self.roomiest.disk_mib),
+        }
+    }
+}
+
+fn lack(needs: impl fmt::Display, free: impl fmt::Display) -> String {
+    format!("needs {needs}; the roomiest host has {free} free")
+}
+
+/// "1 vCPU", "4 vCPUs".
+struct Vcpus(u32);
+
+impl fmt::Display for Vcpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} vCPU{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
