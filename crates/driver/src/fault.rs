@@ -33,16 +33,20 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// An I/O fault while doing `what` ("writing the disk"), told apart into
     /// a full disk and everything else.
     pub fn io(what: &str, error: &std::io::Error) -> Self {
         match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Self::new(FaultKind::NoSpace, format!("{what}: the host's disk is full"))
-            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::new(
+                FaultKind::NoSpace,
+                format!("{what}: the host's disk is full"),
+            ),
             _ => Self::new(FaultKind::Host, format!("{what}: {error}")),
         }
     }

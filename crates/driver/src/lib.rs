@@ -8,6 +8,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod fault;
+mod serial;
 mod spec;
 
 use std::path::Path;
@@ -19,6 +20,7 @@ use tokio::sync::broadcast;
 use vimana_model::VmId;
 
 pub use fault::{Fault, FaultKind};
+pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
 
 /// A serial line: bytes both ways, until either side hangs up.

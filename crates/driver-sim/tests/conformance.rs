@@ -1,0 +1,73 @@
+//! The simulated driver keeps every promise of the trait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use vimana_driver::conformance::Harness;
+use vimana_driver::{Fault, FaultKind, HostDriver, ImageRef};
+use vimana_driver_sim::{Call, SimDriver, SimHost};
+use vimana_model::image::ImageFormat;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{ImageId, VmId};
+
+struct Sim(Arc<SimHost>);
+
+#[async_trait]
+impl Harness for Sim {
+    async fn new() -> Self {
+        Self(SimHost::new())
+    }
+
+    async fn driver(&self) -> Arc<dyn HostDriver> {
+        Arc::new(SimDriver::new(Arc::clone(&self.0)))
+    }
+
+    async fn driver_on_full_disk(&self) -> Arc<dyn HostDriver> {
+        let fault = Fault::new(FaultKind::NoSpace, "the host's disk is full");
+        self.0.fail_next(Call::Prepare, fault);
+        self.driver().await
+    }
+
+    fn image(&self) -> (ImageRef, PathBuf) {
+        let image = ImageRef {
+            id: ImageId::from_parts(1, [0; 10]),
+            format: ImageFormat::Raw,
+            size_bytes: 512,
+            sha256: "0".repeat(64),
+        };
+        (image, PathBuf::from("no-such-file"))
+    }
+
+    fn bad_image(&self) -> (ImageRef, PathBuf) {
+        let fault = Fault::new(FaultKind::BadImage, "the image is not qcow2");
+        self.0.fail_next(Call::Prepare, fault);
+        self.image()
+    }
+
+    fn resources(&self) -> Resources {
+        Resources {
+            vcpus: 1,
+            memory_mib: MiB(32),
+            disk_mib: MiB(1),
+        }
+    }
+
+    fn left_behind(&self, vm: VmId) -> Vec<String> {
+        Vec::from_iter(self.0.power(vm).map(|_| "entry".to_owned()))
+    }
+
+    async fn crash(&self, vm: VmId) {
+        assert!(self.0.crash(vm, "the simulated machine crashed"));
+    }
+
+    async fn guest_off(&self, _driver: &dyn HostDriver, vm: VmId) {
+        assert!(self.0.guest_power_off(vm));
+    }
+
+    async fn ignore_shutdown(&self, _driver: &dyn HostDriver, vm: VmId) {
+        self.0.ignore_shutdown(vm, true);
+    }
+}
+
+vimana_driver::conformance_suite!(Sim);

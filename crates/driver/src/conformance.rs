@@ -1,0 +1,214 @@
+//! The suite every driver must pass: each case is a promise of [`HostDriver`].
+//!
+//! A driver brings a [`Harness`] and calls [`crate::conformance_suite!`] in an
+//! integration test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a suite of tests: a broken promise panics"
+)]
+
+mod cases;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use vimana_model::VmId;
+use vimana_model::unit::Resources;
+
+use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, SerialStream};
+
+pub use cases::*;
+
+/// How long the suite waits for something that should happen soon.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A host to try a driver on. Each case gets its own.
+///
+/// Its guest prints something on its serial line when it runs, echoes what is
+/// typed, and switches itself off when asked to.
+#[async_trait]
+pub trait Harness: Send + Sync + Sized {
+    async fn new() -> Self;
+
+    /// A new driver on the host; called again after the last one was dropped,
+    /// it is the agent's restart.
+    async fn driver(&self) -> Arc<dyn HostDriver>;
+
+    /// A driver on a host with no disk space left.
+    async fn driver_on_full_disk(&self) -> Arc<dyn HostDriver>;
+
+    /// A bootable image.
+    fn image(&self) -> (ImageRef, PathBuf);
+
+    /// An image whose bytes are not what its reference promises.
+    fn bad_image(&self) -> (ImageRef, PathBuf);
+
+    /// The size of machine to run.
+    fn resources(&self) -> Resources;
+
+    /// What the host still holds for a VM: files, processes, entries. Empty
+    /// when nothing is left.
+    fn left_behind(&self, vm: VmId) -> Vec<String>;
+
+    /// Kills the machine from outside, not through the driver.
+    async fn crash(&self, vm: VmId);
+
+    /// Makes the guest switch itself off of its own accord.
+    async fn guest_off(&self, driver: &dyn HostDriver, vm: VmId);
+
+    /// Makes the guest ignore requests to switch itself off.
+    async fn ignore_shutdown(&self, driver: &dyn HostDriver, vm: VmId);
+}
+
+/// Makes one `#[tokio::test]` of every promise.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($harness:ty) => {
+        $crate::conformance_suite! { $harness:
+            prepare_is_idempotent
+            boot_runs_the_machine_and_is_observed
+            inventory_names_everything
+            kill_is_idempotent_and_final
+            clean_leaves_nothing
+            clean_refuses_while_the_machine_runs
+            calls_for_what_is_not_there_are_fine
+            lower_epoch_is_refused_without_effect
+            crash_is_observed_within_two_seconds
+            guest_power_off_is_observed
+            graceful_shutdown_is_by_the_guest
+            shutdown_is_forced_after_the_grace_time
+            kill_overtakes_a_shutdown
+            machine_survives_a_restart_of_the_driver
+            end_during_a_restart_of_the_driver_is_known_afterwards
+            bad_image_leaves_nothing
+            full_disk_leaves_nothing
+            late_viewer_gets_recent_output
+            two_viewers_see_the_same
+            cancelled_prepare_is_cleaned
+            cancelled_boot_is_killed_and_cleaned
+            next_epoch_can_be_prepared_and_booted
+        }
+    };
+    ($harness:ty: $($case:ident)+) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            $crate::conformance::within_time(async {
+                let harness = <$harness as $crate::conformance::Harness>::new().await;
+                $crate::conformance::$case(&harness).await;
+            })
+            .await;
+        }
+    )+};
+}
+
+/// No case may hang.
+pub async fn within_time(case: impl Future<Output = ()>) {
+    tokio::time::timeout(4 * PATIENCE, Box::pin(case))
+        .await
+        .expect("the case ends in time");
+}
+
+/// A VM no other test uses.
+#[must_use]
+pub fn new_vm() -> VmId {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut random = [0; 10];
+    let salt = u64::from(std::process::id()) ^ (u64::from(since.subsec_nanos()) << 24);
+    random[..8].copy_from_slice(&salt.to_le_bytes());
+    random[8] = count.to_le_bytes()[0];
+    VmId::from_parts(since.as_millis().try_into().unwrap(), random)
+}
+
+/// A first incarnation of a new VM on the harness's image.
+pub fn new_spec<H: Harness>(harness: &H) -> IncarnationSpec {
+    IncarnationSpec {
+        vm_id: new_vm(),
+        run_epoch: 1,
+        resources: harness.resources(),
+        image: harness.image().0,
+        seed: Seed {
+            host_name: "web-1".to_owned(),
+            ssh_key: None,
+            user_data: None,
+        },
+    }
+}
+
+/// Prepares and boots a new VM.
+async fn run<H: Harness>(harness: &H, driver: &dyn HostDriver) -> IncarnationSpec {
+    let spec = new_spec(harness);
+    driver.prepare(&spec, &harness.image().1).await.unwrap();
+    driver.boot(spec.vm_id, spec.run_epoch).await.unwrap();
+    spec
+}
+
+async fn power(driver: &dyn HostDriver, vm: VmId) -> Option<Power> {
+    observed(driver, vm).await.map(|o| o.power)
+}
+
+async fn observed(driver: &dyn HostDriver, vm: VmId) -> Option<Observed> {
+    let all = driver.inventory().await.unwrap();
+    let mut ours = all.into_iter().filter(|o| o.vm_id == vm);
+    let first = ours.next();
+    assert_eq!(ours.next(), None, "a VM is named once");
+    first
+}
+
+/// Reads until `wanted` was seen; returns everything read.
+pub async fn read_until(line: &mut Box<dyn SerialStream>, wanted: &str) -> String {
+    let mut seen = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&seen).contains(wanted) {
+            let read = line.read_buf(&mut seen).await.unwrap();
+            assert_ne!(read, 0, "the line ended");
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, reading).await;
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert!(ended.is_ok(), "waited for {wanted:?}, saw {seen:?}");
+    seen
+}
+
+/// Types bytes on a VM's serial line.
+pub async fn type_text(driver: &dyn HostDriver, vm: VmId, text: &[u8]) {
+    let mut line = driver.serial(vm).await.unwrap();
+    line.write_all(text).await.unwrap();
+    line.flush().await.unwrap();
+}
+
+/// Waits until the guest runs so far that it prints and listens.
+pub async fn guest_answers(driver: &dyn HostDriver, vm: VmId) {
+    let mut line = driver.serial(vm).await.unwrap();
+    read_until(&mut line, "\n").await;
+}
+
+/// Waits for a change of power state, as a subscriber and in the inventory.
+async fn expect_power(
+    driver: &dyn HostDriver,
+    changes: &mut tokio::sync::broadcast::Receiver<Observed>,
+    vm: VmId,
+    within: Duration,
+    wanted: impl Fn(&Power) -> bool,
+) {
+    let since = Instant::now();
+    loop {
+        let left = within.saturating_sub(since.elapsed());
+        let change = tokio::time::timeout(left, changes.recv()).await;
+        let change = change
+            .expect("the change is observed in time")
+            .expect("the feed goes on");
+        if change.vm_id == vm && wanted(&change.power) {
+            break;
+        }
+    }
+    assert!(wanted(&power(driver, vm).await.expect("it is held")));
+}
