@@ -1,0 +1,22 @@
+//! What is recorded: the only crate that names `sea_orm`. Everything speaks
+//! the words of `vimana_model`; the entities are private.
+
+pub mod claim;
+pub mod error;
+pub mod event;
+pub mod flavor;
+pub mod host;
+pub mod image;
+pub mod limits;
+pub mod operation;
+pub mod session;
+pub mod store;
+pub mod tenant;
+pub mod token;
+pub mod tx;
+pub mod user;
+pub mod vm;
+
+pub use error::{Result, StoreError};
+pub use store::{Conn, Reader, Store, WriteTx};
+pub use tx::TxError;

@@ -1,0 +1,25 @@
+//! Every number that bounds the store.
+
+use std::time::Duration;
+
+/// How often a transaction is tried in all.
+pub const MAX_TRIES: u32 = 10;
+/// Step of the pause between tries, in milliseconds; the n-th pause is a
+/// random time up to n steps.
+pub const PAUSE_MS: u64 = 20;
+
+/// Connections that read a SQLite file, besides the one that writes.
+pub const SQLITE_READERS: u32 = 4;
+/// Connections to PostgreSQL that read, and as many transactions at once.
+pub const POSTGRES_READERS: u32 = 16;
+pub const POSTGRES_WRITERS: u32 = 16;
+
+/// Longest wait for a connection to read on, and for another process's lock.
+pub const WAIT: Duration = Duration::from_secs(10);
+
+/// How often opening is tried while others open or migrate the same database.
+pub const MAX_OPEN_TRIES: u32 = 30;
+
+/// Values per `IN` list and rows per `INSERT`; all databases take far more
+/// bound values than this times the columns of the widest table.
+pub const CHUNK: usize = 500;
