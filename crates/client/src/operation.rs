@@ -1,0 +1,12 @@
+//! Operations.
+
+use vimana_model::operation::OperationView;
+use vimana_model::{OperationId, Result};
+
+use crate::Client;
+
+impl Client {
+    pub async fn operation(&self, id: OperationId) -> Result<OperationView> {
+        self.get(&format!("/api/v1/operations/{id}")).await
+    }
+}
