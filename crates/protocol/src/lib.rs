@@ -4,5 +4,7 @@
 //! WebSocket. Both ends refuse frames above [`limits::MAX_FRAME_BYTES`].
 
 pub mod agent;
+#[cfg(feature = "dial")]
+pub mod dial;
 pub mod limits;
 pub mod scheduler;

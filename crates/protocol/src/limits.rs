@@ -13,3 +13,9 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for the first frame on a new connection.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest secret in bytes.
+pub const MAX_SECRET_BYTES: usize = 4096;
+/// First wait before dialing again after a connection was lost.
+pub const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest wait before dialing again.
+pub const RETRY_CAP: Duration = Duration::from_secs(5);
