@@ -1,0 +1,200 @@
+//! Form fields: a label, a hint, and what is wrong, tied together.
+
+use leptos::html;
+use leptos::prelude::*;
+
+use crate::icon::{Icon, IconName};
+
+/// Label, hint and error around a control.
+#[component]
+fn Field(
+    id: &'static str,
+    #[prop(into)] label: String,
+    #[prop(into)] hint: String,
+    optional: bool,
+    error: Signal<Option<String>>,
+    children: Children,
+) -> impl IntoView {
+    let no_hint = hint.is_empty();
+    view! {
+        <div class="field" data-invalid=move || error.with(Option::is_some).then_some("true")>
+            <label for=id>
+                {label} {optional.then(|| view! { <span class="field-optional">"optional"</span> })}
+            </label>
+            {children()}
+            <p class="field-hint" id=format!("{id}-hint") hidden=no_hint>{hint}</p>
+            <p class="field-error" id=format!("{id}-error") role="alert">
+                {move || error.get().map(|text| view! { <Icon name=IconName::Warning/> <span>{text}</span> })}
+            </p>
+        </div>
+    }
+}
+
+/// The ids that describe a control: always its hint, and its error while there
+/// is one.
+fn described_by(id: &'static str, error: Signal<Option<String>>) -> impl Fn() -> String + Clone {
+    move || {
+        if error.with(Option::is_some) { format!("{id}-error {id}-hint") } else { format!("{id}-hint") }
+    }
+}
+
+fn invalid(error: Signal<Option<String>>) -> impl Fn() -> Option<&'static str> + Clone {
+    move || error.with(Option::is_some).then_some("true")
+}
+
+/// Takes over what was typed, or filled in by the browser, before the page was
+/// alive.
+fn keep_typed(value: RwSignal<String>, typed: Option<String>) {
+    if let Some(typed) = typed.filter(|typed| !typed.is_empty())
+        && value.with_untracked(String::is_empty)
+    {
+        value.set(typed);
+    }
+}
+
+/// One line of text.
+#[component]
+pub fn TextField(
+    id: &'static str,
+    #[prop(into)] label: String,
+    #[prop(into, optional)] hint: String,
+    #[prop(optional)] secret: bool,
+    #[prop(default = "off")] autocomplete: &'static str,
+    #[prop(optional)] placeholder: &'static str,
+    #[prop(optional)] autofocus: bool,
+    value: RwSignal<String>,
+    #[prop(into, optional)] error: Signal<Option<String>>,
+    #[prop(into, optional)] on_leave: Option<Callback<()>>,
+) -> impl IntoView {
+    let node = NodeRef::<html::Input>::new();
+    Effect::new(move |_| keep_typed(value, node.get().map(|input| input.value())));
+    view! {
+        <Field id=id label=label hint=hint optional=false error=error>
+            <input
+                id=id
+                name=id
+                class="input"
+                r#type=if secret { "password" } else { "text" }
+                autocomplete=autocomplete
+                autocapitalize="none"
+                spellcheck="false"
+                placeholder=placeholder
+                autofocus=autofocus
+                required=true
+                aria-invalid=invalid(error)
+                aria-describedby=described_by(id, error)
+                node_ref=node
+                on:input=move |event| value.set(event_target_value(&event))
+                on:blur=move |_| {
+                    if let Some(leave) = on_leave {
+                        leave.run(());
+                    }
+                }
+            />
+        </Field>
+    }
+}
+
+/// Several lines of text; always optional here.
+#[component]
+pub fn TextAreaField(
+    id: &'static str,
+    #[prop(into)] label: String,
+    #[prop(into, optional)] hint: String,
+    #[prop(default = "3")] rows: &'static str,
+    #[prop(optional)] placeholder: &'static str,
+    value: RwSignal<String>,
+    #[prop(into, optional)] error: Signal<Option<String>>,
+    #[prop(into, optional)] on_leave: Option<Callback<()>>,
+) -> impl IntoView {
+    let node = NodeRef::<html::Textarea>::new();
+    Effect::new(move |_| keep_typed(value, node.get().map(|input| input.value())));
+    view! {
+        <Field id=id label=label hint=hint optional=true error=error>
+            <textarea
+                id=id
+                name=id
+                class="input"
+                rows=rows
+                autocomplete="off"
+                autocapitalize="none"
+                spellcheck="false"
+                placeholder=placeholder
+                aria-invalid=invalid(error)
+                aria-describedby=described_by(id, error)
+                node_ref=node
+                on:input=move |event| value.set(event_target_value(&event))
+                on:blur=move |_| {
+                    if let Some(leave) = on_leave {
+                        leave.run(());
+                    }
+                }
+            ></textarea>
+        </Field>
+    }
+}
+
+/// One entry of a list to choose from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub value: String,
+    pub text: String,
+}
+
+/// One of a short list.
+#[component]
+pub fn SelectField(
+    id: &'static str,
+    #[prop(into)] label: String,
+    #[prop(into, optional)] hint: String,
+    choices: Vec<Choice>,
+    value: RwSignal<String>,
+    #[prop(into, optional)] error: Signal<Option<String>>,
+) -> impl IntoView {
+    let options = choices
+        .into_iter()
+        .map(|Choice { value: own, text }| {
+            let selected = value.with_untracked(|value| *value == own);
+            view! { <option value=own selected=selected>{text}</option> }
+        })
+        .collect_view();
+    view! {
+        <Field id=id label=label hint=hint optional=false error=error>
+            <select
+                id=id
+                name=id
+                class="input"
+                required=true
+                aria-invalid=invalid(error)
+                aria-describedby=described_by(id, error)
+                on:change=move |event| value.set(event_target_value(&event))
+            >
+                {options}
+            </select>
+        </Field>
+    }
+}
+
+/// Yes or no.
+#[component]
+pub fn CheckField(
+    id: &'static str,
+    #[prop(into)] label: String,
+    #[prop(into)] hint: String,
+    value: RwSignal<bool>,
+) -> impl IntoView {
+    view! {
+        <div class="check">
+            <input
+                id=id
+                name=id
+                r#type="checkbox"
+                aria-describedby=format!("{id}-hint")
+                prop:checked=move || value.get()
+                on:change=move |event| value.set(event_target_checked(&event))
+            />
+            <label for=id>{label}</label>
+            <p class="field-hint" id=format!("{id}-hint")>{hint}</p>
+        </div>
+    }
+}

@@ -1,0 +1,71 @@
+//! The few icons, drawn on a 16 × 16 grid with one stroke.
+
+use leptos::prelude::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IconName {
+    Check,
+    Chevron,
+    Clock,
+    Console,
+    Cross,
+    Hold,
+    Host,
+    Machine,
+    Paste,
+    Plus,
+    Power,
+    Release,
+    Retry,
+    Search,
+    SignOut,
+    Trash,
+    User,
+    Warning,
+}
+
+impl IconName {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Check => "M3 8.5 6.5 12 13 4.5",
+            Self::Chevron => "M4 6l4 4 4-4",
+            Self::Clock => "M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2Zm0 3v3l2 1.5",
+            Self::Console => "M2 3h12v10H2zM4.5 6 6.5 8l-2 2M8.5 10h3",
+            Self::Cross => "M4 4l8 8M12 4l-8 8",
+            Self::Hold => "M5.5 3.5v9M10.5 3.5v9",
+            Self::Host => "M2 3h12v4H2zM2 9h12v4H2zM4.5 5h.01M4.5 11h.01",
+            Self::Machine => "M2 3h12v8H2zM8 11v2.5M5 13.5h6",
+            Self::Paste => "M4 3.5H3v10.5h10V3.5h-1M6 2h4v3H6z",
+            Self::Plus => "M8 3v10M3 8h10",
+            Self::Power => "M8 2v5M4.6 4.4a5 5 0 1 0 6.8 0",
+            Self::Release => "M5 3.5v9l7-4.5z",
+            Self::Retry => "M13 8a5 5 0 1 1-1.5-3.6M13 2.5v3h-3",
+            Self::Search => "M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9ZM10.5 10.5 14 14",
+            Self::SignOut => "M6 2.5H3v11h3M10 5l3 3-3 3M13 8H6.5",
+            Self::Trash => "M2.5 4.5h11M6 4V2.5h4V4M4 4.5l.6 9h6.8l.6-9M6.7 7v4M9.3 7v4",
+            Self::User => "M8 2.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5ZM3 14c0-2.8 2.2-4.5 5-4.5s5 1.7 5 4.5",
+            Self::Warning => "M8 2.5 14.5 13.5h-13zM8 6.5v3.2M8 11.6h.01",
+        }
+    }
+}
+
+/// Decoration: what it means is said in words beside it.
+#[component]
+pub fn Icon(name: IconName) -> impl IntoView {
+    view! {
+        <svg
+            class="icon"
+            viewBox="0 0 16 16"
+            width="16"
+            height="16"
+            fill="none"
+            stroke="currentColor"
+            stroke-width="1.5"
+            stroke-linecap="round"
+            stroke-linejoin="round"
+            aria-hidden="true"
+        >
+            <path d=name.path()></path>
+        </svg>
+    }
+}

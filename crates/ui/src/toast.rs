@@ -1,0 +1,88 @@
+//! Short messages that come by themselves, read out as they come.
+
+use leptos::prelude::*;
+
+use crate::icon::{Icon, IconName};
+
+/// Most messages on the screen; the oldest goes first.
+const MAX_TOASTS: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToastKind {
+    Info,
+    Error,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Toast {
+    number: u32,
+    kind: ToastKind,
+    text: String,
+}
+
+/// The messages on the screen; lives in the context of the whole page.
+#[derive(Clone, Copy)]
+pub struct Toasts {
+    shown: RwSignal<Vec<Toast>>,
+    next: StoredValue<u32>,
+}
+
+impl Toasts {
+    pub fn provide() {
+        provide_context(Self { shown: RwSignal::new(Vec::new()), next: StoredValue::new(0) });
+    }
+
+    /// An information goes away by itself; an error stays until it is closed.
+    pub fn show(self, kind: ToastKind, text: String) {
+        let Some(number) = self.next.try_get_value() else { return };
+        self.next.set_value(number.wrapping_add(1));
+        self.shown.update(|shown| {
+            if shown.len() >= MAX_TOASTS {
+                shown.remove(0);
+            }
+            shown.push(Toast { number, kind, text });
+        });
+        if kind == ToastKind::Info {
+            set_timeout(
+                move || self.close(number),
+                std::time::Duration::from_secs(6),
+            );
+        }
+    }
+
+    fn close(self, number: u32) {
+        self.shown.try_update(|shown| shown.retain(|toast| toast.number != number));
+    }
+}
+
+/// Where the messages appear; once in a page.
+#[component]
+pub fn ToastRegion() -> impl IntoView {
+    let Some(toasts) = use_context::<Toasts>() else { return ().into_any() };
+    view! {
+        <div class="toasts" role="status" aria-live="polite">
+            <For each=move || toasts.shown.get() key=|toast| toast.number let(toast)>
+                <div class="toast" data-kind=match toast.kind {
+                    ToastKind::Info => "info",
+                    ToastKind::Error => "error",
+                }>
+                    <Icon name=match toast.kind {
+                        ToastKind::Info => IconName::Check,
+                        ToastKind::Error => IconName::Warning,
+                    }/>
+                    <p>{toast.text}</p>
+                    <button
+                        r#type="button"
+                        class="button icon-only"
+                        data-kind="bare"
+                        aria-label="Close this message"
+                        on:click=move |_| toasts.close(toast.number)
+                    >
+                        <Icon name=IconName::Cross/>
+                    </button>
+                </div>
+            </For>
+        </div>
+    }
+    .into_any()
+}
