@@ -65,8 +65,8 @@ impl FromStr for BaseUrl {
     type Err = InvalidBaseUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
-        let url =
-            Url::parse(text.trim()).map_err(|error| InvalidBaseUrl::Unreadable(error.to_string()))?;
+        let url = Url::parse(text.trim())
+            .map_err(|error| InvalidBaseUrl::Unreadable(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(InvalidBaseUrl::Scheme(url.scheme().to_owned()));
         }
@@ -104,7 +104,10 @@ mod tests {
     #[test]
     fn paths_go_below_the_base() {
         for text in ["http://h:1", "http://h:1/"] {
-            assert_eq!(base(text).of("/api/v1/vms").as_str(), "http://h:1/api/v1/vms");
+            assert_eq!(
+                base(text).of("/api/v1/vms").as_str(),
+                "http://h:1/api/v1/vms"
+            );
         }
         assert_eq!(base("https://h/vim/").of("/x").as_str(), "https://h/vim/x");
         assert_eq!(base("https://h/vim").websocket_of("/x"), "wss://h/vim/x");

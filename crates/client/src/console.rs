@@ -5,8 +5,11 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
 use vimana_model::session::ConsoleHello;
 use vimana_model::{Error, ErrorKind, Result, VmId};
 
@@ -59,15 +62,16 @@ impl Client {
 }
 
 impl ConsoleReader {
-    /// What the guest wrote next; `None` after a close without complaint.
+    /// What the guest wrote next; `None` after an ordinary end, such as when
+    /// the machine went off.
     ///
     /// # Errors
-    /// With the server's words when it closed the console for a reason.
+    /// With the server's words when it refused or broke off the console.
     pub async fn read(&mut self) -> Result<Option<Bytes>> {
         while let Some(message) = self.0.next().await {
             match message.map_err(broken_off)? {
                 Message::Binary(bytes) => return Ok(Some(bytes)),
-                Message::Close(Some(frame)) if !frame.reason.is_empty() => {
+                Message::Close(Some(frame)) if frame.code != CloseCode::Normal => {
                     return Err(Error::new(ErrorKind::Conflict, frame.reason.as_str()));
                 }
                 Message::Close(_) => return Ok(None),
@@ -81,7 +85,10 @@ impl ConsoleReader {
 impl ConsoleWriter {
     /// Types `bytes`.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.0.send(Message::Binary(bytes)).await.map_err(broken_off)
+        self.0
+            .send(Message::Binary(bytes))
+            .await
+            .map_err(broken_off)
     }
 
     /// Hangs up.

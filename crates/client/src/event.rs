@@ -23,7 +23,9 @@ pub enum Notice {
     Item(Box<StreamItem>),
     /// Too much was missed to be told one by one: load everything again, the
     /// stream goes on after `seq`.
-    Reset { seq: u64 },
+    Reset {
+        seq: u64,
+    },
 }
 
 #[derive(Deserialize)]

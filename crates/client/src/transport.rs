@@ -46,7 +46,8 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<T> {
-        self.call(self.request(Method::POST, path)?.json(body)).await
+        self.call(self.request(Method::POST, path)?.json(body))
+            .await
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -72,17 +73,28 @@ impl Client {
     }
 
     pub(crate) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        let response = self.answer(request.timeout(limits::REQUEST_TIMEOUT)).await?;
+        let response = self
+            .answer(request.timeout(limits::REQUEST_TIMEOUT))
+            .await?;
         let body = self.body(response).await?;
         // An answer without a body reads as JSON's null.
-        let body = if body.is_empty() { &b"null"[..] } else { &body[..] };
-        serde_json::from_slice(body)
-            .map_err(|error| self.broken("the answer is not what was expected").with_source(error))
+        let body = if body.is_empty() {
+            &b"null"[..]
+        } else {
+            &body[..]
+        };
+        serde_json::from_slice(body).map_err(|error| {
+            self.broken("the answer is not what was expected")
+                .with_source(error)
+        })
     }
 
     /// Sends and returns the answer of a request that was granted.
     pub(crate) async fn answer(&self, request: RequestBuilder) -> Result<Response> {
-        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -116,7 +128,12 @@ impl Client {
             && let Ok(body) = self.body(response).await
             && let Ok(problem) = serde_json::from_slice::<Problem>(&body)
         {
-            let Problem { code, detail, errors, .. } = problem;
+            let Problem {
+                code,
+                detail,
+                errors,
+                ..
+            } = problem;
             let mut error = Error::new(code, detail);
             error.fields = errors;
             return error;

@@ -1,0 +1,17 @@
+//! Limits the command keeps.
+
+/// How long `--wait` waits when `--timeout` does not say.
+pub const DEFAULT_WAIT_SECONDS: u64 = 300;
+/// Longest `--timeout`: a week.
+pub const MAX_WAIT_SECONDS: u64 = 7 * 24 * 3600;
+/// VMs asked for by `vm list`.
+pub const MAX_LISTED_VMS: u32 = 1000;
+/// Largest file read for `--ssh-key-file` and `--user-data-file`, in bytes;
+/// the server's limits are lower.
+pub const MAX_INPUT_FILE_BYTES: u64 = 1 << 20;
+/// Largest credentials file, in bytes.
+pub const MAX_CREDENTIALS_BYTES: u64 = 64 << 10;
+/// How long a console stays open after piped input ended and the guest fell silent.
+pub const DEFAULT_LINGER_SECONDS: u64 = 2;
+/// Pieces of typed input waiting to be sent.
+pub const MAX_QUEUED_INPUT: usize = 64;

@@ -1,0 +1,93 @@
+//! VMs.
+
+mod change;
+mod create;
+mod resolve;
+mod show;
+
+use vimana_client::VmFilter;
+use vimana_model::VmState;
+
+use crate::args::{Shown, Vm, VmList};
+use crate::failure::Outcome;
+use crate::limits::MAX_LISTED_VMS;
+use crate::text::shown;
+use crate::{console, credentials, output};
+
+pub use resolve::resolve;
+
+pub async fn run(command: Vm) -> Outcome {
+    match command {
+        Vm::Create(args) => create::create(args).await,
+        Vm::List(args) => list(args).await,
+        Vm::Show(args) => show::show(args).await,
+        Vm::Hold(args) => change::hold(args).await,
+        Vm::Release(args) => change::release(args).await,
+        Vm::Shutdown(args) => change::shutdown(args).await,
+        Vm::Delete(args) => change::delete(args).await,
+        Vm::Console(args) => console::console(args).await,
+        Vm::Timeline(args) => timeline(args).await,
+    }
+}
+
+async fn list(args: VmList) -> Outcome {
+    let VmList { all, state, json } = args;
+    let states = match (all, state.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, false) => state,
+        (false, true) => VmState::ALL
+            .into_iter()
+            .filter(|state| !state.is_final())
+            .collect(),
+    };
+    let filter = VmFilter {
+        name: None,
+        states,
+        limit: Some(MAX_LISTED_VMS),
+    };
+    let vms = credentials::client()?.vms(&filter).await?;
+    if u32::try_from(vms.len()).is_ok_and(|count| count >= MAX_LISTED_VMS) {
+        eprintln!("vimana: there may be more; these are the newest {MAX_LISTED_VMS}");
+    }
+    if json.json {
+        return output::json(&vms);
+    }
+    let rows: Vec<_> = vms
+        .iter()
+        .map(|vm| {
+            let host = vm.host.as_ref().map_or("-", |host| host.name.as_str());
+            [
+                vm.name.to_string(),
+                vm.state.slug().to_owned(),
+                host.to_owned(),
+                vm.flavor.to_string(),
+                vm.image.to_string(),
+                vm.owner.clone(),
+                output::time(vm.created_at),
+                vm.id.to_string(),
+            ]
+        })
+        .collect();
+    let titles = [
+        "NAME", "STATE", "HOST", "FLAVOR", "IMAGE", "OWNER", "CREATED", "ID",
+    ];
+    output::table(titles, &rows, "no VMs")
+}
+
+async fn timeline(args: Shown) -> Outcome {
+    let client = credentials::client()?;
+    let id = resolve(&client, &args.which.vm).await?;
+    let events = client.vm_timeline(id).await?;
+    if args.json.json {
+        return output::json(&events);
+    }
+    for event in &events {
+        output::line(&format!(
+            "{}  {}  {}",
+            event.at,
+            shown(&event.actor.to_string()),
+            shown(&event.event.sentence())
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! One VM, for people.
+
+use vimana_model::operation::{OperationView, StepState};
+use vimana_model::vm::VmView;
+
+use super::resolve;
+use crate::args::Shown;
+use crate::failure::Outcome;
+use crate::{credentials, output};
+
+pub async fn show(args: Shown) -> Outcome {
+    let client = credentials::client()?;
+    let id = resolve(&client, &args.which.vm).await?;
+    let vm = client.vm(id).await?;
+    if args.json.json {
+        output::json(&vm)
+    } else {
+        output::fields(&pairs(&vm))
+    }
+}
+
+fn pairs(vm: &VmView) -> Vec<(&'static str, String)> {
+    let size = vm.resources;
+    let mut pairs = vec![
+        ("name", vm.name.to_string()),
+        ("id", vm.id.to_string()),
+        (
+            "state",
+            format!("{} since {}", vm.state.slug(), output::time(vm.state_since)),
+        ),
+    ];
+    if let Some(pending) = &vm.pending {
+        pairs.push(("waits", pending.message.clone()));
+    }
+    if let Some(failure) = &vm.failure {
+        let why = format!("during {}: {}", failure.during.slug(), failure.reason);
+        pairs.push(("failed", why));
+    }
+    let host = match &vm.host {
+        Some(host) => format!("{} (zone {})", host.name, host.zone),
+        None => "-".to_owned(),
+    };
+    pairs.extend([
+        ("host", host),
+        ("image", vm.image.to_string()),
+        (
+            "flavor",
+            format!(
+                "{}: {} vCPUs, {} memory, {} disk",
+                vm.flavor, size.vcpus, size.memory_mib, size.disk_mib
+            ),
+        ),
+        ("owner", vm.owner.clone()),
+        ("created", output::time(vm.created_at)),
+    ]);
+    if let Some(operation) = &vm.operation {
+        pairs.push(("operation", line_of(operation)));
+        for step in &operation.steps {
+            let state = match step.state {
+                StepState::Waiting => "waiting",
+                StepState::Running => "running",
+                StepState::Done => "done",
+                StepState::Failed => "failed",
+                StepState::Skipped => "skipped",
+            };
+            pairs.push(("", format!("{}: {state}", step.kind.title())));
+        }
+    }
+    pairs
+}
+
+fn line_of(operation: &OperationView) -> String {
+    let mut line = format!(
+        "{} {}, asked for by {}",
+        operation.kind,
+        operation.state.name(),
+        operation.requested_by
+    );
+    if let Some(error) = &operation.error {
+        line.push_str(&format!(": {error}"));
+    }
+    line
+}
