@@ -1,0 +1,22 @@
+//! The database's tables, one migration after another.
+//!
+//! Plain SQL in the dialect that SQLite and PostgreSQL share: `TEXT` for ids,
+//! names and slugs, `BIGINT` for amounts and for times (milliseconds since the
+//! Unix epoch), JSON as `TEXT`. A migration that was released is never changed
+//! again; the next one amends it.
+
+mod m0001_first;
+
+pub use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::{MigrationTrait, async_trait};
+
+/// Brings a database up to date. Takes no lock of its own: the store does.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_first::Migration)]
+    }
+}

@@ -1,9 +1,18 @@
 //! What VMs hold of hosts.
 
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    UpdateMany,
+};
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, VmId};
 
-use crate::{Conn, Result, WriteTx};
+use crate::column::Row;
+use crate::entity::claim::{Column, Entity, Model};
+use crate::entity::host;
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
 
 /// What one VM holds of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,18 +30,160 @@ pub enum Taken {
     NoRoom,
 }
 
-pub async fn take(_tx: &WriteTx, _claim: &ClaimRecord) -> Result<Taken> {
-    todo!()
+/// Claims room on a host: one conditional update of the host's sums, so that
+/// the sum of claims stays within the capacity at every commit, whoever claims
+/// beside it. [`Taken::NoRoom`] also when there is no such host.
+///
+/// # Errors
+/// `Duplicate` "claim" when the VM holds one already, there or elsewhere; the
+/// transaction must then be rolled back, for the sums have grown.
+pub async fn take(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
+    let row = to_row(claim)?;
+    // `n <= cap - used` cannot overflow, `used + n <= cap` could.
+    let room = |used: host::Column, cap: host::Column, n: i64| {
+        Expr::value(n).lte(Expr::col(cap).sub(Expr::col(used)))
+    };
+    let update = changed(&row.host_id, Change::Take, &row)
+        .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).add(1_i64))
+        .filter(room(
+            host::Column::UsedVcpus,
+            host::Column::CapVcpus,
+            row.vcpus,
+        ))
+        .filter(room(
+            host::Column::UsedMemoryMib,
+            host::Column::CapMemoryMib,
+            row.memory_mib,
+        ))
+        .filter(room(
+            host::Column::UsedDiskMib,
+            host::Column::CapDiskMib,
+            row.disk_mib,
+        ));
+    if update.exec(tx.raw()).await?.rows_affected == 0 {
+        return Ok(Taken::NoRoom);
+    }
+    query::insert::<Entity>(tx, row, "claim").await?;
+    Ok(Taken::Ok)
 }
-pub async fn give_back(_tx: &WriteTx, _vm_id: VmId) -> Result<Option<ClaimRecord>> {
-    todo!()
+
+/// Gives back all that the VM holds, and says what it was; `None` when it
+/// holds nothing (any more).
+pub async fn give_back(tx: &WriteTx, vm_id: VmId) -> Result<Option<ClaimRecord>> {
+    let rows = Entity::delete_many()
+        .filter(Column::VmId.eq(vm_id.to_string()))
+        .exec_with_returning(tx.raw())
+        .await?;
+    let Some(row) = rows.into_iter().next() else {
+        return Ok(None);
+    };
+    changed(&row.host_id, Change::GiveBack, &row)
+        .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).sub(1_i64))
+        .exec(tx.raw())
+        .await?;
+    from_row(row).map(Some)
 }
-pub async fn keep_disk_only(_tx: &WriteTx, _vm_id: VmId) -> Result<Option<ClaimRecord>> {
-    todo!()
+
+/// Gives back vCPUs and memory; the disk stays claimed. Says what the VM holds
+/// from now on; `None` when it holds nothing. Doing it twice changes nothing.
+pub async fn keep_disk_only(tx: &WriteTx, vm_id: VmId) -> Result<Option<ClaimRecord>> {
+    let found = Entity::find_by_id(vm_id.to_string()).lock_exclusive();
+    let Some(row) = found.one(tx.raw()).await? else {
+        return Ok(None);
+    };
+    Entity::update_many()
+        .col_expr(Column::Vcpus, Expr::value(0_i64))
+        .col_expr(Column::MemoryMib, Expr::value(0_i64))
+        .filter(Column::VmId.eq(row.vm_id.as_str()))
+        .exec(tx.raw())
+        .await?;
+    let given = Model {
+        disk_mib: 0,
+        ..row.clone()
+    };
+    changed(&row.host_id, Change::GiveBack, &given)
+        .exec(tx.raw())
+        .await?;
+    let kept = Model {
+        vcpus: 0,
+        memory_mib: 0,
+        ..row
+    };
+    from_row(kept).map(Some)
 }
-pub async fn list(_conn: &impl Conn) -> Result<Vec<ClaimRecord>> {
-    todo!()
+
+/// All, in the order of their VMs' ids.
+pub async fn list(conn: &impl Conn) -> Result<Vec<ClaimRecord>> {
+    let found = Entity::find().order_by_asc(Column::VmId);
+    query::all(found.all(conn.raw()).await?, from_row)
 }
-pub async fn find(_conn: &impl Conn, _vm_id: VmId) -> Result<Option<ClaimRecord>> {
-    todo!()
+
+pub async fn find(conn: &impl Conn, vm_id: VmId) -> Result<Option<ClaimRecord>> {
+    let row = Entity::find_by_id(vm_id.to_string())
+        .one(conn.raw())
+        .await?;
+    row.map(from_row).transpose()
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Take,
+    GiveBack,
+}
+
+/// An update of the host's sums by a claim's amounts.
+fn changed(host_id: &str, change: Change, claim: &Model) -> UpdateMany<host::Entity> {
+    let sum = |column: host::Column, n: i64| match change {
+        Change::Take => Expr::col(column).add(n),
+        Change::GiveBack => Expr::col(column).sub(n),
+    };
+    let amounts = [
+        (host::Column::UsedVcpus, claim.vcpus),
+        (host::Column::UsedMemoryMib, claim.memory_mib),
+        (host::Column::UsedDiskMib, claim.disk_mib),
+    ];
+    let update = host::Entity::update_many().filter(host::Column::Id.eq(host_id));
+    amounts.into_iter().fold(update, |update, (column, n)| {
+        update.col_expr(column, sum(column, n))
+    })
+}
+
+fn to_row(claim: &ClaimRecord) -> Result<Model> {
+    let ClaimRecord {
+        vm_id,
+        host_id,
+        resources,
+    } = claim;
+    let vm_id = vm_id.to_string();
+    let row = Row {
+        table: "claims",
+        key: &vm_id,
+    };
+    let [vcpus, memory_mib, disk_mib] = row.to_resources(*resources)?;
+    Ok(Model {
+        vm_id,
+        host_id: host_id.to_string(),
+        vcpus,
+        memory_mib,
+        disk_mib,
+    })
+}
+
+fn from_row(row: Model) -> Result<ClaimRecord> {
+    let Model {
+        vm_id,
+        host_id,
+        vcpus,
+        memory_mib,
+        disk_mib,
+    } = row;
+    let row = Row {
+        table: "claims",
+        key: &vm_id.clone(),
+    };
+    Ok(ClaimRecord {
+        vm_id: row.parse("vm_id", vm_id)?,
+        host_id: row.parse("host_id", host_id)?,
+        resources: row.resources([vcpus, memory_mib, disk_mib])?,
+    })
 }

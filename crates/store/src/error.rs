@@ -1,5 +1,6 @@
 //! What can go wrong between the engine and the database.
 
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 use vimana_model::Error;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -58,5 +59,89 @@ impl From<StoreError> for Error {
             }
             StoreError::Corrupt { .. } | StoreError::Database(_) => Self::internal(error),
         }
+    }
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        if let DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) = error {
+            return Self::Busy;
+        }
+        // The texts of these may repeat the value.
+        if let DbErr::Type(_) | DbErr::Json(_) | DbErr::TryIntoErr { .. } = error {
+            return Self::Corrupt {
+                what: "a column of another type".to_owned(),
+            };
+        }
+        match sqlx_error(&error).and_then(known) {
+            Some(known) => known,
+            None => Self::Database(error.into()),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match known(&error) {
+            Some(known) => known,
+            None => Self::Database(error.into()),
+        }
+    }
+}
+
+/// Whether a unique index refused the statement.
+pub(crate) fn is_unique_violation(error: &DbErr) -> bool {
+    sqlx_error(error)
+        .and_then(sqlx::Error::as_database_error)
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+    if let DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error)) = error
+    {
+        Some(error)
+    } else {
+        None
+    }
+}
+
+fn known(error: &sqlx::Error) -> Option<StoreError> {
+    if let sqlx::Error::PoolTimedOut = error {
+        return Some(StoreError::Busy);
+    }
+    if let sqlx::Error::ColumnDecode { index, .. } = error {
+        return Some(StoreError::Corrupt {
+            what: format!("column {index} of another type"),
+        });
+    }
+    let code = error.as_database_error()?.code()?;
+    if code.len() == SQLSTATE_LENGTH {
+        known_sqlstate(&code)
+    } else {
+        known_sqlite(code.parse().ok()?)
+    }
+}
+
+/// SQLite's codes are shorter numbers.
+const SQLSTATE_LENGTH: usize = 5;
+
+fn known_sqlstate(code: &str) -> Option<StoreError> {
+    match code {
+        // Serialization failure, deadlock, lock not available, admin shutdown,
+        // starting up, too many connections.
+        "40001" | "40P01" | "55P03" | "57P01" | "57P03" | "53300" => Some(StoreError::Busy),
+        "53100" => Some(StoreError::Full),
+        _ => None,
+    }
+}
+
+fn known_sqlite(code: u32) -> Option<StoreError> {
+    // The low byte is the primary code; 517 is a BUSY, for one.
+    match code & 0xff {
+        5 | 6 => Some(StoreError::Busy),
+        13 => Some(StoreError::Full),
+        _ => None,
     }
 }

@@ -1,9 +1,19 @@
 //! Facts that happened, in one gapless sequence.
 
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
+};
 use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::{HostId, TenantId, Timestamp, VmId};
 
-use crate::{Conn, Result, WriteTx};
+use crate::column::Row;
+use crate::entity::event::{Column, Entity, Model};
+use crate::entity::event_counter;
+use crate::limits::CHUNK;
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
 
 /// A fact without its place in the sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,15 +33,130 @@ pub struct EventRecord {
     pub tenant_id: Option<TenantId>,
 }
 
-pub async fn append(_tx: &WriteTx, _events: &[NewEvent]) -> Result<u64> {
-    todo!()
+/// Puts facts at the end of the sequence, in the given order, and says the
+/// last number.
+///
+/// Call it last in a transaction: from here to its end, others that append
+/// wait. For that wait the sequence has no gaps and grows in the order of the
+/// commits, so a reader who saw number n never later finds a smaller one new.
+pub async fn append(tx: &WriteTx, events: &[NewEvent]) -> Result<u64> {
+    if events.is_empty() {
+        return last_seq(tx).await;
+    }
+    let counter = Row {
+        table: "event_counter",
+        key: "1",
+    };
+    let added = counter.to_amount("seq", events.len())?;
+    let rows = event_counter::Entity::update_many()
+        .col_expr(
+            event_counter::Column::Seq,
+            Expr::col(event_counter::Column::Seq).add(added),
+        )
+        .exec_with_returning(tx.raw())
+        .await?;
+    let last = rows.first().ok_or_else(|| counter.corrupt("id"))?.seq;
+    let before = last.saturating_sub(added);
+    let mut rows = Vec::with_capacity(events.len());
+    for (event, seq) in events.iter().zip(before.saturating_add(1)..) {
+        rows.push(to_row(event, seq)?.into_active_model());
+    }
+    while !rows.is_empty() {
+        let rest = rows.split_off(rows.len().min(CHUNK));
+        Entity::insert_many(rows)
+            .exec_without_returning(tx.raw())
+            .await?;
+        rows = rest;
+    }
+    counter.amount("seq", last)
 }
-pub async fn for_vm(_conn: &impl Conn, _vm_id: VmId, _limit: u32) -> Result<Vec<EventView>> {
-    todo!()
+
+/// The latest `limit` facts about a VM, oldest of them first.
+pub async fn for_vm(conn: &impl Conn, vm_id: VmId, limit: u32) -> Result<Vec<EventView>> {
+    let rows = Entity::find()
+        .filter(Column::VmId.eq(vm_id.to_string()))
+        .order_by_desc(Column::Seq)
+        .limit(u64::from(limit))
+        .all(conn.raw())
+        .await?;
+    let newest_first = rows.into_iter().rev();
+    newest_first
+        .map(|row| from_row(row).map(|event| event.view))
+        .collect()
 }
-pub async fn after(_conn: &impl Conn, _seq: u64, _limit: u32) -> Result<Vec<EventRecord>> {
-    todo!()
+
+/// The first `limit` facts after number `seq`, in order.
+pub async fn after(conn: &impl Conn, seq: u64, limit: u32) -> Result<Vec<EventRecord>> {
+    let Ok(seq) = i64::try_from(seq) else {
+        return Ok(Vec::new());
+    };
+    let rows = Entity::find()
+        .filter(Column::Seq.gt(seq))
+        .order_by_asc(Column::Seq)
+        .limit(u64::from(limit))
+        .all(conn.raw())
+        .await?;
+    query::all(rows, from_row)
 }
-pub async fn last_seq(_conn: &impl Conn) -> Result<u64> {
-    todo!()
+
+/// The number of the latest fact; 0 before the first.
+pub async fn last_seq(conn: &impl Conn) -> Result<u64> {
+    let row = Row {
+        table: "event_counter",
+        key: "1",
+    };
+    let found = event_counter::Entity::find().one(conn.raw()).await?;
+    row.amount("seq", found.ok_or_else(|| row.corrupt("id"))?.seq)
+}
+
+fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
+    let NewEvent {
+        at,
+        actor,
+        tenant_id,
+        vm_id,
+        host_id,
+        event,
+    } = event;
+    let row = Row {
+        table: "events",
+        key: &seq.to_string(),
+    };
+    Ok(Model {
+        seq,
+        at: at.as_ms(),
+        actor: row.to_json("actor", actor)?,
+        tenant_id: tenant_id.map(|id| id.to_string()),
+        vm_id: vm_id.map(|id| id.to_string()),
+        host_id: host_id.map(|id| id.to_string()),
+        event: row.to_json("event", event)?,
+    })
+}
+
+fn from_row(row: Model) -> Result<EventRecord> {
+    let Model {
+        seq,
+        at,
+        actor,
+        tenant_id,
+        vm_id,
+        host_id,
+        event,
+    } = row;
+    let row = Row {
+        table: "events",
+        key: &seq.to_string(),
+    };
+    let view = EventView {
+        seq: row.amount("seq", seq)?,
+        at: Timestamp::from_ms(at),
+        actor: row.json("actor", &actor)?,
+        vm_id: row.parse_option("vm_id", vm_id)?,
+        host_id: row.parse_option("host_id", host_id)?,
+        event: row.json("event", &event)?,
+    };
+    Ok(EventRecord {
+        view,
+        tenant_id: row.parse_option("tenant_id", tenant_id)?,
+    })
 }

@@ -1,11 +1,19 @@
 //! Machines with an agent.
 
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait as _, ActiveValue, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
+    QueryFilter as _,
+};
 use vimana_model::host::{Accelerator, HostState};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, Timestamp};
 
-use crate::{Conn, Result, WriteTx};
+use crate::column::{Row, time, to_time};
+use crate::entity::host::{ActiveModel, Column, Entity, Model};
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRecord {
@@ -27,18 +35,151 @@ pub struct HostRecord {
     pub silent_since: Option<Timestamp>,
 }
 
-pub async fn insert(_tx: &WriteTx, _host: &HostRecord) -> Result<()> {
-    todo!()
+/// # Errors
+/// `Duplicate` "host name".
+pub async fn insert(tx: &WriteTx, host: &HostRecord) -> Result<()> {
+    query::insert::<Entity>(tx, to_row(host)?, NAME).await
 }
-pub async fn find(_conn: &impl Conn, _id: HostId) -> Result<Option<HostRecord>> {
-    todo!()
+
+const NAME: &str = "host name";
+
+pub async fn find(conn: &impl Conn, id: HostId) -> Result<Option<HostRecord>> {
+    let row = Entity::find_by_id(id.to_string()).one(conn.raw()).await?;
+    row.map(from_row).transpose()
 }
-pub async fn list(_conn: &impl Conn) -> Result<Vec<HostRecord>> {
-    todo!()
+
+/// All, by name.
+pub async fn list(conn: &impl Conn) -> Result<Vec<HostRecord>> {
+    let mut hosts = query::all(Entity::find().all(conn.raw()).await?, from_row)?;
+    // Here and not there: PostgreSQL sorts names by its locale.
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(hosts)
 }
-pub async fn update_facts(_tx: &WriteTx, _host: &HostRecord) -> Result<bool> {
-    todo!()
+
+/// Writes everything but `used` and `vms`, which follow the claims. Whether
+/// there is such a host.
+///
+/// # Errors
+/// `Duplicate` "host name".
+pub async fn update_facts(tx: &WriteTx, host: &HostRecord) -> Result<bool> {
+    let row = to_row(host)?;
+    let id = row.id.clone();
+    let facts = ActiveModel {
+        id: ActiveValue::NotSet,
+        used_vcpus: ActiveValue::NotSet,
+        used_memory_mib: ActiveValue::NotSet,
+        used_disk_mib: ActiveValue::NotSet,
+        vms: ActiveValue::NotSet,
+        ..row.into_active_model().reset_all()
+    };
+    let update = Entity::update_many()
+        .set(facts)
+        .filter(Column::Id.eq(id))
+        .exec(tx.raw());
+    let updated = update.await.map_err(query::unique(NAME))?;
+    Ok(updated.rows_affected > 0)
 }
-pub async fn disconnect_all(_tx: &WriteTx, _now: Timestamp) -> Result<Vec<HostId>> {
-    todo!()
+
+/// At the start of the server: whoever was connected is so no longer, and is
+/// silent since `now`. Those hosts.
+pub async fn disconnect_all(tx: &WriteTx, now: Timestamp) -> Result<Vec<HostId>> {
+    let rows = Entity::update_many()
+        .col_expr(Column::Connected, Expr::value(false))
+        .col_expr(Column::ConnectedSince, Expr::value(Option::<i64>::None))
+        .col_expr(Column::SilentSince, Expr::value(now.as_ms()))
+        .filter(Column::Connected.eq(true))
+        .exec_with_returning(tx.raw())
+        .await?;
+    query::all(rows, |row| from_row(row).map(|host| host.id))
+}
+
+fn to_row(host: &HostRecord) -> Result<Model> {
+    let HostRecord {
+        id,
+        name,
+        zone,
+        state,
+        connected,
+        hypervisor,
+        accelerator,
+        accelerator_note,
+        capacity,
+        used,
+        vms,
+        agent_version,
+        connected_since,
+        silent_since,
+    } = host;
+    let id = id.to_string();
+    let row = Row {
+        table: "hosts",
+        key: &id,
+    };
+    let state = row.to_slug("state", state)?;
+    let accelerator = row.to_slug("accelerator", accelerator)?;
+    let [cap_vcpus, cap_memory_mib, cap_disk_mib] = row.to_resources(*capacity)?;
+    let [used_vcpus, used_memory_mib, used_disk_mib] = row.to_resources(*used)?;
+    Ok(Model {
+        id,
+        name: name.to_string(),
+        zone: zone.to_string(),
+        state,
+        connected: *connected,
+        hypervisor: hypervisor.clone(),
+        accelerator,
+        accelerator_note: accelerator_note.clone(),
+        cap_vcpus,
+        cap_memory_mib,
+        cap_disk_mib,
+        used_vcpus,
+        used_memory_mib,
+        used_disk_mib,
+        vms: i64::from(*vms),
+        agent_version: agent_version.clone(),
+        connected_since: to_time(*connected_since),
+        silent_since: to_time(*silent_since),
+    })
+}
+
+fn from_row(row: Model) -> Result<HostRecord> {
+    let Model {
+        id,
+        name,
+        zone,
+        state,
+        connected,
+        hypervisor,
+        accelerator,
+        accelerator_note,
+        cap_vcpus,
+        cap_memory_mib,
+        cap_disk_mib,
+        used_vcpus,
+        used_memory_mib,
+        used_disk_mib,
+        vms,
+        agent_version,
+        connected_since,
+        silent_since,
+    } = row;
+    let row = Row {
+        table: "hosts",
+        key: &id.clone(),
+    };
+    Ok(HostRecord {
+        id: row.parse("id", id)?,
+        name: row.parse("name", name)?,
+        zone: row.parse("zone", zone)?,
+        state: row.slug("state", state)?,
+        connected,
+        hypervisor,
+        accelerator: row.slug("accelerator", accelerator)?,
+        accelerator_note,
+        capacity: row.resources([cap_vcpus, cap_memory_mib, cap_disk_mib])?,
+        used: row.resources([used_vcpus, used_memory_mib, used_disk_mib])?,
+        vms: row.amount("vms", vms)?,
+        agent_version,
+        connected_since: time(connected_since),
+        silent_since: time(silent_since),
+    })
 }

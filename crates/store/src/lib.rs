@@ -2,13 +2,18 @@
 //! the words of `vimana_model`; the entities are private.
 
 pub mod claim;
+mod column;
+mod entity;
 pub mod error;
 pub mod event;
 pub mod flavor;
 pub mod host;
 pub mod image;
 pub mod limits;
+mod migrate;
 pub mod operation;
+mod pool;
+mod query;
 pub mod session;
 pub mod store;
 pub mod tenant;

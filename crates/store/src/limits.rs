@@ -16,6 +16,11 @@ pub const POSTGRES_WRITERS: u32 = 16;
 
 /// Longest wait for a connection to read on, and for another process's lock.
 pub const WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for a turn to write.
+pub const TURN: Duration = Duration::from_secs(30);
+/// How long PostgreSQL lets a transaction do nothing before it ends it: a
+/// server that died without a word must not hold its locks for ever.
+pub const MAX_IDLE_IN_TX: Duration = Duration::from_secs(60);
 
 /// How often opening is tried while others open or migrate the same database.
 pub const MAX_OPEN_TRIES: u32 = 30;

@@ -1,10 +1,18 @@
 //! User-visible pieces of work.
 
+use sea_orm::{
+    ActiveModelTrait as _, ActiveValue, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
+    QueryFilter as _, QueryOrder as _,
+};
 use serde::{Deserialize, Serialize};
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
 use vimana_model::{OperationId, Timestamp, VmId};
 
-use crate::{Conn, Result, WriteTx};
+use crate::column::{Row, time, to_time};
+use crate::entity::operation::{ActiveModel, Column, Entity, Model};
+use crate::limits::CHUNK;
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -31,21 +39,127 @@ pub struct OperationRecord {
     pub ended_at: Option<Timestamp>,
 }
 
-pub async fn insert(_tx: &WriteTx, _operation: &OperationRecord) -> Result<()> {
-    todo!()
+/// # Errors
+/// `Duplicate` "operation".
+pub async fn insert(tx: &WriteTx, operation: &OperationRecord) -> Result<()> {
+    query::insert::<Entity>(tx, to_row(operation)?, "operation").await
 }
-pub async fn find(_conn: &impl Conn, _id: OperationId) -> Result<Option<OperationRecord>> {
-    todo!()
+
+pub async fn find(conn: &impl Conn, id: OperationId) -> Result<Option<OperationRecord>> {
+    let row = Entity::find_by_id(id.to_string()).one(conn.raw()).await?;
+    row.map(from_row).transpose()
 }
-pub async fn find_many(_conn: &impl Conn, _ids: &[OperationId]) -> Result<Vec<OperationRecord>> {
-    todo!()
+
+/// Those of `ids` that exist, in no particular order.
+pub async fn find_many(conn: &impl Conn, ids: &[OperationId]) -> Result<Vec<OperationRecord>> {
+    let mut operations = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        let chunk = chunk.iter().map(OperationId::to_string);
+        let found = Entity::find().filter(Column::Id.is_in(chunk));
+        for row in found.all(conn.raw()).await? {
+            operations.push(from_row(row)?);
+        }
+    }
+    Ok(operations)
 }
-pub async fn update(_tx: &WriteTx, _operation: &OperationRecord) -> Result<bool> {
-    todo!()
+
+/// Whether there is such an operation. Who may write it is decided by the
+/// generation of its VM, written in the same transaction.
+pub async fn update(tx: &WriteTx, operation: &OperationRecord) -> Result<bool> {
+    let row = to_row(operation)?;
+    let id = row.id.clone();
+    let next = ActiveModel {
+        id: ActiveValue::NotSet,
+        ..row.into_active_model().reset_all()
+    };
+    let update = Entity::update_many().set(next).filter(Column::Id.eq(id));
+    Ok(update.exec(tx.raw()).await?.rows_affected > 0)
 }
-pub async fn for_vm(_conn: &impl Conn, _vm_id: VmId) -> Result<Vec<OperationRecord>> {
-    todo!()
+
+/// All of one VM, newest first.
+pub async fn for_vm(conn: &impl Conn, vm_id: VmId) -> Result<Vec<OperationRecord>> {
+    let rows = Entity::find()
+        .filter(Column::VmId.eq(vm_id.to_string()))
+        .order_by_desc(Column::CreatedAt)
+        .order_by_desc(Column::Id)
+        .all(conn.raw())
+        .await?;
+    query::all(rows, from_row)
 }
-pub async fn running(_conn: &impl Conn) -> Result<Vec<OperationRecord>> {
-    todo!()
+
+/// All that have not ended, oldest first.
+pub async fn running(conn: &impl Conn) -> Result<Vec<OperationRecord>> {
+    let rows = Entity::find()
+        .filter(Column::State.eq(OperationState::Running.name()))
+        .order_by_asc(Column::CreatedAt)
+        .order_by_asc(Column::Id)
+        .all(conn.raw())
+        .await?;
+    query::all(rows, from_row)
+}
+
+fn to_row(operation: &OperationRecord) -> Result<Model> {
+    let OperationRecord {
+        id,
+        vm_id,
+        kind,
+        state,
+        step,
+        steps,
+        requested_by,
+        error,
+        created_at,
+        ended_at,
+    } = operation;
+    let id = id.to_string();
+    let row = Row {
+        table: "operations",
+        key: &id,
+    };
+    let kind = row.to_slug("kind", kind)?;
+    let state = row.to_slug("state", state)?;
+    let steps = row.to_json("steps", steps)?;
+    Ok(Model {
+        id,
+        vm_id: vm_id.to_string(),
+        kind,
+        state,
+        step: i64::from(*step),
+        steps,
+        requested_by: requested_by.clone(),
+        error: error.clone(),
+        created_at: created_at.as_ms(),
+        ended_at: to_time(*ended_at),
+    })
+}
+
+fn from_row(row: Model) -> Result<OperationRecord> {
+    let Model {
+        id,
+        vm_id,
+        kind,
+        state,
+        step,
+        steps,
+        requested_by,
+        error,
+        created_at,
+        ended_at,
+    } = row;
+    let row = Row {
+        table: "operations",
+        key: &id.clone(),
+    };
+    Ok(OperationRecord {
+        id: row.parse("id", id)?,
+        vm_id: row.parse("vm_id", vm_id)?,
+        kind: row.slug("kind", kind)?,
+        state: row.slug("state", state)?,
+        step: row.amount("step", step)?,
+        steps: row.json("steps", &steps)?,
+        requested_by,
+        error,
+        created_at: Timestamp::from_ms(created_at),
+        ended_at: time(ended_at),
+    })
 }

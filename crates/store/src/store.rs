@@ -1,56 +1,194 @@
 //! The two pools and the way to a transaction.
 
-use crate::Result;
+use std::fmt;
+use std::sync::Arc;
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait as _,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits::TURN;
+use crate::{Result, StoreError, migrate, pool};
 
 /// The database of one installation. Clones share the connections.
-#[derive(Clone, Debug)]
-pub struct Store;
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
 
-/// Reads what is committed; each call sees its own moment.
-#[derive(Clone, Debug)]
-pub struct Reader;
+struct Inner {
+    backend: DbBackend,
+    /// Never lent to a transaction: so one who reads while a transaction of
+    /// his own is open does not wait for himself.
+    readers: DatabaseConnection,
+    writers: DatabaseConnection,
+    /// One permit per connection that writes. Who waits, waits here and in
+    /// order, not in the pool, whose patience ends in an error.
+    turns: Arc<Semaphore>,
+}
 
-/// An open transaction. Dropping it rolls it back.
-#[derive(Debug)]
-pub struct WriteTx;
+/// Reads what is committed; each call sees a moment of its own.
+#[derive(Clone)]
+pub struct Reader {
+    inner: Arc<Inner>,
+}
+
+/// An open transaction; dropping it rolls it back.
+///
+/// On SQLite it holds the one connection that writes: keep it short, and begin
+/// no second one inside of it.
+pub struct WriteTx {
+    // Declared before the permit, hence dropped before it: the next in line
+    // finds the connection on its way back.
+    tx: DatabaseTransaction,
+    _turn: OwnedSemaphorePermit,
+}
 
 /// Where a query runs: a [`Reader`] or a [`WriteTx`].
-pub trait Conn: Send + Sync {}
+#[expect(private_bounds, reason = "sealed: sea_orm stays inside this crate")]
+pub trait Conn: Raw {}
+
 impl Conn for Reader {}
 impl Conn for WriteTx {}
 
-impl Store {
-    /// Opens and migrates.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn open(_url: &str) -> Result<Self> {
-        todo!()
-    }
-    #[must_use]
-    pub fn read(&self) -> Reader {
-        todo!()
-    }
-    /// # Errors
-    /// The database's.
-    pub async fn begin(&self) -> Result<WriteTx> {
-        todo!()
-    }
-    #[must_use]
-    pub fn is_postgres(&self) -> bool {
-        todo!()
+pub(crate) trait Raw: Send + Sync {
+    type Db: ConnectionTrait;
+
+    fn raw(&self) -> &Self::Db;
+}
+
+impl Raw for Reader {
+    type Db = DatabaseConnection;
+
+    fn raw(&self) -> &DatabaseConnection {
+        &self.inner.readers
     }
 }
 
-impl WriteTx {
-    /// # Errors
-    /// The database's.
-    pub async fn commit(self) -> Result<()> {
-        todo!()
+impl Raw for WriteTx {
+    type Db = DatabaseTransaction;
+
+    fn raw(&self) -> &DatabaseTransaction {
+        &self.tx
     }
+}
+
+impl Store {
+    /// Opens the database at `url` and brings its tables up to date; many may
+    /// do so at once.
+    ///
+    /// `sqlite:///path/to/file.db` is created where it is missing, readable by
+    /// its owner alone. `postgres://user:password@host/database` must exist.
+    ///
     /// # Errors
-    /// The database's.
+    /// The database cannot be reached, read or migrated.
+    pub async fn open(url: &str) -> Result<Self> {
+        let pools = pool::open(url).await?;
+        migrate::up(&pools.writers).await?;
+        let turns = usize::try_from(pools.max_writers).unwrap_or(1);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                backend: pools.writers.get_database_backend(),
+                readers: pools.readers,
+                writers: pools.writers,
+                turns: Arc::new(Semaphore::new(turns)),
+            }),
+        })
+    }
+
+    /// Opens a fresh SQLite file in a directory that goes away with the second
+    /// half of the pair.
+    ///
+    /// # Errors
+    /// No directory could be made, or the database does not open.
+    #[cfg(feature = "testing")]
+    pub async fn open_temporary() -> Result<(Self, tempfile::TempDir)> {
+        let directory = tempfile::tempdir().map_err(|error| StoreError::Database(error.into()))?;
+        let file = directory.path().join("vimana.db");
+        let store = Self::open(&format!("sqlite://{}", file.display())).await?;
+        Ok((store, directory))
+    }
+
+    #[must_use]
+    pub fn read(&self) -> Reader {
+        Reader {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+
+    /// Opens a transaction, in the order of asking. Most callers want
+    /// [`write_tx!`](crate::write_tx) instead, which also tries again.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when no turn came within [`TURN`]; or the
+    /// database's.
+    pub async fn begin(&self) -> Result<WriteTx> {
+        let turn = Arc::clone(&self.inner.turns).acquire_owned();
+        let turn = tokio::time::timeout(TURN, turn)
+            .await
+            .map_err(|_| StoreError::Busy)?
+            .map_err(|_| StoreError::Busy)?;
+        let tx = begin(&self.inner.writers).await?;
+        Ok(WriteTx { tx, _turn: turn })
+    }
+
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        self.inner.backend == DbBackend::Postgres
+    }
+}
+
+/// The only way a transaction begins: a deferred one of SQLite's would fail
+/// unretryably when it turns from reading to writing.
+pub(crate) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction> {
+    let immediate = match db.get_database_backend() {
+        DbBackend::Sqlite => Some(SqliteTransactionMode::Immediate),
+        _ => None,
+    };
+    let options = TransactionOptions {
+        sqlite_transaction_mode: immediate,
+        ..TransactionOptions::default()
+    };
+    Ok(db.begin_with_options(options).await?)
+}
+
+impl WriteTx {
+    /// Makes everything durable, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when another transaction was preferred; or the
+    /// database's.
+    pub async fn commit(self) -> Result<()> {
+        let Self { tx, _turn } = self;
+        Ok(tx.commit().await?)
+    }
+
+    /// Undoes everything, and waits for it.
+    ///
+    /// # Errors
+    /// The database's; nothing is left even so.
     pub async fn rollback(self) -> Result<()> {
-        todo!()
+        let Self { tx, _turn } = self;
+        Ok(tx.rollback().await?)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({:?})", self.inner.backend)
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
+impl fmt::Debug for WriteTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriteTx")
     }
 }

@@ -1,10 +1,18 @@
 //! People with an account, and the tenants they belong to.
 
+use std::fmt;
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 use vimana_model::name::UserName;
 use vimana_model::session::{Role, StaffRole};
 use vimana_model::{TenantId, Timestamp, UserId};
 
-use crate::{Conn, Result, WriteTx};
+use crate::column::Row;
+use crate::entity::membership;
+use crate::entity::user::{Column, Entity, Model};
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
 
 /// A person with an account.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,21 +33,132 @@ pub struct MembershipRecord {
     pub role: Role,
 }
 
-pub async fn insert(_tx: &WriteTx, _user: &UserRecord) -> Result<()> {
-    todo!()
+impl fmt::Debug for UserRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserRecord({} {})", self.id, self.name)
+    }
 }
-pub async fn find(_conn: &impl Conn, _id: UserId) -> Result<Option<UserRecord>> {
-    todo!()
+
+/// # Errors
+/// `Duplicate` "user name".
+pub async fn insert(tx: &WriteTx, user: &UserRecord) -> Result<()> {
+    query::insert::<Entity>(tx, to_row(user)?, "user name").await
 }
-pub async fn find_by_name(_conn: &impl Conn, _name: &UserName) -> Result<Option<UserRecord>> {
-    todo!()
+
+pub async fn find(conn: &impl Conn, id: UserId) -> Result<Option<UserRecord>> {
+    let row = Entity::find_by_id(id.to_string()).one(conn.raw()).await?;
+    row.map(from_row).transpose()
 }
-pub async fn set_password(_tx: &WriteTx, _id: UserId, _hash: &str) -> Result<bool> {
-    todo!()
+
+pub async fn find_by_name(conn: &impl Conn, name: &UserName) -> Result<Option<UserRecord>> {
+    let found = Entity::find().filter(Column::Name.eq(name.as_str()));
+    let row = found.one(conn.raw()).await?;
+    row.map(from_row).transpose()
 }
-pub async fn insert_membership(_tx: &WriteTx, _membership: &MembershipRecord) -> Result<()> {
-    todo!()
+
+/// Whether there is such a user.
+pub async fn set_password(tx: &WriteTx, id: UserId, hash: &str) -> Result<bool> {
+    let update = Entity::update_many()
+        .col_expr(Column::PasswordHash, Expr::value(hash))
+        .filter(Column::Id.eq(id.to_string()));
+    Ok(update.exec(tx.raw()).await?.rows_affected > 0)
 }
-pub async fn memberships(_conn: &impl Conn, _id: UserId) -> Result<Vec<MembershipRecord>> {
-    todo!()
+
+/// # Errors
+/// `Duplicate` "membership".
+pub async fn insert_membership(tx: &WriteTx, membership: &MembershipRecord) -> Result<()> {
+    let row = membership_to_row(membership)?;
+    query::insert::<membership::Entity>(tx, row, "membership").await
+}
+
+/// The tenants of one user, in the order of their ids.
+pub async fn memberships(conn: &impl Conn, id: UserId) -> Result<Vec<MembershipRecord>> {
+    let rows = membership::Entity::find()
+        .filter(membership::Column::UserId.eq(id.to_string()))
+        .order_by_asc(membership::Column::TenantId)
+        .all(conn.raw())
+        .await?;
+    query::all(rows, membership_from_row)
+}
+
+fn to_row(user: &UserRecord) -> Result<Model> {
+    let UserRecord {
+        id,
+        name,
+        password_hash,
+        staff,
+        created_at,
+    } = user;
+    let id = id.to_string();
+    let row = Row {
+        table: "users",
+        key: &id,
+    };
+    let staff = staff
+        .map(|staff| row.to_slug("staff", &staff))
+        .transpose()?;
+    Ok(Model {
+        id,
+        name: name.to_string(),
+        password_hash: password_hash.clone(),
+        staff,
+        created_at: created_at.as_ms(),
+    })
+}
+
+fn from_row(row: Model) -> Result<UserRecord> {
+    let Model {
+        id,
+        name,
+        password_hash,
+        staff,
+        created_at,
+    } = row;
+    let row = Row {
+        table: "users",
+        key: &id.clone(),
+    };
+    Ok(UserRecord {
+        id: row.parse("id", id)?,
+        name: row.parse("name", name)?,
+        password_hash,
+        staff: staff.map(|staff| row.slug("staff", staff)).transpose()?,
+        created_at: Timestamp::from_ms(created_at),
+    })
+}
+
+fn membership_to_row(membership: &MembershipRecord) -> Result<membership::Model> {
+    let MembershipRecord {
+        tenant_id,
+        user_id,
+        role,
+    } = membership;
+    let user_id = user_id.to_string();
+    let row = Row {
+        table: "memberships",
+        key: &user_id,
+    };
+    let role = row.to_slug("role", role)?;
+    Ok(membership::Model {
+        user_id,
+        tenant_id: tenant_id.to_string(),
+        role,
+    })
+}
+
+fn membership_from_row(row: membership::Model) -> Result<MembershipRecord> {
+    let membership::Model {
+        user_id,
+        tenant_id,
+        role,
+    } = row;
+    let row = Row {
+        table: "memberships",
+        key: &user_id.clone(),
+    };
+    Ok(MembershipRecord {
+        tenant_id: row.parse("tenant_id", tenant_id)?,
+        user_id: row.parse("user_id", user_id)?,
+        role: row.slug("role", role)?,
+    })
 }

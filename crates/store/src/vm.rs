@@ -1,5 +1,9 @@
 //! The durable machines that users own.
 
+use sea_orm::{
+    ActiveModelTrait as _, ActiveValue, ColumnTrait as _, Condition, EntityTrait as _,
+    IntoActiveModel as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+};
 use vimana_model::name::{FlavorName, ImageName, UserName, VmName};
 use vimana_model::pending::Explanation;
 use vimana_model::ssh_key::SshKey;
@@ -8,7 +12,11 @@ use vimana_model::user_data::UserData;
 use vimana_model::vm::{Failure, HostRef};
 use vimana_model::{HostId, ImageId, OperationId, TenantId, Timestamp, UserId, VmId, VmState};
 
-use crate::{Conn, Result, WriteTx};
+use crate::column::{Row, time, to_time};
+use crate::entity::vm::{ActiveModel, Column, Entity, Model};
+use crate::limits::CHUNK;
+use crate::store::Raw as _;
+use crate::{Conn, Result, StoreError, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct VmRecord {
@@ -46,27 +54,245 @@ pub struct VmFilter {
     pub limit: u32,
 }
 
-pub async fn insert(_tx: &WriteTx, _vm: &VmRecord) -> Result<()> {
-    todo!()
+const NAME: &str = "vm name";
+
+/// # Errors
+/// `Duplicate` "vm name" when another VM of the tenant that is not done has it.
+pub async fn insert(tx: &WriteTx, vm: &VmRecord) -> Result<()> {
+    query::insert::<Entity>(tx, to_row(vm)?, NAME).await
 }
-pub async fn find(_conn: &impl Conn, _id: VmId) -> Result<Option<VmRecord>> {
-    todo!()
+
+pub async fn find(conn: &impl Conn, id: VmId) -> Result<Option<VmRecord>> {
+    let row = Entity::find_by_id(id.to_string()).one(conn.raw()).await?;
+    row.map(from_row).transpose()
 }
-pub async fn lock(_tx: &WriteTx, _id: VmId) -> Result<Option<VmRecord>> {
-    todo!()
+
+/// Finds it and keeps others from changing it until the transaction ends.
+pub async fn lock(tx: &WriteTx, id: VmId) -> Result<Option<VmRecord>> {
+    // SQLite has one writer at a time and no such clause: it is left out there.
+    let found = Entity::find_by_id(id.to_string()).lock_exclusive();
+    let row = found.one(tx.raw()).await?;
+    row.map(from_row).transpose()
 }
-pub async fn update(_tx: &WriteTx, _vm: &mut VmRecord) -> Result<()> {
-    todo!()
+
+/// Writes the record if it is still the generation that was read, and makes it
+/// the next one, in the row and in `vm`. In state Done the name becomes free.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when somebody else wrote it meanwhile, or when it
+/// is gone; `vm` is unchanged then.
+pub async fn update(tx: &WriteTx, vm: &mut VmRecord) -> Result<()> {
+    let row = to_row(vm)?;
+    let (id, generation) = (row.id.clone(), row.generation);
+    let next = ActiveModel {
+        id: ActiveValue::NotSet,
+        generation: ActiveValue::Set(generation.saturating_add(1)),
+        ..row.into_active_model().reset_all()
+    };
+    let update = Entity::update_many()
+        .set(next)
+        .filter(Column::Id.eq(id))
+        .filter(Column::Generation.eq(generation))
+        .exec(tx.raw());
+    let updated = update.await.map_err(query::unique(NAME))?;
+    if updated.rows_affected == 0 {
+        return Err(StoreError::Conflict);
+    }
+    vm.generation = vm.generation.saturating_add(1);
+    Ok(())
 }
-pub async fn list(_conn: &impl Conn, _filter: &VmFilter) -> Result<Vec<VmRecord>> {
-    todo!()
+
+/// Newest first.
+pub async fn list(conn: &impl Conn, filter: &VmFilter) -> Result<Vec<VmRecord>> {
+    let VmFilter {
+        tenant,
+        name,
+        states,
+        limit,
+    } = filter;
+    let mut wanted = Condition::all()
+        .add_option(tenant.map(|tenant| Column::TenantId.eq(tenant.to_string())))
+        .add_option(name.as_ref().map(|name| Column::Name.eq(name.as_str())));
+    if !states.is_empty() {
+        wanted = wanted.add(Column::State.is_in(states.iter().map(|state| state.slug())));
+    }
+    let rows = Entity::find()
+        .filter(wanted)
+        .order_by_desc(Column::CreatedAt)
+        .order_by_desc(Column::Id)
+        .limit(u64::from(*limit))
+        .all(conn.raw())
+        .await?;
+    query::all(rows, from_row)
 }
-pub async fn find_many(_conn: &impl Conn, _ids: &[VmId]) -> Result<Vec<VmRecord>> {
-    todo!()
+
+/// Those of `ids` that exist, in no particular order.
+pub async fn find_many(conn: &impl Conn, ids: &[VmId]) -> Result<Vec<VmRecord>> {
+    let mut vms = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        let found = Entity::find().filter(Column::Id.is_in(chunk.iter().map(VmId::to_string)));
+        for row in found.all(conn.raw()).await? {
+            vms.push(from_row(row)?);
+        }
+    }
+    Ok(vms)
 }
-pub async fn pending(_conn: &impl Conn) -> Result<Vec<VmRecord>> {
-    todo!()
+
+/// All that wait for a host, oldest first.
+pub async fn pending(conn: &impl Conn) -> Result<Vec<VmRecord>> {
+    let found = Entity::find().filter(Column::State.eq(VmState::Pending.slug()));
+    oldest_first(conn, found).await
 }
-pub async fn on_host(_conn: &impl Conn, _host_id: HostId) -> Result<Vec<VmRecord>> {
-    todo!()
+
+/// All that are placed on the host and not done, oldest first.
+pub async fn on_host(conn: &impl Conn, host_id: HostId) -> Result<Vec<VmRecord>> {
+    let found = Entity::find()
+        .filter(Column::HostId.eq(host_id.to_string()))
+        .filter(Column::State.ne(VmState::Done.slug()));
+    oldest_first(conn, found).await
+}
+
+async fn oldest_first(conn: &impl Conn, found: Select<Entity>) -> Result<Vec<VmRecord>> {
+    let rows = found
+        .order_by_asc(Column::CreatedAt)
+        .order_by_asc(Column::Id)
+        .all(conn.raw())
+        .await?;
+    query::all(rows, from_row)
+}
+
+fn to_row(vm: &VmRecord) -> Result<Model> {
+    let VmRecord {
+        id,
+        tenant_id,
+        owner_id,
+        owner_name,
+        name,
+        state,
+        state_since,
+        failure,
+        flavor_name,
+        resources,
+        image_id,
+        image_name,
+        ssh_key,
+        user_data,
+        host,
+        run_epoch,
+        generation,
+        operation_id,
+        explanation,
+        explained_at,
+        created_at,
+    } = vm;
+    let id = id.to_string();
+    let row = Row {
+        table: "vms",
+        key: &id,
+    };
+    let [vcpus, memory_mib, disk_mib] = row.to_resources(*resources)?;
+    let failure = row.to_json_option("failure", failure.as_ref())?;
+    let explanation = row.to_json_option("explanation", explanation.as_ref())?;
+    let run_epoch = row.to_amount("run_epoch", *run_epoch)?;
+    let generation = row.to_amount("generation", *generation)?;
+    let (host_id, host_name, host_zone) = match host.clone() {
+        Some(HostRef { id, name, zone }) => (Some(id.to_string()), Some(name), Some(zone)),
+        None => (None, None, None),
+    };
+    Ok(Model {
+        id,
+        tenant_id: tenant_id.to_string(),
+        owner_id: owner_id.to_string(),
+        owner_name: owner_name.to_string(),
+        name: name.to_string(),
+        live_name: (!state.is_final()).then(|| name.to_string()),
+        state: state.slug().to_owned(),
+        state_since: state_since.as_ms(),
+        failure,
+        flavor_name: flavor_name.to_string(),
+        vcpus,
+        memory_mib,
+        disk_mib,
+        image_id: image_id.to_string(),
+        image_name: image_name.to_string(),
+        ssh_key: ssh_key.as_ref().map(|key| key.as_str().to_owned()),
+        user_data: user_data.as_ref().map(|data| data.as_str().to_owned()),
+        host_id,
+        host_name,
+        host_zone,
+        run_epoch,
+        generation,
+        operation_id: operation_id.map(|id| id.to_string()),
+        explanation,
+        explained_at: to_time(*explained_at),
+        created_at: created_at.as_ms(),
+    })
+}
+
+fn from_row(row: Model) -> Result<VmRecord> {
+    let Model {
+        id,
+        tenant_id,
+        owner_id,
+        owner_name,
+        name,
+        // Follows from name and state.
+        live_name: _,
+        state,
+        state_since,
+        failure,
+        flavor_name,
+        vcpus,
+        memory_mib,
+        disk_mib,
+        image_id,
+        image_name,
+        ssh_key,
+        user_data,
+        host_id,
+        host_name,
+        host_zone,
+        run_epoch,
+        generation,
+        operation_id,
+        explanation,
+        explained_at,
+        created_at,
+    } = row;
+    let row = Row {
+        table: "vms",
+        key: &id.clone(),
+    };
+    let host = match (host_id, host_name, host_zone) {
+        (Some(id), Some(name), Some(zone)) => Some(HostRef {
+            id: row.parse("host_id", id)?,
+            name,
+            zone,
+        }),
+        (None, None, None) => None,
+        _ => return Err(row.corrupt("host_id")),
+    };
+    Ok(VmRecord {
+        id: row.parse("id", id)?,
+        tenant_id: row.parse("tenant_id", tenant_id)?,
+        owner_id: row.parse("owner_id", owner_id)?,
+        owner_name: row.parse("owner_name", owner_name)?,
+        name: row.parse("name", name)?,
+        state: row.slug("state", state)?,
+        state_since: Timestamp::from_ms(state_since),
+        failure: row.json_option("failure", failure)?,
+        flavor_name: row.parse("flavor_name", flavor_name)?,
+        resources: row.resources([vcpus, memory_mib, disk_mib])?,
+        image_id: row.parse("image_id", image_id)?,
+        image_name: row.parse("image_name", image_name)?,
+        ssh_key: row.parse_option("ssh_key", ssh_key)?,
+        user_data: row.parse_option("user_data", user_data)?,
+        host,
+        run_epoch: row.amount("run_epoch", run_epoch)?,
+        generation: row.amount("generation", generation)?,
+        operation_id: row.parse_option("operation_id", operation_id)?,
+        explanation: row.json_option("explanation", explanation)?,
+        explained_at: time(explained_at),
+        created_at: Timestamp::from_ms(created_at),
+    })
 }

@@ -1,0 +1,256 @@
+//! The rows as sea-orm sees them. Nothing here leaves the crate.
+
+use sea_orm::entity::prelude::*;
+
+/// No relation is followed by sea-orm: every query names its columns itself.
+macro_rules! plain {
+    () => {
+        #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+        pub enum Relation {}
+        impl ActiveModelBehavior for ActiveModel {}
+    };
+}
+
+pub mod tenant {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "tenants")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: String,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod user {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "users")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: String,
+        pub password_hash: String,
+        pub staff: Option<String>,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod membership {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "memberships")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub user_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: String,
+        pub role: String,
+    }
+    plain!();
+}
+
+pub mod token {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "tokens")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub user_id: String,
+        pub hash: String,
+        pub expires_at: i64,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod session {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "sessions")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id_hash: String,
+        pub data: String,
+        pub expires_at: i64,
+    }
+    plain!();
+}
+
+pub mod flavor {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "flavors")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: String,
+        pub vcpus: i64,
+        pub memory_mib: i64,
+        pub disk_mib: i64,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod image {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "images")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: String,
+        pub format: String,
+        pub size_bytes: i64,
+        pub virtual_mib: i64,
+        pub sha256: String,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod host {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "hosts")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: String,
+        pub zone: String,
+        pub state: String,
+        pub connected: bool,
+        pub hypervisor: String,
+        pub accelerator: String,
+        pub accelerator_note: String,
+        pub cap_vcpus: i64,
+        pub cap_memory_mib: i64,
+        pub cap_disk_mib: i64,
+        pub used_vcpus: i64,
+        pub used_memory_mib: i64,
+        pub used_disk_mib: i64,
+        pub vms: i64,
+        pub agent_version: String,
+        pub connected_since: Option<i64>,
+        pub silent_since: Option<i64>,
+    }
+    plain!();
+}
+
+pub mod claim {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "claims")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub vm_id: String,
+        pub host_id: String,
+        pub vcpus: i64,
+        pub memory_mib: i64,
+        pub disk_mib: i64,
+    }
+    plain!();
+}
+
+pub mod vm {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "vms")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub tenant_id: String,
+        pub owner_id: String,
+        pub owner_name: String,
+        pub name: String,
+        pub live_name: Option<String>,
+        pub state: String,
+        pub state_since: i64,
+        pub failure: Option<String>,
+        pub flavor_name: String,
+        pub vcpus: i64,
+        pub memory_mib: i64,
+        pub disk_mib: i64,
+        pub image_id: String,
+        pub image_name: String,
+        pub ssh_key: Option<String>,
+        pub user_data: Option<String>,
+        pub host_id: Option<String>,
+        pub host_name: Option<String>,
+        pub host_zone: Option<String>,
+        pub run_epoch: i64,
+        pub generation: i64,
+        pub operation_id: Option<String>,
+        pub explanation: Option<String>,
+        pub explained_at: Option<i64>,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod operation {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "operations")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub vm_id: String,
+        pub kind: String,
+        pub state: String,
+        pub step: i64,
+        pub steps: String,
+        pub requested_by: String,
+        pub error: Option<String>,
+        pub created_at: i64,
+        pub ended_at: Option<i64>,
+    }
+    plain!();
+}
+
+pub mod event_counter {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "event_counter")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i64,
+        pub seq: i64,
+    }
+    plain!();
+}
+
+pub mod event {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "events")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub seq: i64,
+        pub at: i64,
+        pub actor: String,
+        pub tenant_id: Option<String>,
+        pub vm_id: Option<String>,
+        pub host_id: Option<String>,
+        pub event: String,
+    }
+    plain!();
+}
