@@ -8,6 +8,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod fault;
+pub mod qcow2;
 mod serial;
 mod spec;
 

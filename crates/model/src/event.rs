@@ -72,8 +72,9 @@ pub enum EventKind {
     },
     ConsoleOpened,
     HostConnected,
+    HostDisconnected,
+    /// Its grace time is over: it counts as Unknown.
     HostSilent,
-    HostChanged,
 }
 
 impl EventKind {
@@ -98,8 +99,8 @@ impl EventKind {
             Self::Note { text } => text.clone(),
             Self::ConsoleOpened => "Opened the serial console".to_owned(),
             Self::HostConnected => "Host connected".to_owned(),
-            Self::HostSilent => "Host fell silent".to_owned(),
-            Self::HostChanged => "Host reported new facts".to_owned(),
+            Self::HostDisconnected => "Host disconnected".to_owned(),
+            Self::HostSilent => "Host is silent".to_owned(),
         }
     }
 }

@@ -1,0 +1,84 @@
+//! Proof by lookup: what the engine changes, it holds as [`Authorized`], and
+//! that can only be had by asking the table.
+
+use std::fmt::Display;
+use std::ops::{Deref, DerefMut};
+
+use vimana_authz::{Decision, Permission, decide};
+use vimana_model::{Error, ErrorKind, Result, TenantId};
+
+use crate::context::OpContext;
+
+/// Something its reader is allowed to act on.
+#[derive(Debug)]
+pub struct Authorized<T>(T);
+
+impl<T> Authorized<T> {
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Authorized<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Authorized<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// Something that belongs to a tenant.
+pub trait Owned {
+    fn tenant_id(&self) -> TenantId;
+}
+
+impl Owned for vimana_store::vm::VmRecord {
+    fn tenant_id(&self) -> TenantId {
+        self.tenant_id
+    }
+}
+
+/// Turns what a lookup found into a proof. What is absent and what is hidden
+/// get the same answer.
+///
+/// # Errors
+/// `NotFound` naming `what`; `Forbidden` where it may be seen but not this done.
+pub fn authorized<T: Owned>(
+    cx: &OpContext,
+    permission: Permission,
+    what: impl Display,
+    found: Option<T>,
+) -> Result<Authorized<T>> {
+    let Some(found) = found else {
+        return Err(Error::not_found(what));
+    };
+    match decide(&cx.subject, permission, Some(found.tenant_id())) {
+        Decision::Allowed => Ok(Authorized(found)),
+        Decision::Hidden => Err(Error::not_found(what)),
+        Decision::Forbidden => Err(forbidden()),
+    }
+}
+
+/// Asks about the provider's own things, or about a tenant as a whole.
+///
+/// # Errors
+/// `Forbidden`.
+pub fn permit(cx: &OpContext, permission: Permission, tenant: Option<TenantId>) -> Result<()> {
+    match decide(&cx.subject, permission, tenant) {
+        Decision::Allowed => Ok(()),
+        Decision::Hidden | Decision::Forbidden => Err(forbidden()),
+    }
+}
+
+fn forbidden() -> Error {
+    Error::new(
+        ErrorKind::Forbidden,
+        "your role does not allow this; ask an administrator",
+    )
+}

@@ -1,0 +1,285 @@
+//! The event hub: tails the recorded sequence and tells every reader.
+//!
+//! The database is the truth; the hub only shortens the way. Whoever commits
+//! wakes it, and it reads what is new in order, joins each fact with how
+//! things look now, and broadcasts. A reader that comes back names the last
+//! sequence number it saw and gets what it missed from the database.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use vimana_authz::{Decision, Permission, Subject, decide};
+use vimana_model::event::StreamItem;
+use vimana_model::host::HostView;
+use vimana_model::vm::VmView;
+use vimana_model::{HostId, Result, TenantId, VmId};
+use vimana_store::event::EventRecord;
+use vimana_store::{event, host, vm};
+
+use crate::Engine;
+use crate::context::OpContext;
+use crate::host::host_view;
+use crate::limits::{BROADCAST_EVENTS, MAX_QUEUED_ITEMS, MAX_REPLAYED_EVENTS};
+
+/// How soon events of another server on the same database are noticed.
+const POLL: Duration = Duration::from_millis(500);
+
+/// What a reader of the stream gets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WatchItem {
+    Item(Box<StreamItem>),
+    /// Too much was missed: read everything anew, then go on from `seq`.
+    Reset {
+        seq: u64,
+    },
+}
+
+/// An item with what decides who may see it.
+#[derive(Debug)]
+pub struct HubItem {
+    pub tenant_id: Option<TenantId>,
+    pub item: StreamItem,
+}
+
+pub struct Hub {
+    wake: Notify,
+    /// The newest sequence number that was broadcast.
+    last: watch::Sender<u64>,
+    items: broadcast::Sender<Arc<HubItem>>,
+}
+
+impl Hub {
+    pub fn new(last_seq: u64) -> Self {
+        Self {
+            wake: Notify::new(),
+            last: watch::Sender::new(last_seq),
+            items: broadcast::Sender::new(BROADCAST_EVENTS),
+        }
+    }
+
+    /// Something was committed.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<HubItem>> {
+        self.items.subscribe()
+    }
+}
+
+impl Engine {
+    /// The newest event's sequence number that readers have been told.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        *self.inner.hub.last.borrow()
+    }
+
+    /// What happens from now on, or from after sequence number `after`, as
+    /// far as the caller may see it. The stream ends when its reader goes.
+    pub fn watch(
+        &self,
+        cx: &OpContext,
+        after: Option<u64>,
+    ) -> impl Stream<Item = WatchItem> + Send + use<> {
+        let (to_reader, reader) = mpsc::channel(MAX_QUEUED_ITEMS);
+        let engine = self.clone();
+        let subject = Arc::clone(&cx.subject);
+        // Subscribed before the first look at the database, so that nothing
+        // falls between the two.
+        let live = self.inner.hub.subscribe();
+        tokio::spawn(async move {
+            engine.feed(&subject, after, live, &to_reader).await;
+        });
+        ReceiverStream::new(reader)
+    }
+
+    /// Replays, then follows. Ends when the reader hangs up.
+    async fn feed(
+        &self,
+        subject: &Subject,
+        after: Option<u64>,
+        mut live: broadcast::Receiver<Arc<HubItem>>,
+        reader: &mpsc::Sender<WatchItem>,
+    ) {
+        let mut seen = match after {
+            Some(after) => match self.replay(subject, after, reader).await {
+                Some(seen) => seen,
+                None => return,
+            },
+            None => 0,
+        };
+        loop {
+            let received = tokio::select! {
+                received = live.recv() => received,
+                () = reader.closed() => return,
+            };
+            match received {
+                Ok(hub_item) => {
+                    let seq = hub_item.item.event.seq;
+                    if seq <= seen {
+                        continue;
+                    }
+                    seen = seq;
+                    if let Some(item) = visible(subject, &hub_item)
+                        && reader.send(WatchItem::Item(Box::new(item))).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    seen = self.last_seq();
+                    if reader.send(WatchItem::Reset { seq: seen }).await.is_err() {
+                        return;
+                    }
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Sends what was missed; `None` when the reader is gone.
+    async fn replay(
+        &self,
+        subject: &Subject,
+        after: u64,
+        reader: &mpsc::Sender<WatchItem>,
+    ) -> Option<u64> {
+        let missed = match event::after(&self.store().read(), after, MAX_REPLAYED_EVENTS).await {
+            Ok(missed) => missed,
+            Err(error) => {
+                tracing::error!(%error, "missed events cannot be read");
+                return None;
+            }
+        };
+        let most = usize::try_from(MAX_REPLAYED_EVENTS).unwrap_or(usize::MAX);
+        let ahead_of_us = after > self.last_seq() && missed.is_empty();
+        if missed.len() >= most || ahead_of_us {
+            let seq = self.last_seq();
+            return reader
+                .send(WatchItem::Reset { seq })
+                .await
+                .ok()
+                .map(|()| seq);
+        }
+        let mut seen = after;
+        for item in self.join(missed).await.ok()? {
+            seen = item.item.event.seq;
+            if let Some(item) = visible(subject, &item) {
+                reader.send(WatchItem::Item(Box::new(item))).await.ok()?;
+            }
+        }
+        Some(seen)
+    }
+
+    /// Tails the recorded events until cancelled.
+    pub(crate) async fn run_hub(&self, cancel: CancellationToken) {
+        let hub = &self.inner.hub;
+        loop {
+            match self.broadcast_new().await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => tracing::error!(error = ?error, "events cannot be read"),
+            }
+            tokio::select! {
+                () = hub.wake.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    /// Broadcasts one batch of new events; whether there may be more.
+    async fn broadcast_new(&self) -> Result<bool> {
+        let hub = &self.inner.hub;
+        let last = self.last_seq();
+        let new = event::after(&self.store().read(), last, MAX_REPLAYED_EVENTS).await?;
+        let Some(newest) = new.last().map(|record| record.view.seq) else {
+            return Ok(false);
+        };
+        for item in self.join(new).await? {
+            // No receiver is fine: then nobody watches.
+            let _receivers = hub.items.send(Arc::new(item));
+        }
+        hub.last.send_replace(newest);
+        Ok(true)
+    }
+
+    /// Joins facts with how their VMs and hosts look now.
+    async fn join(&self, records: Vec<EventRecord>) -> Result<Vec<HubItem>> {
+        let vms = self.vms_of(&records).await?;
+        let hosts = self.hosts_of(&records).await?;
+        Ok(records
+            .into_iter()
+            .map(|EventRecord { view, tenant_id }| HubItem {
+                tenant_id,
+                item: StreamItem {
+                    vm: view.vm_id.and_then(|id| vms.get(&id).cloned()),
+                    host: view.host_id.and_then(|id| hosts.get(&id).cloned()),
+                    event: view,
+                },
+            })
+            .collect())
+    }
+
+    async fn vms_of(&self, records: &[EventRecord]) -> Result<HashMap<VmId, VmView>> {
+        let mut ids: Vec<VmId> = records
+            .iter()
+            .filter_map(|record| record.view.vm_id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let found = vm::find_many(&self.store().read(), &ids).await?;
+        Ok(self
+            .vm_views(found)
+            .await?
+            .into_iter()
+            .map(|view| (view.id, view))
+            .collect())
+    }
+
+    async fn hosts_of(&self, records: &[EventRecord]) -> Result<HashMap<HostId, HostView>> {
+        let mut ids: Vec<HostId> = records
+            .iter()
+            .filter_map(|record| record.view.host_id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut hosts = HashMap::with_capacity(ids.len());
+        for id in ids {
+            if let Some(found) = host::find(&self.store().read(), id).await? {
+                hosts.insert(id, host_view(found));
+            }
+        }
+        Ok(hosts)
+    }
+}
+
+/// The part of an item that its reader may see.
+fn visible(subject: &Subject, hub_item: &HubItem) -> Option<StreamItem> {
+    let sees_hosts = decide(subject, Permission::ViewHosts, None) == Decision::Allowed;
+    let sees_fact = match hub_item.tenant_id {
+        Some(tenant) => {
+            // Staff see their own tenant's machines here, like everybody; the
+            // console for all tenants is another page.
+            subject.tenant_id == tenant
+                && decide(subject, Permission::ViewVm, Some(tenant)) == Decision::Allowed
+        }
+        None => sees_hosts,
+    };
+    let item = &hub_item.item;
+    match (sees_fact, sees_hosts) {
+        (true, true) => Some(item.clone()),
+        (true, false) => Some(StreamItem {
+            host: None,
+            ..item.clone()
+        }),
+        // A foreign VM's event still changes what staff see of the host; that
+        // arrives with the next event of the host itself.
+        (false, _) => None,
+    }
+}

@@ -1,0 +1,145 @@
+//! What the manager does.
+//!
+//! One file per resource; [`progress`] moves operations from step to step;
+//! [`reconcile`] holds the loops that deal with what already happened. Every
+//! public function takes the caller's [`OpContext`] first, decides inside one
+//! transaction, and answers in words of `vimana_model`.
+//!
+//! The way of a request: [`Engine::create_vm`] records VM and operation in one
+//! transaction; the event hub tells the scheduler; its proposal is checked and
+//! the room claimed in one transaction (`placement.rs`); the agent receives
+//! one command per step and answers it (`report.rs`); each answer is one
+//! transaction that ends a step and begins the next (`progress.rs`). A command
+//! is sent again whenever its host connects, so a restart of any part needs
+//! nothing but the database.
+
+mod authorize;
+mod bootstrap;
+mod catalogue;
+mod console;
+mod context;
+mod event;
+mod host;
+mod limits;
+mod operation;
+mod placement;
+mod progress;
+mod rate_limit;
+mod reconcile;
+mod report;
+mod secret;
+mod session;
+mod vm;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vimana_model::Result;
+use vimana_store::Store;
+
+pub use console::{ConsoleEnd, ConsoleGrant};
+pub use context::{Clock, OpContext, SystemClock, World};
+pub use event::WatchItem;
+pub use host::{AgentHandle, AgentSession};
+pub use placement::{SchedulerHandle, SchedulerSession};
+pub use vm::VmQuery;
+
+/// What an operator may set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Silence after which a host counts as Unknown.
+    pub silence_grace: Duration,
+    /// How long a guest has to switch itself off.
+    pub shutdown_grace: Duration,
+    /// Life of an API token.
+    pub token_life: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            silence_grace: Duration::from_secs(15),
+            shutdown_grace: Duration::from_secs(60),
+            token_life: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
+/// What an engine is made of.
+pub struct EngineConfig {
+    pub store: Store,
+    /// Where image files are kept, named by id.
+    pub image_dir: PathBuf,
+    pub settings: Settings,
+    pub world: World,
+}
+
+/// The manager. Clones share everything.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    image_dir: PathBuf,
+    settings: Settings,
+    world: World,
+    hub: event::Hub,
+    agents: host::Agents,
+    schedulers: placement::Schedulers,
+    consoles: console::Consoles,
+    sign_ins: session::SignIns,
+}
+
+impl Engine {
+    /// Takes over `config.store`. Until agents connect again, every host
+    /// counts as not connected.
+    ///
+    /// # Errors
+    /// The database cannot be read or written.
+    pub async fn open(config: EngineConfig) -> Result<Self> {
+        let EngineConfig {
+            store,
+            image_dir,
+            settings,
+            world,
+        } = config;
+        let last_seq = vimana_store::event::last_seq(&store.read()).await?;
+        let engine = Self {
+            inner: Arc::new(Inner {
+                store,
+                image_dir,
+                settings,
+                world,
+                hub: event::Hub::new(last_seq),
+                agents: host::Agents::default(),
+                schedulers: placement::Schedulers::default(),
+                consoles: console::Consoles::default(),
+                sign_ins: session::SignIns::new()?,
+            }),
+        };
+        engine.forget_connections().await?;
+        Ok(engine)
+    }
+
+    /// Answers when the database does.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn ready(&self) -> Result<()> {
+        vimana_store::event::last_seq(&self.store().read()).await?;
+        Ok(())
+    }
+
+    /// The store, for what is kept beside the engine: sessions of browsers.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn world(&self) -> &World {
+        &self.inner.world
+    }
+}

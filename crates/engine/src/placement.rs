@@ -1,0 +1,321 @@
+//! Schedulers: their sessions, and the check of what they propose.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{broadcast, mpsc};
+use vimana_model::event::{Actor, EventKind};
+use vimana_model::host::{HostState, HostView};
+use vimana_model::operation::StepKind;
+use vimana_model::pending::Explanation;
+use vimana_model::state::VmState;
+use vimana_model::vm::{HostRef, VmView};
+use vimana_model::{HostId, Result, VmId};
+use vimana_protocol::limits::MAX_QUEUED_FRAMES;
+use vimana_protocol::scheduler::{FromScheduler, HostFacts, PendingVm, ToScheduler};
+use vimana_store::claim::{ClaimRecord, Taken};
+use vimana_store::{claim, host, vm, write_tx};
+
+use crate::Engine;
+use crate::event::HubItem;
+use crate::progress::Change;
+
+/// The schedulers connected to this server.
+#[derive(Default)]
+pub struct Schedulers {
+    connected: AtomicUsize,
+}
+
+impl Schedulers {
+    pub fn count(&self) -> usize {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+/// One scheduler's connection.
+pub struct SchedulerSession {
+    /// Frames for the scheduler, the snapshot first; closed when it must
+    /// connect anew.
+    pub outgoing: mpsc::Receiver<ToScheduler>,
+    handle: SchedulerHandle,
+}
+
+/// The receiving half of a session.
+pub struct SchedulerHandle {
+    engine: Engine,
+    to_scheduler: mpsc::Sender<ToScheduler>,
+    name: String,
+}
+
+impl SchedulerSession {
+    /// Takes the halves apart, for two tasks.
+    #[must_use]
+    pub fn split(self) -> (mpsc::Receiver<ToScheduler>, SchedulerHandle) {
+        (self.outgoing, self.handle)
+    }
+}
+
+impl SchedulerHandle {
+    /// Takes in one frame.
+    pub async fn receive(&self, frame: FromScheduler) {
+        match frame {
+            FromScheduler::Heartbeat | FromScheduler::Hello { .. } => {}
+            FromScheduler::Proposal {
+                vm_id,
+                generation,
+                host_id,
+                explanation,
+            } => {
+                let verdict = self
+                    .engine
+                    .place(vm_id, generation, host_id, &explanation)
+                    .await;
+                let refused = match verdict {
+                    Ok(refused) => refused,
+                    Err(error) => {
+                        tracing::error!(vm = %vm_id, error = ?error, "a proposal has no effect");
+                        Some(error.public)
+                    }
+                };
+                let frame = ToScheduler::Verdict {
+                    vm_id,
+                    generation,
+                    refused,
+                };
+                // A scheduler that is gone gets the state anew when it is back.
+                let _gone = self.to_scheduler.send(frame).await;
+            }
+            FromScheduler::NoHost {
+                vm_id,
+                generation,
+                explanation,
+            } => {
+                let noted = self.engine.not_placed(vm_id, generation, explanation).await;
+                if let Err(error) = noted {
+                    tracing::error!(vm = %vm_id, error = ?error, "an explanation is lost");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for SchedulerHandle {
+    fn drop(&mut self) {
+        self.engine
+            .inner
+            .schedulers
+            .connected
+            .fetch_sub(1, Ordering::Relaxed);
+        tracing::info!(scheduler = self.name, "scheduler disconnected");
+    }
+}
+
+impl Engine {
+    /// Opens a scheduler's session: a snapshot, then every change.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn connect_scheduler(&self, name: String) -> Result<SchedulerSession> {
+        let (to_scheduler, outgoing) = mpsc::channel(MAX_QUEUED_FRAMES);
+        // Subscribed before the snapshot, so that no change falls between.
+        let changes = self.inner.hub.subscribe();
+        let snapshot = self.snapshot().await?;
+        let pending: HashSet<VmId> = match &snapshot {
+            ToScheduler::Snapshot { pending, .. } => pending.iter().map(|vm| vm.id).collect(),
+            ToScheduler::Host(_)
+            | ToScheduler::Pending(_)
+            | ToScheduler::Gone { .. }
+            | ToScheduler::Verdict { .. }
+            | ToScheduler::Heartbeat => HashSet::new(),
+        };
+        let _fits = to_scheduler.try_send(snapshot);
+        self.inner
+            .schedulers
+            .connected
+            .fetch_add(1, Ordering::Relaxed);
+        tracing::info!(scheduler = name, "scheduler connected");
+        tokio::spawn(follow(changes, pending, to_scheduler.clone()));
+        let handle = SchedulerHandle {
+            engine: self.clone(),
+            to_scheduler,
+            name,
+        };
+        Ok(SchedulerSession { outgoing, handle })
+    }
+
+    async fn snapshot(&self) -> Result<ToScheduler> {
+        let read = self.store().read();
+        let hosts = host::list(&read)
+            .await?
+            .into_iter()
+            .map(crate::host::host_view);
+        let pending = vm::pending(&read).await?;
+        Ok(ToScheduler::Snapshot {
+            hosts: hosts.map(|host| facts(&host)).collect(),
+            pending: pending
+                .into_iter()
+                .map(|vm| PendingVm {
+                    id: vm.id,
+                    generation: vm.generation,
+                    resources: vm.resources,
+                    since: vm.created_at,
+                })
+                .collect(),
+        })
+    }
+
+    /// Checks a proposal and claims the room, in one transaction. `Some` says
+    /// why it is refused.
+    async fn place(
+        &self,
+        id: VmId,
+        generation: u64,
+        host_id: HostId,
+        explanation: &Explanation,
+    ) -> Result<Option<String>> {
+        let world = self.world();
+        let placed = write_tx!(self.store(), |tx| {
+            let Some(mut change) = Change::lock(tx, world, Actor::Scheduler, id).await? else {
+                return Ok(Err("there is no such VM".to_owned()));
+            };
+            let waits = change.vm.state == VmState::Pending
+                && change
+                    .step()
+                    .is_some_and(|(_, kind)| kind == StepKind::Place);
+            if !waits {
+                return Ok(Err("the VM is no longer pending".to_owned()));
+            }
+            if change.vm.generation != generation {
+                return Ok(Err("the VM has changed since".to_owned()));
+            }
+            let Some(host) = host::find(tx, host_id).await? else {
+                return Ok(Err("there is no such host".to_owned()));
+            };
+            if host.state != HostState::Enabled || !host.connected {
+                return Ok(Err(format!("host `{}` takes no VMs now", host.name)));
+            }
+            let wanted = ClaimRecord {
+                vm_id: id,
+                host_id,
+                resources: change.vm.resources,
+            };
+            match claim::take(tx, &wanted).await? {
+                Taken::Ok => {}
+                Taken::NoRoom => {
+                    return Ok(Err(format!("host `{}` has no room any more", host.name)));
+                }
+            }
+            change.vm.host = Some(HostRef {
+                id: host.id,
+                name: host.name.to_string(),
+                zone: host.zone.to_string(),
+            });
+            change.vm.run_epoch = change.vm.run_epoch.saturating_add(1);
+            change.vm.explanation = Some(explanation.clone());
+            change.vm.explained_at = Some(world.now());
+            change.add_event(EventKind::Placed {
+                host: host.name.to_string(),
+            });
+            change.end_step().await?;
+            change.save().await.map(Ok)
+        })?;
+        self.inner.hub.wake();
+        match placed {
+            Ok((vm, operation)) => {
+                self.dispatch(&vm, operation.as_ref()).await;
+                Ok(None)
+            }
+            Err(refused) => Ok(Some(refused)),
+        }
+    }
+
+    /// Records why a VM still waits; a repeated reason changes nothing.
+    async fn not_placed(&self, id: VmId, generation: u64, explanation: Explanation) -> Result<()> {
+        let world = self.world();
+        write_tx!(self.store(), |tx| {
+            let Some(mut change) = Change::lock(tx, world, Actor::Scheduler, id).await? else {
+                return Ok(());
+            };
+            let known = change.vm.explanation.as_ref() == Some(&explanation);
+            if change.vm.state != VmState::Pending || change.vm.generation != generation || known {
+                return Ok(());
+            }
+            let reason = vimana_placement::summary(&explanation);
+            let said = change
+                .vm
+                .explanation
+                .as_ref()
+                .map(vimana_placement::summary);
+            if said.as_ref() != Some(&reason) {
+                change.add_event(EventKind::NotPlaced { reason });
+            }
+            change.vm.explanation = Some(explanation.clone());
+            change.vm.explained_at = Some(world.now());
+            change.save().await.map(|_| ())
+        })?;
+        self.inner.hub.wake();
+        Ok(())
+    }
+}
+
+/// Turns what happens into what schedulers want to know.
+async fn follow(
+    mut changes: broadcast::Receiver<Arc<HubItem>>,
+    mut pending: HashSet<VmId>,
+    to_scheduler: mpsc::Sender<ToScheduler>,
+) {
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = to_scheduler.closed() => return,
+        };
+        // A scheduler that fell behind is cut off; a new session starts with
+        // a new snapshot.
+        let Ok(change) = change else { return };
+        let frames = [
+            change
+                .item
+                .host
+                .as_ref()
+                .map(|host| ToScheduler::Host(facts(host))),
+            change
+                .item
+                .vm
+                .as_ref()
+                .and_then(|vm| vm_frame(&mut pending, vm)),
+        ];
+        for frame in frames.into_iter().flatten() {
+            if to_scheduler.send(frame).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn vm_frame(pending: &mut HashSet<VmId>, vm: &VmView) -> Option<ToScheduler> {
+    if vm.state == VmState::Pending {
+        pending.insert(vm.id);
+        return Some(ToScheduler::Pending(PendingVm {
+            id: vm.id,
+            generation: vm.generation,
+            resources: vm.resources,
+            since: vm.created_at,
+        }));
+    }
+    pending
+        .remove(&vm.id)
+        .then_some(ToScheduler::Gone { vm_id: vm.id })
+}
+
+fn facts(host: &HostView) -> HostFacts {
+    HostFacts {
+        id: host.id,
+        name: host.name.clone(),
+        zone: host.zone.clone(),
+        state: host.state,
+        connected: host.connected,
+        capacity: host.capacity,
+        used: host.used,
+    }
+}
