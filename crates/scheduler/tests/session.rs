@@ -1,4 +1,9 @@
 //! The scheduler against a server that speaks the protocol.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and so may its helpers"
+)]
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -109,9 +114,9 @@ async fn receive(socket: &mut WebSocket) -> FromScheduler {
     loop {
         let message = tokio::time::timeout(PATIENCE, socket.recv()).await;
         let text = message.unwrap().unwrap().unwrap().into_text().unwrap();
-        match serde_json::from_str(&text).unwrap() {
-            FromScheduler::Heartbeat => {}
-            frame => return frame,
+        let frame = serde_json::from_str(&text).unwrap();
+        if !matches!(frame, FromScheduler::Heartbeat) {
+            return frame;
         }
     }
 }

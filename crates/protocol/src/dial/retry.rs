@@ -44,12 +44,6 @@ impl Backoff {
         jittered(full)
     }
 
-    /// The longest wait: for a refusal that time alone does not mend.
-    pub fn wait_longest(&mut self) -> Duration {
-        self.next = self.retry.cap;
-        jittered(self.retry.cap)
-    }
-
     /// A session ended that had lasted `lasted`. Only one that outlived the
     /// cap proves that the server is well.
     pub fn session_ended(&mut self, lasted: Duration) {

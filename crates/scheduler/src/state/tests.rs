@@ -87,25 +87,26 @@ impl World {
     }
 }
 
-/// (vm, host) of each proposal; panics on anything else.
+/// (vm, host) of each frame; all must be proposals.
 fn proposals(frames: &[FromScheduler]) -> Vec<(VmId, HostId)> {
-    frames
-        .iter()
-        .map(|frame| match frame {
-            FromScheduler::Proposal { vm_id, host_id, .. } => (*vm_id, *host_id),
-            other => panic!("{other:?}"),
-        })
-        .collect()
+    let pair = |frame: &FromScheduler| {
+        let FromScheduler::Proposal { vm_id, host_id, .. } = frame else {
+            panic!("{frame:?}")
+        };
+        (*vm_id, *host_id)
+    };
+    frames.iter().map(pair).collect()
 }
 
+/// The vm of each frame; all must say that there is no host.
 fn no_hosts(frames: &[FromScheduler]) -> Vec<VmId> {
-    frames
-        .iter()
-        .map(|frame| match frame {
-            FromScheduler::NoHost { vm_id, .. } => *vm_id,
-            other => panic!("{other:?}"),
-        })
-        .collect()
+    let vm = |frame: &FromScheduler| {
+        let FromScheduler::NoHost { vm_id, .. } = frame else {
+            panic!("{frame:?}")
+        };
+        *vm_id
+    };
+    frames.iter().map(vm).collect()
 }
 
 #[test]
@@ -255,10 +256,11 @@ fn a_vm_that_is_gone_gives_its_booking_back() {
 #[test]
 fn open_proposals_are_bounded_and_go_on_with_the_verdicts() {
     let total = MAX_IN_FLIGHT + 10;
-    let vms: Vec<PendingVm> = (0..total)
+    let vms: Vec<PendingVm> = (0_u32..)
+        .take(total)
         .map(|n| PendingVm {
-            id: VmId::from_parts(n as u64, [0; 10]),
-            since: Timestamp::from_ms(n as i64),
+            id: VmId::from_parts(n.into(), [0; 10]),
+            since: Timestamp::from_ms(n.into()),
             resources: Resources::default(),
             generation: 1,
         })

@@ -1,0 +1,84 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use vimana_agent::capacity;
+use vimana_model::name::{HostName, ZoneName};
+use vimana_model::unit::{MiB, Resources};
+
+/// Runs virtual machines on this host for a Vimana server.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Address of the server: http(s)://HOST[:PORT]
+    #[arg(long, value_name = "URL", env = "VIMANA_SERVER")]
+    pub server: String,
+    /// File with the agents' secret
+    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_SECRET_FILE")]
+    pub secret_file: PathBuf,
+    /// Trust a server whose certificate comes from this CA (PEM), and no other
+    #[arg(long, value_name = "PATH", env = "VIMANA_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Where this host keeps its identity, images and machines
+    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// The host's name [default: this machine's]
+    #[arg(long, env = "VIMANA_AGENT_NAME")]
+    name: Option<HostName>,
+    /// Hosts of one zone can migrate machines to each other
+    #[arg(long, default_value = "default", env = "VIMANA_AGENT_ZONE")]
+    pub zone: ZoneName,
+    /// vCPUs to give [default: processors times --vcpu-ratio]
+    #[arg(long, value_name = "N", env = "VIMANA_AGENT_VCPUS")]
+    vcpus: Option<u32>,
+    /// vCPUs to give for each processor
+    #[arg(long, value_name = "N", default_value = "4", env = "VIMANA_AGENT_VCPU_RATIO",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    vcpu_ratio: u32,
+    /// Memory to give [default: all but 512 MiB]
+    #[arg(long, value_name = "MIB", env = "VIMANA_AGENT_MEMORY_MIB")]
+    memory_mib: Option<u64>,
+    /// Disk space to give [default: what is free for the data directory, and what it holds]
+    #[arg(long, value_name = "MIB", env = "VIMANA_AGENT_DISK_MIB")]
+    disk_mib: Option<u64>,
+    /// What runs the machines
+    #[arg(
+        long,
+        value_enum,
+        default_value = "qemu",
+        env = "VIMANA_AGENT_DRIVER"
+    )]
+    pub driver: Driver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// QEMU processes
+    Qemu,
+    /// Nothing: machines are entries in memory
+    Sim,
+}
+
+impl Args {
+    pub fn name(&self) -> anyhow::Result<HostName> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        let name = capacity::machine_name();
+        HostName::new(name.clone())
+            .with_context(|| format!("this machine's name `{name}` does not serve; give --name"))
+    }
+
+    /// What the machine has, where nothing else is asked for.
+    pub fn capacity(&self, data_dir: &std::path::Path) -> anyhow::Result<Resources> {
+        let found = capacity::detect(data_dir, self.vcpu_ratio)
+            .context("cannot find out what this machine has")?;
+        Ok(Resources {
+            vcpus: self.vcpus.unwrap_or(found.vcpus),
+            memory_mib: self.memory_mib.map_or(found.memory_mib, MiB),
+            disk_mib: self.disk_mib.map_or(found.disk_mib, MiB),
+        })
+    }
+}

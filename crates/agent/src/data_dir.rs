@@ -1,0 +1,175 @@
+//! The agent's directory: one agent at a time, one identity for ever.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use vimana_model::HostId;
+
+/// Why a directory cannot serve an agent.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("another agent uses the data directory `{0}`")]
+    InUse(PathBuf),
+    #[error("cannot use `{path}` in the data directory: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("`{path}` does not hold a host's identity: {source}")]
+    BadIdentity {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+}
+
+/// `host.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    host_id: HostId,
+}
+
+/// An agent's own directory, locked as long as this value lives.
+///
+/// `host.json` names the host, `images/` is the image cache, the rest belongs
+/// to the driver.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    host_id: HostId,
+    /// Closed on exec, so that no machine inherits the lock.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory where it is missing, locks it, and gives the host
+    /// its id at the first time.
+    ///
+    /// # Errors
+    /// Where another agent holds it, or it cannot be read or written.
+    pub fn open(root: &Path) -> Result<Self, DataDirError> {
+        make_dir(root)?;
+        let root = root
+            .canonicalize()
+            .map_err(|source| io_error(root, source))?;
+        let lock = lock(&root)?;
+        let host_id = identity(&root)?;
+        make_dir(&root.join("images"))?;
+        Ok(Self {
+            root,
+            host_id,
+            _lock: lock,
+        })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    #[must_use]
+    pub fn host_id(&self) -> HostId {
+        self.host_id
+    }
+
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+}
+
+/// Writes a file's entry in `directory` to the disk.
+pub fn sync_dir(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn io_error(path: &Path, source: io::Error) -> DataDirError {
+    DataDirError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), DataDirError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| io_error(path, source))
+}
+
+fn lock(root: &Path) -> Result<File, DataDirError> {
+    let path = root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| io_error(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(root.to_owned())),
+        Err(TryLockError::Error(source)) => Err(io_error(&path, source)),
+    }
+}
+
+fn identity(root: &Path) -> Result<HostId, DataDirError> {
+    let path = root.join("host.json");
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(|identity: Identity| identity.host_id)
+            .map_err(|source| DataDirError::BadIdentity { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let identity = Identity {
+                host_id: new_host_id(),
+            };
+            write_identity(root, &path, &identity).map_err(|source| io_error(&path, source))?;
+            Ok(identity.host_id)
+        }
+        Err(source) => Err(io_error(&path, source)),
+    }
+}
+
+fn new_host_id() -> HostId {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or_default();
+    HostId::from_parts(unix_ms, rand::random())
+}
+
+/// Whole or not at all, also when power fails.
+fn write_identity(root: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(root)?;
+    serde_json::to_writer(&mut file, identity)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_dir(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_keeps_its_id_and_its_directory_to_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("new");
+        let first = DataDir::open(&root).unwrap();
+        assert!(matches!(DataDir::open(&root), Err(DataDirError::InUse(_))));
+        let id = first.host_id();
+        drop(first);
+        assert_eq!(DataDir::open(&root).unwrap().host_id(), id);
+    }
+
+    #[test]
+    fn a_broken_identity_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("host.json"), "{}").unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::BadIdentity { .. }), "{error}");
+    }
+}

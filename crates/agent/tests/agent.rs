@@ -1,0 +1,18 @@
+//! The agent with the simulated driver, against a server that speaks the
+//! protocol over real sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and so may its helpers"
+)]
+
+#[path = "agent/commands.rs"]
+mod commands;
+#[path = "agent/consoles.rs"]
+mod consoles;
+#[path = "agent/images.rs"]
+mod images;
+#[path = "agent/sessions.rs"]
+mod sessions;
+#[path = "agent/world.rs"]
+mod world;

@@ -1,0 +1,75 @@
+//! How sessions begin, break and begin again.
+
+use std::time::{Duration, Instant};
+
+use vimana_driver::Power;
+use vimana_driver_sim::Call;
+use vimana_protocol::agent::{ToAgent, Work};
+
+use crate::world::{OK, REFUSED, World, command, prepare, vm};
+
+#[tokio::test]
+async fn the_hello_carries_identity_and_inventory() {
+    let mut world = World::new().await;
+    let image = world.add_image(b"content");
+    let mut session = world.session().await;
+    session.carry_out(&prepare(vm(1), 0, &image)).await;
+    session.carry_out(&command(vm(1), 1, Work::Boot)).await;
+    drop(session);
+    world.host.crash(vm(1), "lightning");
+    let (_, again) = world.hello().await;
+    assert_eq!(again.inventory.len(), 1);
+    assert_eq!(again.inventory[0].vm_id, vm(1));
+    world.stop_agent().await;
+
+    // Another agent process on the same host is the same host.
+    world.start_agent();
+    let (_, restarted) = world.hello().await;
+    assert_eq!(restarted.host_id, again.host_id);
+    let reason = "lightning".to_owned();
+    assert_eq!(restarted.inventory[0].power, Power::Crashed { reason });
+}
+
+#[tokio::test]
+async fn an_outcome_survives_a_reconnect() {
+    let mut world = World::new().await;
+    let image = world.add_image(b"content");
+    let mut session = world.session().await;
+    world.host.delay(Call::Prepare, Duration::from_millis(200));
+    let order = prepare(vm(1), 0, &image);
+    session.order(&order).await;
+    world.downloads_reach(1).await;
+    drop(session);
+    let mut session = world.session().await;
+    assert_eq!(session.outcome().await, (order.command, OK));
+    // The server did not know that and repeats the command.
+    assert_eq!(session.carry_out(&order).await, OK);
+    assert_eq!(world.host.effects(vm(1)).prepared, 1);
+}
+
+#[tokio::test]
+async fn a_refused_hello_is_tried_again_slowly() {
+    let mut world = World::new().await;
+    let (mut session, _) = world.hello().await;
+    let reason = "the name is taken".to_owned();
+    session.send(ToAgent::Refused { reason }).await;
+    let refused = Instant::now();
+    let _session = world.session().await;
+    assert!(refused.elapsed() >= REFUSED);
+}
+
+#[tokio::test]
+async fn machines_outlive_a_stopped_agent() {
+    let mut world = World::new().await;
+    let image = world.add_image(b"content");
+    let mut session = world.session().await;
+    session.carry_out(&prepare(vm(1), 0, &image)).await;
+    session.carry_out(&command(vm(1), 1, Work::Boot)).await;
+    // Work under way does not hold the agent up.
+    world.host.delay(Call::Shutdown, Duration::from_secs(3600));
+    session
+        .order(&command(vm(1), 2, Work::Shutdown { grace_ms: 1 }))
+        .await;
+    world.stop_agent().await;
+    assert_eq!(world.host.power(vm(1)), Some(Power::Running));
+}

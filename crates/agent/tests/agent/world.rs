@@ -1,0 +1,324 @@
+//! A server's agent-facing half, and an agent on a simulated host.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use vimana_agent::{Agent, Config, DataDir, Timing};
+use vimana_driver::{ImageRef, IncarnationSpec, Seed};
+use vimana_driver_sim::{SimDriver, SimHost};
+use vimana_model::image::ImageFormat;
+use vimana_model::name::{HostName, ZoneName};
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{ImageId, OperationId, VmId};
+use vimana_protocol::agent::{
+    Command, CommandRef, FromAgent, Hello, Outcome, PROTOCOL_VERSION, ToAgent, Work,
+};
+use vimana_protocol::dial::{Retry, Server};
+
+pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const REFUSED: Duration = Duration::from_millis(600);
+const CAPACITY: Resources = Resources {
+    vcpus: 8,
+    memory_mib: MiB(8192),
+    disk_mib: MiB(8192),
+};
+
+/// What the fake server is told and shows.
+struct Shared {
+    sessions: mpsc::Sender<WebSocket>,
+    consoles: mpsc::Sender<WebSocket>,
+    images: Mutex<HashMap<String, (StatusCode, Vec<u8>)>>,
+    downloads: AtomicU32,
+    /// A download ends only with a permit from here.
+    gate: Semaphore,
+}
+
+pub struct World {
+    shared: Arc<Shared>,
+    sessions: mpsc::Receiver<WebSocket>,
+    consoles: mpsc::Receiver<WebSocket>,
+    address: String,
+    secret: tempfile::NamedTempFile,
+    pub dir: tempfile::TempDir,
+    pub host: Arc<SimHost>,
+    agent: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+impl World {
+    /// A server, and an agent that dials it.
+    pub async fn new() -> Self {
+        let mut world = Self::without_agent().await;
+        world.start_agent();
+        world
+    }
+
+    pub async fn without_agent() -> Self {
+        // Err: another test was quicker.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (session_sender, sessions) = mpsc::channel(8);
+        let (console_sender, consoles) = mpsc::channel(8);
+        let shared = Arc::new(Shared {
+            sessions: session_sender,
+            consoles: console_sender,
+            images: Mutex::default(),
+            downloads: AtomicU32::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        });
+        let app = Router::new()
+            .route("/agent/v1/session", any(session))
+            .route("/agent/v1/console/{id}", any(console))
+            .route("/agent/v1/images/{id}", get(image))
+            .with_state(Arc::clone(&shared));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let mut secret = tempfile::NamedTempFile::new().unwrap();
+        secret.write_all(b"s3cret\n").unwrap();
+        Self {
+            shared,
+            sessions,
+            consoles,
+            address,
+            secret,
+            dir: tempfile::tempdir().unwrap(),
+            host: SimHost::new(),
+            agent: None,
+        }
+    }
+
+    pub fn start_agent(&mut self) {
+        let config = Config {
+            server: Server::new(&self.address, self.secret.path(), None).unwrap(),
+            name: HostName::new("host-a").unwrap(),
+            zone: ZoneName::new("default").unwrap(),
+            capacity: CAPACITY,
+            timing: Timing {
+                retry: Retry {
+                    first: Duration::from_millis(10),
+                    cap: Duration::from_millis(50),
+                },
+                refused: REFUSED,
+            },
+        };
+        let data_dir = DataDir::open(self.dir.path()).unwrap();
+        let driver = Arc::new(SimDriver::new(Arc::clone(&self.host)));
+        let agent = Agent::new(config, data_dir, driver).unwrap();
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let task = tokio::spawn(async move { agent.run(token).await.unwrap() });
+        self.agent = Some((task, shutdown));
+    }
+
+    pub async fn stop_agent(&mut self) {
+        let (task, shutdown) = self.agent.take().unwrap();
+        shutdown.cancel();
+        timeout(PATIENCE, task).await.unwrap().unwrap();
+    }
+
+    /// The next session, with its Hello read and not answered.
+    pub async fn hello(&mut self) -> (Session, Hello) {
+        let socket = timeout(PATIENCE, self.sessions.recv()).await;
+        let mut session = Session(socket.unwrap().unwrap());
+        let hello = match session.next().await {
+            FromAgent::Hello(hello) => hello,
+            other => panic!("{other:?}"),
+        };
+        (session, hello)
+    }
+
+    /// The next session, welcomed.
+    pub async fn session(&mut self) -> Session {
+        let (mut session, _) = self.hello().await;
+        let protocol = PROTOCOL_VERSION;
+        session.send(ToAgent::Welcome { protocol }).await;
+        session
+    }
+
+    pub async fn console(&mut self) -> WebSocket {
+        let socket = timeout(PATIENCE, self.consoles.recv()).await;
+        socket.unwrap().unwrap()
+    }
+
+    /// The server has this image from now on, and keeps its promises.
+    pub fn add_image(&self, bytes: &[u8]) -> ImageRef {
+        let image = ImageRef {
+            id: ImageId::from_parts(1, [9; 10]),
+            format: ImageFormat::Raw,
+            size_bytes: bytes.len() as u64,
+            sha256: format!("{:x}", Sha256::digest(bytes)),
+        };
+        self.answer_image(&image, StatusCode::OK, bytes);
+        image
+    }
+
+    /// The server answers so when asked for the image.
+    pub fn answer_image(&self, image: &ImageRef, status: StatusCode, bytes: &[u8]) {
+        let mut images = self.shared.images.lock().unwrap();
+        images.insert(image.id.to_string(), (status, bytes.to_vec()));
+    }
+
+    /// Downloads begin and do not end, until [`World::open_gate`].
+    pub fn close_gate(&self) {
+        self.shared.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub fn open_gate(&self) {
+        self.shared.gate.add_permits(100);
+    }
+
+    pub fn downloads(&self) -> u32 {
+        self.shared.downloads.load(Ordering::SeqCst)
+    }
+
+    pub async fn downloads_reach(&self, n: u32) {
+        let reached = async {
+            while self.downloads() < n {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, reached).await.unwrap();
+    }
+
+    /// File names in the image cache.
+    pub fn cached(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir.path().join("images")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+/// The server's end of one session.
+pub struct Session(WebSocket);
+
+impl Session {
+    pub async fn send(&mut self, frame: ToAgent) {
+        let text = serde_json::to_string(&frame).unwrap();
+        self.0.send(Message::Text(text.into())).await.unwrap();
+    }
+
+    /// The next frame that is not a heartbeat.
+    pub async fn next(&mut self) -> FromAgent {
+        loop {
+            let message = timeout(PATIENCE, self.0.recv()).await.unwrap();
+            let text = message.unwrap().unwrap().into_text().unwrap();
+            let frame = serde_json::from_str(&text).unwrap();
+            if frame != FromAgent::Heartbeat {
+                return frame;
+            }
+        }
+    }
+
+    /// The next outcome; changes of power on the way are passed over.
+    pub async fn outcome(&mut self) -> (CommandRef, Outcome) {
+        loop {
+            if let FromAgent::Done { command, outcome } = self.next().await {
+                return (command, outcome);
+            }
+        }
+    }
+
+    pub async fn order(&mut self, command: &Command) {
+        self.send(ToAgent::Command(command.clone())).await;
+    }
+
+    /// Orders and waits for the outcome.
+    pub async fn carry_out(&mut self, command: &Command) -> Outcome {
+        self.order(command).await;
+        let (done, outcome) = self.outcome().await;
+        assert_eq!(done, command.command);
+        outcome
+    }
+
+    /// Nothing but heartbeats comes for a while.
+    pub async fn stays_quiet(&mut self) {
+        let frame = timeout(Duration::from_millis(200), self.next()).await;
+        assert!(frame.is_err(), "{frame:?}");
+    }
+}
+
+pub fn vm(n: u8) -> VmId {
+    VmId::from_parts(u64::from(n), [n; 10])
+}
+
+/// Step `step` of one operation on `vm`, in its first run.
+pub fn command(vm_id: VmId, step: u32, work: Work) -> Command {
+    Command {
+        command: CommandRef {
+            operation_id: OperationId::from_parts(
+                1,
+                vm_id.uuid().as_bytes()[6..].try_into().unwrap(),
+            ),
+            step,
+        },
+        vm_id,
+        run_epoch: 1,
+        work,
+    }
+}
+
+pub fn prepare(vm_id: VmId, step: u32, image: &ImageRef) -> Command {
+    let spec = Box::new(IncarnationSpec {
+        vm_id,
+        run_epoch: 1,
+        resources: Resources {
+            vcpus: 1,
+            memory_mib: MiB(128),
+            disk_mib: MiB(64),
+        },
+        image: image.clone(),
+        seed: Seed {
+            host_name: "guest".to_owned(),
+            ssh_key: None,
+            user_data: None,
+        },
+    });
+    command(vm_id, step, Work::Prepare { spec })
+}
+
+pub const OK: Outcome = Outcome::Ok { note: None };
+
+async fn session(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    assert_eq!(headers["authorization"], "Bearer s3cret");
+    upgrade.on_upgrade(|socket| async move { shared.sessions.send(socket).await.unwrap() })
+}
+
+async fn console(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    assert_eq!(headers["authorization"], "Bearer s3cret");
+    upgrade.on_upgrade(|socket| async move { shared.consoles.send(socket).await.unwrap() })
+}
+
+async fn image(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    assert_eq!(headers["authorization"], "Bearer s3cret");
+    shared.downloads.fetch_add(1, Ordering::SeqCst);
+    let _permit = shared.gate.acquire().await.unwrap();
+    let found = shared.images.lock().unwrap().get(&id).cloned();
+    found
+        .unwrap_or((StatusCode::NOT_FOUND, Vec::new()))
+        .into_response()
+}
