@@ -44,12 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "MIB", env = "VIMANA_AGENT_DISK_MIB")]
     disk_mib: Option<u64>,
     /// What runs the machines
-    #[arg(
-        long,
-        value_enum,
-        default_value = "qemu",
-        env = "VIMANA_AGENT_DRIVER"
-    )]
+    #[arg(long, value_enum, default_value = "qemu", env = "VIMANA_AGENT_DRIVER")]
     pub driver: Driver,
 }
 

@@ -1,1 +1,79 @@
-fn main() {}
+//! `vimana-agent`: reads its options, opens the driver and serves one server.
+
+mod args;
+mod hypervisor;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use vimana_agent::{Agent, Config, DataDir, Timing};
+use vimana_protocol::dial::Server;
+
+use args::Args;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("VIMANA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    // Err: some library was quicker, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+
+    let shutdown = CancellationToken::new();
+    stop_on_signals(shutdown.clone())?;
+    let Some(served) = shutdown.run_until_cancelled(start(&args)).await else {
+        return Ok(());
+    };
+    served?.run(shutdown).await?;
+    Ok(())
+}
+
+/// Everything up to the first word with the server.
+async fn start(args: &Args) -> anyhow::Result<Agent> {
+    let server = Server::new(&args.server, &args.secret_file, args.ca_file.as_deref())?;
+    if server.is_exposed() {
+        tracing::warn!("the secret crosses the network in the clear: use https");
+    }
+    let name = args.name()?;
+    let data_dir = DataDir::open(&args.data_dir)?;
+    let capacity = args.capacity(data_dir.path())?;
+    let driver = hypervisor::open(args, data_dir.path()).await?;
+    let can = driver.capabilities();
+    tracing::info!(
+        %name,
+        zone = %args.zone,
+        hypervisor = can.hypervisor,
+        accelerator = %can.accelerator,
+        note = can.accelerator_note,
+        vcpus = capacity.vcpus,
+        memory = %capacity.memory_mib,
+        disk = %capacity.disk_mib,
+        "this host"
+    );
+    let config = Config {
+        server,
+        name,
+        zone: args.zone.clone(),
+        capacity,
+        timing: Timing::default(),
+    };
+    Ok(Agent::new(config, data_dir, driver)?)
+}
+
+fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

@@ -37,10 +37,8 @@ async fn changes_of_power_are_told_before_the_outcome_they_belong_to() {
     let mut session = world.session().await;
     session.carry_out(&prepare(vm(1), 0, &image)).await;
     session.order(&command(vm(1), 1, Work::Boot)).await;
-    match session.next().await {
-        FromAgent::Observed(observed) => assert_eq!(observed.power, Power::Running),
-        other => panic!("{other:?}"),
-    }
+    let told = session.next().await;
+    assert!(matches!(told, FromAgent::Observed(o) if o.power == Power::Running));
     assert_eq!(session.outcome().await.1, OK);
     world.host.crash(vm(1), "lightning");
     let told = session.next().await;

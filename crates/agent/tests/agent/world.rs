@@ -134,9 +134,9 @@ impl World {
     pub async fn hello(&mut self) -> (Session, Hello) {
         let socket = timeout(PATIENCE, self.sessions.recv()).await;
         let mut session = Session(socket.unwrap().unwrap());
-        let hello = match session.next().await {
-            FromAgent::Hello(hello) => hello,
-            other => panic!("{other:?}"),
+        let first = session.next().await;
+        let FromAgent::Hello(hello) = first else {
+            panic!("{first:?}")
         };
         (session, hello)
     }
