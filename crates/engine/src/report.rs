@@ -219,12 +219,12 @@ async fn step_failed(
     fault: &Fault,
 ) -> Result<(), TxError> {
     let kept = match (kind, fault.kind) {
-        // Overtaken: whatever overtook it has its own answer.
-        (_, FaultKind::Cancelled) => return Ok(()),
         // A host that no longer has the machine has nothing to stop or remove.
         (StepKind::Shutdown | StepKind::Kill | StepKind::Clean, FaultKind::NoSuchVm) => {
             return change.end_step().await;
         }
+        // Not overtaken by us, or this step would not be current: who knows.
+        (_, FaultKind::Cancelled) => Kept::Everything,
         // A failed prepare leaves nothing behind, a failed boot the disk.
         (StepKind::Place | StepKind::Prepare, _) => Kept::Nothing,
         (StepKind::Boot, FaultKind::NoSuchVm) => Kept::Nothing,
