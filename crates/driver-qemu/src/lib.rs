@@ -1,1 +1,231 @@
-//! Placeholder.
+//! Runs machines with QEMU: no libvirt, no shell, no root.
+//!
+//! A VM is a directory below the state directory, named by its id:
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `spec.json` | what is to run; its presence makes the directory a VM |
+//! | `disk.qcow2` | the writable overlay over the image |
+//! | `seed.iso` | the guest's first configuration |
+//! | `process.json` | written before QEMU starts, and again with its identity |
+//! | `qmp.sock`, `serial.sock` | while QEMU runs |
+//! | `qemu.log` | QEMU's own messages |
+//! | `ended.json` | how the run ended |
+//!
+//! QEMU outlives the agent; [`QemuDriver::open`] finds it again.
+
+mod adopt;
+mod argv;
+mod boot;
+mod boot_sector;
+mod config;
+mod host;
+mod limits;
+mod machine;
+mod prepare;
+mod probe;
+mod process;
+mod qcow2;
+mod qmp;
+mod record;
+mod seed;
+mod stop;
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::process::Command;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use vimana_driver::{
+    Capabilities, Fault, FaultKind, HostDriver, IncarnationSpec, Observed, SerialStream,
+    ShutdownEnd,
+};
+use vimana_model::VmId;
+
+pub use boot_sector::{DEAF, OFF, READY, boot_sector};
+pub use config::{AcceleratorSetting, GuestLimits, InvalidAccelerator, ProbeImage, QemuConfig};
+
+use host::{Host, Manner, no_such_vm};
+use record::Layout;
+
+/// The first QEMU with everything that is used here.
+const OLDEST_QEMU: (u32, u32) = (7, 2);
+
+/// The driver of one state directory. Dropping it lets go of the machines;
+/// they run on.
+pub struct QemuDriver {
+    host: Arc<Host>,
+}
+
+impl QemuDriver {
+    /// Finds QEMU, chooses the accelerator (the first time, by a probe of up
+    /// to ten seconds) and takes over the machines that survived.
+    ///
+    /// # Errors
+    /// Where QEMU is missing or too old, or the state directory cannot be
+    /// used or is in use by another agent.
+    pub async fn open(config: QemuConfig) -> Result<Self, Fault> {
+        let qemu = process::find_binary(&config.qemu).ok_or_else(|| {
+            let name = process::shown(&config.qemu);
+            Fault::new(FaultKind::Host, format!("`{name}` is not installed"))
+        })?;
+        let lock = lock_state(&config.state_dir).await?;
+        let version = qemu_version(&qemu).await?;
+        let (accelerator, accelerator_note) = probe::choose(&config, &qemu, &version).await?;
+        let host = Arc::new(Host {
+            layout: Layout::new(config.state_dir.clone()),
+            config,
+            qemu,
+            capabilities: Capabilities {
+                hypervisor: format!("QEMU {version}"),
+                accelerator,
+                accelerator_note,
+            },
+            changes: broadcast::Sender::new(limits::CHANGES),
+            closing: CancellationToken::new(),
+            vms: Mutex::new(BTreeMap::new()),
+            _lock: lock,
+        });
+        // From here on the host is let go of properly, whatever happens.
+        let driver = Self { host };
+        adopt::adopt(&driver.host).await?;
+        Ok(driver)
+    }
+}
+
+impl Drop for QemuDriver {
+    fn drop(&mut self) {
+        self.host.closing.cancel();
+    }
+}
+
+#[async_trait]
+impl HostDriver for QemuDriver {
+    fn capabilities(&self) -> &Capabilities {
+        &self.host.capabilities
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Observed> {
+        self.host.changes.subscribe()
+    }
+
+    async fn inventory(&self) -> Result<Vec<Observed>, Fault> {
+        let all = self.host.all();
+        Ok(all.iter().filter_map(|vm| vm.observed()).collect())
+    }
+
+    async fn prepare(&self, spec: &IncarnationSpec, image: &Path) -> Result<(), Fault> {
+        let (id, epoch) = (spec.vm_id, spec.run_epoch);
+        let (spec, image) = (spec.clone(), image.to_owned());
+        let work = |turn| prepare::prepare(turn, spec, image);
+        self.host.in_turn(id, epoch, Manner::Queue, work).await
+    }
+
+    async fn boot(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let turn = self.host.in_turn(vm, epoch, Manner::Queue, boot::boot);
+        turn.await
+    }
+
+    async fn shutdown(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<ShutdownEnd, Fault> {
+        let work = move |turn| stop::shutdown(turn, grace);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn kill(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let turn = self.host.in_turn(vm, epoch, Manner::Overtake, stop::kill);
+        turn.await
+    }
+
+    async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let turn = self.host.in_turn(vm, epoch, Manner::Overtake, stop::clean);
+        turn.await
+    }
+
+    async fn serial(&self, vm: VmId) -> Result<Box<dyn SerialStream>, Fault> {
+        let held = self.host.known(vm).and_then(|vm| vm.held());
+        let held = held.ok_or_else(no_such_vm)?;
+        let serial = held.serial.ok_or_else(|| {
+            let message = "the machine has no serial output: it does not run";
+            Fault::new(FaultKind::Hypervisor, message)
+        })?;
+        Ok(serial.attach())
+    }
+}
+
+/// One agent at a time uses a state directory; a predecessor that is just
+/// ending is waited for.
+async fn lock_state(state: &Path) -> Result<File, Fault> {
+    let unusable = |error| Fault::io("using the state directory", &error);
+    record::make_dir(state).map_err(unusable)?;
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(state.join("lock"))
+        .map_err(unusable)?;
+    let deadline = Instant::now() + limits::LOCK_TIMEOUT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                sleep(Duration::from_millis(5)).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let message = "another agent uses the state directory";
+                return Err(Fault::new(FaultKind::Host, message));
+            }
+        }
+    }
+}
+
+/// "10.0.2".
+async fn qemu_version(qemu: &Path) -> Result<String, Fault> {
+    let asked = Command::new(qemu)
+        .arg("--version")
+        .kill_on_drop(true)
+        .output();
+    let said = timeout(limits::VERSION_TIMEOUT, asked).await;
+    let said = said.ok().and_then(Result::ok).unwrap_or_else(|| {
+        let (status, stdout, stderr) = Default::default();
+        std::process::Output {
+            status,
+            stdout,
+            stderr,
+        }
+    });
+    let said = String::from_utf8_lossy(&said.stdout);
+    let version = version_in(&said).filter(|(numbers, _)| *numbers >= OLDEST_QEMU);
+    let (_, version) = version.ok_or_else(|| {
+        let (major, minor) = OLDEST_QEMU;
+        let message = format!("QEMU {major}.{minor} or later is needed");
+        Fault::new(FaultKind::Host, message)
+    })?;
+    Ok(version.to_owned())
+}
+
+/// From "QEMU emulator version 10.0.2 (…)".
+fn version_in(text: &str) -> Option<((u32, u32), &str)> {
+    let (_, rest) = text.split_once("version ")?;
+    let version = rest.split_ascii_whitespace().next()?;
+    let mut numbers = version.split('.').map_while(|n| n.parse().ok());
+    Some(((numbers.next()?, numbers.next()?), version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_read_from_what_qemu_says() {
+        let said = "QEMU emulator version 10.0.2 (Debian 1:10.0.2)\nCopyright\n";
+        assert_eq!(version_in(said), Some(((10, 0), "10.0.2")));
+        assert_eq!(version_in("something else"), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! QEMU's argument list: a pure function of ids, numbers and file names.
+//!
+//! No shell, no option string made of text from outside: what comes from a
+//! user (names, keys, user-data) is file content and has no way in here. QEMU
+//! runs inside the VM's directory, so that our own file names are relative
+//! and short.
+
+use serde_json::{Value, json};
+use vimana_model::VmId;
+use vimana_model::host::Accelerator;
+use vimana_model::image::ImageFormat;
+use vimana_model::unit::Resources;
+
+pub const DISK: &str = "disk.qcow2";
+pub const SEED: &str = "seed.iso";
+pub const QMP_SOCKET: &str = "qmp.sock";
+pub const SERIAL_SOCKET: &str = "serial.sock";
+
+/// Machine and processor are named with their version, so that a guest meets
+/// the same hardware under every QEMU that runs it.
+const MACHINE: &str = "pc-q35-7.2";
+const CPU: &str = "Westmere-v1";
+/// MiB of translated code per machine; QEMU's own default is 1 GiB.
+const TCG_CACHE_MIB: u32 = 64;
+
+/// What the argument list is made of.
+pub struct Launch<'a> {
+    pub vm: VmId,
+    pub resources: Resources,
+    pub accelerator: Accelerator,
+    /// The image's path; it only ever appears as a JSON string.
+    pub image: &'a str,
+    pub format: ImageFormat,
+}
+
+/// The arguments of a machine that waits, paused, for `cont` on QMP.
+#[must_use]
+pub fn machine(launch: &Launch<'_>) -> Vec<String> {
+    let mut args = base(launch.accelerator);
+    let mut push = |option: &str, value: String| args.extend([option.to_owned(), value]);
+    push("-name", launch.vm.to_string());
+    push("-uuid", launch.vm.uuid().to_string());
+    push("-m", launch.resources.memory_mib.0.to_string());
+    push("-smp", launch.resources.vcpus.to_string());
+    for node in [disk(launch.image, launch.format), seed()] {
+        push("-blockdev", node.to_string());
+    }
+    push(
+        "-object",
+        json!({"qom-type": "rng-builtin", "id": "entropy"}).to_string(),
+    );
+    // `werror=enospc`: a machine whose host has no room stops and is continued
+    // later; its guest never sees the error.
+    for device in [
+        json!({"driver": "virtio-blk-pci", "id": "disk0", "drive": "disk", "bootindex": 0,
+               "discard": true, "write-zeroes": true, "werror": "enospc", "rerror": "report"}),
+        json!({"driver": "virtio-blk-pci", "id": "seed0", "drive": "seed"}),
+        json!({"driver": "virtio-rng-pci", "id": "entropy0", "rng": "entropy"}),
+        json!({"driver": "isa-serial", "id": "serial0", "chardev": "serial"}),
+    ] {
+        push("-device", device.to_string());
+    }
+    push("-chardev", socket("serial", SERIAL_SOCKET));
+    push("-chardev", socket("qmp", QMP_SOCKET));
+    push("-mon", "chardev=qmp,mode=control".to_owned());
+    // Paused until told to run; and when the guest switches itself off, QEMU
+    // waits for us, so that it is known even if no agent was there to see it.
+    args.extend(["-S", "-no-shutdown"].map(str::to_owned));
+    args
+}
+
+/// The arguments of a probe: a disk, and serial output on stdout.
+#[must_use]
+pub fn probe(accelerator: Accelerator, memory_mib: u32, disk: &Value) -> Vec<String> {
+    let mut args = base(accelerator);
+    let mut push = |option: &str, value: String| args.extend([option.to_owned(), value]);
+    push("-m", memory_mib.to_string());
+    push("-blockdev", disk.to_string());
+    for device in [
+        json!({"driver": "virtio-blk-pci", "drive": "disk", "bootindex": 0}),
+        json!({"driver": "isa-serial", "chardev": "serial"}),
+    ] {
+        push("-device", device.to_string());
+    }
+    push("-chardev", "stdio,id=serial,signal=off".to_owned());
+    args
+}
+
+fn base(accelerator: Accelerator) -> Vec<String> {
+    let accelerator = match accelerator {
+        Accelerator::Kvm => "kvm".to_owned(),
+        Accelerator::Tcg | Accelerator::Simulated => {
+            format!("tcg,thread=multi,tb-size={TCG_CACHE_MIB}")
+        }
+    };
+    [
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-nic",
+        "none",
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-machine",
+        MACHINE,
+        "-accel",
+        &accelerator,
+        "-cpu",
+        CPU,
+        "-boot",
+        "strict=on",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// The writable disk over its read-only image. Formats are said, never
+/// guessed, and the chain ends at the image whatever its header says.
+#[must_use]
+pub fn disk(image: &str, format: ImageFormat) -> Value {
+    let file = json!({"driver": "file", "filename": image, "read-only": true});
+    let backing = match format {
+        ImageFormat::Qcow2 => {
+            json!({"driver": "qcow2", "read-only": true, "file": file, "backing": null})
+        }
+        ImageFormat::Raw => json!({"driver": "raw", "read-only": true, "file": file}),
+    };
+    json!({
+        "driver": "qcow2",
+        "node-name": "disk",
+        "discard": "unmap",
+        "detect-zeroes": "unmap",
+        "file": {"driver": "file", "filename": DISK, "discard": "unmap"},
+        "backing": backing,
+    })
+}
+
+fn seed() -> Value {
+    json!({
+        "driver": "raw",
+        "node-name": "seed",
+        "read-only": true,
+        "file": {"driver": "file", "filename": SEED, "read-only": true},
+    })
+}
+
+/// `-chardev` takes no JSON; these values are our own constants.
+fn socket(id: &str, path: &str) -> String {
+    format!("socket,id={id},path={path},server=on,wait=off")
+}
+
+#[cfg(test)]
+mod tests {
+    use vimana_driver::{ImageRef, IncarnationSpec, Seed};
+    use vimana_model::ImageId;
+    use vimana_model::ssh_key::SshKey;
+    use vimana_model::unit::MiB;
+    use vimana_model::user_data::UserData;
+
+    use super::*;
+
+    fn launch(accelerator: Accelerator, format: ImageFormat) -> Launch<'static> {
+        Launch {
+            vm: VmId::from_parts(1_700_000_000_000, [7; 10]),
+            resources: Resources {
+                vcpus: 2,
+                memory_mib: MiB(512),
+                disk_mib: MiB(4096),
+            },
+            accelerator,
+            image: "/images/a,b\"c.qcow2",
+            format,
+        }
+    }
+
+    fn shown(args: &[String]) -> String {
+        args.join("\n").replace("\n-", "\n\n-")
+    }
+
+    #[test]
+    fn machine_on_qcow2_with_tcg() {
+        let args = machine(&launch(Accelerator::Tcg, ImageFormat::Qcow2));
+        insta::assert_snapshot!(shown(&args));
+    }
+
+    #[test]
+    fn machine_on_raw_with_kvm() {
+        let args = machine(&launch(Accelerator::Kvm, ImageFormat::Raw));
+        insta::assert_snapshot!(shown(&args));
+    }
+
+    #[test]
+    fn no_accelerator_falls_back_silently() {
+        for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
+            let args = machine(&launch(accelerator, ImageFormat::Raw));
+            assert_eq!(args.iter().filter(|a| *a == "-accel").count(), 1);
+            assert!(!args.iter().any(|a| a.contains("kvm:")));
+        }
+    }
+
+    #[test]
+    fn image_path_round_trips() {
+        let launch = launch(Accelerator::Tcg, ImageFormat::Raw);
+        let args = machine(&launch);
+        let node = args.iter().find(|a| a.contains("a,b")).unwrap();
+        let node: Value = serde_json::from_str(node).unwrap();
+        assert_eq!(node["backing"]["file"]["filename"], launch.image);
+    }
+
+    #[test]
+    fn nothing_of_the_seed_is_in_the_arguments() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ2rGOwkGpQ8bDJcCk3vYrdcDnVK6tA0gGwXz1iHx9r x,readonly=off";
+        let spec = IncarnationSpec {
+            vm_id: VmId::from_parts(1, [1; 10]),
+            run_epoch: 1,
+            resources: Resources::default(),
+            image: ImageRef {
+                id: ImageId::from_parts(1, [2; 10]),
+                format: ImageFormat::Raw,
+                size_bytes: 1,
+                sha256: String::new(),
+            },
+            seed: Seed {
+                host_name: "sentinel-host".to_owned(),
+                ssh_key: Some(SshKey::new(key).unwrap()),
+                user_data: Some(UserData::new("#!sentinel-data").unwrap()),
+            },
+        };
+        let args = machine(&crate::boot::launch(&spec, "image", Accelerator::Tcg));
+        for arg in &args {
+            for secret in ["sentinel", "AAAAC3", "readonly=off"] {
+                assert!(!arg.contains(secret), "{arg}");
+            }
+        }
+    }
+}

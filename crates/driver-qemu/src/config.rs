@@ -1,0 +1,92 @@
+//! What an administrator can set.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use vimana_model::image::ImageFormat;
+use vimana_model::unit::MiB;
+
+/// How guest code is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceleratorSetting {
+    /// KVM where a timed probe shows that it runs guests, else TCG.
+    #[default]
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+/// A text that is no accelerator setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such accelerator setting: one of auto, kvm, tcg")]
+pub struct InvalidAccelerator;
+
+impl FromStr for AcceleratorSetting {
+    type Err = InvalidAccelerator;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAccelerator> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(InvalidAccelerator),
+        }
+    }
+}
+
+/// The largest machine this host takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestLimits {
+    pub vcpus: u32,
+    pub memory: MiB,
+    pub disk: MiB,
+}
+
+impl Default for GuestLimits {
+    fn default() -> Self {
+        Self {
+            vcpus: 128,
+            memory: MiB(1 << 20),
+            disk: MiB(16 << 20),
+        }
+    }
+}
+
+/// An image to boot while probing KVM.
+#[derive(Clone, Debug)]
+pub struct ProbeImage {
+    pub path: PathBuf,
+    pub format: ImageFormat,
+}
+
+#[derive(Clone, Debug)]
+pub struct QemuConfig {
+    /// One directory per VM below it; used by one agent at a time.
+    pub state_dir: PathBuf,
+    /// The QEMU binary: a path, or a name to look up in `PATH`.
+    pub qemu: PathBuf,
+    pub accelerator: AcceleratorSetting,
+    /// Makes the probe of [`AcceleratorSetting::Auto`] boot a real kernel: on
+    /// software-virtualized hosts KVM runs a boot sector and nothing more.
+    pub probe_image: Option<ProbeImage>,
+    pub limits: GuestLimits,
+    /// Disk space the host keeps: below it no machine is prepared.
+    pub disk_reserve: MiB,
+}
+
+impl QemuConfig {
+    /// The defaults, with VMs in `state_dir`.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            qemu: PathBuf::from("qemu-system-x86_64"),
+            accelerator: AcceleratorSetting::default(),
+            probe_image: None,
+            limits: GuestLimits::default(),
+            disk_reserve: MiB(256),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What the parts of the driver share: the host, its VMs, and whose turn it is.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use vimana_driver::{Capabilities, Fault, FaultKind, Observed, Power, SerialHub};
+use vimana_model::VmId;
+
+use crate::config::QemuConfig;
+use crate::machine::Machine;
+use crate::record::{Layout, Prepared};
+
+/// One host's state directory and what runs in it.
+pub struct Host {
+    pub config: QemuConfig,
+    pub layout: Layout,
+    /// The QEMU binary, found.
+    pub qemu: PathBuf,
+    pub capabilities: Capabilities,
+    pub changes: broadcast::Sender<Observed>,
+    /// The driver is being dropped; machines live on.
+    pub closing: CancellationToken,
+    /// Includes VMs that were cleaned: their epochs are not forgotten.
+    pub vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
+    /// Held until everything that uses the directory has ended.
+    pub _lock: File,
+}
+
+/// A VM this host holds or held.
+pub struct Vm {
+    pub id: VmId,
+    cell: Mutex<Cell>,
+    /// One call at a time.
+    work: Arc<tokio::sync::Mutex<()>>,
+    /// Cancels the calls that wait or run when a kill or clean overtakes them.
+    calls: Mutex<CancellationToken>,
+}
+
+struct Cell {
+    highest_epoch: u64,
+    held: Option<Held>,
+}
+
+/// An Incarnation on this host.
+#[derive(Clone)]
+pub struct Held {
+    pub record: Arc<Prepared>,
+    pub power: Power,
+    /// Ended by us: this run does not start again.
+    pub stopped: bool,
+    /// There is one while a process lives.
+    pub machine: Option<Arc<Machine>>,
+    /// Outlives the machine, for its last words.
+    pub serial: Option<Arc<SerialHub>>,
+}
+
+/// How a call gets its turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Waits for what runs; cancelled when its caller gives up.
+    Queue,
+    /// Cancels what waits and runs; goes to its end even without its caller.
+    Overtake,
+}
+
+/// A call whose turn it is: no other works on the VM.
+pub struct Turn {
+    pub host: Arc<Host>,
+    pub vm: Arc<Vm>,
+    pub epoch: u64,
+    pub cancelled: CancellationToken,
+}
+
+impl Host {
+    /// The VM, known or not.
+    pub fn vm(&self, id: VmId) -> Arc<Vm> {
+        let mut vms = lock(&self.vms);
+        let vm = vms
+            .entry(id)
+            .or_insert_with(|| Arc::new(Vm::new(id, &self.closing)));
+        Arc::clone(vm)
+    }
+
+    /// The VM, where a call named it before.
+    pub fn known(&self, id: VmId) -> Option<Arc<Vm>> {
+        lock(&self.vms).get(&id).map(Arc::clone)
+    }
+
+    pub fn all(&self) -> Vec<Arc<Vm>> {
+        lock(&self.vms).values().map(Arc::clone).collect()
+    }
+
+    /// Does `work` when it is this call's turn, in a task of its own: a caller
+    /// that goes away leaves nothing half done.
+    pub async fn in_turn<T, F>(
+        self: &Arc<Self>,
+        id: VmId,
+        epoch: u64,
+        manner: Manner,
+        work: impl FnOnce(Turn) -> F + Send + 'static,
+    ) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let vm = self.vm(id);
+        vm.admit(epoch)?;
+        let cancelled = match manner {
+            Manner::Queue => lock(&vm.calls).child_token(),
+            Manner::Overtake => {
+                let fresh = self.closing.child_token();
+                std::mem::replace(&mut *lock(&vm.calls), fresh).cancel();
+                CancellationToken::new()
+            }
+        };
+        let _gives_up = (manner == Manner::Queue).then(|| cancelled.clone().drop_guard());
+        let turn = Turn {
+            host: Arc::clone(self),
+            vm: Arc::clone(&vm),
+            epoch,
+            cancelled: cancelled.clone(),
+        };
+        let task = tokio::spawn(async move {
+            let free = Arc::clone(&vm.work).lock_owned();
+            let turn_came = cancelled.run_until_cancelled(free).await;
+            let _working = turn_came.ok_or_else(overtaken)?;
+            // A later epoch may have come by while this call waited.
+            vm.admit(epoch)?;
+            work(turn).await
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a call of the QEMU driver broke");
+            Err(Fault::new(
+                FaultKind::Host,
+                "the driver met an internal error",
+            ))
+        })
+    }
+
+    /// Tells subscribers; nobody listening is fine.
+    fn tell(&self, observed: Observed) {
+        let _ = self.changes.send(observed);
+    }
+}
+
+impl Vm {
+    fn new(id: VmId, closing: &CancellationToken) -> Self {
+        Self {
+            id,
+            cell: Mutex::new(Cell {
+                highest_epoch: 0,
+                held: None,
+            }),
+            work: Arc::default(),
+            calls: Mutex::new(closing.child_token()),
+        }
+    }
+
+    /// Refuses what is out of date, and remembers the highest epoch.
+    fn admit(&self, epoch: u64) -> Result<(), Fault> {
+        let mut cell = lock(&self.cell);
+        if epoch < cell.highest_epoch {
+            let message = "a later run of the machine is known";
+            return Err(Fault::new(FaultKind::Superseded, message));
+        }
+        cell.highest_epoch = epoch;
+        Ok(())
+    }
+
+    pub fn held(&self) -> Option<Held> {
+        lock(&self.cell).held.clone()
+    }
+
+    pub fn observed(&self) -> Option<Observed> {
+        let cell = lock(&self.cell);
+        Some(observed(self.id, cell.held.as_ref()?))
+    }
+
+    /// Puts a state in the place of the last one and tells if power changed.
+    pub fn hold(&self, host: &Host, held: Held) {
+        let change = observed(self.id, &held);
+        let before = {
+            let mut cell = lock(&self.cell);
+            cell.highest_epoch = cell.highest_epoch.max(change.run_epoch);
+            cell.held.replace(held)
+        };
+        if before.map(|held| observed(self.id, &held)).as_ref() != Some(&change) {
+            host.tell(change);
+        }
+    }
+
+    /// Nothing of it is left on this host.
+    pub fn forget(&self) {
+        lock(&self.cell).held = None;
+    }
+}
+
+impl Held {
+    /// Freshly prepared.
+    #[must_use]
+    pub fn prepared(record: Arc<Prepared>) -> Self {
+        Self {
+            record,
+            power: Power::Prepared,
+            stopped: false,
+            machine: None,
+            serial: None,
+        }
+    }
+}
+
+impl Turn {
+    /// An error where a later call has overtaken this one.
+    pub fn still_wanted(&self) -> Result<(), Fault> {
+        if self.cancelled.is_cancelled() {
+            return Err(overtaken());
+        }
+        Ok(())
+    }
+}
+
+#[must_use]
+pub fn overtaken() -> Fault {
+    Fault::new(FaultKind::Cancelled, "a later call overtook this one")
+}
+
+#[must_use]
+pub fn no_such_vm() -> Fault {
+    let message = "the host does not hold this run of the machine";
+    Fault::new(FaultKind::NoSuchVm, message)
+}
+
+/// Runs something that blocks off the async threads. It goes to its end.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let broke = |_| Fault::new(FaultKind::Host, "the driver met an internal error");
+    tokio::task::spawn_blocking(work).await.map_err(broke)?
+}
+
+fn observed(vm_id: VmId, held: &Held) -> Observed {
+    Observed {
+        vm_id,
+        run_epoch: held.record.spec.run_epoch,
+        power: held.power.clone(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,47 @@
+//! Every limit of the driver in one place.
+
+use std::time::Duration;
+
+/// From spawning QEMU until it answers on QMP.
+pub const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a starting QEMU's socket is tried.
+pub const START_POLL: Duration = Duration::from_millis(5);
+/// One QMP command.
+pub const QMP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connecting to a QEMU that survived the agent.
+pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A QEMU that was asked to quit is killed after this.
+pub const QUIT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A killed process is gone after this, or the host is in trouble.
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the power button is pressed: a guest that still boots misses it.
+pub const POWER_BUTTON_EVERY: Duration = Duration::from_secs(3);
+/// How often a machine that stopped for lack of disk space is continued.
+pub const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
+/// Wait for another agent to let go of the state directory.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A boot sector that takes longer under KVM shows that KVM is not real.
+pub const PROBE_SECTOR_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for a kernel.
+pub const PROBE_KERNEL_TIMEOUT: Duration = Duration::from_secs(8);
+/// `qemu --version`.
+pub const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One line of QMP.
+pub const QMP_LINE_BYTES: usize = 1 << 20;
+/// QMP events that may wait for the supervisor; then it asks for the status.
+pub const QMP_EVENTS: usize = 256;
+/// QMP commands that may wait.
+pub const QMP_COMMANDS: usize = 16;
+/// Changes of power state a slow subscriber may lag behind.
+pub const CHANGES: usize = 1024;
+/// QEMU's own messages that are kept.
+pub const LOG_BYTES: u64 = 64 * 1024;
+/// How often that is enforced.
+pub const LOG_TRIM_EVERY: Duration = Duration::from_secs(30);
+/// Longest reason taken from QEMU's messages.
+pub const REASON_CHARS: usize = 200;
+/// A record of ours on disk.
+pub const RECORD_BYTES: u64 = 1 << 20;
+/// The longest backing file name the qcow2 format has room for.
+pub const BACKING_NAME_BYTES: usize = 1023;

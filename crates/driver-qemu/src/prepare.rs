@@ -1,0 +1,145 @@
+//! Disk and seed of a machine.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vimana_driver::{Fault, FaultKind, IncarnationSpec};
+use vimana_model::image::ImageFormat;
+
+use crate::argv::{DISK, SEED};
+use crate::config::QemuConfig;
+use crate::host::{Held, Host, Turn, blocking};
+use crate::limits::BACKING_NAME_BYTES;
+use crate::qcow2::{self, Refusal};
+use crate::record::{self, Prepared};
+use crate::seed;
+
+/// See [`vimana_driver::HostDriver::prepare`].
+pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Result<(), Fault> {
+    let before = turn.vm.held();
+    match &before {
+        Some(held) if held.record.spec.run_epoch == turn.epoch => return Ok(()),
+        Some(held) if held.machine.is_some() => {
+            let message = "an earlier run of the machine has not ended";
+            return Err(Fault::new(FaultKind::Hypervisor, message));
+        }
+        Some(_) | None => {}
+    }
+    turn.still_wanted()?;
+    let host = Arc::clone(&turn.host);
+    // It takes milliseconds: a call that overtakes this one waits that long.
+    let record = blocking(move || {
+        enough_room(&host)?;
+        let record = promised(&host.config, spec, &image)?;
+        match before {
+            Some(held) => renew(&host, &held.record, record),
+            None => create(&host, record),
+        }
+    });
+    let held = Held::prepared(Arc::new(record.await?));
+    turn.vm.hold(&turn.host, held);
+    Ok(())
+}
+
+/// A new disk and seed. Blocks.
+fn create(host: &Host, record: Prepared) -> Result<Prepared, Fault> {
+    let spec = &record.spec;
+    let size = disk_bytes(spec)?;
+    let made = host.layout.create(spec.vm_id, |dir| {
+        record::write(dir, &record)?;
+        let disk = record::new_file(&dir.join(DISK))?;
+        qcow2::write_overlay(&disk, size, &record.image, spec.image.format)?;
+        disk.sync_all()?;
+        record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))
+    });
+    made.map_err(|error| Fault::io("making the disk", &error))?;
+    Ok(record)
+}
+
+/// The next run of a VM whose disk is here: the disk stays. Blocks.
+fn renew(host: &Host, before: &Prepared, record: Prepared) -> Result<Prepared, Fault> {
+    let spec = &record.spec;
+    let same = before.spec.image.sha256 == spec.image.sha256
+        && before.image == record.image
+        && before.spec.resources.disk_mib == spec.resources.disk_mib;
+    if !same {
+        let message = "the host still holds another disk of this machine";
+        return Err(Fault::new(FaultKind::Host, message));
+    }
+    let dir = host.layout.vm(spec.vm_id);
+    // The record of the new run is what makes it valid: it comes last.
+    record::replace_file(&dir, SEED, &seed::image(spec.vm_id, &spec.seed))
+        .and_then(|()| record::write(&dir, &record))
+        .map_err(|error| Fault::io("making the seed", &error))?;
+    Ok(record)
+}
+
+fn enough_room(host: &Host) -> Result<(), Fault> {
+    let facts = rustix::fs::statvfs(host.layout.state())
+        .map_err(|error| Fault::io("looking for disk space", &error.into()))?;
+    let free = facts.f_bavail.saturating_mul(facts.f_frsize);
+    let reserve = host.config.disk_reserve;
+    if reserve.bytes().is_none_or(|reserve| free < reserve) {
+        let message = format!("the host's disk is full: it keeps {reserve} free");
+        return Err(Fault::new(FaultKind::NoSpace, message));
+    }
+    Ok(())
+}
+
+/// Checks what is asked for against the image and this host's limits. Blocks.
+fn promised(config: &QemuConfig, spec: IncarnationSpec, image: &Path) -> Result<Prepared, Fault> {
+    let (asked, limits) = (spec.resources, config.limits);
+    if asked.vcpus == 0
+        || asked.vcpus > limits.vcpus
+        || asked.memory_mib.0 == 0
+        || asked.memory_mib > limits.memory
+        || asked.disk_mib > limits.disk
+    {
+        let message = "the machine is larger than this host allows, or empty";
+        return Err(Fault::new(FaultKind::Host, message));
+    }
+    let path = std::path::absolute(image).ok();
+    let path = path.as_deref().and_then(Path::to_str);
+    let Some(path) = path.filter(|path| path.len() <= BACKING_NAME_BYTES) else {
+        let message = "the image's place on this host has no usable name";
+        return Err(Fault::new(FaultKind::Host, message));
+    };
+    let (stored, shown) = measure(image, spec.image.format)?;
+    if stored != spec.image.size_bytes {
+        let message = format!(
+            "the image has {stored} bytes, not the {} that were promised",
+            spec.image.size_bytes
+        );
+        return Err(Fault::new(FaultKind::BadImage, message));
+    }
+    if shown > disk_bytes(&spec)? {
+        let message = "the image is larger than the disk";
+        return Err(Fault::new(FaultKind::BadImage, message));
+    }
+    let image = path.to_owned();
+    Ok(Prepared { spec, image })
+}
+
+/// Bytes of the image as stored, and of the disk it holds. Blocks.
+pub fn measure(image: &Path, format: ImageFormat) -> Result<(u64, u64), Fault> {
+    let unreadable = |error| Fault::io("reading the image", &error);
+    let file = File::open(image).map_err(unreadable)?;
+    let facts = file.metadata().map_err(unreadable)?;
+    if !facts.is_file() {
+        return Err(Fault::new(FaultKind::BadImage, "the image is not a file"));
+    }
+    let shown = match format {
+        ImageFormat::Raw => facts.len(),
+        ImageFormat::Qcow2 => qcow2::virtual_size(&file).map_err(|refusal| match refusal {
+            Refusal::Io(error) => unreadable(error),
+            refusal => Fault::new(FaultKind::BadImage, refusal.to_string()),
+        })?,
+    };
+    Ok((facts.len(), shown))
+}
+
+fn disk_bytes(spec: &IncarnationSpec) -> Result<u64, Fault> {
+    let too_big = || Fault::new(FaultKind::Host, "the disk is too large");
+    spec.resources.disk_mib.bytes().ok_or_else(too_big)
+}

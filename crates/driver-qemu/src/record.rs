@@ -1,0 +1,294 @@
+//! What the driver keeps on disk: a directory per VM, a few JSON records in it.
+//!
+//! `<vm_id>/` appears and disappears whole: it is made as `<vm_id>.part` and
+//! renamed, renamed to `<vm_id>.gone` and removed. Records are replaced whole
+//! and are on the disk before a call returns. All calls block.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use vimana_driver::{IncarnationSpec, Power};
+use vimana_model::VmId;
+
+use crate::limits::RECORD_BYTES;
+use crate::process::Identity;
+
+/// A kind of record.
+pub trait Record: Serialize + DeserializeOwned {
+    const FILE: &'static str;
+}
+
+/// What is to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepared {
+    pub spec: IncarnationSpec,
+    pub image: String,
+}
+
+/// A process that runs it, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Started {
+    pub run_epoch: u64,
+    /// Absent until the process is known; before that no guest code ran.
+    pub process: Option<Identity>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    pub run_epoch: u64,
+    pub power: Power,
+    /// Stopped by us, not by the guest.
+    pub stopped: bool,
+}
+
+impl Record for Prepared {
+    const FILE: &'static str = "spec.json";
+}
+impl Record for Started {
+    const FILE: &'static str = "process.json";
+}
+impl Record for Ended {
+    const FILE: &'static str = "ended.json";
+}
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    state: PathBuf,
+}
+
+/// What a name in the state directory means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entry {
+    Vm(VmId),
+    /// Half made or half removed; nothing ever ran in it.
+    Debris,
+    Other,
+}
+
+const HALF_MADE: &str = ".part";
+const HALF_GONE: &str = ".gone";
+
+impl Layout {
+    #[must_use]
+    pub fn new(state: PathBuf) -> Self {
+        Self { state }
+    }
+
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    #[must_use]
+    pub fn vm(&self, vm: VmId) -> PathBuf {
+        self.state.join(vm.to_string())
+    }
+
+    #[must_use]
+    pub fn entry(name: &str) -> Entry {
+        let half = name
+            .strip_suffix(HALF_MADE)
+            .or_else(|| name.strip_suffix(HALF_GONE));
+        match (name.parse(), half.map(str::parse::<VmId>)) {
+            (Ok(vm), _) => Entry::Vm(vm),
+            (Err(_), Some(Ok(_))) => Entry::Debris,
+            (Err(_), Some(Err(_)) | None) => Entry::Other,
+        }
+    }
+
+    /// Makes a VM's directory whole or not at all: `fill` gets the place.
+    ///
+    /// # Errors
+    /// Of `fill` and of the file system; nothing is left then.
+    pub fn create<E: From<io::Error>>(
+        &self,
+        vm: VmId,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let part = Scratch(self.state.join(format!("{vm}{HALF_MADE}")));
+        part.remove()?;
+        make_dir(&part.0)?;
+        fill(&part.0)?;
+        sync(&part.0)?;
+        fs::rename(&part.0, self.vm(vm))?;
+        sync(&self.state)?;
+        Ok(())
+    }
+
+    /// Removes a VM's directory; fine if there is none.
+    ///
+    /// # Errors
+    /// Of the file system; what is left is not taken for a VM.
+    pub fn remove(&self, vm: VmId) -> io::Result<()> {
+        let gone = Scratch(self.state.join(format!("{vm}{HALF_GONE}")));
+        gone.remove()?;
+        match fs::rename(self.vm(vm), &gone.0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        sync(&self.state)?;
+        gone.remove()
+    }
+}
+
+/// A directory that does not outlive its use.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(%error, dir = %self.0.display(), "a left-over directory stays");
+        }
+    }
+}
+
+/// A directory only the agent's user can look into.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A new file only the agent's user can read.
+pub fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Writes a whole file; it is on the disk when this returns.
+pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = new_file(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Puts a file in the place of whatever had its name.
+pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    remove_file(&new)?;
+    let written = write_file(&new, bytes).and_then(|()| fs::rename(&new, dir.join(name)));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written?;
+    sync(dir)
+}
+
+/// Fine if there is none.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+pub fn write<R: Record>(dir: &Path, record: &R) -> io::Result<()> {
+    replace_file(dir, R::FILE, &serde_json::to_vec(record)?)
+}
+
+/// `None` where there is none; a damaged record is an error.
+pub fn read<R: Record>(dir: &Path) -> io::Result<Option<R>> {
+    let file = match File::open(dir.join(R::FILE)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = Vec::new();
+    file.take(RECORD_BYTES).read_to_end(&mut bytes)?;
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
+pub fn erase<R: Record>(dir: &Path) -> io::Result<()> {
+    remove_file(&dir.join(R::FILE))?;
+    sync(dir)
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm() -> VmId {
+        VmId::from_parts(1, [1; 10])
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn directory_appears_whole_or_not_at_all() {
+        let state = tempfile::tempdir().unwrap();
+        let layout = Layout::new(state.path().to_owned());
+        let failed = layout.create(vm(), |dir| {
+            write_file(&dir.join("disk"), b"half")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(names(state.path()), [""; 0]);
+        layout
+            .create(vm(), |dir| write_file(&dir.join("disk"), b"whole"))
+            .unwrap();
+        assert_eq!(names(state.path()), [vm().to_string()]);
+        layout.remove(vm()).unwrap();
+        layout.remove(vm()).unwrap();
+        assert_eq!(names(state.path()), [""; 0]);
+    }
+
+    #[test]
+    fn record_round_trips_and_is_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read::<Ended>(dir.path()).unwrap(), None);
+        let ended = Ended {
+            run_epoch: 3,
+            power: Power::Off,
+            stopped: true,
+        };
+        write(dir.path(), &ended).unwrap();
+        write(dir.path(), &ended).unwrap();
+        assert_eq!(names(dir.path()), ["ended.json"]);
+        let mode = fs::metadata(dir.path().join("ended.json")).unwrap();
+        assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+        assert_eq!(read(dir.path()).unwrap(), Some(ended));
+        erase::<Ended>(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+
+    #[test]
+    fn names_in_the_state_directory_are_told_apart() {
+        let id = vm().to_string();
+        assert_eq!(Layout::entry(&id), Entry::Vm(vm()));
+        assert_eq!(Layout::entry(&format!("{id}.part")), Entry::Debris);
+        assert_eq!(Layout::entry(&format!("{id}.gone")), Entry::Debris);
+        for other in ["lock", "x.part", "..", "accelerator.json"] {
+            assert_eq!(Layout::entry(other), Entry::Other, "{other}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+vimana_driver::conformance_suite!(crate::host::QemuHost);

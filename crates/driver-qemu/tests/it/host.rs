@@ -1,0 +1,147 @@
+//! A host to try the driver on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use vimana_driver::conformance::{Harness, read_until, type_text};
+use vimana_driver::{HostDriver, ImageRef};
+use vimana_driver_qemu::{AcceleratorSetting, DEAF, OFF, QemuConfig, QemuDriver, boot_sector};
+use vimana_model::image::ImageFormat;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{ImageId, VmId};
+
+pub struct QemuHost {
+    dir: TempDir,
+}
+
+impl QemuHost {
+    pub fn config(&self) -> QemuConfig {
+        let mut config = QemuConfig::new(self.dir.path().join("vms"));
+        config.accelerator = AcceleratorSetting::Tcg;
+        config.disk_reserve = MiB(0);
+        config
+    }
+
+    pub async fn open(&self, config: QemuConfig) -> Arc<QemuDriver> {
+        Arc::new(QemuDriver::open(config).await.unwrap())
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn vm_dir(&self, vm: VmId) -> PathBuf {
+        self.config().state_dir.join(vm.to_string())
+    }
+
+    /// Processes in a VM's directory, removed or not.
+    pub fn processes(&self, vm: VmId) -> Vec<Pid> {
+        processes_below(&self.vm_dir(vm))
+    }
+}
+
+impl Drop for QemuHost {
+    /// Machines outlive their driver, but not their test.
+    fn drop(&mut self) {
+        for pid in processes_below(self.dir.path()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn processes_below(dir: &Path) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+        .filter(|pid| {
+            let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
+            cwd.is_ok_and(|cwd| cwd.starts_with(dir))
+        })
+        .collect()
+}
+
+#[async_trait]
+impl Harness for QemuHost {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("image"), boot_sector()).unwrap();
+        Self { dir }
+    }
+
+    async fn driver(&self) -> Arc<dyn HostDriver> {
+        self.open(self.config()).await
+    }
+
+    async fn driver_on_full_disk(&self) -> Arc<dyn HostDriver> {
+        let mut config = self.config();
+        config.disk_reserve = MiB(1 << 40);
+        self.open(config).await
+    }
+
+    fn image(&self) -> (ImageRef, PathBuf) {
+        let image = ImageRef {
+            id: ImageId::from_parts(1, [0; 10]),
+            format: ImageFormat::Raw,
+            size_bytes: 512,
+            sha256: "0".repeat(64),
+        };
+        (image, self.file("image"))
+    }
+
+    fn bad_image(&self) -> (ImageRef, PathBuf) {
+        let (mut image, path) = self.image();
+        image.format = ImageFormat::Qcow2;
+        (image, path)
+    }
+
+    fn resources(&self) -> Resources {
+        Resources {
+            vcpus: 1,
+            memory_mib: MiB(32),
+            disk_mib: MiB(1),
+        }
+    }
+
+    fn left_behind(&self, vm: VmId) -> Vec<String> {
+        let mut left: Vec<String> = Vec::new();
+        for entry in fs::read_dir(self.config().state_dir).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if !name.starts_with(&vm.to_string()) {
+                continue;
+            }
+            for file in fs::read_dir(entry.path()).unwrap() {
+                let file = file.unwrap().file_name().into_string().unwrap();
+                left.push(format!("{name}/{file}"));
+            }
+            left.push(name);
+        }
+        left.extend(
+            self.processes(vm)
+                .iter()
+                .map(|pid| format!("process {pid}")),
+        );
+        left.sort();
+        left
+    }
+
+    async fn crash(&self, vm: VmId) {
+        let pids = self.processes(vm);
+        assert_eq!(pids.len(), 1);
+        kill_process(pids[0], Signal::KILL).unwrap();
+    }
+
+    async fn guest_off(&self, driver: &dyn HostDriver, vm: VmId) {
+        type_text(driver, vm, &[OFF]).await;
+    }
+
+    async fn ignore_shutdown(&self, driver: &dyn HostDriver, vm: VmId) {
+        let mut line = driver.serial(vm).await.unwrap();
+        type_text(driver, vm, &[DEAF]).await;
+        read_until(&mut line, "\u{7}").await;
+    }
+}
