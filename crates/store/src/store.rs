@@ -140,15 +140,12 @@ impl Store {
     }
 }
 
-/// The only way a transaction begins: a deferred one of SQLite's would fail
-/// unretryably when it turns from reading to writing.
+/// The only way a transaction begins: SQLite's default, a deferred one, would
+/// fail unretryably when it turns from reading to writing.
 pub(crate) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction> {
-    let immediate = match db.get_database_backend() {
-        DbBackend::Sqlite => Some(SqliteTransactionMode::Immediate),
-        _ => None,
-    };
     let options = TransactionOptions {
-        sqlite_transaction_mode: immediate,
+        // Has no meaning elsewhere.
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
     };
     Ok(db.begin_with_options(options).await?)

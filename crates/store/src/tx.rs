@@ -53,7 +53,7 @@ impl From<TxError> for Error {
 /// effect outside of it.
 #[macro_export]
 macro_rules! write_tx {
-    ($store:expr, |$tx:ident| $body:block) => {{
+    ($store:expr, |$tx:ident| $body:expr) => {{
         let store: &$crate::Store = &$store;
         let mut tries = $crate::tx::Tries::default();
         loop {
