@@ -1,0 +1,19 @@
+# Where things are kept, for the other scripts here; sourced, not run.
+# Everything large is outside the checkout, so that a second clone is quick.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cache=${VIMANA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vimana}
+export VIMANA_CACHE=$cache
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+data=${VIMANA_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/vimana}
+demo_image=$cache/demo-image/demo.qcow2
+mkdir -p "$cache"
+
+# step TEXT COMMAND...: says what is done and how long it took.
+step() {
+    local text=$1 start=$SECONDS
+    shift
+    echo "── $text"
+    "$@"
+    echo "── $text: $((SECONDS - start)) s"
+}
