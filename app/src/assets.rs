@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 /// Path under which the server serves `SITE/assets`.
+#[cfg(feature = "ssr")]
 pub const ASSETS_PATH: &str = "/assets";
 
 /// Names of the files in `SITE/assets`. Each carries a hash of its content, so

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use leptos::prelude::{provide_context, use_context};
@@ -105,7 +105,10 @@ pub fn session() -> Result<Session> {
 /// # Errors
 /// When the session cannot be read.
 pub async fn signed_in() -> Result<Option<UserId>> {
-    session()?.get::<UserId>(USER_ID_KEY).await.map_err(Error::internal)
+    session()?
+        .get::<UserId>(USER_ID_KEY)
+        .await
+        .map_err(Error::internal)
 }
 
 /// Who asks.
@@ -116,7 +119,9 @@ pub async fn caller() -> Result<OpContext> {
     let user = signed_in().await?;
     let user = user.ok_or_else(|| Error::new(ErrorKind::Unauthenticated, "sign in first"))?;
     let subject = engine()?.subject_of_user(user).await?;
-    Ok(OpContext { subject: Arc::new(subject) })
+    Ok(OpContext {
+        subject: Arc::new(subject),
+    })
 }
 
 /// The address the request came from.
@@ -124,14 +129,20 @@ pub async fn caller() -> Result<OpContext> {
 pub fn peer() -> IpAddr {
     use_context::<Parts>()
         .and_then(|parts| parts.extensions.get::<ConnectInfo<SocketAddr>>().cloned())
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip())
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| {
+            address.ip()
+        })
 }
 
 /// Gives the response its status and the log its line.
 pub fn refuse(error: Error) -> ApiError {
     let status = error.kind.http_status();
     if status >= 500 {
-        let source = error.source.as_ref().map(ToString::to_string).unwrap_or_default();
+        let source = error
+            .source
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         tracing::error!(kind = ?error.kind, source, "portal: {error}");
     }
     set_status(status);
@@ -140,9 +151,21 @@ pub fn refuse(error: Error) -> ApiError {
 
 /// Sets the status of the response that is being made.
 pub fn set_status(status: u16) {
-    if let (Some(response), Ok(status)) =
-        (use_context::<ResponseOptions>(), StatusCode::from_u16(status))
-    {
+    if let (Some(response), Ok(status)) = (
+        use_context::<ResponseOptions>(),
+        StatusCode::from_u16(status),
+    ) {
         response.set_status(status);
+    }
+}
+
+/// Answers with a redirect to a path of this site.
+pub fn redirect(path: &str) {
+    if let (Some(response), Ok(path)) = (
+        use_context::<ResponseOptions>(),
+        HeaderValue::from_str(path),
+    ) {
+        response.insert_header(header::LOCATION, path);
+        response.set_status(StatusCode::SEE_OTHER);
     }
 }

@@ -34,7 +34,11 @@ fn Field(
 /// is one.
 fn described_by(id: &'static str, error: Signal<Option<String>>) -> impl Fn() -> String + Clone {
     move || {
-        if error.with(Option::is_some) { format!("{id}-error {id}-hint") } else { format!("{id}-hint") }
+        if error.with(Option::is_some) {
+            format!("{id}-error {id}-hint")
+        } else {
+            format!("{id}-hint")
+        }
     }
 }
 

@@ -32,7 +32,10 @@ impl Clock {
 }
 
 #[cfg(feature = "hydrate")]
-#[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970 fit 53 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "milliseconds since 1970 fit 53 bits"
+)]
 fn now_ms() -> i64 {
     js_sys::Date::now() as i64
 }
@@ -102,7 +105,12 @@ fn parts(at_ms: i64) -> (String, String) {
     let of_day = seconds.rem_euclid(86_400);
     (
         format!("{year:04}-{month:02}-{day:02}"),
-        format!("{:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60),
+        format!(
+            "{:02}:{:02}:{:02}",
+            of_day / 3600,
+            of_day / 60 % 60,
+            of_day % 60
+        ),
     )
 }
 
@@ -120,7 +128,11 @@ fn machine(at_ms: i64) -> String {
 
 /// How long ago: "3 min ago".
 fn relative(ago_ms: i64) -> String {
-    if ago_ms < 5_000 { "just now".to_owned() } else { format!("{} ago", coarse(ago_ms)) }
+    if ago_ms < 5_000 {
+        "just now".to_owned()
+    } else {
+        format!("{} ago", coarse(ago_ms))
+    }
 }
 
 fn coarse(ms: i64) -> String {
@@ -159,7 +171,17 @@ mod tests {
     #[test]
     fn relative_times_read_well() {
         let shown = [-5, 4_000, 59_000, 61_000, 7_200_000, 200_000_000].map(relative);
-        assert_eq!(shown, ["just now", "just now", "59 s ago", "1 min ago", "2 h ago", "2 d ago"]);
+        assert_eq!(
+            shown,
+            [
+                "just now",
+                "just now",
+                "59 s ago",
+                "1 min ago",
+                "2 h ago",
+                "2 d ago"
+            ]
+        );
     }
 
     #[test]

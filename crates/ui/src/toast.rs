@@ -29,12 +29,17 @@ pub struct Toasts {
 
 impl Toasts {
     pub fn provide() {
-        provide_context(Self { shown: RwSignal::new(Vec::new()), next: StoredValue::new(0) });
+        provide_context(Self {
+            shown: RwSignal::new(Vec::new()),
+            next: StoredValue::new(0),
+        });
     }
 
     /// An information goes away by itself; an error stays until it is closed.
     pub fn show(self, kind: ToastKind, text: String) {
-        let Some(number) = self.next.try_get_value() else { return };
+        let Some(number) = self.next.try_get_value() else {
+            return;
+        };
         self.next.set_value(number.wrapping_add(1));
         self.shown.update(|shown| {
             if shown.len() >= MAX_TOASTS {
@@ -51,14 +56,17 @@ impl Toasts {
     }
 
     fn close(self, number: u32) {
-        self.shown.try_update(|shown| shown.retain(|toast| toast.number != number));
+        self.shown
+            .try_update(|shown| shown.retain(|toast| toast.number != number));
     }
 }
 
 /// Where the messages appear; once in a page.
 #[component]
 pub fn ToastRegion() -> impl IntoView {
-    let Some(toasts) = use_context::<Toasts>() else { return ().into_any() };
+    let Some(toasts) = use_context::<Toasts>() else {
+        return ().into_any();
+    };
     view! {
         <div class="toasts" role="status" aria-live="polite">
             <For each=move || toasts.shown.get() key=|toast| toast.number let(toast)>

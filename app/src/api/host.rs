@@ -1,0 +1,17 @@
+use leptos::prelude::*;
+use server_fn::codec::Json;
+use vimana_model::host::HostView;
+
+use super::ApiError;
+#[cfg(feature = "ssr")]
+use crate::ssr;
+
+#[server(prefix = "/portal/api", endpoint = "hosts", input = Json, output = Json)]
+pub async fn hosts() -> Result<Vec<HostView>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .hosts(&cx)
+        .await
+        .map_err(ssr::refuse)
+}

@@ -1,0 +1,183 @@
+use leptos::prelude::*;
+use serde::{Deserialize, Serialize};
+use server_fn::codec::Json;
+use vimana_model::event::EventView;
+use vimana_model::operation::OperationView;
+use vimana_model::session::TicketView;
+use vimana_model::vm::{AcceptedView, CreateVm, VmView};
+use vimana_model::{VmId, VmState};
+
+use super::ApiError;
+#[cfg(feature = "ssr")]
+use crate::ssr;
+
+/// Which VMs a list shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Show {
+    #[default]
+    Active,
+    Done,
+    All,
+}
+
+impl Show {
+    pub const ALL: [Self; 3] = [Self::Active, Self::Done, Self::All];
+
+    /// Reads the query parameter; what is no such word means the default.
+    #[must_use]
+    pub fn from_query(text: Option<&str>) -> Self {
+        match text {
+            Some("done") => Self::Done,
+            Some("all") => Self::All,
+            Some(_) | None => Self::Active,
+        }
+    }
+
+    #[must_use]
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Done => "done",
+            Self::All => "all",
+        }
+    }
+
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::Done => "Done",
+            Self::All => "All",
+        }
+    }
+
+    #[must_use]
+    pub const fn takes(self, state: VmState) -> bool {
+        match self {
+            Self::Active => !state.is_final(),
+            Self::Done => state.is_final(),
+            Self::All => true,
+        }
+    }
+
+    #[cfg(feature = "ssr")]
+    fn query(self) -> vimana_engine::VmQuery {
+        let states = match self {
+            Self::All => Vec::new(),
+            Self::Active | Self::Done => VmState::ALL
+                .into_iter()
+                .filter(|state| self.takes(*state))
+                .collect(),
+        };
+        vimana_engine::VmQuery {
+            name: None,
+            states,
+            limit: super::MAX_LISTED_VMS,
+        }
+    }
+}
+
+/// The caller's VMs, newest first.
+#[server(prefix = "/portal/api", endpoint = "vms", input = Json, output = Json)]
+pub async fn vms(show: Show) -> Result<Vec<VmView>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .vms(&cx, &show.query())
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(prefix = "/portal/api", endpoint = "vm", input = Json, output = Json)]
+pub async fn vm(id: VmId) -> Result<VmView, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .vm(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+/// What happened to it, oldest first.
+#[server(prefix = "/portal/api", endpoint = "vm-timeline", input = Json, output = Json)]
+pub async fn vm_timeline(id: VmId) -> Result<Vec<EventView>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .vm_timeline(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+/// Newest first.
+#[server(prefix = "/portal/api", endpoint = "vm-operations", input = Json, output = Json)]
+pub async fn vm_operations(id: VmId) -> Result<Vec<OperationView>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .vm_operations(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(name = CreateVmCall, prefix = "/portal/api", endpoint = "create-vm", input = Json, output = Json)]
+pub async fn create_vm(form: CreateVm) -> Result<AcceptedView, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .create_vm(&cx, &form)
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(prefix = "/portal/api", endpoint = "hold-vm", input = Json, output = Json)]
+pub async fn hold_vm(id: VmId) -> Result<VmView, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .hold_vm(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(prefix = "/portal/api", endpoint = "release-vm", input = Json, output = Json)]
+pub async fn release_vm(id: VmId) -> Result<VmView, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .release_vm(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(prefix = "/portal/api", endpoint = "shutdown-vm", input = Json, output = Json)]
+pub async fn shutdown_vm(id: VmId) -> Result<AcceptedView, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .shutdown_vm(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(prefix = "/portal/api", endpoint = "delete-vm", input = Json, output = Json)]
+pub async fn delete_vm(id: VmId) -> Result<AcceptedView, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .delete_vm(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+/// One-use permission to open the serial console.
+#[server(prefix = "/portal/api", endpoint = "console-ticket", input = Json, output = Json)]
+pub async fn console_ticket(id: VmId) -> Result<TicketView, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .console_ticket(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}

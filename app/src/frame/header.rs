@@ -1,0 +1,149 @@
+//! The bar at the top: mark, ways, freshness, user.
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::components::A;
+use vimana_model::session::{Role, StaffRole};
+use vimana_ui::{Icon, IconName, ToastKind, Toasts};
+
+use crate::api::sign_out;
+use crate::live::{Link, Live};
+use crate::session::{Caller, CurrentSession};
+use crate::theme::Theme;
+
+#[component]
+pub fn Header() -> impl IntoView {
+    let caller = expect_context::<Caller>();
+    let hosts = caller.may_see_hosts();
+    view! {
+        <header class="header">
+            <A href="/vms" attr:class="brand" attr:aria-label="Vimana, my VMs">
+                <Mark/>
+                <span class="brand-name">"Vimana"</span>
+            </A>
+            <nav class="nav" aria-label="Main">
+                <A href="/vms" exact=true>"My VMs"</A>
+                <A href="/vms/new">"New VM"</A>
+                {hosts.then(|| view! { <A href="/admin/hosts">"Hosts"</A> })}
+            </nav>
+            <LiveMark/>
+            <UserMenu/>
+        </header>
+    }
+}
+
+/// A tower of three storeys on a wing: the palace that flies.
+#[component]
+pub fn Mark() -> impl IntoView {
+    view! {
+        <svg class="mark" viewBox="0 0 24 24" width="26" height="26" aria-hidden="true">
+            <path class="mark-tower" d="M12 1.5 13.4 4 12 6.5 10.6 4ZM9.9 7.5h4.2l.9 2.8H9ZM7.6 11.4h8.8l1 3.1a22 22 0 0 1-10.8 0Z"></path>
+            <path class="mark-wing" d="M1 11.8c2.6 6.4 6.6 9.4 11 9.4s8.4-3 11-9.4c-2.7 4-6.5 5.9-11 5.9s-8.3-1.9-11-5.9Z"></path>
+        </svg>
+    }
+}
+
+/// Whether what is shown is true now.
+#[component]
+fn LiveMark() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let link = Memo::new(move |_| live.link());
+    view! {
+        <p
+            class="live"
+            role="status"
+            data-link=move || match link.get() {
+                Link::Fresh => "fresh",
+                Link::Live => "live",
+                Link::Stale => "stale",
+            }
+        >
+            <span>
+                {move || match link.get() {
+                    Link::Fresh => "Connecting…",
+                    Link::Live => "Live",
+                    Link::Stale => "Stale — reconnecting…",
+                }}
+            </span>
+        </p>
+    }
+}
+
+#[component]
+fn UserMenu() -> impl IntoView {
+    let caller = expect_context::<Caller>();
+    let session = expect_context::<CurrentSession>();
+    let live = expect_context::<Live>();
+    let toasts = expect_context::<Toasts>();
+    let me = caller.me;
+    let leave = move |_| {
+        let live = live.clone();
+        spawn_local(async move {
+            match sign_out().await {
+                Ok(()) => {
+                    live.leave();
+                    session.set(None);
+                }
+                Err(error) => toasts.show(ToastKind::Error, error.sentence()),
+            }
+        });
+    };
+    view! {
+        <button r#type="button" class="button user-button" data-kind="bare" popovertarget="user-menu">
+            <Icon name=IconName::User/>
+            <span class="user-name">{me.user_name.to_string()}</span>
+            <Icon name=IconName::Chevron/>
+        </button>
+        <div id="user-menu" class="menu" popover="auto">
+            <p class="menu-who">
+                <strong>{me.user_name.to_string()}</strong>
+                <span>{roles(me.role, me.staff)} " in " {me.tenant.to_string()}</span>
+            </p>
+            <ThemeChoice/>
+            <button r#type="button" class="button" data-kind="plain" on:click=leave>
+                <Icon name=IconName::SignOut/>
+                <span>"Sign out"</span>
+            </button>
+        </div>
+    }
+}
+
+fn roles(role: Role, staff: Option<StaffRole>) -> &'static str {
+    match (staff, role) {
+        (Some(StaffRole::Admin), _) => "Administrator",
+        (Some(StaffRole::Auditor), _) => "Auditor",
+        (None, Role::Manager) => "Manager",
+        (None, Role::Operator) => "Operator",
+        (None, Role::Viewer) => "Viewer",
+    }
+}
+
+#[component]
+fn ThemeChoice() -> impl IntoView {
+    let chosen = RwSignal::new(None::<Theme>);
+    Effect::new(move |_| chosen.set(Some(Theme::current())));
+    let choices = Theme::ALL
+        .into_iter()
+        .map(|theme| {
+            let choose = move |_| {
+                theme.choose();
+                chosen.set(Some(theme));
+            };
+            view! {
+                <button
+                    r#type="button"
+                    class="segment"
+                    aria-pressed=move || if chosen.get() == Some(theme) { "true" } else { "false" }
+                    on:click=choose
+                >
+                    {theme.title()}
+                </button>
+            }
+        })
+        .collect_view();
+    view! {
+        <div class="segments" role="group" aria-label="Colours">
+            {choices}
+        </div>
+    }
+}

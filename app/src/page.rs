@@ -1,0 +1,68 @@
+//! The pages, one file each.
+
+mod confirm;
+mod hosts;
+mod new_vm;
+mod not_found;
+mod problem;
+mod sign_in;
+mod vm;
+mod vm_actions;
+mod vms;
+
+pub use confirm::{ConfirmDialogs, Confirmations};
+pub use hosts::HostsPage;
+pub use new_vm::NewVmPage;
+pub use not_found::NotFoundPage;
+pub use problem::ProblemView;
+pub use sign_in::SignInPage;
+pub use vm::VmPage;
+pub use vms::VmsPage;
+
+use vimana_model::VmState;
+use vimana_model::state::Tone as StateTone;
+use vimana_ui::Tone;
+
+/// An error's text as a sentence: it comes in lower case and without a period.
+#[must_use]
+pub fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let Some(first) = letters.next() else {
+        return String::new();
+    };
+    let end = if text.ends_with(['.', '!', '?']) {
+        ""
+    } else {
+        "."
+    };
+    first
+        .to_uppercase()
+        .chain(letters.as_str().chars())
+        .chain(end.chars())
+        .collect()
+}
+
+const fn tone(state: VmState) -> Tone {
+    match state.tone() {
+        StateTone::Resting => Tone::Resting,
+        StateTone::Moving => Tone::Moving,
+        StateTone::Healthy => Tone::Good,
+        StateTone::Troubled => Tone::Bad,
+        StateTone::Over => Tone::Over,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reads_as_a_sentence() {
+        assert_eq!(
+            sentence("wrong user name or password"),
+            "Wrong user name or password."
+        );
+        assert_eq!(sentence("Done!"), "Done!");
+        assert_eq!(sentence(""), "");
+    }
+}

@@ -1,0 +1,149 @@
+//! `/admin/hosts`: what the provider's staff see of the machines below.
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_meta::Title;
+use vimana_model::HostId;
+use vimana_model::host::{HostState, HostView};
+use vimana_model::unit::MiB;
+use vimana_ui::{Badge, Cell, EmptyState, Meter, Table, Tone};
+
+use super::problem::ProblemView;
+use crate::api::hosts;
+use crate::live::Live;
+
+#[component]
+pub fn HostsPage() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let list = Resource::new(|| (), |()| hosts());
+    let reload = live.clone();
+    live.on_reset(move || {
+        let live = reload.clone();
+        spawn_local(async move {
+            if let Ok(list) = hosts().await {
+                live.open_hosts(list);
+            }
+        });
+    });
+    view! {
+        <Title text="Hosts"/>
+        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
+            {move || {
+                let live = live.clone();
+                Suspend::new(async move {
+                    match list.await {
+                        Ok(list) => {
+                            live.open_hosts(list);
+                            view! { <HostList/> }.into_any()
+                        }
+                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
+                    }
+                })
+            }}
+        </Transition>
+    }
+}
+
+#[component]
+fn HostList() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let ids = Memo::new(move |_| live.host_ids());
+    view! {
+        <div class="page-head">
+            <h1>"Hosts"</h1>
+        </div>
+        <Show
+            when=move || !ids.with(Vec::is_empty)
+            fallback=|| view! { <EmptyState title="No hosts yet" text="A host appears here when its agent connects for the first time."/> }
+        >
+            <Rows ids=ids/>
+        </Show>
+    }
+}
+
+#[component]
+fn Rows(ids: Memo<Vec<HostId>>) -> impl IntoView {
+    let live = expect_context::<Live>();
+    view! {
+        <Table
+            caption="Hosts"
+            columns=&["Host", "State", "Hypervisor", "vCPUs", "Memory", "Disk", "VMs"]
+        >
+            <For
+                each=move || ids.get()
+                key=|id| *id
+                children=move |id| live.host(id).map(|host| view! { <HostRow host=host/> })
+            />
+        </Table>
+    }
+}
+
+#[component]
+fn HostRow(host: ArcRwSignal<HostView>) -> impl IntoView {
+    let host = RwSignal::from(host);
+    let name = host.with_untracked(|host| host.name.to_string());
+    let of = |name: &str, what: &str| format!("{what} of {name}");
+    let (vcpus, memory, disk) = (of(&name, "vCPUs"), of(&name, "Memory"), of(&name, "Disk"));
+    let row_name = name.clone();
+    let condition = Memo::new(move |_| host.with(|host| (host.state, host.connected)));
+    view! {
+        <tr role="row" data-host=row_name>
+            <Cell title="Host">
+                <span class="name">{name}</span>
+                <span class="why">{move || host.with(|host| format!("zone {}", host.zone))}</span>
+            </Cell>
+            <Cell title="State">
+                <Badge
+                    tone=Signal::derive(move || match condition.get() {
+                        (HostState::Enabled, true) => Tone::Good,
+                        (HostState::Enabled, false) => Tone::Moving,
+                        (HostState::Unknown, _) => Tone::Bad,
+                    })
+                    text=Signal::derive(move || condition.get().0.name().to_owned())
+                />
+                <span class="why">{move || if condition.get().1 { "connected" } else { "not connected" }}</span>
+            </Cell>
+            <Cell title="Hypervisor">
+                {move || host.with(|host| format!("{} · {}", host.hypervisor, host.accelerator))}
+                <span class="why">{move || host.with(|host| host.accelerator_note.clone())}</span>
+            </Cell>
+            <Cell title="vCPUs">
+                <Meter
+                    label=vcpus
+                    used=Signal::derive(move || host.with(|host| f64::from(host.used.vcpus)))
+                    max=Signal::derive(move || host.with(|host| f64::from(host.capacity.vcpus)))
+                    text=Signal::derive(move || host.with(|host| format!("{} of {}", host.used.vcpus, host.capacity.vcpus)))
+                />
+            </Cell>
+            <Cell title="Memory">
+                <AmountMeter label=memory host=host used=|host| host.used.memory_mib max=|host| host.capacity.memory_mib/>
+            </Cell>
+            <Cell title="Disk">
+                <AmountMeter label=disk host=host used=|host| host.used.disk_mib max=|host| host.capacity.disk_mib/>
+            </Cell>
+            <Cell title="VMs">{move || host.with(|host| host.vms)}</Cell>
+        </tr>
+    }
+}
+
+#[component]
+fn AmountMeter(
+    label: String,
+    host: RwSignal<HostView>,
+    used: fn(&HostView) -> MiB,
+    max: fn(&HostView) -> MiB,
+) -> impl IntoView {
+    view! {
+        <Meter
+            label=label
+            used=Signal::derive(move || host.with(|host| length(used(host))))
+            max=Signal::derive(move || host.with(|host| length(max(host))))
+            text=Signal::derive(move || host.with(|host| format!("{} of {}", used(host), max(host))))
+        />
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "only the length of a bar")]
+fn length(amount: MiB) -> f64 {
+    amount.0 as f64
+}

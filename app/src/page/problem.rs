@@ -1,0 +1,37 @@
+//! What a page shows when it cannot show what was asked for.
+
+use leptos::prelude::*;
+use leptos_meta::Title;
+use leptos_router::components::A;
+use vimana_model::ErrorKind;
+
+use crate::api::ApiError;
+use crate::session::CurrentSession;
+
+#[component]
+pub fn ProblemView(error: ApiError) -> impl IntoView {
+    let session = expect_context::<CurrentSession>();
+    let noticed = error.clone();
+    Effect::new(move |_| session.notice(&noticed));
+    let title = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::Malformed => "Not found",
+        ErrorKind::Forbidden => "Not allowed",
+        ErrorKind::Unauthenticated => "Signed out",
+        ErrorKind::Unavailable => "Not available now",
+        ErrorKind::Conflict
+        | ErrorKind::Stale
+        | ErrorKind::TooLarge
+        | ErrorKind::Invalid
+        | ErrorKind::RateLimited
+        | ErrorKind::Internal => "Something went wrong",
+    };
+    view! {
+        <Title text=title/>
+        <section class="problem" role="alert">
+            <p class="problem-status">{error.0.status}</p>
+            <h1>{title}</h1>
+            <p>{error.sentence()}</p>
+            <p><A href="/vms">"My VMs"</A></p>
+        </section>
+    }
+}

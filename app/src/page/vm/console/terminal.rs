@@ -1,0 +1,167 @@
+//! This side of `app/js/console.js`.
+
+use std::sync::Arc;
+
+use js_sys::{Function, Object, Promise, Reflect};
+use leptos::html;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use send_wrapper::SendWrapper;
+use vimana_model::ErrorKind;
+use vimana_model::action::VmAction;
+use vimana_model::vm::VmView;
+use wasm_bindgen::closure::Closure;
+use wasm_bindgen::{JsCast as _, JsValue};
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
+
+use super::Wire;
+use crate::api::console_ticket;
+use crate::page::sentence;
+use crate::session::CurrentSession;
+
+type Handle = StoredValue<Option<Open>, LocalStorage>;
+
+/// A terminal on the page, with the callbacks it may call as long as it lives.
+struct Open {
+    terminal: JsValue,
+    _ticket: Closure<dyn FnMut() -> Promise>,
+    _report: Closure<dyn FnMut(String)>,
+}
+
+impl Open {
+    fn call(&self, method: &str) {
+        if let Ok(method) = get::<Function>(&self.terminal, method) {
+            // A terminal that cannot do it says so on its own screen.
+            let _ = method.call0(&self.terminal);
+        }
+    }
+}
+
+pub fn start(
+    vm: ArcRwSignal<VmView>,
+    place: NodeRef<html::Div>,
+    wire: RwSignal<Wire>,
+) -> (Callback<()>, Callback<()>) {
+    let session = expect_context::<CurrentSession>();
+    let handle: Handle = StoredValue::new_local(None);
+    Effect::new(move |_| {
+        let Some(place) = place.get() else { return };
+        let vm = vm.clone();
+        wire.set(Wire::Connecting);
+        spawn_local(async move {
+            match open(vm, &place, wire, session).await {
+                // The page may be gone by now.
+                Ok(open) => match handle.try_with_value(Option::is_none) {
+                    Some(_) => handle.set_value(Some(open)),
+                    None => open.call("close"),
+                },
+                Err(_) => {
+                    wire.try_set(Wire::Ended(
+                        "The terminal could not be loaded; reload the page.".to_owned(),
+                    ));
+                }
+            }
+        });
+    });
+    on_cleanup(move || {
+        handle.try_update_value(|open| {
+            if let Some(open) = open.take() {
+                open.call("close");
+            }
+        });
+    });
+    let press = move |method: &'static str| {
+        Callback::new(move |()| {
+            handle.try_with_value(|open| {
+                if let Some(open) = open {
+                    open.call(method);
+                }
+            });
+        })
+    };
+    (press("reconnect"), press("paste"))
+}
+
+async fn open(
+    vm: ArcRwSignal<VmView>,
+    place: &JsValue,
+    wire: RwSignal<Wire>,
+    session: CurrentSession,
+) -> Result<Open, JsValue> {
+    let page = get::<Object>(&js_sys::global(), "vimana")?;
+    let load = get::<Function>(&page, "console")?.call0(&page)?;
+    let module = JsFuture::from(load.dyn_into::<Promise>()?).await?;
+    let name = vm.with_untracked(|vm| vm.name.to_string());
+    let why = Arc::new(SendWrapper::new(std::cell::RefCell::new(None::<String>)));
+    let ticket = {
+        let why = why.clone();
+        Closure::<dyn FnMut() -> Promise>::new(move || {
+            let (vm, why) = (vm.clone(), why.clone());
+            future_to_promise(async move { ticket(&vm, session, &why).await })
+        })
+    };
+    let report = Closure::<dyn FnMut(String)>::new(move |state: String| {
+        let state = match state.as_str() {
+            "open" => Wire::Open,
+            "lost" => Wire::Lost,
+            "ended" => Wire::Ended(why.borrow().clone().unwrap_or_default()),
+            _ => Wire::Connecting,
+        };
+        wire.try_set(state);
+    });
+    let options = Object::new();
+    for (key, value) in [
+        ("label", &JsValue::from(format!("Serial console of {name}"))),
+        ("nonce", &Reflect::get(&page, &"nonce".into())?),
+        ("ticket", ticket.as_ref()),
+        ("report", report.as_ref()),
+    ] {
+        Reflect::set(&options, &key.into(), value)?;
+    }
+    let terminal = get::<Function>(&module, "open")?.call2(&module, place, &options)?;
+    Ok(Open {
+        terminal,
+        _ticket: ticket,
+        _report: report,
+    })
+}
+
+/// A fresh ticket; null when there is nothing to connect to any more, which
+/// ends the terminal's tries. Any other failure is tried again.
+async fn ticket(
+    vm: &ArcRwSignal<VmView>,
+    session: CurrentSession,
+    why: &SendWrapper<std::cell::RefCell<Option<String>>>,
+) -> Result<JsValue, JsValue> {
+    let (id, name, judged) =
+        vm.with_untracked(|vm| (vm.id, vm.name.clone(), VmAction::Console.judge(vm.state)));
+    if let Err(refusal) = judged {
+        why.replace(Some(format!("{name} {refusal}.")));
+        return Ok(JsValue::NULL);
+    }
+    match console_ticket(id).await {
+        Ok(view) => {
+            let grant = Object::new();
+            Reflect::set(&grant, &"path".into(), &view.path.into())?;
+            Reflect::set(&grant, &"ticket".into(), &view.ticket.into())?;
+            Ok(grant.into())
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::Unavailable | ErrorKind::RateLimited
+            ) =>
+        {
+            Err(error.sentence().into())
+        }
+        Err(error) => {
+            session.notice(&error);
+            why.replace(Some(sentence(&error.0.detail)));
+            Ok(JsValue::NULL)
+        }
+    }
+}
+
+fn get<T: wasm_bindgen::JsCast>(object: &JsValue, key: &str) -> Result<T, JsValue> {
+    Reflect::get(object, &key.into())?.dyn_into()
+}

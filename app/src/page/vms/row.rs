@@ -1,0 +1,58 @@
+use leptos::prelude::*;
+use leptos_router::components::A;
+use vimana_model::vm::VmView;
+use vimana_ui::{Badge, Cell, Time};
+
+use crate::page::tone;
+use crate::page::vm_actions::VmActions;
+
+/// One VM. Made once; an event patches the cells it changes.
+#[component]
+pub fn VmRow(vm: ArcRwSignal<VmView>) -> impl IntoView {
+    let (id, name, flavor, image, created) = vm.with_untracked(|vm| {
+        (
+            vm.id,
+            vm.name.to_string(),
+            vm.flavor.to_string(),
+            vm.image.to_string(),
+            vm.created_at.as_ms(),
+        )
+    });
+    let state = {
+        let vm = vm.clone();
+        Memo::new(move |_| vm.with(|vm| vm.state))
+    };
+    let why = {
+        let vm = vm.clone();
+        Memo::new(move |_| vm.with(reason))
+    };
+    let host = {
+        let vm = vm.clone();
+        Memo::new(move |_| vm.with(|vm| vm.host.as_ref().map(|host| host.name.clone())))
+    };
+    let row_name = name.clone();
+    view! {
+        <tr role="row" data-over=move || state.get().is_final().then_some("true") data-vm=row_name>
+            <Cell title="Name">
+                <A href=format!("/vms/{id}") attr:class="name">{name}</A>
+            </Cell>
+            <Cell title="State">
+                <Badge tone=Signal::derive(move || tone(state.get())) text=Signal::derive(move || state.get().name().to_owned())/>
+                {move || why.get().map(|why| view! { <span class="why">{why}</span> })}
+            </Cell>
+            <Cell title="Flavor">{flavor}</Cell>
+            <Cell title="Image">{image}</Cell>
+            <Cell title="Host">{move || host.get().unwrap_or_else(|| "–".to_owned())}</Cell>
+            <Cell title="Created"><Time at_ms=created/></Cell>
+            <Cell title="Actions"><VmActions vm=vm compact=true/></Cell>
+        </tr>
+    }
+}
+
+/// Why it waits, or why it failed.
+fn reason(vm: &VmView) -> Option<String> {
+    vm.failure
+        .as_ref()
+        .map(|failure| failure.reason.clone())
+        .or_else(|| vm.pending.as_ref().map(|pending| pending.message.clone()))
+}

@@ -1,0 +1,40 @@
+//! The whole portal: what every page shares, and which page is where.
+
+use leptos::prelude::*;
+use leptos_meta::{Title, provide_meta_context};
+use leptos_router::components::{ParentRoute, Redirect, Route, Router, Routes};
+use leptos_router::{SsrMode, path};
+use vimana_ui::{Clock, Toasts};
+
+use crate::frame::Frame;
+use crate::live::Live;
+use crate::page::{HostsPage, NewVmPage, NotFoundPage, SignInPage, VmPage, VmsPage};
+use crate::session::CurrentSession;
+
+/// Every page waits for its data: it comes from the same process within
+/// milliseconds, statuses are real, and the HTML is whole without scripts.
+#[component]
+pub fn App() -> impl IntoView {
+    provide_meta_context();
+    Clock::provide();
+    Toasts::provide();
+    Live::provide();
+    CurrentSession::provide();
+    view! {
+        <Title formatter=|page: String| {
+            if page.is_empty() { "Vimana".to_owned() } else { format!("{page} · Vimana") }
+        }/>
+        <Router>
+            <Routes fallback=NotFoundPage>
+                <Route path=path!("/sign-in") view=SignInPage ssr=SsrMode::Async/>
+                <Route path=path!("/") view=|| view! { <Redirect path="/vms"/> } ssr=SsrMode::Async/>
+                <ParentRoute path=path!("") view=Frame ssr=SsrMode::Async>
+                    <Route path=path!("/vms") view=VmsPage ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/new") view=NewVmPage ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/:id") view=VmPage ssr=SsrMode::Async/>
+                    <Route path=path!("/admin/hosts") view=HostsPage ssr=SsrMode::Async/>
+                </ParentRoute>
+            </Routes>
+        </Router>
+    }
+}
