@@ -1,1 +1,137 @@
-fn main() {}
+//! What the store promises, kept on SQLite and on PostgreSQL by the same
+//! cases: `cargo test -p vimana-store --test suite`, or `cargo nextest run`.
+//!
+//! Each case has a database of its own. PostgreSQL is started by the suite, in
+//! a temporary directory on loopback, and is never skipped: where it is
+//! missing, its cases fail and say what to install.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod suite {
+    pub mod catalogue;
+    pub mod claims;
+    pub mod events;
+    pub mod opening;
+    pub mod people;
+    pub mod postgres;
+    pub mod transactions;
+    pub mod vms;
+    pub mod world;
+}
+
+use libtest_mimic::{Arguments, Trial};
+use suite::postgres::Server;
+use suite::world::{Backend, World};
+use suite::{catalogue, claims, events, opening, people, transactions, vms};
+
+/// Turns async functions into one case per backend, named after them.
+macro_rules! cases {
+    ($($module:ident :: { $($case:ident),+ $(,)? })+) => {
+        fn trials() -> Vec<Trial> {
+            let mut trials = Vec::new();
+            for backend in [Backend::Sqlite, Backend::Postgres] {
+                $($(
+                    let name = concat!(stringify!($module), "::", stringify!($case));
+                    trials.push(trial(backend, name, $module::$case));
+                )+)+
+            }
+            trials
+        }
+    };
+}
+
+cases! {
+    people::{
+        names_of_tenants_and_users_are_unique,
+        duplicate_leaves_the_transaction_usable,
+        user_survives_with_all_columns_and_takes_a_new_password,
+        memberships_are_those_of_the_user,
+        token_is_found_by_its_hash_until_it_is_deleted,
+        expired_tokens_are_swept_away,
+        expired_session_is_not_found,
+        session_update_never_inserts,
+    }
+    catalogue::{
+        flavors_are_listed_by_memory_then_vcpus_then_name,
+        images_survive_and_can_be_deleted,
+        hosts_are_listed_by_name_with_all_columns,
+        host_facts_leave_the_claims_alone,
+        restart_disconnects_those_that_were_connected,
+        operations_survive_with_their_steps,
+    }
+    claims::{
+        last_slot_goes_to_one_of_twenty,
+        claim_that_does_not_fit_changes_nothing,
+        claim_as_large_as_numbers_go_finds_no_room,
+        second_claim_of_a_vm_is_refused_and_rolls_back,
+        giving_back_twice_gives_back_once,
+        keeping_the_disk_twice_gives_back_once,
+        twenty_givers_of_one_claim_give_back_once,
+        sums_are_right_after_a_storm,
+    }
+    vms::{
+        vm_survives_with_all_columns,
+        stale_generation_conflicts,
+        live_name_is_unique_in_its_tenant_and_free_when_done,
+        list_filters_and_begins_with_the_newest,
+        many_ids_are_found_at_once,
+        pending_and_on_host_begin_with_the_oldest,
+        locked_changes_are_all_kept,
+        unlocked_changes_are_all_kept_by_retrying,
+    }
+    events::{
+        sequence_has_no_gaps_under_writers_and_rollbacks,
+        reader_never_sees_a_gap,
+        appending_nothing_takes_no_number,
+        many_events_at_once_keep_their_order,
+        timeline_of_a_vm_is_its_latest_oldest_first,
+    }
+    transactions::{
+        sixty_four_writers_beside_a_long_reader_all_pass,
+        uncommitted_is_invisible_to_readers,
+        dropped_transaction_leaves_nothing_and_the_next_works,
+        cancelled_write_leaves_all_or_nothing,
+        failed_body_leaves_nothing,
+        conflict_is_tried_again_and_at_last_told_as_busy,
+        refusal_of_the_engine_is_not_tried_again,
+        reading_inside_a_transaction_does_not_hang,
+    }
+    opening::{
+        reopening_keeps_what_was_written,
+        eight_openers_migrate_at_once,
+        corrupt_rows_are_told_and_name_no_value,
+        newer_schema_is_refused,
+        strange_address_is_refused_without_repeating_it,
+    }
+}
+
+fn trial<F>(backend: Backend, name: &str, case: fn(World) -> F) -> Trial
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Trial::test(format!("{}::{name}", backend.name()), move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let world = World::new(backend).await?;
+            // In a task of its own, as the engine runs it.
+            tokio::spawn(case(world)).await?;
+            Ok(())
+        })
+    })
+}
+
+fn main() {
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials());
+    // Before the exit, which runs no destructors.
+    Server::stop();
+    conclusion.exit();
+}
