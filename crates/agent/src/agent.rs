@@ -94,12 +94,18 @@ impl Agent {
 
     async fn keep_session(&self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::new(self.timing.retry);
+        let mut said = String::new();
         loop {
             let mut opened = None;
             let Err(error) = self.host.session(&mut opened, shutdown).await else {
                 return;
             };
-            tracing::warn!(%error, "no session with the server");
+            // Every try fails the same while the server is away: said once.
+            let says = error.to_string();
+            if opened.is_some() || says != said {
+                tracing::warn!(error = says, "no session with the server");
+            }
+            said = says;
             backoff.session_ended(opened.map_or(Duration::ZERO, |at| at.elapsed()));
             let wait = match error {
                 SessionError::Refused(_) => self.timing.refused,

@@ -1,10 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use vimana_agent::capacity;
+use vimana_driver_qemu::AcceleratorSetting;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
 
@@ -46,6 +47,15 @@ pub struct Args {
     /// What runs the machines
     #[arg(long, value_enum, default_value = "qemu", env = "VIMANA_AGENT_DRIVER")]
     pub driver: Driver,
+    /// How guest code runs: auto (KVM where a probe shows that it works), kvm or tcg
+    #[arg(long, default_value = "auto", env = "VIMANA_AGENT_ACCEL")]
+    pub accel: AcceleratorSetting,
+    /// Bootable image for the probe of --accel auto; qcow2 if its name ends so, else raw
+    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_PROBE_IMAGE")]
+    pub probe_image: Option<PathBuf>,
+    /// The QEMU binary [default: qemu-system-x86_64 in PATH]
+    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_QEMU")]
+    pub qemu: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,7 +77,7 @@ impl Args {
     }
 
     /// What the machine has, where nothing else is asked for.
-    pub fn capacity(&self, data_dir: &std::path::Path) -> anyhow::Result<Resources> {
+    pub fn capacity(&self, data_dir: &Path) -> anyhow::Result<Resources> {
         let found = capacity::detect(data_dir, self.vcpu_ratio)
             .context("cannot find out what this machine has")?;
         Ok(Resources {

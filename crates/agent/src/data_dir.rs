@@ -14,12 +14,12 @@ use vimana_model::HostId;
 pub enum DataDirError {
     #[error("another agent uses the data directory `{0}`")]
     InUse(PathBuf),
-    #[error("cannot use `{path}` in the data directory: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("`{path}` does not hold a host's identity: {source}")]
+    #[error("cannot use `{path}` in the data directory: {error}")]
+    Io { path: PathBuf, error: io::Error },
+    #[error("`{path}` does not hold a host's identity: {error}")]
     BadIdentity {
         path: PathBuf,
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
 }
 
@@ -50,9 +50,7 @@ impl DataDir {
     /// Where another agent holds it, or it cannot be read or written.
     pub fn open(root: &Path) -> Result<Self, DataDirError> {
         make_dir(root)?;
-        let root = root
-            .canonicalize()
-            .map_err(|source| io_error(root, source))?;
+        let root = root.canonicalize().map_err(|error| io_error(root, error))?;
         let lock = lock(&root)?;
         let host_id = identity(&root)?;
         make_dir(&root.join("images"))?;
@@ -84,10 +82,10 @@ pub fn sync_dir(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn io_error(path: &Path, source: io::Error) -> DataDirError {
+fn io_error(path: &Path, error: io::Error) -> DataDirError {
     DataDirError::Io {
         path: path.to_owned(),
-        source,
+        error,
     }
 }
 
@@ -96,7 +94,7 @@ fn make_dir(path: &Path) -> Result<(), DataDirError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| io_error(path, source))
+        .map_err(|error| io_error(path, error))
 }
 
 fn lock(root: &Path) -> Result<File, DataDirError> {
@@ -107,11 +105,11 @@ fn lock(root: &Path) -> Result<File, DataDirError> {
         .write(true)
         .mode(0o600)
         .open(&path)
-        .map_err(|source| io_error(&path, source))?;
+        .map_err(|error| io_error(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(root.to_owned())),
-        Err(TryLockError::Error(source)) => Err(io_error(&path, source)),
+        Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
     }
 }
 
@@ -120,15 +118,15 @@ fn identity(root: &Path) -> Result<HostId, DataDirError> {
     match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(|identity: Identity| identity.host_id)
-            .map_err(|source| DataDirError::BadIdentity { path, source }),
+            .map_err(|error| DataDirError::BadIdentity { path, error }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = Identity {
                 host_id: new_host_id(),
             };
-            write_identity(root, &path, &identity).map_err(|source| io_error(&path, source))?;
+            write_identity(root, &path, &identity).map_err(|error| io_error(&path, error))?;
             Ok(identity.host_id)
         }
-        Err(source) => Err(io_error(&path, source)),
+        Err(error) => Err(io_error(&path, error)),
     }
 }
 

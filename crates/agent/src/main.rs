@@ -3,6 +3,9 @@
 mod args;
 mod hypervisor;
 
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,19 +17,30 @@ use vimana_protocol::dial::Server;
 use args::Args;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("VIMANA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    match run(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("the agent cannot run: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
     // Err: some library was quicker, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    let Some(served) = shutdown.run_until_cancelled(start(&args)).await else {
+    let Some(served) = shutdown.run_until_cancelled(start(args)).await else {
         return Ok(());
     };
     served?.run(shutdown).await?;

@@ -12,6 +12,8 @@ mod commands;
 mod consoles;
 #[path = "agent/images.rs"]
 mod images;
+#[path = "agent/qemu.rs"]
+mod qemu;
 #[path = "agent/sessions.rs"]
 mod sessions;
 #[path = "agent/world.rs"]

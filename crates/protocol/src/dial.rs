@@ -31,10 +31,10 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub enum DialError {
     #[error("`{0}` is no server address: expected http://HOST[:PORT] or https://HOST[:PORT]")]
     BadAddress(String),
-    #[error("cannot read the secret file `{path}`: {source}")]
+    #[error("cannot read the secret file `{path}`: {error}")]
     SecretUnreadable {
         path: PathBuf,
-        source: std::io::Error,
+        error: std::io::Error,
     },
     #[error("the secret file `{0}` holds no secret: expected one line of printable characters")]
     BadSecret(PathBuf),
@@ -132,9 +132,9 @@ impl Server {
     /// Where the file cannot be read or holds no secret.
     pub fn bearer(&self) -> Result<HeaderValue, DialError> {
         let path = &self.secret_file;
-        let text = std::fs::read_to_string(path).map_err(|source| DialError::SecretUnreadable {
+        let text = std::fs::read_to_string(path).map_err(|error| DialError::SecretUnreadable {
             path: path.clone(),
-            source,
+            error,
         })?;
         let secret = text.trim();
         let fine = !secret.is_empty()

@@ -29,12 +29,18 @@ enum SessionError {
 /// connection is dialed again, with growing waits.
 pub async fn run(server: &Server, name: &str, retry: Retry, shutdown: CancellationToken) {
     let mut backoff = Backoff::new(retry);
+    let mut said = String::new();
     while !shutdown.is_cancelled() {
         let mut opened = None;
-        match session(server, name, &mut opened, &shutdown).await {
-            Ok(()) => break,
-            Err(error) => tracing::warn!(%error, "no session with the server"),
+        let Err(error) = session(server, name, &mut opened, &shutdown).await else {
+            break;
+        };
+        // Every try fails the same while the server is away: said once.
+        let says = error.to_string();
+        if opened.is_some() || says != said {
+            tracing::warn!(error = says, "no session with the server");
         }
+        said = says;
         backoff.session_ended(opened.map_or(Duration::ZERO, |at| at.elapsed()));
         let wait = backoff.wait();
         if shutdown

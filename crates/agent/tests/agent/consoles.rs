@@ -7,7 +7,7 @@ use vimana_protocol::agent::{ToAgent, Work};
 
 use crate::world::{PATIENCE, Session, World, command, prepare, vm};
 
-async fn open(world: &mut World, session: &mut Session) -> WebSocket {
+pub async fn open(world: &mut World, session: &mut Session) -> WebSocket {
     let console_id = ConsoleId::from_parts(1, [1; 10]);
     session
         .send(ToAgent::OpenConsole {
@@ -19,7 +19,7 @@ async fn open(world: &mut World, session: &mut Session) -> WebSocket {
 }
 
 /// What comes until the text is complete.
-async fn read_until(console: &mut WebSocket, text: &str) -> String {
+pub async fn read_until(console: &mut WebSocket, text: &str) -> String {
     let mut read = String::new();
     while !read.contains(text) {
         let message = timeout(PATIENCE, console.recv()).await.unwrap();
@@ -31,7 +31,7 @@ async fn read_until(console: &mut WebSocket, text: &str) -> String {
 }
 
 /// The reason in the close frame.
-async fn farewell(console: &mut WebSocket) -> String {
+pub async fn farewell(console: &mut WebSocket) -> String {
     loop {
         let message = timeout(PATIENCE, console.recv()).await.unwrap();
         if let Message::Close(frame) = message.unwrap().unwrap() {

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vimana_agent::{Agent, Config, DataDir, Timing};
-use vimana_driver::{ImageRef, IncarnationSpec, Seed};
+use vimana_driver::{HostDriver, ImageRef, IncarnationSpec, Seed};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_model::image::ImageFormat;
 use vimana_model::name::{HostName, ZoneName};
@@ -102,6 +102,11 @@ impl World {
     }
 
     pub fn start_agent(&mut self) {
+        let driver = SimDriver::new(Arc::clone(&self.host));
+        self.start_agent_with(Arc::new(driver));
+    }
+
+    pub fn start_agent_with(&mut self, driver: Arc<dyn HostDriver>) {
         let config = Config {
             server: Server::new(&self.address, self.secret.path(), None).unwrap(),
             name: HostName::new("host-a").unwrap(),
@@ -116,7 +121,6 @@ impl World {
             },
         };
         let data_dir = DataDir::open(self.dir.path()).unwrap();
-        let driver = Arc::new(SimDriver::new(Arc::clone(&self.host)));
         let agent = Agent::new(config, data_dir, driver).unwrap();
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
@@ -144,8 +148,7 @@ impl World {
     /// The next session, welcomed.
     pub async fn session(&mut self) -> Session {
         let (mut session, _) = self.hello().await;
-        let protocol = PROTOCOL_VERSION;
-        session.send(ToAgent::Welcome { protocol }).await;
+        session.welcome().await;
         session
     }
 
@@ -205,6 +208,11 @@ impl World {
 pub struct Session(WebSocket);
 
 impl Session {
+    pub async fn welcome(&mut self) {
+        let protocol = PROTOCOL_VERSION;
+        self.send(ToAgent::Welcome { protocol }).await;
+    }
+
     pub async fn send(&mut self, frame: ToAgent) {
         let text = serde_json::to_string(&frame).unwrap();
         self.0.send(Message::Text(text.into())).await.unwrap();

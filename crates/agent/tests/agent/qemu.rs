@@ -1,0 +1,57 @@
+//! The same with a real hypervisor: QEMU runs the smallest guest there is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::ws::Message;
+use vimana_driver::Power;
+use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver, READY, boot_sector};
+use vimana_protocol::agent::Work;
+
+use crate::consoles::{farewell, open, read_until};
+use crate::world::{OK, World, command, prepare, vm};
+
+async fn driver(dir: &Path) -> Arc<QemuDriver> {
+    let mut config = QemuConfig::new(dir.join("machines"));
+    config.accelerator = AcceleratorSetting::Tcg;
+    Arc::new(QemuDriver::open(config).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_machine_lives_through_its_agents_restart_and_leaves_nothing() {
+    let mut world = World::without_agent().await;
+    world.start_agent_with(driver(world.dir.path()).await);
+    let image = world.add_image(&boot_sector());
+    let mut session = world.session().await;
+    assert_eq!(session.carry_out(&prepare(vm(1), 0, &image)).await, OK);
+    assert_eq!(session.carry_out(&command(vm(1), 1, Work::Boot)).await, OK);
+    let mut console = open(&mut world, &mut session).await;
+    read_until(&mut console, READY).await;
+    console.send(Message::Binary("typed".into())).await.unwrap();
+    read_until(&mut console, "typed").await;
+
+    world.stop_agent().await;
+    drop(session);
+    world.start_agent_with(driver(world.dir.path()).await);
+    let (mut session, hello) = world.hello().await;
+    assert_eq!(hello.inventory.len(), 1);
+    assert_eq!(hello.inventory[0].power, Power::Running);
+    session.welcome().await;
+    let mut console = open(&mut world, &mut session).await;
+    console.send(Message::Binary("again".into())).await.unwrap();
+    read_until(&mut console, "again").await;
+
+    let shutdown = Work::Shutdown { grace_ms: 5000 };
+    assert_eq!(session.carry_out(&command(vm(1), 2, shutdown)).await, OK);
+    assert_eq!(
+        farewell(&mut console).await,
+        "the machine's serial line ended"
+    );
+    assert_eq!(session.carry_out(&command(vm(1), 3, Work::Clean)).await, OK);
+    let left = std::fs::read_dir(world.dir.path().join("machines")).unwrap();
+    let left: Vec<_> = left
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with("vm_"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
