@@ -96,6 +96,16 @@ pub(crate) fn is_unique_violation(error: &DbErr) -> bool {
         .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
+/// Whether another session created the same thing at the same moment.
+/// PostgreSQL's IF NOT EXISTS looks before it leaps, and may then find the
+/// table, its row type or its catalogue entry there.
+pub(crate) fn is_creation_race(error: &DbErr) -> bool {
+    let code = sqlx_error(error)
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("42P07" | "42710" | "23505"))
+}
+
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     if let DbErr::Conn(RuntimeErr::SqlxError(error))
     | DbErr::Exec(RuntimeErr::SqlxError(error))

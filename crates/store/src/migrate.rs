@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend};
 use vimana_migrations::{Migrator, MigratorTrait as _};
 
-use crate::error::is_unique_violation;
+use crate::error::is_creation_race;
 use crate::limits::MAX_OPEN_TRIES;
 use crate::{Result, StoreError, store, tx};
 
@@ -45,9 +45,7 @@ async fn make_lock(writers: &DatabaseConnection) -> Result<()> {
     ];
     for statement in statements {
         if let Err(error) = writers.execute_unprepared(statement).await {
-            // Two that create the same table at once may collide in the
-            // catalogue in spite of IF NOT EXISTS.
-            return Err(if is_unique_violation(&error) {
+            return Err(if is_creation_race(&error) {
                 StoreError::Busy
             } else {
                 error.into()
