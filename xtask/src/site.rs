@@ -1,0 +1,127 @@
+//! What the browser loads: wasm, its glue, styles, terminal; each under a name
+//! with its hash, compressed beforehand, and all named in a manifest.
+//!
+//! ```text
+//! SITE/manifest.json   { "entry": { "js", "wasm", "css", "console_js", "icon" },
+//!                        "files": { NAME: { "bytes", "brotli", "gzip" } } }
+//! SITE/assets/NAME     and NAME.br, NAME.gz
+//! ```
+
+mod assets;
+mod css;
+mod npm;
+mod wasm;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use assets::{Entry, Site};
+
+/// How much care to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As small as it gets.
+    Release,
+    /// As quick to build as it gets.
+    Dev,
+}
+
+pub struct Options {
+    mode: Mode,
+    cache: PathBuf,
+    out: PathBuf,
+}
+
+impl Options {
+    pub fn parse(arguments: &[String]) -> Result<Self> {
+        let cache = cache_dir()?;
+        let mut options = Self {
+            mode: Mode::Release,
+            out: cache.join("site"),
+            cache,
+        };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--release" => options.mode = Mode::Release,
+                "--dev" => options.mode = Mode::Dev,
+                "--out" => {
+                    options.out = arguments.next().context("--out wants a directory")?.into();
+                }
+                other => bail!("no such option: {other}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn cache_dir() -> Result<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("VIMANA_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("vimana")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache/vimana")))
+        .context("neither VIMANA_CACHE, XDG_CACHE_HOME nor HOME is set")
+}
+
+/// The repository's root.
+fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask is at the top of the repository")
+}
+
+pub fn build(options: &Options) -> Result<()> {
+    let started = Instant::now();
+    let root = root()?;
+    let modules = npm::install(root, &options.cache)?;
+    let browser = wasm::build(options, &modules)?;
+    let styles = css::collect(&root.join("style"))?;
+
+    let mut site = Site::new(&options.out, options.mode)?;
+    let xterm = site.add(
+        "xterm.mjs",
+        &npm::read(&modules, "@xterm/xterm/lib/xterm.mjs")?,
+    )?;
+    let fit = site.add(
+        "fit.mjs",
+        &npm::read(&modules, "@xterm/addon-fit/lib/addon-fit.mjs")?,
+    )?;
+    let xterm_css = site.add(
+        "xterm.css",
+        &npm::read(&modules, "@xterm/xterm/css/xterm.css")?,
+    )?;
+    let console = read_text(&root.join("app/js/console.js"))?
+        .replace(
+            "\"@xterm/xterm/css/xterm.css\"",
+            &format!("\"./{xterm_css}\""),
+        )
+        .replace("\"@xterm/xterm\"", &format!("\"./{xterm}\""))
+        .replace("\"@xterm/addon-fit\"", &format!("\"./{fit}\""));
+    let entry = Entry {
+        js: site.add("app.js", browser.js.as_bytes())?,
+        wasm: site.add("app.wasm", &browser.wasm)?,
+        css: site.add("app.css", styles.as_bytes())?,
+        console_js: site.add("console.js", console.as_bytes())?,
+        icon: site.add(
+            "icon.svg",
+            read_text(&root.join("style/icon.svg"))?.as_bytes(),
+        )?,
+    };
+    site.finish(entry)?;
+    println!(
+        "site: {} in {:.1} s",
+        options.out.display(),
+        started.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
