@@ -1,23 +1,25 @@
 #!/bin/bash
 # Builds what `make run` starts: the demo image, the site, the binaries.
+# VIMANA_PROFILE=dev builds the binaries quickly and unoptimized, for tests.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
 binaries=(vimana-server vimana-agent vimana-scheduler vimana)
 
 build_binaries() {
-    cargo build --locked --release \
+    cargo build --locked --profile "$profile" \
         -p vimana-server -p vimana-agent -p vimana-scheduler -p vimana-cli
-    mkdir -p "$cache/bin"
-    local binary
+    local from=$CARGO_TARGET_DIR/$profile binary
+    [ "$profile" != dev ] || from=$CARGO_TARGET_DIR/debug
+    mkdir -p "$bin"
     for binary in "${binaries[@]}"; do
         # A running binary cannot be written to, but its name can be given away.
-        cp --remove-destination "$CARGO_TARGET_DIR/release/$binary" "$cache/bin/"
+        cp --remove-destination "$from/$binary" "$bin/"
     done
-    # For people in this checkout: bin/vimana.
-    ln -sfn "$cache/bin" bin
 }
 
 step "demo image" demo-image/build.sh "$demo_image"
 step "site" cargo xtask site --release
 step "binaries" build_binaries
+# For people in this checkout: bin/vimana.
+[ "$profile" = dev ] || ln -sfn "$bin" bin

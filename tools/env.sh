@@ -6,6 +6,8 @@ cache=${VIMANA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vimana}
 export VIMANA_CACHE=$cache
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 data=${VIMANA_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/vimana}
+profile=${VIMANA_PROFILE:-release}
+bin=$cache/bin/$profile
 demo_image=$cache/demo-image/demo.qcow2
 mkdir -p "$cache"
 

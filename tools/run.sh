@@ -9,7 +9,6 @@ tools/setup.sh run
 tools/build.sh
 
 listen=${VIMANA_LISTEN:-127.0.0.1:8700}
-bin=$cache/bin
 mkdir -p "$data/log"
 chmod 700 "$data"
 data=$(cd "$data" && pwd)

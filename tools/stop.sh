@@ -11,5 +11,5 @@ if [ -s "$data/run.pid" ] && ! flock --nonblock "$data/lock" true; then
 fi
 for host in "$data"/host-*; do
     [ -d "$host" ] || continue
-    "$cache/bin/vimana-agent" stop-machines --data-dir "$host"
+    "$bin/vimana-agent" stop-machines --data-dir "$host"
 done

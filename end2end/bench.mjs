@@ -1,0 +1,133 @@
+// Measures a whole Vimana on this machine; prints a table and writes one JSON
+// object per figure to bench.jsonl in the build directory. A benchmark, not a
+// test: it fails only when something does not work.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Api, Stack } from './lib/stack.mjs';
+
+const ROUNDS = 10;
+const figures = [];
+
+function figure(name, value, unit, goal) {
+  figures.push({ name, value: Math.round(value * 10) / 10, unit, goal });
+}
+
+const quantile = (values, share) =>
+  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))];
+
+// Creates a VM and watches it to Running; answers what took how long.
+async function createOnce(api, name) {
+  const begun = Date.now();
+  let vmId;
+  const early = [];
+  const delays = [];
+  let running;
+  const times = {};
+  const take = (item, at) => {
+    if (item.event.vm_id !== vmId) return;
+    delays.push(at - Date.parse(item.event.at));
+    const { kind, to } = item.event.event;
+    if (kind === 'requested') times.requested = Date.parse(item.event.at);
+    if (kind === 'placed') times.placed = Date.parse(item.event.at);
+    if (kind === 'state' && to === 'running') {
+      times.running = Date.parse(item.event.at);
+      running();
+    }
+  };
+  const reached = new Promise((done) => (running = done));
+  const hangUp = await api.follow((item, at) => (vmId ? take(item, at) : early.push([item, at])));
+  const clicked = Date.now();
+  const accepted = await api.call('POST', '/vms', { name, image: 'demo', flavor: 'tiny' });
+  vmId = accepted.vm.id;
+  const answered = Date.now() - clicked;
+  for (const [item, at] of early) take(item, at);
+  await reached;
+  hangUp();
+  return {
+    vmId,
+    answered,
+    delays,
+    total: times.running - clicked,
+    scheduler: times.placed - times.requested,
+    preparation: clicked - begun,
+  };
+}
+
+async function remove(api, vmId) {
+  let gone;
+  const done = new Promise((resolve) => (gone = resolve));
+  const hangUp = await api.follow((item) => {
+    if (item.event.vm_id === vmId && item.event.event.to === 'done') gone();
+  });
+  const begun = Date.now();
+  await api.call('DELETE', `/vms/${vmId}`);
+  await done;
+  hangUp();
+  return Date.now() - begun;
+}
+
+async function hostsConnected(api) {
+  const count = async () =>
+    (await api.call('GET', '/hosts')).items.filter((host) => host.connected).length;
+  let connected;
+  const both = new Promise((resolve) => (connected = resolve));
+  const hangUp = await api.follow(async () => {
+    if ((await count()) === 2) connected();
+  });
+  if ((await count()) === 2) connected();
+  await both;
+  hangUp();
+}
+
+async function measureLife(api) {
+  // The first VM on each host fetches the image; from then on it is warm.
+  const warm = [await createOnce(api, 'warm-1'), await createOnce(api, 'warm-2')];
+  for (const { vmId } of warm) await remove(api, vmId);
+  const rounds = [];
+  const removals = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const created = await createOnce(api, `bench-${round}`);
+    rounds.push(created);
+    removals.push(await remove(api, created.vmId));
+  }
+  const totals = rounds.map(({ total }) => total);
+  const delays = rounds.flatMap((round) => round.delays);
+  figure('click to QEMU started, warm image, p50', quantile(totals, 0.5), 'ms', '< 500');
+  figure('click to QEMU started, warm image, worst', Math.max(...totals), 'ms', '< 500');
+  figure('scheduler share, worst', Math.max(...rounds.map((r) => r.scheduler)), 'ms', '< 20');
+  figure('POST /vms answered, p50', quantile(rounds.map((r) => r.answered), 0.5), 'ms', '');
+  figure('fact to event at the reader, p50', quantile(delays, 0.5), 'ms', '< 200');
+  figure('fact to event at the reader, worst', Math.max(...delays), 'ms', '< 200');
+  figure('delete to nothing left, p50', quantile(removals, 0.5), 'ms', '');
+}
+
+function measureSite() {
+  const site = join(process.env.VIMANA_CACHE, 'site');
+  const manifest = JSON.parse(readFileSync(join(site, 'manifest.json'), 'utf8'));
+  const wasm = readFileSync(join(site, 'assets', `${manifest.wasm}.br`));
+  const css = readFileSync(join(site, 'assets', `${manifest.css}.br`));
+  figure('wasm of the main page, brotli', wasm.length / 1000, 'kB', '<= 450');
+  figure('CSS, brotli', css.length / 1000, 'kB', '<= 30');
+}
+
+const stack = await Stack.create();
+try {
+  await stack.start();
+  await stack.interrupt();
+  figure('make run again, nothing changed', (await stack.start()) / 1000, 's', '< 20');
+  const api = await Api.signIn(stack.url);
+  await hostsConnected(api);
+  await measureLife(api);
+  measureSite();
+} finally {
+  await stack.destroy();
+}
+
+console.log();
+for (const { name, value, unit, goal } of figures) {
+  console.log(`${name.padEnd(44)}${String(value).padStart(9)} ${unit.padEnd(4)}${goal}`);
+}
+const file = join(process.env.CARGO_TARGET_DIR, 'bench.jsonl');
+writeFileSync(file, figures.map((f) => `${JSON.stringify(f)}\n`).join(''));
+console.log(`\nwritten to bench.jsonl in the build directory`);

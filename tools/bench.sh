@@ -1,0 +1,8 @@
+#!/bin/bash
+# Measures a whole Vimana on this machine.
+set -euo pipefail
+. "$(dirname "$0")/env.sh"
+
+tools/setup.sh run
+tools/build.sh
+node end2end/bench.mjs

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Everything that must hold before a change lands. A part that cannot run on
+# this machine fails; nothing is skipped.
+set -euo pipefail
+. "$(dirname "$0")/env.sh"
+
+export VIMANA_PROFILE=dev VIMANA_DEMO_IMAGE=$demo_image
+# `app` has two sides that exclude each other; it is built through the server
+# on the one and through `frontend` on the other.
+workspace=(--locked --workspace --exclude vimana-app --exclude vimana-frontend)
+wasm=(--locked -p vimana-frontend --target wasm32-unknown-unknown)
+
+lints() {
+    cargo clippy "${workspace[@]}" --all-targets -- -D warnings
+    cargo clippy --locked -p vimana-app --features ssr -- -D warnings
+    cargo clippy "${wasm[@]}" -- -D warnings
+}
+
+browser_packages() {
+    # Only what package-lock.json names, from the cache where it is there.
+    npm ci --prefix end2end --prefer-offline --silent
+}
+
+step "set-up" tools/setup.sh test
+step "format" cargo fmt --all --check
+step "demo image" demo-image/build.sh "$demo_image"
+step "lints" lints
+step "unit tests, store suite, driver conformance" cargo test "${workspace[@]}"
+step "portal's own tests" cargo test --locked -p vimana-app --features ssr
+step "demo image boots" demo-image/test.sh "$demo_image"
+step "site and binaries" tools/build.sh
+step "browser packages" browser_packages
+step "browser" node --test --test-concurrency=1 end2end/tests/
