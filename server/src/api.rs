@@ -1,0 +1,118 @@
+//! REST v1: one file per resource, and the document that describes them all.
+
+mod console;
+mod event;
+mod extract;
+mod flavor;
+mod host;
+mod image;
+mod operation;
+pub mod problem;
+mod session;
+mod vm;
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use serde::Serialize;
+use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use console::not_a_websocket;
+pub use extract::{Id, authorization_token};
+use vimana_model::{Error, ErrorKind};
+
+use crate::state::App;
+use problem::ApiError;
+
+/// A list as it travels.
+#[derive(Serialize, ToSchema)]
+pub struct Items<T> {
+    pub items: Vec<T>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Vimana",
+        description = "Virtual machines on a fleet of hosts. Every refusal is a problem document \
+                       (RFC 9457). A list answers an object with `items`. Changes are accepted \
+                       with 202 and go on as an operation; follow them at /events.",
+    ),
+    security(("token" = []), ("session" = [])),
+    modifiers(&Credentials),
+)]
+struct Description;
+
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, document: &mut Document) {
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token of POST /tokens"))
+            .build();
+        let session = ApiKeyValue::with_description(
+            "vimana_session",
+            "The portal's session; changes with it need an Origin of the portal's own",
+        );
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(token));
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
+    }
+}
+
+fn documented() -> OpenApiRouter<App> {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(session::create))
+        .routes(routes!(session::delete_current))
+        .routes(routes!(session::me))
+        .routes(routes!(vm::list, vm::create))
+        .routes(routes!(vm::show, vm::delete))
+        .routes(routes!(vm::hold))
+        .routes(routes!(vm::release))
+        .routes(routes!(vm::shutdown))
+        .routes(routes!(vm::timeline))
+        .routes(routes!(vm::operations))
+        .routes(routes!(vm::console_ticket))
+        .routes(routes!(console::open))
+        .routes(routes!(operation::show))
+        .routes(routes!(host::list))
+        .routes(routes!(image::list))
+        .routes(routes!(flavor::list))
+        .routes(routes!(event::stream));
+    OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
+}
+
+/// The interface's description.
+#[must_use]
+pub fn openapi() -> Document {
+    documented().into_openapi()
+}
+
+/// Everything below `/api`.
+pub fn router() -> Router<App> {
+    let (router, document) = documented().split_for_parts();
+    // The document does not change while the server runs.
+    let text = document.to_pretty_json().unwrap_or_default();
+    let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
+    router
+        .route("/api/v1/openapi.json", get(describe))
+        .route("/api/{*rest}", axum::routing::any(unknown))
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// For addresses that programs use and that do not exist.
+pub async fn unknown() -> ApiError {
+    ApiError(Error::new(
+        ErrorKind::NotFound,
+        "there is nothing at this address",
+    ))
+}
+
+async fn wrong_method() -> axum::http::StatusCode {
+    axum::http::StatusCode::METHOD_NOT_ALLOWED
+}

@@ -1,0 +1,143 @@
+//! What an operator may set, by option or by environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser};
+use vimana_model::name::ImageName;
+
+/// The manager of a Vimana installation: portal, REST interface, engine.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "vimana-server", version)]
+pub struct Config {
+    /// Address to listen on
+    #[arg(long, env = "VIMANA_LISTEN", default_value = "127.0.0.1:8700")]
+    pub listen: SocketAddr,
+
+    /// Directory for the database, the images and the secrets; made with
+    /// mode 0700 where it is missing
+    #[arg(long, env = "VIMANA_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Database to use, sqlite:// or postgres:// [default: SQLite in the data
+    /// directory]
+    #[arg(
+        long,
+        env = "VIMANA_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub database_url: Option<String>,
+
+    /// The built portal; without it only the REST interface is served
+    #[arg(long, env = "VIMANA_SITE_DIR", value_name = "DIR")]
+    pub site_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub tls: TlsFiles,
+
+    /// Serve plain HTTP on an address others can reach: passwords then cross
+    /// the network unprotected
+    #[arg(long, env = "VIMANA_ALLOW_PLAIN_HTTP")]
+    pub allow_plain_http: bool,
+
+    /// Take a qcow2 file into the image repository at the start; may be
+    /// repeated, and changes nothing where it is there already
+    #[arg(long, value_name = "NAME=PATH")]
+    pub import_image: Vec<ImageSource>,
+
+    /// Password for user admin on the first start, instead of a generated one
+    #[arg(
+        long,
+        env = "VIMANA_ADMIN_PASSWORD",
+        hide = true,
+        hide_env_values = true
+    )]
+    pub admin_password: Option<AdminPassword>,
+}
+
+/// A certificate and its key, or neither.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// PEM file with the certificate and its chain
+    #[arg(
+        long,
+        env = "VIMANA_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the certificate's private key
+    #[arg(
+        long,
+        env = "VIMANA_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// An image to import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSource {
+    pub name: ImageName,
+    pub path: PathBuf,
+}
+
+impl FromStr for ImageSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, path) = text
+            .split_once('=')
+            .ok_or_else(|| "expected NAME=PATH, such as demo=/srv/demo.qcow2".to_owned())?;
+        let name = ImageName::new(name).map_err(|error| format!("`{name}`: {error}"))?;
+        if path.is_empty() {
+            return Err("the path is empty".to_owned());
+        }
+        Ok(Self {
+            name,
+            path: PathBuf::from(path),
+        })
+    }
+}
+
+/// A password that does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminPassword(pub String);
+
+impl FromStr for AdminPassword {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for AdminPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AdminPassword")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_are_well_formed() {
+        use clap::CommandFactory;
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn images_to_import_are_named() {
+        let source: ImageSource = "demo=/a=b.qcow2".parse().unwrap();
+        assert_eq!(source.name.as_str(), "demo");
+        assert_eq!(source.path, PathBuf::from("/a=b.qcow2"));
+        for wrong in ["demo", "=x", "a b=x", "demo="] {
+            assert!(wrong.parse::<ImageSource>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! `vimana-server`: the portal, the REST interface, and the sessions of
+//! agents and schedulers around one engine.
+//!
+//! Only wiring lives here: a REST handler extracts, makes one call of the
+//! engine, and maps the answer. [`router`] shows what is where, [`guard`] what
+//! every request passes.
+
+mod api;
+pub mod config;
+mod data_dir;
+mod guard;
+mod health;
+mod limits;
+mod peer;
+mod router;
+mod secret;
+mod serve;
+mod session_store;
+mod site;
+mod socket;
+mod start;
+mod state;
+mod tls;
+
+pub use api::openapi;
+pub use config::Config;
+pub use start::{Running, start};

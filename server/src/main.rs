@@ -1,0 +1,62 @@
+//! The binary around the library.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use vimana_server::Config;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    log_to_stderr();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vimana-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    // Fails only when one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(serve_until_signal(config));
+    // A password hash in flight must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+async fn serve_until_signal(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
+    let running = vimana_server::start(config).await?;
+    if let Some(password) = running.admin_password() {
+        println!("Administrator password for user admin: {password}");
+    }
+    println!("Vimana listens on {}", running.url());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = running.failed() => {}
+    }
+    running.stop().await
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("VIMANA_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm=warn,tower_sessions=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

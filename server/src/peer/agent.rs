@@ -1,0 +1,72 @@
+//! An agent's control connection.
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::response::Response;
+use futures::StreamExt;
+use vimana_engine::AgentHandle;
+use vimana_protocol::agent::{FromAgent, ToAgent};
+use vimana_protocol::limits::MAX_FRAME_BYTES;
+
+use super::AgentCaller;
+use super::session::{Peer, Reader, hello, run, say};
+use crate::api::not_a_websocket;
+use crate::api::problem::{ApiError, ApiResult};
+use crate::socket::{Close, Writer, close};
+use crate::state::App;
+
+pub async fn session(
+    State(app): State<App>,
+    _: AgentCaller,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> ApiResult<Response> {
+    let upgrade = upgrade.map_err(|_| ApiError(not_a_websocket()))?;
+    let tasks = app.tasks.clone();
+    Ok(upgrade
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .on_upgrade(move |socket| tasks.track_future(serve(app, socket))))
+}
+
+async fn serve(app: App, socket: WebSocket) {
+    let (mut writer, mut reader) = socket.split();
+    let end = match talk(&app, &mut writer, &mut reader).await {
+        Ok(end) | Err(end) => end,
+    };
+    tracing::debug!(reason = %end.reason, "an agent's connection ended");
+    close(&mut writer, end).await;
+}
+
+async fn talk(app: &App, writer: &mut Writer, reader: &mut Reader) -> Result<Close, Close> {
+    let FromAgent::Hello(hello) = hello(app, reader).await? else {
+        return Err(Close::refused("the first frame is not a hello"));
+    };
+    match app.engine.connect_agent(hello).await {
+        Ok(session) => {
+            let (outgoing, handle) = session.split();
+            Ok(run(app, writer, reader, outgoing, handle).await)
+        }
+        Err(reason) => {
+            tracing::warn!(reason, "an agent was refused");
+            let refused = ToAgent::Refused {
+                reason: reason.clone(),
+            };
+            say(writer, &refused).await?;
+            Err(Close::refused(reason))
+        }
+    }
+}
+
+impl Peer for AgentHandle {
+    type In = FromAgent;
+    type Out = ToAgent;
+
+    fn heartbeat() -> ToAgent {
+        ToAgent::Heartbeat
+    }
+
+    async fn receive(&self, frame: FromAgent) {
+        AgentHandle::receive(self, frame).await;
+    }
+}

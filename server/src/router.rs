@@ -1,0 +1,45 @@
+//! What is where, and what every request passes on its way.
+
+use std::path::Path;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use vimana_app::ssr::Portal;
+
+use crate::guard::{body, finish, origin, session};
+use crate::state::App;
+use crate::{api, health, peer, site};
+
+/// The whole application. `site` is the built portal, if there is one.
+pub fn router(app: App, site: Option<&Path>) -> anyhow::Result<Router> {
+    let store = app.engine.store().clone();
+    let mut people = api::router().with_state(app.clone());
+    if let Some(site) = site {
+        let portal = Portal {
+            engine: app.engine.clone(),
+            assets: site::assets(site)?,
+        };
+        people = people.merge(vimana_app::ssr::router(portal));
+    }
+    // The last layer is the first to see a request.
+    let people = people
+        .layer(from_fn(session::touch))
+        .layer(session::layer(store, app.tls))
+        .layer(from_fn(body::read_whole));
+    let mut all = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .merge(peer::router())
+        .with_state(app.clone());
+    if let Some(site) = site {
+        all = all.nest("/assets", site::router(site));
+    }
+    let router = all
+        .merge(people)
+        .layer(from_fn_with_state(app, origin::guard))
+        .layer(CatchPanicLayer::custom(finish::panicked))
+        .layer(from_fn(finish::finish));
+    Ok(router)
+}

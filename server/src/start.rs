@@ -1,0 +1,137 @@
+//! From a configuration to a server that listens.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use tokio::task::JoinHandle;
+use vimana_engine::{Engine, EngineConfig, Settings, World};
+use vimana_store::Store;
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::secret::PeerSecrets;
+use crate::serve::{self, Serving};
+use crate::state::App;
+use crate::{limits, router, tls};
+
+/// A server at work.
+pub struct Running {
+    app: App,
+    serving: Serving,
+    engine: JoinHandle<()>,
+    admin_password: Option<String>,
+    _data_dir: DataDir,
+}
+
+/// Opens everything and listens; refuses with a sentence for the operator.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let tls = tls::config(&config.tls).await?;
+    refuse_exposed(&config, tls.is_some())?;
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let secrets = PeerSecrets::open(&data_dir.secrets())?;
+    let url = config.database_url.clone();
+    let store = Store::open(&url.unwrap_or_else(|| data_dir.database_url()))
+        .await
+        .context("cannot open the database")?;
+    let engine = Engine::open(EngineConfig {
+        store,
+        image_dir: data_dir.images(),
+        settings: Settings::default(),
+        world: World::system(),
+    })
+    .await
+    .context("cannot start the engine")?;
+    let preset = config.admin_password.as_ref();
+    let admin_password = engine
+        .bootstrap(preset.map(|password| password.0.as_str()))
+        .await
+        .context("cannot prepare the installation")?;
+    for source in &config.import_image {
+        engine
+            .import_image_file(&source.name, &source.path)
+            .await
+            .with_context(|| {
+                format!(
+                    "cannot import image {} from {}",
+                    source.name,
+                    source.path.display()
+                )
+            })?;
+    }
+    let app = App::new(engine.clone(), secrets, tls.is_some());
+    let router = router::router(app.clone(), config.site_dir.as_deref())?;
+    let serving = serve::serve(router, config.listen, tls).await?;
+    let stopping = app.stopping.clone();
+    let engine = tokio::spawn(async move { engine.run(stopping).await });
+    Ok(Running {
+        app,
+        serving,
+        engine,
+        admin_password,
+        _data_dir: data_dir,
+    })
+}
+
+fn refuse_exposed(config: &Config, tls: bool) -> anyhow::Result<()> {
+    if tls || config.allow_plain_http || config.listen.ip().is_loopback() {
+        return Ok(());
+    }
+    bail!(
+        "plain HTTP on {} would carry passwords unprotected through the network: give \
+         --tls-cert and --tls-key, listen on 127.0.0.1, or say --allow-plain-http",
+        config.listen
+    )
+}
+
+impl Running {
+    /// The generated password of user `admin`, on the first start alone.
+    #[must_use]
+    pub fn admin_password(&self) -> Option<&str> {
+        self.admin_password.as_deref()
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.serving.address
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.app.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.serving.address)
+    }
+
+    /// Returns only when the server has stopped without being asked.
+    pub async fn failed(&self) {
+        self.serving.ended.cancelled().await;
+    }
+
+    /// Closes streams and sockets, lets changes in flight finish, and stops.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let Self {
+            app,
+            serving,
+            engine,
+            ..
+        } = self;
+        app.stopping.cancel();
+        app.tasks.close();
+        serving.stop();
+        let outcome = tokio::time::timeout(limits::STOP_WITHIN, async {
+            let served = serving.task.await;
+            app.tasks.wait().await;
+            let _ended = engine.await;
+            served
+        })
+        .await;
+        match outcome {
+            Ok(served) => served
+                .context("the server broke off")?
+                .context("the server failed"),
+            Err(_) => {
+                tracing::warn!("some connections did not end in time");
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use vimana_engine::Engine;
+use vimana_model::{Error, Result};
+
+use crate::limits;
+use crate::secret::PeerSecrets;
+
+/// The application. Clones share everything.
+#[derive(Clone)]
+pub struct App {
+    pub engine: Engine,
+    pub secrets: PeerSecrets,
+    /// Whether browsers reach us by TLS.
+    pub tls: bool,
+    /// Cancelled when the server is asked to stop.
+    pub stopping: CancellationToken,
+    /// Work that the end of the server waits for.
+    pub tasks: TaskTracker,
+    streams: Arc<Semaphore>,
+    consoles: Arc<Semaphore>,
+}
+
+impl App {
+    pub fn new(engine: Engine, secrets: PeerSecrets, tls: bool) -> Self {
+        Self {
+            engine,
+            secrets,
+            tls,
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            streams: Arc::new(Semaphore::new(limits::MAX_EVENT_STREAMS)),
+            consoles: Arc::new(Semaphore::new(limits::MAX_CONSOLES)),
+        }
+    }
+
+    /// Runs a change to its end, even when the one who asked hangs up.
+    pub async fn detached<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        // An error here is a panic of the change.
+        self.tasks.spawn(change).await.map_err(Error::internal)?
+    }
+
+    /// Room for one more event stream, until dropped.
+    pub fn stream_permit(&self) -> Result<OwnedSemaphorePermit> {
+        permit(&self.streams, "event streams", limits::MAX_EVENT_STREAMS)
+    }
+
+    /// Room for one more viewer of a console, until dropped.
+    pub fn console_permit(&self) -> Result<OwnedSemaphorePermit> {
+        permit(&self.consoles, "consoles", limits::MAX_CONSOLES)
+    }
+}
+
+fn permit(room: &Arc<Semaphore>, what: &str, limit: usize) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(room).try_acquire_owned().map_err(|_| {
+        Error::unavailable(format!(
+            "{limit} {what} are open, which is the limit; try again later"
+        ))
+    })
+}
