@@ -18,7 +18,7 @@ lints() {
 
 browser_packages() {
     # Only what package-lock.json names, from the cache where it is there.
-    npm ci --prefix end2end --prefer-offline --silent
+    npm ci --prefix end2end --prefer-offline --cache "$cache/npm" --silent
 }
 
 step "set-up" tools/setup.sh test

@@ -1,0 +1,237 @@
+// Someone asks for a VM in the browser and a real one boots.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import AxeBuilder from '@axe-core/playwright';
+import {
+  ask,
+  launch,
+  litStates,
+  openPage,
+  signIn,
+  untilState,
+  watchStates,
+} from '../lib/browser.mjs';
+import { Api, Stack } from '../lib/stack.mjs';
+
+let stack, browser, api;
+
+before(async () => {
+  stack = await Stack.create();
+  await stack.start();
+  api = await Api.signIn(stack.url);
+  browser = await launch();
+}, { timeout: 1_200_000 });
+
+after(async () => {
+  await browser?.close();
+  await stack?.destroy();
+});
+
+// Runs `body` with a signed-in page and fails on anything the browser says.
+async function withPage(body, options) {
+  const page = await openPage(browser, stack.url, options);
+  try {
+    await signIn(page);
+    await page.getByRole('heading', { name: 'My VMs' }).waitFor();
+    await page.getByText('Live', { exact: true }).waitFor();
+    await body(page);
+    assert.deepEqual(page.complaints, []);
+  } finally {
+    await page.context().close();
+  }
+}
+
+// Fills in the form; ends on the VM's page. Answers the VM's id.
+async function createVm(page, name, { flavor = 'tiny', hold = false } = {}) {
+  await page.getByRole('link', { name: 'New VM' }).first().click();
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Flavor').selectOption(flavor);
+  if (hold) await page.getByLabel('Hold it').check();
+  await page.getByRole('button', { name: 'Create VM' }).click();
+  await page.waitForURL(/\/vms\/vm_[0-9a-f]{32}$/);
+  return page.url().split('/').at(-1);
+}
+
+async function removeVm(page) {
+  await page.getByRole('button', { name: 'Delete', exact: true }).click();
+  await page.getByRole('dialog').getByRole('button', { name: /delete/i }).click();
+  await untilState(page, 'done');
+}
+
+const used = async () => {
+  const { items } = await api.call('GET', '/hosts');
+  return items.map((host) => host.used).reduce((sum, one) => ({
+    vcpus: sum.vcpus + one.vcpus,
+    memory_mib: sum.memory_mib + one.memory_mib,
+    disk_mib: sum.disk_mib + one.disk_mib,
+  }));
+};
+
+describe('portal', { concurrency: false, timeout: 600_000 }, () => {
+  test('a wrong password gets one sentence and no entry', async () => {
+    const page = await openPage(browser, stack.url, { expected: /401/ });
+    await signIn(page, 'wrong');
+    await page.getByText(/wrong user name or password/i).waitFor();
+    assert.match(page.url(), /\/sign-in/);
+    assert.deepEqual(page.complaints, []);
+    await page.context().close();
+  });
+
+  test('a page of the portal leads to sign-in and back', async () => {
+    const page = await openPage(browser, stack.url);
+    await page.goto('/admin/hosts');
+    await page.waitForURL(/\/sign-in\?next=/);
+    await page.getByLabel('User name').fill('admin');
+    await page.getByLabel('Password').fill((await import('../lib/stack.mjs')).PASSWORD);
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'Hosts' }).waitFor();
+    await page.context().close();
+  });
+
+  test('a VM lives from the form to Done and leaves nothing', async () => {
+    await withPage(async (page) => {
+      const vmId = await createVm(page, 'first', { hold: true });
+      await watchStates(page);
+      await untilState(page, 'hold');
+      await page.getByRole('button', { name: 'Release' }).click();
+      await untilState(page, 'running');
+      const lit = await litStates(page);
+      assert.equal(lit[0], 'hold');
+      assert.deepEqual(lit.filter((state) => state !== 'pending').slice(-3), ['prolog', 'boot', 'running']);
+      const timeline = page.getByRole('region', { name: 'Timeline' });
+      for (const turn of ['Hold → Pending', 'Pending → Prolog', 'Prolog → Boot', 'Boot → Running']) {
+        await timeline.getByText(turn).waitFor();
+      }
+      assert.equal(stack.qemus(vmId).length, 1);
+      assert.notEqual(stack.traces(vmId).length, 0);
+      assert.deepEqual(await used(), { vcpus: 1, memory_mib: 128, disk_mib: 1024 });
+
+      await page.getByRole('button', { name: 'Open the console' }).click();
+      await page.locator('.xterm-rows', { hasText: 'login:' }).waitFor({ timeout: 60_000 });
+      await ask(page, 'uname -a', 'Linux first .*GNU/Linux');
+
+      await page.getByRole('button', { name: 'Shut down' }).click();
+      await untilState(page, 'done');
+      for (const turn of ['Running → Shutdown', 'Shutdown → Epilog', 'Epilog → Done']) {
+        await timeline.getByText(turn).waitFor();
+      }
+      assert.deepEqual(stack.qemus(vmId), []);
+      assert.deepEqual(stack.traces(vmId), []);
+      assert.deepEqual(await used(), { vcpus: 0, memory_mib: 0, disk_mib: 0 });
+    });
+  });
+
+  test('the form says what is wrong as one types', async () => {
+    await withPage(async (page) => {
+      await page.getByRole('link', { name: 'New VM' }).first().click();
+      const name = page.getByLabel('Name');
+      await name.fill('"><svg onload=alert(1)>');
+      await name.blur();
+      await page.getByText(/only letters/i).filter({ visible: true }).last().waitFor();
+      assert.equal(await name.getAttribute('aria-invalid'), 'true');
+      await name.fill('fine');
+      assert.equal(await name.getAttribute('aria-invalid'), null);
+      await page.getByLabel('SSH key').fill('-----BEGIN OPENSSH PRIVATE KEY-----');
+      await page.getByLabel('SSH key').blur();
+      await page.getByText(/this is a private key/i).waitFor();
+    });
+  });
+
+  test('a VM that fits nowhere says why, and what is refused says so', async () => {
+    await withPage(async (page) => {
+      await createVm(page, 'vast', { flavor: 'huge' });
+      await page.getByText(/needs 16 vCPUs/).first().waitFor();
+      const shutdown = page.getByRole('button', { name: 'Shut down' });
+      assert.equal(await shutdown.getAttribute('aria-disabled'), 'true');
+      await shutdown.focus();
+      await page.getByRole('tooltip', { name: /has not started/ }).or(page.getByText(/has not started/)).first().waitFor();
+      await page.getByRole('button', { name: 'Hold', exact: true }).click();
+      await untilState(page, 'hold');
+      await page.getByRole('button', { name: 'Release' }).click();
+      await untilState(page, 'pending');
+      await removeVm(page);
+    });
+  });
+
+  test('a killed QEMU shows as Failed within seconds', async () => {
+    await withPage(async (page) => {
+      const vmId = await createVm(page, 'victim');
+      await untilState(page, 'running');
+      process.kill(stack.qemus(vmId)[0], 'SIGKILL');
+      await untilState(page, 'failed', 2_000);
+      await page.getByText(/signal 9|killed/i).first().waitFor();
+      const left = await used();
+      assert.deepEqual([left.vcpus, left.memory_mib], [0, 0]);
+      await removeVm(page);
+      assert.deepEqual(stack.traces(vmId), []);
+    });
+  });
+
+  test('the list is live, in every window', async () => {
+    await withPage(async (page) => {
+      const form = { name: 'elsewhere', image: 'demo', flavor: 'tiny' };
+      const { vm } = await api.call('POST', '/vms', form);
+      const row = page.getByRole('row').filter({ hasText: 'elsewhere' });
+      await row.getByText('Running').waitFor({ timeout: 60_000 });
+      await api.call('DELETE', `/vms/${vm.id}`);
+      await row.getByText('Done').waitFor({ timeout: 60_000 });
+    });
+  });
+
+  test('VMs and open pages outlive the control plane', async () => {
+    const cut = /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE|WebSocket|Failed to load|ERR_EMPTY/;
+    await withPage(async (page) => {
+      const vmId = await createVm(page, 'survivor');
+      await untilState(page, 'running');
+      await page.getByRole('button', { name: 'Open the console' }).click();
+      await ask(page, 'echo before-$((40+2))', 'before-42');
+      const [qemu] = stack.qemus(vmId);
+      await page.evaluate(() => (window.neverReloaded = true));
+
+      await stack.interrupt();
+      await page.getByText(/^Stale/).waitFor();
+      assert.deepEqual(stack.qemus(vmId), [qemu], 'it runs on');
+      await stack.start();
+      await page.getByText('Live', { exact: true }).waitFor({ timeout: 60_000 });
+      await untilState(page, 'running');
+      await page.getByText('Connected', { exact: true }).waitFor({ timeout: 60_000 });
+      await ask(page, 'echo after-$((40+2))', 'after-42');
+      assert.deepEqual(stack.qemus(vmId), [qemu], 'the very same');
+      assert.equal(await page.evaluate(() => window.neverReloaded), true);
+      await removeVm(page);
+    }, { expected: cut });
+  });
+
+  test('hosts show capacity, use and how guests run', async () => {
+    await withPage(async (page) => {
+      await page.getByRole('link', { name: 'Hosts' }).click();
+      for (const name of ['host-a', 'host-b']) await page.getByText(name, { exact: true }).first().waitFor();
+      await page.getByText(/KVM|TCG/).first().waitFor();
+    });
+  });
+
+  test('axe finds nothing on any page, light and dark, wide and narrow', async () => {
+    for (const colorScheme of ['light', 'dark']) {
+      for (const width of [1280, 390]) {
+        const options = { colorScheme, viewport: { width, height: 900 } };
+        await withPage(async (page) => {
+          const vmId = await createVm(page, `axe-${colorScheme}-${width}`, { flavor: 'huge' });
+          await page.getByText(/needs 16 vCPUs/).first().waitFor();
+          for (const path of ['/vms', '/vms/new', `/vms/${vmId}`, '/admin/hosts']) {
+            await page.goto(path);
+            await page.getByText('Live', { exact: true }).waitFor();
+            const { violations } = await new AxeBuilder({ page }).analyze();
+            const found = violations.map(({ id, nodes }) => `${path} ${id}: ${nodes[0].html}`);
+            assert.deepEqual(found, []);
+            const overflow = await page.evaluate(
+              () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+            );
+            assert.equal(overflow, 0, `${path} is wider than the window`);
+          }
+          await api.call('DELETE', `/vms/${vmId}`);
+        }, options);
+      }
+    }
+  });
+});
