@@ -3,28 +3,67 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use vimana_agent::capacity;
 use vimana_driver_qemu::AcceleratorSetting;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
+use vimana_protocol::dial::Server;
 
 /// Runs virtual machines on this host for a Vimana server.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, subcommand_negates_reqs = true)]
 pub struct Args {
-    /// Address of the server: http(s)://HOST[:PORT]
-    #[arg(long, value_name = "URL", env = "VIMANA_SERVER")]
-    pub server: String,
-    /// File with the agents' secret
-    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_SECRET_FILE")]
-    pub secret_file: PathBuf,
-    /// Trust a server whose certificate comes from this CA (PEM), and no other
-    #[arg(long, value_name = "PATH", env = "VIMANA_CA_FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// Where this host keeps its identity, images and machines
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// What else there is to do than serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shut down every machine of a host whose agent does not run
+    StopMachines(StopArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// The data directory of the host's agent
     #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_DATA_DIR")]
     pub data_dir: PathBuf,
+    /// Seconds a guest has before it is switched off
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    pub grace: u64,
+    /// The QEMU binary [default: qemu-system-x86_64 in PATH]
+    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_QEMU")]
+    pub qemu: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Address of the server: http(s)://HOST[:PORT]
+    #[arg(long, required = true, value_name = "URL", env = "VIMANA_SERVER")]
+    server: Option<String>,
+    /// File with the agents' secret
+    #[arg(
+        long,
+        required = true,
+        value_name = "PATH",
+        env = "VIMANA_AGENT_SECRET_FILE"
+    )]
+    secret_file: Option<PathBuf>,
+    /// Trust a server whose certificate comes from this CA (PEM), and no other
+    #[arg(long, value_name = "PATH", env = "VIMANA_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// Where this host keeps its identity, images and machines
+    #[arg(
+        long,
+        required = true,
+        value_name = "PATH",
+        env = "VIMANA_AGENT_DATA_DIR"
+    )]
+    data_dir: Option<PathBuf>,
     /// The host's name [default: this machine's]
     #[arg(long, env = "VIMANA_AGENT_NAME")]
     name: Option<HostName>,
@@ -66,7 +105,18 @@ pub enum Driver {
     Sim,
 }
 
-impl Args {
+impl ServeArgs {
+    pub fn server(&self) -> anyhow::Result<Server> {
+        let (address, secret) = (self.server.as_deref(), self.secret_file.as_deref());
+        let address = address.context("--server is missing")?;
+        let secret = secret.context("--secret-file is missing")?;
+        Ok(Server::new(address, secret, self.ca_file.as_deref())?)
+    }
+
+    pub fn data_dir(&self) -> anyhow::Result<&Path> {
+        self.data_dir.as_deref().context("--data-dir is missing")
+    }
+
     pub fn name(&self) -> anyhow::Result<HostName> {
         if let Some(name) = &self.name {
             return Ok(name.clone());

@@ -4,28 +4,41 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vimana_driver::{Fault, HostDriver};
-use vimana_driver_qemu::{ProbeImage, QemuConfig, QemuDriver};
+use vimana_driver_qemu::{AcceleratorSetting, ProbeImage, QemuConfig, QemuDriver};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_model::image::ImageFormat;
 
-use crate::args::{Args, Driver};
+use crate::args::{Driver, ServeArgs};
 
 /// Where the QEMU driver keeps its machines.
 const MACHINES: &str = "machines";
 
-pub async fn open(args: &Args, data_dir: &Path) -> Result<Arc<dyn HostDriver>, Fault> {
+pub async fn open(args: &ServeArgs, data_dir: &Path) -> Result<Arc<dyn HostDriver>, Fault> {
     match args.driver {
         Driver::Qemu => {
-            let mut config = QemuConfig::new(data_dir.join(MACHINES));
+            let mut config = config(data_dir, args.qemu.as_deref());
             config.accelerator = args.accel;
             config.probe_image = args.probe_image.as_deref().map(probe_image);
-            if let Some(qemu) = &args.qemu {
-                config.qemu.clone_from(qemu);
-            }
             Ok(Arc::new(QemuDriver::open(config).await?))
         }
         Driver::Sim => Ok(Arc::new(SimDriver::new(SimHost::new()))),
     }
+}
+
+/// Opens the QEMU driver to end machines and to start none.
+pub async fn open_to_stop(data_dir: &Path, qemu: Option<&Path>) -> Result<QemuDriver, Fault> {
+    let mut config = config(data_dir, qemu);
+    // Nothing will be started: a probe would be time lost.
+    config.accelerator = AcceleratorSetting::Tcg;
+    QemuDriver::open(config).await
+}
+
+fn config(data_dir: &Path, qemu: Option<&Path>) -> QemuConfig {
+    let mut config = QemuConfig::new(data_dir.join(MACHINES));
+    if let Some(qemu) = qemu {
+        config.qemu = qemu.to_owned();
+    }
+    config
 }
 
 fn probe_image(path: &Path) -> ProbeImage {

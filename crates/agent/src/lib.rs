@@ -14,8 +14,10 @@ mod images;
 mod ledger;
 pub mod limits;
 mod session;
+mod stop;
 mod work;
 
 pub use agent::{Agent, StartError};
 pub use config::{Config, Timing};
 pub use data_dir::{DataDir, DataDirError};
+pub use stop::{StopError, stop_machines};

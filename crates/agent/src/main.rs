@@ -5,6 +5,7 @@ mod hypervisor;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -12,9 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use vimana_agent::{Agent, Config, DataDir, Timing};
-use vimana_protocol::dial::Server;
 
-use args::Args;
+use args::{Args, Command, ServeArgs, StopArgs};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -28,33 +28,51 @@ async fn main() -> ExitCode {
     match run(&args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("the agent cannot run: {error:#}");
+            tracing::error!("vimana-agent: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    // Err: some library was quicker, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    let Some(served) = shutdown.run_until_cancelled(start(args)).await else {
+    match &args.command {
+        None => serve(&args.serve, shutdown).await,
+        Some(Command::StopMachines(args)) => {
+            let stopped = shutdown.run_until_cancelled(stop_machines(args)).await;
+            stopped.context("interrupted")?
+        }
+    }
+}
+
+async fn serve(args: &ServeArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // Err: some library was quicker, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Some(agent) = shutdown.run_until_cancelled(start(args)).await else {
         return Ok(());
     };
-    served?.run(shutdown).await?;
+    agent?.run(shutdown).await?;
+    Ok(())
+}
+
+async fn stop_machines(args: &StopArgs) -> anyhow::Result<()> {
+    let data_dir = DataDir::open(&args.data_dir)?;
+    let driver = hypervisor::open_to_stop(data_dir.path(), args.qemu.as_deref()).await?;
+    let grace = Duration::from_secs(args.grace);
+    let stopped = vimana_agent::stop_machines(&driver, grace).await?;
+    println!("{stopped} machines stopped in {}", args.data_dir.display());
     Ok(())
 }
 
 /// Everything up to the first word with the server.
-async fn start(args: &Args) -> anyhow::Result<Agent> {
-    let server = Server::new(&args.server, &args.secret_file, args.ca_file.as_deref())?;
+async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
+    let server = args.server()?;
     if server.is_exposed() {
         tracing::warn!("the secret crosses the network in the clear: use https");
     }
     let name = args.name()?;
-    let data_dir = DataDir::open(&args.data_dir)?;
+    let data_dir = DataDir::open(args.data_dir()?)?;
     let capacity = args.capacity(data_dir.path())?;
     let driver = hypervisor::open(args, data_dir.path()).await?;
     let can = driver.capabilities();

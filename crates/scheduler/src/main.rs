@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
     match run(&args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("the scheduler cannot run: {error:#}");
+            tracing::error!("vimana-scheduler: {error:#}");
             ExitCode::FAILURE
         }
     }

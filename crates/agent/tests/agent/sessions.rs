@@ -1,9 +1,10 @@
 //! How sessions begin, break and begin again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vimana_driver::Power;
-use vimana_driver_sim::Call;
+use vimana_driver_sim::{Call, SimDriver};
 use vimana_protocol::agent::{ToAgent, Work};
 
 use crate::world::{OK, REFUSED, World, command, prepare, vm};
@@ -72,4 +73,29 @@ async fn machines_outlive_a_stopped_agent() {
         .await;
     world.stop_agent().await;
     assert_eq!(world.host.power(vm(1)), Some(Power::Running));
+}
+
+#[tokio::test]
+async fn stopping_the_machines_needs_no_agent_and_leaves_the_disks() {
+    let mut world = World::new().await;
+    let image = world.add_image(b"content");
+    let mut session = world.session().await;
+    for n in 1..=2 {
+        session.carry_out(&prepare(vm(n), 0, &image)).await;
+        session.carry_out(&command(vm(n), 1, Work::Boot)).await;
+    }
+    world.stop_agent().await;
+    world.host.ignore_shutdown(vm(2), true);
+    let driver = SimDriver::new(Arc::clone(&world.host));
+    let grace = Duration::from_millis(20);
+    assert_eq!(
+        vimana_agent::stop_machines(&driver, grace).await.unwrap(),
+        2
+    );
+    assert_eq!(world.host.power(vm(1)), Some(Power::Off));
+    assert_eq!(world.host.power(vm(2)), Some(Power::Off));
+    assert_eq!(
+        vimana_agent::stop_machines(&driver, grace).await.unwrap(),
+        0
+    );
 }
