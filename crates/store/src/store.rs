@@ -122,8 +122,8 @@ impl Store {
     /// [`write_tx!`](crate::write_tx) instead, which also tries again.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when no turn came within [`TURN`]; or the
-    /// database's.
+    /// [`StoreError::Busy`] when no turn came within [`TURN`], or the store is
+    /// closed; or the database's.
     pub async fn begin(&self) -> Result<WriteTx> {
         let turn = Arc::clone(&self.inner.turns).acquire_owned();
         let turn = tokio::time::timeout(TURN, turn)
@@ -132,6 +132,18 @@ impl Store {
             .map_err(|_| StoreError::Busy)?;
         let tx = begin(&self.inner.writers).await?;
         Ok(WriteTx { tx, _turn: turn })
+    }
+
+    /// Closes all connections, once the transactions under way have ended.
+    /// SQLite then folds its log into the file. Clones are closed with it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.turns.close();
+        self.inner.readers.close_by_ref().await?;
+        self.inner.writers.close_by_ref().await?;
+        Ok(())
     }
 
     #[must_use]

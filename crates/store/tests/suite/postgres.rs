@@ -4,7 +4,7 @@
 //! an archive in the target directory and unpacked next time: nextest runs
 //! every case in a process of its own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
@@ -124,43 +124,53 @@ impl Installation {
     }
 
     /// The program, run as the server's user and ended with this thread.
-    fn command(&self, program: &str) -> Command {
+    fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         if let Some(user) = self.user {
             command.args(["--reuid", user, "--clear-groups"]);
         }
-        command.arg(self.bin.join(program)).current_dir("/");
+        command.arg(program.as_ref()).current_dir("/");
         command
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Outcome<()> {
-        finish(self.command(program).args(arguments))
+        let mut command = self.command(self.bin.join(program));
+        finish(command.args(arguments).stdout(Stdio::null()))
     }
 
     /// A fresh data directory inside `directory`.
     fn data_directory(&self, directory: &Path) -> Outcome<PathBuf> {
         self.own(directory)?;
         let data = directory.join("data");
-        let version = self.bin.display().to_string().replace('/', "_");
-        let archive = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres{version}.tar"));
-        if archive.exists() {
-            finish(&mut tar("-x", &archive, directory))?;
-            // Whoever runs the suite now need not be who packed it.
-            finish(Command::new("chmod").arg("0700").arg(&data))?;
-            if let Some(user) = self.user {
-                finish(Command::new("chown").args(["-R", user]).arg(&data))?;
-            }
+        let kind = self.bin.display().to_string().replace('/', "_");
+        let archive = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres{kind}.tar"));
+        // The archive goes through a pipe: the server's user need not reach it.
+        let mut tar = self.command("tar");
+        tar.arg("-C").arg(directory);
+        if let Ok(packed) = File::open(&archive) {
+            finish(tar.arg("-x").stdin(packed))?;
             return Ok(data);
         }
         let shown = data.display().to_string();
         let initdb = [
-            "-D", &shown, "-U", "vimana", "-A", "trust", "-E", "UTF8", "-N",
+            "-D",
+            &shown,
+            "-U",
+            "vimana",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "-N",
+            // Small, since every process of the suite unpacks one.
+            "--wal-segsize=1",
         ];
         self.run("initdb", &initdb)?;
         // Renamed into place, so that another process never sees half of it.
         let half = archive.with_extension(format!("{}.half", std::process::id()));
-        finish(tar("-c", &half, directory).arg("data"))?;
+        let packed = File::create(&half).map_err(text)?;
+        finish(tar.args(["-c", "data"]).stdout(packed))?;
         fs::rename(&half, &archive).map_err(text)?;
         Ok(data)
     }
@@ -190,7 +200,7 @@ impl Installation {
     }
 
     fn serve_on(&self, data: &Path, port: u16) -> Outcome<Child> {
-        let mut command = self.command("postgres");
+        let mut command = self.command(self.bin.join("postgres"));
         command.arg("-D").arg(data).args(["-p", &port.to_string()]);
         for setting in [
             "listen_addresses=127.0.0.1",
@@ -258,21 +268,12 @@ fn bin_directories() -> Vec<PathBuf> {
     found
 }
 
-fn tar(action: &str, archive: &Path, directory: &Path) -> Command {
-    let mut command = Command::new("tar");
-    command
-        .arg(action)
-        .arg("-f")
-        .arg(archive)
-        .arg("-C")
-        .arg(directory);
-    command
-}
-
 fn finish(command: &mut Command) -> Outcome<()> {
     let shown = format!("{:?}", command.get_program());
     let output = command
-        .output()
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(Child::wait_with_output)
         .map_err(|error| format!("{shown}: {error}"))?;
     if output.status.success() {
         Ok(())
