@@ -107,7 +107,7 @@ async fn readopt(
     let Some(identity) = started.process else {
         // The start was interrupted before its process was recorded: no
         // guest code ran, and a process waits for nobody.
-        for identity in process::running_in(dir) {
+        for identity in process::running(vm.id, dir) {
             if let Some(process) = Process::find(&identity) {
                 discard(&process).await;
             }

@@ -131,9 +131,11 @@ pub fn measure(image: &Path, format: ImageFormat) -> Result<(u64, u64), Fault> {
     }
     let shown = match format {
         ImageFormat::Raw => facts.len(),
-        ImageFormat::Qcow2 => qcow2::virtual_size(&file).map_err(|refusal| match refusal {
-            Refusal::Io(error) => unreadable(error),
-            refusal => Fault::new(FaultKind::BadImage, refusal.to_string()),
+        ImageFormat::Qcow2 => qcow2::virtual_size(&file).map_err(|refusal| {
+            if let Refusal::Io(error) = refusal {
+                return unreadable(error);
+            }
+            Fault::new(FaultKind::BadImage, refusal.to_string())
         })?,
     };
     Ok((facts.len(), shown))

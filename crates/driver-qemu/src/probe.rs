@@ -4,6 +4,7 @@
 //! run a boot sector slowly and a kernel never. So guests are booted and timed.
 
 use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -159,7 +160,10 @@ async fn timed(
 
 fn sector_disk(dir: &Path) -> std::io::Result<Value> {
     let name = "sector";
-    record::write_file(&dir.join(name), &boot_sector())?;
+    let mut file = record::new_file(&dir.join(name))?;
+    file.write_all(&boot_sector())?;
+    // The BIOS takes no disk of one sector.
+    file.set_len(1 << 20)?;
     let file = json!({"driver": "file", "filename": name, "read-only": true});
     Ok(json!({"driver": "raw", "node-name": "disk", "read-only": true, "file": file}))
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
+use vimana_model::VmId;
 
 use crate::limits::{LOG_BYTES, REASON_CHARS};
 
@@ -100,18 +101,29 @@ fn host_boot() -> Option<String> {
     Some(id.trim().to_owned())
 }
 
-/// Processes that run in a directory: how a QEMU is found whose start was
-/// interrupted before its pid was recorded.
+/// The QEMU processes that run a VM in its directory: how one is found whose
+/// start was interrupted before its pid was recorded.
 #[must_use]
-pub fn running_in(dir: &Path) -> Vec<Identity> {
+pub fn running(vm: VmId, dir: &Path) -> Vec<Identity> {
     let Ok(dir) = dir.canonicalize() else {
         return Vec::new();
     };
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir))
+        .filter(|pid| is_named(*pid, vm))
         .filter_map(Identity::of)
         .collect()
+}
+
+/// Whether a process was started for a VM: somebody's shell may be in its
+/// directory, too.
+fn is_named(pid: i32, vm: VmId) -> bool {
+    let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let args: Vec<&[u8]> = args.split(|byte| *byte == 0).collect();
+    let name = vm.to_string();
+    args.array_windows()
+        .any(|[option, value]| *option == b"-name" && *value == name.as_bytes())
 }
 
 /// Starts QEMU in a VM's directory. It outlives the agent: it is in no
@@ -263,17 +275,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn process_is_found_by_its_directory() {
+    async fn only_the_vms_own_process_is_found_in_its_directory() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(running_in(dir.path()), []);
-        let mut child = Command::new("sleep")
-            .arg("60")
-            .current_dir(dir.path())
-            .spawn()
-            .unwrap();
-        let found = running_in(dir.path());
+        let (ours, other) = (VmId::from_parts(1, [1; 10]), VmId::from_parts(1, [2; 10]));
+        let name = ours.to_string();
+        let in_dir = |args: &[&str]| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "read wait"]).args(args);
+            let command = command.current_dir(dir.path()).stdin(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let _somebody = in_dir(&[]);
+        let qemu = in_dir(&["-name", &name]);
+        let found = loop {
+            // Until it is no longer a copy of this process.
+            let found = running(ours, dir.path());
+            if !found.is_empty() {
+                break found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
         assert_eq!(found.len(), 1);
-        assert_eq!(u32::try_from(found[0].pid).ok(), child.id());
-        child.kill().await.unwrap();
+        assert_eq!(u32::try_from(found[0].pid).ok(), qemu.id());
+        assert_eq!(running(other, dir.path()), []);
     }
 }

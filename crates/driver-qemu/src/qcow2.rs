@@ -87,7 +87,7 @@ impl Header {
         if bytes < HEADER_V2 {
             return Err(Refusal::NotQcow2);
         }
-        let mut raw = [0; HEADER_V3 as usize];
+        let mut raw = [0; 104];
         let have = usize::try_from(bytes.min(HEADER_V3)).unwrap_or(0);
         file.read_exact_at(raw.get_mut(..have).unwrap_or_default(), 0)?;
         if be32(&raw, 0) != MAGIC {
@@ -170,7 +170,7 @@ impl Header {
     fn table(&self, offset: u64, length: u64, bytes: u64) -> Result<(), Refusal> {
         let end = offset.checked_add(length);
         let inside = length == 0 || (offset > 0 && end.is_some_and(|end| end <= bytes));
-        if offset % self.cluster != 0 || !inside {
+        if !offset.is_multiple_of(self.cluster) || !inside {
             return Err(Refusal::Damaged("a table lies outside"));
         }
         Ok(())

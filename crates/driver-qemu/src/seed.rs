@@ -16,6 +16,9 @@ const PATHS_LE: usize = 18;
 const PATHS_BE: usize = 19;
 const ROOT: usize = 20;
 const FILES: usize = 21;
+/// Empty sectors at the end. Readers look into the first 68 KiB of a disk
+/// before they say what it is, and read ahead; writers have always padded.
+const PADDING: usize = 150;
 
 const VOLUME: &str = "cidata";
 const DIRECTORY: u8 = 2;
@@ -58,6 +61,7 @@ fn iso(files: &[(&str, &[u8])]) -> Vec<u8> {
         image.extend_from_slice(content);
         image.resize(image.len().next_multiple_of(SECTOR), 0);
     }
+    image.resize(image.len() + PADDING * SECTOR, 0);
     let sectors = image.len() / SECTOR;
     put(&mut image, DESCRIPTOR, &descriptor(sectors));
     put(&mut image, END, b"\xffCD001\x01");
@@ -183,7 +187,7 @@ mod tests {
             user_data: Some(UserData::new(format!("#!{}", "x".repeat(5000))).unwrap()),
         };
         let iso = image(vm(), &seed);
-        assert_eq!(iso.len(), (FILES + 1 + 3) * SECTOR);
+        assert_eq!(iso.len(), (FILES + 1 + 3 + PADDING) * SECTOR);
         let pvd = &iso[DESCRIPTOR * SECTOR..][..SECTOR];
         assert_eq!(&pvd[..8], b"\x01CD001\x01\0");
         assert_eq!(&pvd[40..72], padded("cidata", 32));

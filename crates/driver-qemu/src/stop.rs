@@ -63,7 +63,7 @@ pub async fn clean(turn: Turn) -> Result<(), Fault> {
     let (layout, id) = (turn.host.layout.clone(), turn.vm.id);
     let removed = blocking(move || {
         // A directory nobody could make sense of may have a process, too.
-        if !process::running_in(&layout.vm(id)).is_empty() {
+        if !process::running(id, &layout.vm(id)).is_empty() {
             return Err(still_runs());
         }
         let removed = layout.remove(id);

@@ -1,5 +1,7 @@
 //! What can go wrong on a host.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 
 /// The kind decides what the engine does about it.
@@ -42,12 +44,13 @@ impl Fault {
     /// An I/O fault while doing `what` ("writing the disk"), told apart into
     /// a full disk and everything else.
     pub fn io(what: &str, error: &std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::new(
+        let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+        if full.contains(&error.kind()) {
+            return Self::new(
                 FaultKind::NoSpace,
                 format!("{what}: the host's disk is full"),
-            ),
-            _ => Self::new(FaultKind::Host, format!("{what}: {error}")),
+            );
         }
+        Self::new(FaultKind::Host, format!("{what}: {error}"))
     }
 }

@@ -22,7 +22,7 @@ fn overlay(size: u64) -> Vec<u8> {
 fn standalone() -> Vec<u8> {
     let mut bytes = overlay(10 << 30);
     bytes[8..20].fill(0);
-    bytes[104..CLUSTER as usize].fill(0);
+    bytes[104..65536].fill(0);
     bytes
 }
 

@@ -1,5 +1,12 @@
 //! The driver on real QEMU, with a guest of 512 bytes, translated in software.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests, and what helps them"
+)]
+
 mod conformance;
 mod host;
 mod survival;
