@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use vimana_driver::qcow2::{HEADER_BYTES, Header};
 use vimana_model::image::ImageFormat;
 
 const MAGIC: u32 = u32::from_be_bytes(*b"QFI\xfb");
@@ -17,10 +18,7 @@ const MAX_L1_ENTRIES: u64 = (32 << 20) / 8;
 const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
 
 /// Incompatible feature bits.
-const DIRTY: u64 = 1 << 0;
 const CORRUPT: u64 = 1 << 1;
-const EXTERNAL_DATA: u64 = 1 << 2;
-const COMPRESSION_TYPE: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
 
 /// Header extensions.
@@ -31,112 +29,79 @@ const EXT_DATA_FILE: u32 = 0x4441_5441;
 /// Why an image is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error("the image is not qcow2")]
-    NotQcow2,
-    #[error("the image is qcow2 of an unknown version")]
-    Version,
-    #[error("the image has a backing file; only images that stand alone are used")]
-    BackingFile,
-    #[error("the image keeps its data in another file; only images that stand alone are used")]
-    DataFile,
-    #[error("the image is encrypted")]
-    Encrypted,
+    #[error("the image {0}")]
+    Header(#[from] vimana_driver::qcow2::Refusal),
     #[error("the image is marked as damaged")]
     Corrupt,
-    #[error("the image uses features that are not known here")]
-    UnknownFeature,
     #[error("the image's header is damaged: {0}")]
     Damaged(&'static str),
     #[error("reading the image: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Looks at a qcow2 image's header and extensions; says how big its disk is.
+/// Looks at a qcow2 image's header, tables and extensions; says how big its
+/// disk is.
 ///
 /// # Errors
 /// Everything that could make a tool open another file or do unbounded work.
 pub fn virtual_size(file: &File) -> Result<u64, Refusal> {
     let bytes = file.metadata()?.len();
-    let header = Header::read(file, bytes)?;
-    header.check(bytes)?;
-    if header.version == 3 {
-        check_extensions(file, header.length, header.cluster)?;
+    let mut start = [0; HEADER_BYTES];
+    let have = usize::try_from(bytes).map_or(HEADER_BYTES, |bytes| bytes.min(HEADER_BYTES));
+    let start = start.get_mut(..have).unwrap_or_default();
+    file.read_exact_at(start, 0)?;
+    let header = Header::parse(start)?;
+    header.self_contained()?;
+    let structure = Structure::of(&header, start);
+    structure.check(bytes)?;
+    if structure.v3 {
+        check_extensions(file, structure.header_length, structure.cluster)?;
     }
-    Ok(header.size)
+    Ok(header.virtual_bytes)
 }
 
-struct Header {
-    version: u32,
-    backing: u64,
+/// Where the header says that things are.
+struct Structure {
+    v3: bool,
+    size: u64,
     cluster_bits: u32,
     /// Bytes in a cluster; 0 where the bits are out of range.
     cluster: u64,
-    size: u64,
-    crypt: u32,
     l1_entries: u64,
     l1_offset: u64,
     refcount_offset: u64,
     refcount_clusters: u64,
-    incompatible: u64,
     refcount_order: u32,
-    length: u64,
+    incompatible: u64,
+    header_length: u64,
 }
 
-impl Header {
-    fn read(file: &File, bytes: u64) -> Result<Self, Refusal> {
-        if bytes < HEADER_V2 {
-            return Err(Refusal::NotQcow2);
-        }
-        let mut raw = [0; 104];
-        let have = usize::try_from(bytes.min(HEADER_V3)).unwrap_or(0);
-        file.read_exact_at(raw.get_mut(..have).unwrap_or_default(), 0)?;
-        if be32(&raw, 0) != MAGIC {
-            return Err(Refusal::NotQcow2);
-        }
-        let version = be32(&raw, 4);
-        let v3 = match version {
-            2 => false,
-            3 if bytes >= HEADER_V3 => true,
-            3 => return Err(Refusal::Damaged("it is cut short")),
-            _ => return Err(Refusal::Version),
-        };
-        let cluster_bits = be32(&raw, 20);
-        Ok(Self {
-            version,
-            backing: be64(&raw, 8) | u64::from(be32(&raw, 16)),
+impl Structure {
+    fn of(header: &Header, start: &[u8]) -> Self {
+        let v3 = header.version == 3;
+        let cluster_bits = be32(start, 20);
+        Self {
+            v3,
+            size: header.virtual_bytes,
             cluster_bits,
             cluster: 1_u64.checked_shl(cluster_bits).unwrap_or(0),
-            size: be64(&raw, 24),
-            crypt: be32(&raw, 32),
-            l1_entries: be32(&raw, 36).into(),
-            l1_offset: be64(&raw, 40),
-            refcount_offset: be64(&raw, 48),
-            refcount_clusters: be32(&raw, 56).into(),
-            incompatible: if v3 { be64(&raw, 72) } else { 0 },
-            refcount_order: if v3 { be32(&raw, 96) } else { 4 },
-            length: if v3 {
-                be32(&raw, 100).into()
+            l1_entries: be32(start, 36).into(),
+            l1_offset: be64(start, 40),
+            refcount_offset: be64(start, 48),
+            refcount_clusters: be32(start, 56).into(),
+            refcount_order: if v3 { be32(start, 96) } else { 4 },
+            incompatible: if v3 { be64(start, 72) } else { 0 },
+            header_length: if v3 {
+                be32(start, 100).into()
             } else {
                 HEADER_V2
             },
-        })
+        }
     }
 
     fn check(&self, bytes: u64) -> Result<(), Refusal> {
-        if self.backing != 0 {
-            return Err(Refusal::BackingFile);
-        }
-        if self.crypt != 0 {
-            return Err(Refusal::Encrypted);
-        }
-        if self.incompatible & EXTERNAL_DATA != 0 {
-            return Err(Refusal::DataFile);
-        }
         if self.incompatible & CORRUPT != 0 {
             return Err(Refusal::Corrupt);
-        }
-        if self.incompatible & !(DIRTY | COMPRESSION_TYPE | EXTENDED_L2) != 0 {
-            return Err(Refusal::UnknownFeature);
         }
         if !(9..=21).contains(&self.cluster_bits) {
             return Err(Refusal::Damaged("the cluster size"));
@@ -144,7 +109,7 @@ impl Header {
         if self.refcount_order > 6 {
             return Err(Refusal::Damaged("the reference counts' width"));
         }
-        if self.version == 3 && !(HEADER_V3..=self.cluster).contains(&self.length) {
+        if self.v3 && !(HEADER_V3..=self.cluster).contains(&self.header_length) {
             return Err(Refusal::Damaged("its length"));
         }
         // One table of level 2 is a cluster of 8- or 16-byte entries.
@@ -186,8 +151,8 @@ fn check_extensions(file: &File, mut at: u64, cluster: u64) -> Result<(), Refusa
         }
         match be32(&head, 0) {
             EXT_END => return Ok(()),
-            EXT_DATA_FILE => return Err(Refusal::DataFile),
-            EXT_BACKING_FORMAT => return Err(Refusal::BackingFile),
+            EXT_DATA_FILE => return Err(vimana_driver::qcow2::Refusal::DataFile.into()),
+            EXT_BACKING_FORMAT => return Err(vimana_driver::qcow2::Refusal::BackingFile.into()),
             _ => {}
         }
         let length = u64::from(be32(&head, 4)).next_multiple_of(8);
