@@ -19,3 +19,5 @@ pub const MAX_SECRET_BYTES: usize = 4096;
 pub const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest wait before dialing again.
 pub const RETRY_CAP: Duration = Duration::from_secs(5);
+/// How long a dialing end waits for its farewell to be written.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

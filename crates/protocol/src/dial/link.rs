@@ -1,7 +1,6 @@
 //! JSON frames over one WebSocket, with heartbeats and bounded queues.
 
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
@@ -14,10 +13,9 @@ use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Socket;
-use crate::limits::{HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, MAX_FRAME_BYTES, MAX_QUEUED_FRAMES};
-
-/// How long to wait for the farewell to be written.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::limits::{
+    CLOSE_TIMEOUT, HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, MAX_FRAME_BYTES, MAX_QUEUED_FRAMES,
+};
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
