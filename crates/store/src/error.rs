@@ -32,8 +32,10 @@ pub enum StoreError {
     /// The disk below the database is full.
     #[error("the database's disk is full")]
     Full,
+    /// What the database said, as one text and without its details: those of
+    /// PostgreSQL repeat the whole row, secrets and all.
     #[error("database: {0}")]
-    Database(#[source] Source),
+    Database(Source),
 }
 
 impl StoreError {
@@ -75,7 +77,7 @@ impl From<DbErr> for StoreError {
         }
         match sqlx_error(&error).and_then(known) {
             Some(known) => known,
-            None => Self::Database(error.into()),
+            None => Self::Database(error.to_string().into()),
         }
     }
 }
@@ -84,7 +86,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match known(&error) {
             Some(known) => known,
-            None => Self::Database(error.into()),
+            None => Self::Database(error.to_string().into()),
         }
     }
 }

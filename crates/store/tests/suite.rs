@@ -106,6 +106,7 @@ cases! {
         reopening_keeps_what_was_written,
         eight_openers_migrate_at_once,
         corrupt_rows_are_told_and_name_no_value,
+        refused_row_is_told_without_its_values,
         newer_schema_is_refused,
         strange_address_is_refused_without_repeating_it,
     }

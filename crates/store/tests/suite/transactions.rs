@@ -139,7 +139,6 @@ pub async fn failed_body_leaves_nothing(world: World) {
     let lost = new_tenant(&world, "lost");
     let error = write_tx!(world.store, |tx| {
         tenant::insert(tx, &lost).await?;
-        // Ends PostgreSQL's transaction for good; SQLite's would go on.
         tenant::insert(tx, &world.tenant).await?;
         Ok(())
     })

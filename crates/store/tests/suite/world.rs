@@ -54,7 +54,7 @@ impl World {
         let count = Arc::new(AtomicU64::new(1));
         let url = address(backend, directory.path().join("vimana.db")).await?;
         let store = Store::open(&url).await?;
-        let mut world = Self {
+        let world = Self {
             store,
             url,
             tenant: TenantRecord {
@@ -72,13 +72,11 @@ impl World {
             directory,
             count,
         };
-        let (first_tenant, first_user) = (world.tenant.clone(), world.user.clone());
         write_tx!(world.store, |tx| {
-            tenant::insert(tx, &first_tenant).await?;
-            user::insert(tx, &first_user).await?;
+            tenant::insert(tx, &world.tenant).await?;
+            user::insert(tx, &world.user).await?;
             Ok(())
         })?;
-        world.tenant = first_tenant;
         Ok(world)
     }
 
