@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use any_spawner::Executor;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
@@ -17,6 +18,9 @@ pub fn router(app: App, site: Option<&Path>) -> anyhow::Result<Router> {
     let store = app.engine.store().clone();
     let mut people = api::router().with_state(app.clone());
     if let Some(site) = site {
+        // Pages render on the server's own runtime; fails only where that is
+        // settled already.
+        let _settled = Executor::init_tokio();
         let portal = Portal {
             engine: app.engine.clone(),
             assets: site::assets(site)?,
