@@ -241,15 +241,9 @@ impl Engine {
             if change.vm.state != VmState::Pending || change.vm.generation != generation || known {
                 return Ok(());
             }
+            // Always an event: schedulers learn the new generation from it.
             let reason = vimana_placement::summary(&explanation);
-            let said = change
-                .vm
-                .explanation
-                .as_ref()
-                .map(vimana_placement::summary);
-            if said.as_ref() != Some(&reason) {
-                change.add_event(EventKind::NotPlaced { reason });
-            }
+            change.add_event(EventKind::NotPlaced { reason });
             change.vm.explanation = Some(explanation.clone());
             change.vm.explained_at = Some(world.now());
             change.save().await.map(|_| ())

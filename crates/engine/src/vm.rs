@@ -153,7 +153,16 @@ impl Engine {
     /// `NotFound`.
     pub async fn vm_timeline(&self, cx: &OpContext, id: VmId) -> Result<Vec<EventView>> {
         self.viewable_vm(cx, id).await?;
-        Ok(event::for_vm(&self.store().read(), id, MAX_TIMELINE).await?)
+        let mut timeline = event::for_vm(&self.store().read(), id, MAX_TIMELINE).await?;
+        // Of a long wait, the last reason is enough.
+        timeline.dedup_by(|later, earlier| {
+            let repeated = is_not_placed(later) && is_not_placed(earlier);
+            if repeated {
+                std::mem::swap(later, earlier);
+            }
+            repeated
+        });
+        Ok(timeline)
     }
 
     /// Keeps a pending VM from being placed.
@@ -349,6 +358,10 @@ impl Engine {
             explained_at: record.explained_at,
         }
     }
+}
+
+const fn is_not_placed(entry: &EventView) -> bool {
+    matches!(entry.event, EventKind::NotPlaced { .. })
 }
 
 /// Looks up what a request names.

@@ -107,6 +107,29 @@ async fn a_pending_vm_says_why_and_is_placed_when_there_is_room() {
     let pending = waiting.pending.unwrap();
     let rejection = &pending.explanation.as_ref().unwrap().rejections[0];
     assert_eq!(rejection.hosts, ["host-1"]);
+    // Another reason replaces the first, in the timeline too.
+    let mut smaller = TestHost::new(3);
+    smaller.capacity.memory_mib.0 = 1;
+    smaller.connect(&world.engine).await;
+    world
+        .until_vm(vm.id, "a rejection for memory", |vm| {
+            vm.pending
+                .as_ref()
+                .is_some_and(|pending| pending.message.contains("memory"))
+        })
+        .await;
+    let timeline = world.engine.vm_timeline(&world.admin, vm.id).await.unwrap();
+    let reasons: Vec<_> = timeline
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            EventKind::NotPlaced { reason } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        matches!(reasons[..], [only] if only.contains("memory")),
+        "{reasons:?}"
+    );
 
     let mut big = TestHost::new(2);
     big.connect(&world.engine).await;
