@@ -4,6 +4,7 @@
 //! interface is REST.
 
 mod catalogue;
+mod codec;
 mod error;
 mod host;
 mod session;

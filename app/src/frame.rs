@@ -34,6 +34,7 @@ pub fn Frame() -> impl IntoView {
             })}
         </Transition>
     }
+    .into_any()
 }
 
 #[component]
@@ -52,6 +53,7 @@ fn SignedIn(view: SessionView) -> impl IntoView {
         <ConfirmDialogs/>
         <ToastRegion/>
     }
+    .into_any()
 }
 
 /// Leads to another page: by a redirect from the server, by navigation in the

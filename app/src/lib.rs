@@ -5,6 +5,8 @@
 //! the whole portal out of an engine and the [`SiteAssets`] that
 //! `cargo xtask site` wrote.
 
+#![recursion_limit = "256"]
+
 pub mod api;
 mod assets;
 mod frame;

@@ -22,6 +22,10 @@ use crate::session::CurrentSession;
 
 /// How fresh the page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "hydrate"),
+    expect(dead_code, reason = "the server has no stream")
+)]
 pub enum Link {
     /// Not connected yet; what is shown was true a moment ago.
     Fresh,

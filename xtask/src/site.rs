@@ -103,8 +103,13 @@ pub fn build(options: &Options) -> Result<()> {
         )
         .replace("\"@xterm/xterm\"", &format!("\"./{xterm}\""))
         .replace("\"@xterm/addon-fit\"", &format!("\"./{fit}\""));
+    let mut js = browser.js;
+    for (import, text) in browser.modules {
+        let name = site.add("module.js", text.as_bytes())?;
+        js = js.replace(&import, &format!("./{name}"));
+    }
     let entry = Entry {
-        js: site.add("app.js", browser.js.as_bytes())?,
+        js: site.add("app.js", js.as_bytes())?,
         wasm: site.add("app.wasm", &browser.wasm)?,
         css: site.add("app.css", styles.as_bytes())?,
         console_js: site.add("console.js", console.as_bytes())?,

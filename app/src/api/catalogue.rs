@@ -1,10 +1,11 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
-use server_fn::codec::Json;
+
 use vimana_model::flavor::FlavorView;
 use vimana_model::image::ImageView;
 
 use super::ApiError;
+use super::codec::Json;
 #[cfg(feature = "ssr")]
 use crate::ssr;
 

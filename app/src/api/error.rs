@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
-use server_fn::codec::JsonEncoding;
+
 use server_fn::error::{FromServerFnError, ServerFnErrorErr};
 use vimana_model::{Error, ErrorKind, Problem};
+
+use super::codec::JsonText;
 
 /// What a server function answers when it cannot do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +48,7 @@ impl std::fmt::Display for ApiError {
 impl std::error::Error for ApiError {}
 
 impl FromServerFnError for ApiError {
-    type Encoder = JsonEncoding;
+    type Encoder = JsonText;
 
     /// The transport's own faults. Nothing of their text is for the user.
     fn from_server_fn_error(error: ServerFnErrorErr) -> Self {

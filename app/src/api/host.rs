@@ -1,8 +1,9 @@
 use leptos::prelude::*;
-use server_fn::codec::Json;
+
 use vimana_model::host::HostView;
 
 use super::ApiError;
+use super::codec::Json;
 #[cfg(feature = "ssr")]
 use crate::ssr;
 

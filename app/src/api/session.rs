@@ -1,10 +1,11 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
-use server_fn::codec::Json;
+
 use vimana_model::session::MeView;
 #[cfg(feature = "ssr")]
 use vimana_model::session::SignIn;
 
+use super::codec::Json;
 use super::{ApiError, ApiResult};
 #[cfg(feature = "ssr")]
 use crate::ssr;

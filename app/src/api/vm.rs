@@ -1,6 +1,6 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
-use server_fn::codec::Json;
+
 use vimana_model::event::EventView;
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
@@ -8,6 +8,7 @@ use vimana_model::vm::{AcceptedView, CreateVm, VmView};
 use vimana_model::{VmId, VmState};
 
 use super::ApiError;
+use super::codec::Json;
 #[cfg(feature = "ssr")]
 use crate::ssr;
 

@@ -106,6 +106,7 @@ fn UserMenu() -> impl IntoView {
             </button>
         </div>
     }
+    .into_any()
 }
 
 fn roles(role: Role, staff: Option<StaffRole>) -> &'static str {

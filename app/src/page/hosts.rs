@@ -42,6 +42,7 @@ pub fn HostsPage() -> impl IntoView {
             }}
         </Transition>
     }
+    .into_any()
 }
 
 #[component]
@@ -124,6 +125,7 @@ fn HostRow(host: ArcRwSignal<HostView>) -> impl IntoView {
             <Cell title="VMs">{move || host.with(|host| host.vms)}</Cell>
         </tr>
     }
+    .into_any()
 }
 
 #[component]

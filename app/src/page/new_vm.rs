@@ -43,6 +43,7 @@ pub fn NewVmPage() -> impl IntoView {
             })}
         </Transition>
     }
+    .into_any()
 }
 
 /// What is in the form, and which of it the user has been to.
@@ -185,6 +186,7 @@ fn NewVmForm(choices: Catalogue) -> impl IntoView {
             </div>
         </form>
     }
+    .into_any()
 }
 
 #[component]
@@ -256,4 +258,5 @@ fn Fields(draft: Draft, form: Memo<CreateVm>, choices: Catalogue) -> impl IntoVi
             value=draft.hold
         />
     }
+    .into_any()
 }

@@ -34,4 +34,5 @@ pub fn ProblemView(error: ApiError) -> impl IntoView {
             <p><A href="/vms">"My VMs"</A></p>
         </section>
     }
+    .into_any()
 }

@@ -35,6 +35,7 @@ pub fn SignInPage() -> impl IntoView {
             })}
         </Transition>
     }
+    .into_any()
 }
 
 #[component]
@@ -91,4 +92,5 @@ fn SignInForm() -> impl IntoView {
             </button>
         </form>
     }
+    .into_any()
 }

@@ -64,6 +64,7 @@ pub fn VmPage() -> impl IntoView {
             }}
         </Transition>
     }
+    .into_any()
 }
 
 type Found = (
@@ -109,6 +110,7 @@ fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
             </div>
         </div>
     }
+    .into_any()
 }
 
 #[component]

@@ -42,6 +42,7 @@ pub fn VmActions(
                 .collect_view()}
         </div>
     }
+    .into_any()
 }
 
 #[component]

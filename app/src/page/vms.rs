@@ -64,6 +64,7 @@ pub fn VmsPage() -> impl IntoView {
             }}
         </Transition>
     }
+    .into_any()
 }
 
 /// Which VMs, and those whose name holds a text; both live in the address.

@@ -70,4 +70,5 @@ pub fn Button(
             </span>
         </span>
     }
+    .into_any()
 }

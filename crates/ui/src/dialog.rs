@@ -54,6 +54,7 @@ pub fn Confirm(
             </div>
         </dialog>
     }
+    .into_any()
 }
 
 #[cfg(feature = "hydrate")]

@@ -28,6 +28,7 @@ fn Field(
             </p>
         </div>
     }
+    .into_any()
 }
 
 /// The ids that describe a control: always its hint, and its error while there

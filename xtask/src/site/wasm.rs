@@ -1,5 +1,6 @@
 //! The browser's half: compiled, bound to JavaScript, made small.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +26,8 @@ const FEATURES: [&str; 6] = [
 
 pub struct Browser {
     pub js: String,
+    /// Modules that crates bring along: what `js` imports each as, and its text.
+    pub modules: BTreeMap<String, String>,
     pub wasm: Vec<u8>,
 }
 
@@ -33,11 +36,16 @@ pub fn build(options: &Options, modules: &Path) -> Result<Browser> {
     let raw = fs::read(&compiled).with_context(|| format!("cannot read {}", compiled.display()))?;
     // Binding and optimizing take seconds; the same input gives the same output.
     let work = options.cache.join("site-work").join(digest(&raw));
-    let (js, wasm) = (work.join("app.js"), work.join("app.wasm"));
+    let (js, brought, wasm) = (
+        work.join("app.js"),
+        work.join("modules.json"),
+        work.join("app.wasm"),
+    );
     if !wasm.exists() {
         fs::create_dir_all(&work)?;
         let bound = bind(raw, options.mode)?;
         write(&js, bound.js.as_bytes())?;
+        write(&brought, &serde_json::to_vec(&bound.modules)?)?;
         match options.mode {
             Mode::Release => optimize(&bound.wasm, &work, &wasm, modules)?,
             Mode::Dev => write(&wasm, &bound.wasm)?,
@@ -45,6 +53,7 @@ pub fn build(options: &Options, modules: &Path) -> Result<Browser> {
     }
     Ok(Browser {
         js: super::read_text(&js)?,
+        modules: serde_json::from_slice(&fs::read(&brought)?)?,
         wasm: fs::read(&wasm)?,
     })
 }
@@ -129,13 +138,8 @@ fn path_with_linker() -> Result<std::ffi::OsString> {
     )?)
 }
 
-struct Bound {
-    js: String,
-    wasm: Vec<u8>,
-}
-
 /// wasm-bindgen, as the library of the very version the code is built with.
-fn bind(raw: Vec<u8>, mode: Mode) -> Result<Bound> {
+fn bind(raw: Vec<u8>, mode: Mode) -> Result<Browser> {
     let release = mode == Mode::Release;
     let mut output = Bindgen::new()
         .input_bytes("app", raw)
@@ -146,12 +150,21 @@ fn bind(raw: Vec<u8>, mode: Mode) -> Result<Bound> {
         .remove_name_section(release)
         .remove_producers_section(release)
         .generate_output()?;
-    ensure!(
-        output.snippets().is_empty() && output.local_modules().is_empty(),
-        "a crate brings JavaScript of its own; the site has no place for it"
-    );
-    Ok(Bound {
+    let inline = output.snippets().iter().flat_map(|(crate_name, texts)| {
+        let named = texts.iter().enumerate();
+        named.map(move |(n, text)| {
+            (
+                format!("./snippets/{crate_name}/inline{n}.js"),
+                text.clone(),
+            )
+        })
+    });
+    let files = output.local_modules().iter();
+    let files = files.map(|(path, text)| (format!("./snippets/{path}"), text.clone()));
+    let modules = inline.chain(files).collect();
+    Ok(Browser {
         js: output.js().to_owned(),
+        modules,
         wasm: output.wasm_mut().emit_wasm(),
     })
 }

@@ -16,6 +16,10 @@ use crate::session::Caller;
 
 /// How the terminal's connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "hydrate"),
+    expect(dead_code, reason = "the server has no terminal")
+)]
 pub enum Wire {
     Closed,
     Connecting,
@@ -88,6 +92,7 @@ pub fn ConsolePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
             </Show>
         </section>
     }
+    .into_any()
 }
 
 #[component]
@@ -106,6 +111,7 @@ fn Terminal(vm: ArcRwSignal<VmView>) -> impl IntoView {
         <div class="console-screen" node_ref=place></div>
         <p class="faint">"Ctrl+Shift+V pastes. Shift+Esc leaves the terminal."</p>
     }
+    .into_any()
 }
 
 /// Starts the terminal when the page has a place for it. Gives what

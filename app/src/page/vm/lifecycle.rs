@@ -26,6 +26,7 @@ pub fn LifecyclePicture(
             </figcaption>
         </figure>
     }
+    .into_any()
 }
 
 /// States the machine has been in, with the first, which no event enters.
@@ -152,6 +153,7 @@ fn Drawing(turn: Turn, current: Memo<VmState>, seen: Memo<Vec<VmState>>) -> impl
             <text class="aside" x=label_x - HALF.0 y=label_y - 24.0>"from anywhere"</text>
         </svg>
     }
+    .into_any()
 }
 
 #[component]

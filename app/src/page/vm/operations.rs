@@ -34,6 +34,7 @@ pub fn Operations(operations: ArcRwSignal<Vec<OperationView>>) -> impl IntoView 
             </details>
         </section>
     }
+    .into_any()
 }
 
 /// The operations that run, or those that ended; newest first.

@@ -47,6 +47,7 @@ pub fn VmRow(vm: ArcRwSignal<VmView>) -> impl IntoView {
             <Cell title="Actions"><VmActions vm=vm compact=true/></Cell>
         </tr>
     }
+    .into_any()
 }
 
 /// Why it waits, or why it failed.
