@@ -13,7 +13,7 @@ mod vm;
 
 use axum::Router;
 use axum::http::header;
-use axum::routing::get;
+use axum::routing::{any, get};
 use serde::Serialize;
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -101,7 +101,8 @@ pub fn router() -> Router<App> {
     let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
     router
         .route("/api/v1/openapi.json", get(describe))
-        .route("/api/{*rest}", axum::routing::any(unknown))
+        .route("/api", any(unknown))
+        .route("/api/{*rest}", any(unknown))
         .method_not_allowed_fallback(wrong_method)
 }
 

@@ -53,7 +53,11 @@ impl ListParams {
 #[utoipa::path(
     get, path = "/vms", tag = "vm", operation_id = "list_vms",
     params(ListParams),
-    responses((status = 200, description = "VMs", body = Items<VmView>), Refusals),
+    responses(
+        (status = 200, description = "VMs", body = Items<VmView>),
+        (status = 422, description = "No such state", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
 )]
 pub async fn list(
     State(app): State<App>,

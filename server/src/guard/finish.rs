@@ -192,3 +192,47 @@ fn set_security_headers(headers: &mut HeaderMap) {
     unless_set(header::CONTENT_SECURITY_POLICY, NOTHING);
     unless_set(header::CACHE_CONTROL, "no-store");
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::to_bytes;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    async fn problem_of(path: &str) -> (Problem, String) {
+        let router = Router::new()
+            .route(
+                "/panic",
+                get(async || -> () { panic!("secret of the house") }),
+            )
+            .route("/bare", get(async || StatusCode::BAD_GATEWAY))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn(finish));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let id = response.headers()[REQUEST_ID].to_str().unwrap().to_owned();
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        (serde_json::from_slice(&body).unwrap(), id)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_fault_of_ours_and_tells_nothing() {
+        let (problem, id) = problem_of("/panic").await;
+        assert_eq!((problem.status, problem.code), (500, ErrorKind::Internal));
+        assert!(problem.detail.ends_with(&format!("as request {id}")));
+        assert!(!problem.detail.contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_bare_refusal_becomes_a_problem() {
+        let (problem, _) = problem_of("/bare").await;
+        assert_eq!((problem.status, problem.code), (502, ErrorKind::Internal));
+        let (problem, _) = problem_of("/nothing").await;
+        assert_eq!((problem.status, problem.code), (404, ErrorKind::NotFound));
+    }
+}

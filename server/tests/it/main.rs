@@ -1,0 +1,19 @@
+//! The server as its callers meet it: the real thing on a loopback port, with
+//! a database and a data directory of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like the tests themselves"
+)]
+
+mod body;
+mod event;
+mod origin;
+mod page;
+mod peer;
+mod route;
+mod session;
+mod start;
+mod vm;
+mod world;

@@ -1,0 +1,93 @@
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::world::{World, problem};
+
+/// Routes that need nobody signed in.
+const PUBLIC: [&str; 2] = ["get /api/v1/console", "post /api/v1/tokens"];
+
+#[tokio::test]
+async fn every_route_is_closed_to_strangers() {
+    let world = World::new().await;
+    let document: Value = world
+        .get("/api/v1/openapi.json")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let mut public = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            if operation["security"] == serde_json::json!([{}]) {
+                public.push(format!("{method} {path}"));
+                continue;
+            }
+            let url = path
+                .replace("{vm_id}", "vm_00000000000000000000000000000000")
+                .replace("{operation_id}", "op_00000000000000000000000000000000");
+            assert!(!url.contains('{'), "{url}");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let answer = world.http.request(method.clone(), world.url(&url));
+            let answer = answer.send().await.unwrap();
+            assert_eq!(answer.status(), 401, "{method} {path}");
+            problem(answer, 401).await;
+        }
+    }
+    assert_eq!(public, PUBLIC);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_says_so() {
+    let world = World::new().await;
+    let token = world.token().await;
+    for path in [
+        "/api",
+        "/api/v1",
+        "/api/v1/nothing",
+        "/api/v2/vms",
+        "/agent/v1/nothing",
+        "/scheduler/v2/session",
+        "/api/v1/vms/vm_1",
+        "/assets/nothing.js",
+        "/assets/..%2f..%2fdata%2flock",
+        "/assets/..%2fmanifest.json",
+        "/api/v1/vms/vm_00000000000000000000000000000000",
+        "/api/v1/operations/vm_00000000000000000000000000000000",
+    ] {
+        let answer = world.get(path).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+        problem(answer, 404).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    let world = World::new().await;
+    for path in ["/api/v1/vms", "/healthz", "/agent/v1/session"] {
+        let answer = world.http.put(world.url(path)).send().await.unwrap();
+        assert!(answer.headers().contains_key("allow"), "{path}");
+        problem(answer, 405).await;
+    }
+}
+
+#[tokio::test]
+async fn health_is_public() {
+    let world = World::new().await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(world.get(path).send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn unknown_parameters_and_states_are_refused() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let ask = |path: &'static str| world.get(path).bearer_auth(&token).send();
+    problem(ask("/api/v1/vms?owner=x").await.unwrap(), 400).await;
+    problem(ask("/api/v1/vms?limit=-1").await.unwrap(), 400).await;
+    problem(ask("/api/v1/events?after=x").await.unwrap(), 400).await;
+    let problem = problem(ask("/api/v1/vms?state=running,gone").await.unwrap(), 422).await;
+    assert_eq!(problem["errors"][0]["field"], "state");
+}

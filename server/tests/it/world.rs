@@ -1,0 +1,157 @@
+//! One server per test.
+
+use std::path::Path;
+use std::sync::Once;
+
+use clap::Parser;
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use vimana_server::{Config, Running, start};
+
+pub const PASSWORD: &str = "correct horse";
+
+pub struct World {
+    pub running: Running,
+    pub dir: TempDir,
+    pub http: Client,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let running = start(config(dir.path())).await.unwrap();
+        Self {
+            running,
+            dir,
+            http: client(),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.running.url())
+    }
+
+    pub fn websocket_url(&self, path: &str) -> String {
+        self.url(path).replacen("http", "ws", 1)
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(self.url(path))
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(self.url(path))
+    }
+
+    /// A fresh token of the administrator.
+    pub async fn token(&self) -> String {
+        let form = json!({ "user_name": "admin", "password": PASSWORD });
+        let answer = self
+            .post("/api/v1/tokens")
+            .json(&form)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 201);
+        let token: Value = answer.json().await.unwrap();
+        token["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Signs in as the portal does; the answer carries the cookie.
+    pub async fn sign_in(&self, cookie: Option<&str>) -> Response {
+        let form = json!({ "user_name": "admin", "password": PASSWORD });
+        let mut request = self.post("/portal/api/sign-in").json(&form);
+        request = request.header("origin", self.running.url());
+        if let Some(cookie) = cookie {
+            request = request.header("cookie", cookie);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// A held VM and the newest event about it.
+    pub async fn held_vm(&self, token: &str, name: &str) -> (String, u64) {
+        let form = json!({ "name": name, "image": "demo", "flavor": "tiny", "hold": true });
+        let answer = self.post("/api/v1/vms").bearer_auth(token).json(&form);
+        let answer = answer.send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        let accepted: Value = answer.json().await.unwrap();
+        let id = accepted["vm"]["id"].as_str().unwrap().to_owned();
+        let timeline = self.get(&format!("/api/v1/vms/{id}/timeline"));
+        let timeline = timeline.bearer_auth(token).send().await.unwrap();
+        let timeline: Value = timeline.json().await.unwrap();
+        let newest = timeline["items"].as_array().unwrap().last().unwrap()["seq"].as_u64();
+        (id, newest.unwrap())
+    }
+}
+
+pub fn client() -> Client {
+    static TLS: Once = Once::new();
+    TLS.call_once(|| {
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .unwrap();
+    });
+    let redirect = reqwest::redirect::Policy::none();
+    Client::builder()
+        .no_proxy()
+        .redirect(redirect)
+        .build()
+        .unwrap()
+}
+
+/// A configuration with an image and a site, both as small as they get.
+pub fn config(dir: &Path) -> Config {
+    let site = dir.join("site");
+    std::fs::create_dir_all(site.join("assets")).unwrap();
+    let names = json!({
+        "js": "app.0.js", "wasm": "app.0.wasm", "css": "app.0.css",
+        "console_js": "console.0.js", "icon": "icon.0.svg",
+    });
+    std::fs::write(
+        site.join("manifest.json"),
+        json!({ "entry": names }).to_string(),
+    )
+    .unwrap();
+    std::fs::write(site.join("assets/app.0.wasm"), "plain").unwrap();
+    std::fs::write(site.join("assets/app.0.wasm.br"), "brotli").unwrap();
+    std::fs::write(site.join("assets/app.0.wasm.gz"), "gzip").unwrap();
+    let image = dir.join("demo.qcow2");
+    std::fs::write(&image, qcow2()).unwrap();
+    let import = format!("demo={}", image.display());
+    let data = dir.join("data");
+    Config::parse_from([
+        "vimana-server",
+        "--listen=127.0.0.1:0",
+        "--data-dir",
+        data.to_str().unwrap(),
+        "--site-dir",
+        site.to_str().unwrap(),
+        "--import-image",
+        &import,
+        "--admin-password",
+        PASSWORD,
+    ])
+}
+
+/// The header of a qcow2 image with a disk of 1 MiB.
+fn qcow2() -> Vec<u8> {
+    let mut header = vec![0; 104];
+    header[..4].copy_from_slice(b"QFI\xfb");
+    header[4..8].copy_from_slice(&3_u32.to_be_bytes());
+    header[20..24].copy_from_slice(&16_u32.to_be_bytes());
+    header[24..32].copy_from_slice(&(1_u64 << 20).to_be_bytes());
+    header[96..100].copy_from_slice(&4_u32.to_be_bytes());
+    header[100..104].copy_from_slice(&104_u32.to_be_bytes());
+    header
+}
+
+/// The problem document of a refusal with this status.
+pub async fn problem(answer: Response, status: u16) -> Value {
+    assert_eq!(answer.status().as_u16(), status);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert!(answer.headers().contains_key("x-request-id"));
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["status"], status);
+    problem
+}
