@@ -7,9 +7,16 @@ use std::str::FromStr;
 use clap::{Args, Parser};
 use vimana_model::name::ImageName;
 
+const ENVIRONMENT: &str = "\
+Environment alone:
+  VIMANA_ADMIN_PASSWORD  password for user admin, set on the first start; where
+                         it is missing one is made and printed, once
+  VIMANA_LOG             what goes to standard error, such as `debug` or
+                         `info,vimana_engine=debug`";
+
 /// The manager of a Vimana installation: portal, REST interface, engine.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "vimana-server", version)]
+#[command(name = "vimana-server", version, after_help = ENVIRONMENT)]
 pub struct Config {
     /// Address to listen on
     #[arg(long, env = "VIMANA_LISTEN", default_value = "127.0.0.1:8700")]
@@ -47,13 +54,8 @@ pub struct Config {
     #[arg(long, value_name = "NAME=PATH")]
     pub import_image: Vec<ImageSource>,
 
-    /// Password for user admin on the first start, instead of a generated one
-    #[arg(
-        long,
-        env = "VIMANA_ADMIN_PASSWORD",
-        hide = true,
-        hide_env_values = true
-    )]
+    /// Never an argument: those are for all to see.
+    #[arg(skip)]
     pub admin_password: Option<AdminPassword>,
 }
 
@@ -107,11 +109,14 @@ impl FromStr for ImageSource {
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminPassword(pub String);
 
-impl FromStr for AdminPassword {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
+impl AdminPassword {
+    /// `VIMANA_ADMIN_PASSWORD`; empty counts as missing.
+    #[must_use]
+    pub fn from_environment() -> Option<Self> {
+        std::env::var("VIMANA_ADMIN_PASSWORD")
+            .ok()
+            .filter(|text| !text.is_empty())
+            .map(Self)
     }
 }
 

@@ -34,5 +34,8 @@ pub const MAX_CLOSE_REASON_BYTES: usize = 123;
 pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How often the use of a session is recorded.
 pub const SESSION_TOUCH_EVERY: Duration = Duration::from_secs(15 * 60);
-/// Longest time between being asked to stop and having stopped.
-pub const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long connections and changes under way have to end once the server is
+/// asked to stop …
+pub const STOP_WITHIN: Duration = Duration::from_millis(2500);
+/// … and the database after them.
+pub const CLOSE_WITHIN: Duration = Duration::from_millis(500);

@@ -1,6 +1,6 @@
 //! The binary around the library.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,10 +8,12 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use vimana_server::Config;
+use vimana_server::config::AdminPassword;
+use vimana_server::{Config, Running};
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let mut config = Config::parse();
+    config.admin_password = AdminPassword::from_environment();
     log_to_stderr();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,10 +41,7 @@ async fn serve_until_signal(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
     let running = vimana_server::start(config).await?;
-    if let Some(password) = running.admin_password() {
-        println!("Administrator password for user admin: {password}");
-    }
-    println!("Vimana listens on {}", running.url());
+    announce(&running).context("cannot write to standard output")?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -51,12 +50,21 @@ async fn serve_until_signal(config: Config) -> anyhow::Result<()> {
     running.stop().await
 }
 
+fn announce(running: &Running) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if let Some(password) = running.admin_password() {
+        writeln!(out, "Administrator password for user admin: {password}")?;
+    }
+    writeln!(out, "Vimana listens on {}", running.url())?;
+    out.flush()
+}
+
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("VIMANA_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm=warn,tower_sessions=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .init();
 }

@@ -1,15 +1,16 @@
 //! The listening socket.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::RustlsConfig;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::{Handle, Server};
 use hyper_util::rt::TokioTimer;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,12 @@ use crate::limits;
 
 /// Requests in flight get this long once the server is asked to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// A socket that is bound and not served yet.
+pub struct Bound {
+    listener: TcpListener,
+    pub address: SocketAddr,
+}
 
 /// A socket being served.
 pub struct Serving {
@@ -33,43 +40,50 @@ impl Serving {
     }
 }
 
-/// Listens at `address` and serves in a task of its own.
-pub async fn serve(
-    router: Router,
-    address: SocketAddr,
-    tls: Option<RustlsConfig>,
-) -> anyhow::Result<Serving> {
-    let listener =
-        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let handle = Handle::new();
-    let ended = CancellationToken::new();
-    let end = ended.clone().drop_guard();
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
-    // Without a timer a connection may take for ever to send a request's head.
-    server
-        .http_builder()
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEAD_TIMEOUT);
-    server.http_builder().http2().timer(TokioTimer::new());
-    let task = tokio::spawn(async move {
-        let _end = end;
-        match tls {
-            Some(tls) => {
-                let acceptor = axum_server::tls_rustls::RustlsAcceptor::new(tls)
-                    .acceptor(NoDelayAcceptor::new());
-                server.acceptor(acceptor).serve(service).await
+impl Bound {
+    pub fn new(address: SocketAddr) -> anyhow::Result<Self> {
+        let bind = || -> io::Result<Self> {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener)?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address })
+        };
+        bind().with_context(|| format!("cannot listen on {address}"))
+    }
+
+    /// Serves in a task of its own.
+    pub fn serve(self, router: Router, tls: Option<RustlsConfig>) -> Serving {
+        let Self { listener, address } = self;
+        let handle = Handle::new();
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let mut server = Server::from_listener(listener)
+            .handle(handle.clone())
+            .acceptor(NoDelayAcceptor::new());
+        // Without a timer a connection may take for ever to send a request's head.
+        server
+            .http_builder()
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::HEAD_TIMEOUT);
+        server.http_builder().http2().timer(TokioTimer::new());
+        let task = tokio::spawn(async move {
+            let _end = end;
+            match tls {
+                Some(tls) => {
+                    let encrypt = |plain| RustlsAcceptor::new(tls).acceptor(plain);
+                    server.map(encrypt).serve(service).await
+                }
+                None => server.serve(service).await,
             }
-            None => server.acceptor(NoDelayAcceptor::new()).serve(service).await,
+        });
+        Serving {
+            address,
+            task,
+            ended,
+            handle,
         }
-    });
-    Ok(Serving {
-        address,
-        task,
-        ended,
-        handle,
-    })
+    }
 }

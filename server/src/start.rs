@@ -7,10 +7,10 @@ use tokio::task::JoinHandle;
 use vimana_engine::{Engine, EngineConfig, Settings, World};
 use vimana_store::Store;
 
-use crate::config::Config;
+use crate::config::{Config, ImageSource};
 use crate::data_dir::DataDir;
 use crate::secret::PeerSecrets;
-use crate::serve::{self, Serving};
+use crate::serve::{Bound, Serving};
 use crate::state::App;
 use crate::{limits, router, tls};
 
@@ -29,38 +29,19 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     refuse_exposed(&config, tls.is_some())?;
     let data_dir = DataDir::open(&config.data_dir)?;
     let secrets = PeerSecrets::open(&data_dir.secrets())?;
-    let url = config.database_url.clone();
-    let store = Store::open(&url.unwrap_or_else(|| data_dir.database_url()))
-        .await
-        .context("cannot open the database")?;
-    let engine = Engine::open(EngineConfig {
-        store,
-        image_dir: data_dir.images(),
-        settings: Settings::default(),
-        world: World::system(),
-    })
-    .await
-    .context("cannot start the engine")?;
+    let bound = Bound::new(config.listen)?;
+    let engine = open_engine(&config, &data_dir).await?;
+    import_images(&engine, &config.import_image).await?;
+    let app = App::new(engine.clone(), secrets, tls.is_some());
+    let router = router::router(app.clone(), config.site_dir.as_deref())?;
+    // Last, for it may make a password that is only told once: nothing after
+    // it fails.
     let preset = config.admin_password.as_ref();
     let admin_password = engine
         .bootstrap(preset.map(|password| password.0.as_str()))
         .await
         .context("cannot prepare the installation")?;
-    for source in &config.import_image {
-        engine
-            .import_image_file(&source.name, &source.path)
-            .await
-            .with_context(|| {
-                format!(
-                    "cannot import image {} from {}",
-                    source.name,
-                    source.path.display()
-                )
-            })?;
-    }
-    let app = App::new(engine.clone(), secrets, tls.is_some());
-    let router = router::router(app.clone(), config.site_dir.as_deref())?;
-    let serving = serve::serve(router, config.listen, tls).await?;
+    let serving = bound.serve(router, tls);
     let stopping = app.stopping.clone();
     let engine = tokio::spawn(async move { engine.run(stopping).await });
     Ok(Running {
@@ -70,6 +51,31 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         admin_password,
         _data_dir: data_dir,
     })
+}
+
+async fn open_engine(config: &Config, data_dir: &DataDir) -> anyhow::Result<Engine> {
+    let url = config.database_url.clone();
+    let store = Store::open(&url.unwrap_or_else(|| data_dir.database_url()))
+        .await
+        .context("cannot open the database")?;
+    Engine::open(EngineConfig {
+        store,
+        image_dir: data_dir.images(),
+        settings: Settings::default(),
+        world: World::system(),
+    })
+    .await
+    .context("cannot start the engine")
+}
+
+async fn import_images(engine: &Engine, sources: &[ImageSource]) -> anyhow::Result<()> {
+    for ImageSource { name, path } in sources {
+        engine
+            .import_image_file(name, path)
+            .await
+            .with_context(|| format!("cannot import image {name} from {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn refuse_exposed(config: &Config, tls: bool) -> anyhow::Result<()> {
@@ -117,13 +123,18 @@ impl Running {
         app.stopping.cancel();
         app.tasks.close();
         serving.stop();
-        let outcome = tokio::time::timeout(limits::STOP_WITHIN, async {
+        let stop = async {
             let served = serving.task.await;
             app.tasks.wait().await;
             let _ended = engine.await;
             served
-        })
-        .await;
+        };
+        let outcome = tokio::time::timeout(limits::STOP_WITHIN, stop).await;
+        // Even so nothing is lost: what is acknowledged is in the database.
+        let closed = tokio::time::timeout(limits::CLOSE_WITHIN, app.engine.store().close()).await;
+        if !matches!(closed, Ok(Ok(()))) {
+            tracing::warn!("the database was not closed in time");
+        }
         match outcome {
             Ok(served) => served
                 .context("the server broke off")?

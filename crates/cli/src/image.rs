@@ -17,7 +17,7 @@ pub async fn list(Json { json }: Json) -> Outcome {
             [
                 image.name.to_string(),
                 image.format.name().to_owned(),
-                MiB::from_bytes(image.size_bytes).to_string(),
+                stored(image.size_bytes),
                 image.virtual_mib.to_string(),
                 output::time(image.created_at),
                 image.id.to_string(),
@@ -26,4 +26,9 @@ pub async fn list(Json { json }: Json) -> Outcome {
         .collect();
     let titles = ["NAME", "FORMAT", "STORED", "DISK", "SINCE", "ID"];
     output::table(titles, &rows, "no images")
+}
+
+/// Rounded up: an image never takes nothing.
+fn stored(bytes: u64) -> String {
+    MiB(bytes.div_ceil(1 << 20)).to_string()
 }

@@ -90,7 +90,7 @@ mod tests {
         ];
         assert_eq!(
             layout(["NAME", "STATE"], &rows),
-            "NAME        STATE\nweb-1       x\n\\u{1b}[2J  y"
+            "NAME       STATE\nweb-1      x\n\\u{1b}[2J  y"
         );
     }
 

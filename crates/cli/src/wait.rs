@@ -158,3 +158,62 @@ fn tell(vm: &VmView) {
         let _ = writeln!(err, "{}: {}", shown(vm.name.as_str()), vm.state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn vm(state: &str, operation: &str) -> VmView {
+        let at = "2026-11-22T18:00:00Z";
+        let id = "vm_00000000000000000000000000000001";
+        let failure = (state == "failed").then(|| json!({ "during": "boot", "reason": "no disk" }));
+        serde_json::from_value(json!({
+            "id": id, "name": "web-1", "owner": "ann", "state": state, "state_since": at,
+            "tenant_id": "tenant_00000000000000000000000000000001",
+            "failure": failure, "pending": null, "flavor": "tiny", "image": "demo",
+            "image_id": "image_00000000000000000000000000000001",
+            "resources": { "vcpus": 1, "memory_mib": 128, "disk_mib": 1024 },
+            "host": null, "run_epoch": 0, "generation": 1, "ssh_key": null,
+            "has_user_data": false, "created_at": at,
+            "operation": {
+                "id": "op_00000000000000000000000000000001", "vm_id": id, "kind": "delete",
+                "state": operation, "steps": [], "requested_by": "ann", "error": null,
+                "created_at": at, "ended_at": null,
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn waiting_ends_where_the_wanted_state_is_out_of_reach() {
+        let lost = |why: &str| Verdict::Lost(why.to_owned());
+        for (state, operation, expected) in [
+            ("running", "succeeded", Verdict::Reached),
+            ("boot", "running", Verdict::Waiting),
+            ("unknown", "running", Verdict::Waiting),
+            (
+                "done",
+                "succeeded",
+                lost("is done and will never be running"),
+            ),
+            ("failed", "failed", lost("failed during boot: no disk")),
+            ("failed", "running", Verdict::Waiting),
+        ] {
+            assert_eq!(
+                judge(&vm(state, operation), VmState::Running),
+                expected,
+                "{state}"
+            );
+        }
+        assert_eq!(
+            judge(&vm("failed", "failed"), VmState::Failed),
+            Verdict::Reached
+        );
+        assert_eq!(
+            judge(&vm("done", "succeeded"), VmState::Done),
+            Verdict::Reached
+        );
+    }
+}

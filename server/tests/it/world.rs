@@ -7,6 +7,7 @@ use clap::Parser;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use vimana_server::config::AdminPassword;
 use vimana_server::{Config, Running, start};
 
 pub const PASSWORD: &str = "correct horse";
@@ -120,7 +121,7 @@ pub fn config(dir: &Path) -> Config {
     std::fs::write(&image, qcow2()).unwrap();
     let import = format!("demo={}", image.display());
     let data = dir.join("data");
-    Config::parse_from([
+    let mut config = Config::parse_from([
         "vimana-server",
         "--listen=127.0.0.1:0",
         "--data-dir",
@@ -129,9 +130,9 @@ pub fn config(dir: &Path) -> Config {
         site.to_str().unwrap(),
         "--import-image",
         &import,
-        "--admin-password",
-        PASSWORD,
-    ])
+    ]);
+    config.admin_password = Some(AdminPassword(PASSWORD.to_owned()));
+    config
 }
 
 /// The header of a qcow2 image with a disk of 1 MiB.
