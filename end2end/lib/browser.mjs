@@ -43,9 +43,12 @@ export async function signIn(page, password = PASSWORD) {
 
 // Notes every state the life-cycle picture lights, from now on.
 export async function watchStates(page) {
-  await page.locator('.lifecycle-svg').waitFor();
+  await page.locator('.lifecycle-svg:visible').waitFor();
   await page.evaluate(() => {
-    const picture = document.querySelector('.lifecycle-svg');
+    // One drawing for wide windows, one for narrow ones.
+    const picture = [...document.querySelectorAll('.lifecycle-svg')].find(
+      (svg) => svg.getClientRects().length > 0,
+    );
     const lit = () => picture.querySelector('[data-current]')?.getAttribute('data-state');
     window.litStates = [lit()];
     new MutationObserver(() => {
@@ -58,7 +61,7 @@ export async function watchStates(page) {
 export const litStates = (page) => page.evaluate(() => window.litStates);
 
 export async function untilState(page, state, timeout = 60_000) {
-  await page.locator(`.lifecycle-svg [data-state="${state}"][data-current]`).waitFor({ timeout });
+  await page.locator(`.lifecycle-svg:visible [data-state="${state}"][data-current]`).waitFor({ timeout });
 }
 
 // Types at the serial console and waits for the answer.

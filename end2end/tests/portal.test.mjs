@@ -144,8 +144,8 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
       await page.getByText(/needs 16 vCPUs/).first().waitFor();
       const shutdown = page.getByRole('button', { name: 'Shut down' });
       assert.equal(await shutdown.getAttribute('aria-disabled'), 'true');
-      await shutdown.focus();
-      await page.getByRole('tooltip', { name: /has not started/ }).or(page.getByText(/has not started/)).first().waitFor();
+      await shutdown.hover();
+      await page.getByText('vast has not started; delete it instead').waitFor();
       await page.getByRole('button', { name: 'Hold', exact: true }).click();
       await untilState(page, 'hold');
       await page.getByRole('button', { name: 'Release' }).click();
@@ -173,9 +173,9 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
       const form = { name: 'elsewhere', image: 'demo', flavor: 'tiny' };
       const { vm } = await api.call('POST', '/vms', form);
       const row = page.getByRole('row').filter({ hasText: 'elsewhere' });
-      await row.getByText('Running').waitFor({ timeout: 60_000 });
+      await row.getByText('Running', { exact: true }).first().waitFor({ timeout: 60_000 });
       await api.call('DELETE', `/vms/${vm.id}`);
-      await row.getByText('Done').waitFor({ timeout: 60_000 });
+      await row.getByText('Done', { exact: true }).first().waitFor({ timeout: 60_000 });
     });
   });
 
@@ -185,6 +185,7 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
       const vmId = await createVm(page, 'survivor');
       await untilState(page, 'running');
       await page.getByRole('button', { name: 'Open the console' }).click();
+      await page.locator('.xterm-rows', { hasText: 'login:' }).waitFor({ timeout: 60_000 });
       await ask(page, 'echo before-$((40+2))', 'before-42');
       const [qemu] = stack.qemus(vmId);
       await page.evaluate(() => (window.neverReloaded = true));
