@@ -33,6 +33,22 @@ impl Close {
         }
     }
 
+    /// The other end closed, and perhaps said why.
+    pub fn by_peer(frame: Option<CloseFrame>) -> Self {
+        match frame {
+            Some(frame) if !frame.reason.is_empty() => Self {
+                code: frame.code,
+                reason: frame.reason.to_string().into(),
+            },
+            Some(_) | None => Self::normal("the connection is gone"),
+        }
+    }
+
+    /// Whether something went wrong at the other end.
+    pub fn is_complaint(&self) -> bool {
+        !matches!(self.code, close_code::NORMAL | close_code::AWAY)
+    }
+
     pub fn stopping() -> Self {
         Self {
             code: close_code::AWAY,

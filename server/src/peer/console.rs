@@ -40,8 +40,16 @@ pub async fn join(
 
 async fn serve(app: App, end: ConsoleEnd, socket: WebSocket) {
     let (mut writer, mut reader) = socket.split();
-    let reason = carry(&app, end, &mut writer, &mut reader).await;
-    close(&mut writer, reason).await;
+    let viewer = end.to_peer.clone();
+    let ended = carry(&app, end, &mut writer, &mut reader).await;
+    if ended.is_complaint() {
+        // The two connections share nothing but bytes, and the viewer should
+        // know why.
+        let told = Bytes::from(format!("\r\n[{}]\r\n", ended.reason));
+        let _gone = timeout(limits::WRITE_TIMEOUT, viewer.send(told)).await;
+    }
+    drop(viewer);
+    close(&mut writer, ended).await;
 }
 
 /// Carries bytes both ways until either side hangs up. The ways do not wait
@@ -67,9 +75,8 @@ async fn bring(reader: &mut Reader, to_peer: mpsc::Sender<Bytes>) -> Close {
             Ok(Some(Ok(Message::Text(_)))) => {
                 return Close::refused("after the first message only binary ones are taken");
             }
-            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => {
-                return Close::normal("the connection is gone");
-            }
+            Ok(Some(Ok(Message::Close(frame)))) => return Close::by_peer(frame),
+            Ok(Some(Err(_)) | None) => return Close::normal("the connection is gone"),
             Err(_) => return Close::normal("no sign of life came in time"),
         }
     }

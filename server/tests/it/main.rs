@@ -8,7 +8,9 @@
 )]
 
 mod body;
+mod console;
 mod event;
+mod fleet;
 mod origin;
 mod page;
 mod peer;

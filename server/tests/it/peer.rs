@@ -1,25 +1,15 @@
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::fleet::{self, Socket};
 use crate::world::{World, problem};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
 async fn dial(world: &World, path: &str, secret: Option<&str>) -> Socket {
-    let mut request = world.websocket_url(path).into_client_request().unwrap();
-    if let Some(name) = secret {
-        let file = world.dir.path().join("data/secrets").join(name);
-        let secret = std::fs::read_to_string(file).unwrap();
-        let value = format!("Bearer {}", secret.trim()).parse().unwrap();
-        request.headers_mut().insert("authorization", value);
-    }
-    connect_async(request).await.unwrap().0
+    let data = world.dir.path().join("data");
+    fleet::dial(&world.running.url(), &data, path, secret).await
 }
 
 async fn closed(socket: &mut Socket) -> CloseFrame {
