@@ -8,50 +8,54 @@ use leptos_router::components::Outlet;
 use leptos_router::hooks::{use_location, use_navigate};
 use vimana_ui::ToastRegion;
 
-use crate::api::SessionView;
-use crate::live::Live;
-use crate::page::{ConfirmDialogs, Confirmations, ProblemView};
-use crate::session::{Caller, CurrentSession};
-use header::Header;
+use crate::page::{ConfirmDialogs, Confirmations};
+use crate::session::CurrentSession;
+use header::Bar;
 pub use header::Mark;
 
-/// Lets in who is signed in; leads everybody else to the sign-in page.
+/// The bar, the page, the questions. Pages make their resources outside of
+/// every `Suspend`: inside one they would get other ids on the server than in
+/// the browser.
 #[component]
 pub fn Frame() -> impl IntoView {
+    provide_context(Confirmations::new());
+    view! {
+        <a class="skip" href="#main">
+            "Skip to the content"
+        </a>
+        <header class="header">
+            <WhoeverIsSignedIn/>
+        </header>
+        <main id="main" tabindex="-1">
+            <Outlet/>
+        </main>
+        <ConfirmDialogs/>
+        <ToastRegion/>
+    }
+    .into_any()
+}
+
+/// The bar's content, for who is signed in; leads everybody else to the
+/// sign-in page.
+#[component]
+fn WhoeverIsSignedIn() -> impl IntoView {
     let session = expect_context::<CurrentSession>();
     let location = use_location();
     view! {
         <Transition fallback=|| ()>
             {move || Suspend::new(async move {
                 match session.view.await {
-                    Ok(Some(view)) => view! { <SignedIn view=view/> }.into_any(),
+                    Ok(Some(view)) => view! { <Bar view=view/> }.into_any(),
                     Ok(None) => {
-                        let here = location.pathname.get_untracked() + &search(&location.search.get_untracked());
+                        let here = location.pathname.get_untracked()
+                            + &search(&location.search.get_untracked());
                         view! { <GoTo url=sign_in_url(&here)/> }.into_any()
                     }
-                    Err(error) => view! { <main id="main"><ProblemView error=error/></main> }.into_any(),
+                    // The page below says it.
+                    Err(_) => ().into_any(),
                 }
             })}
         </Transition>
-    }
-    .into_any()
-}
-
-#[component]
-fn SignedIn(view: SessionView) -> impl IntoView {
-    let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
-    provide_context(Caller::new(view.me));
-    provide_context(Confirmations::new());
-    Effect::new(move |_| live.follow(view.seq, session));
-    view! {
-        <a class="skip" href="#main">"Skip to the content"</a>
-        <Header/>
-        <main id="main" tabindex="-1">
-            <Outlet/>
-        </main>
-        <ConfirmDialogs/>
-        <ToastRegion/>
     }
     .into_any()
 }

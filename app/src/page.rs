@@ -14,7 +14,6 @@ pub use confirm::{ConfirmDialogs, Confirmations};
 pub use hosts::HostsPage;
 pub use new_vm::NewVmPage;
 pub use not_found::NotFoundPage;
-pub use problem::ProblemView;
 pub use sign_in::SignInPage;
 pub use vm::VmPage;
 pub use vms::VmsPage;

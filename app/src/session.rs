@@ -7,7 +7,7 @@ use vimana_authz::{Decision, Permission, Subject, decide};
 use vimana_model::action::VmAction;
 use vimana_model::session::MeView;
 use vimana_model::vm::VmView;
-use vimana_model::{ErrorKind, TenantId};
+use vimana_model::{Error, ErrorKind, TenantId};
 
 use crate::api::{ApiError, ApiResult, SessionView, current_session};
 
@@ -36,6 +36,20 @@ impl CurrentSession {
     pub fn renew(self) {
         self.version
             .try_update(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Waits for what a page shows, and for whom.
+    ///
+    /// # Errors
+    /// Those of `data`; and `Unauthenticated` when nobody is signed in.
+    pub async fn and<T: Clone + Send + Sync + 'static>(
+        self,
+        data: Resource<ApiResult<T>>,
+    ) -> ApiResult<(Caller, T)> {
+        let view = self.view.await?.ok_or_else(|| {
+            ApiError::from(Error::new(ErrorKind::Unauthenticated, "sign in first"))
+        })?;
+        Ok((Caller::new(view.me), data.await?))
     }
 
     /// Looks at an error of any server function: a session that is over leads

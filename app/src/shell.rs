@@ -75,7 +75,7 @@ fn secure(nonce: &str) {
          img-src 'self' data:; object-src 'none'; base-uri 'none'; \
          form-action 'self'; frame-ancestors 'none'"
     );
-    let mut set = |name: HeaderName, value: &str| {
+    let set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.insert_header(name, value);
         }

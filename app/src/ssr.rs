@@ -53,9 +53,15 @@ pub struct Portal {
     pub assets: SiteAssets,
 }
 
+/// Where the event stream stood when the request came: before anything was
+/// read for it, so that a stream that begins here misses nothing.
+#[derive(Clone, Copy)]
+pub struct StreamStart(pub u64);
+
 /// The portal's server functions, and as fallback every page.
 pub fn router(portal: Portal) -> Router {
     let provide = move || {
+        provide_context(StreamStart(portal.engine.last_seq()));
         provide_context(portal.engine.clone());
         provide_context(portal.assets.clone());
     };
@@ -145,7 +151,11 @@ pub fn refuse(error: Error) -> ApiError {
             .unwrap_or_default();
         tracing::error!(kind = ?error.kind, source, "portal: {error}");
     }
-    set_status(status);
+    // Whoever asks for a page is led to the sign-in page instead.
+    let page = use_context::<Parts>().is_some_and(|parts| parts.method == Method::GET);
+    if !(page && error.kind == ErrorKind::Unauthenticated) {
+        set_status(status);
+    }
     ApiError(error.problem())
 }
 

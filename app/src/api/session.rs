@@ -14,8 +14,8 @@ use crate::ssr;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionView {
     pub me: MeView,
-    /// Read before anything else the page shows, so that a stream that begins
-    /// here misses nothing.
+    /// Older than anything the page shows, so that a stream that begins here
+    /// misses nothing.
     pub seq: u64,
 }
 
@@ -48,7 +48,7 @@ async fn session_view() -> vimana_model::Result<Option<SessionView>> {
         Err(error) if error.kind == vimana_model::ErrorKind::Unauthenticated => return Ok(None),
         Err(error) => return Err(error),
     };
-    let seq = engine.last_seq();
+    let seq = use_context::<ssr::StreamStart>().map_or_else(|| engine.last_seq(), |start| start.0);
     Ok(Some(SessionView {
         me: engine.me(&cx).await?,
         seq,

@@ -1,35 +1,44 @@
 //! The bar at the top: mark, ways, freshness, user.
 
+use std::sync::Arc;
+
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::components::A;
-use vimana_model::session::{Role, StaffRole};
+use vimana_model::session::{MeView, Role, StaffRole};
 use vimana_ui::{Icon, IconName, ToastKind, Toasts};
 
-use crate::api::sign_out;
+use crate::api::{SessionView, sign_out};
 use crate::live::{Link, Live};
 use crate::session::{Caller, CurrentSession};
 use crate::theme::Theme;
 
+/// Mark, ways, freshness, user; and what begins with the sign-in: following
+/// the world.
 #[component]
-pub fn Header() -> impl IntoView {
-    let caller = expect_context::<Caller>();
+pub fn Bar(view: SessionView) -> impl IntoView {
+    let live = expect_context::<Live>();
+    let session = expect_context::<CurrentSession>();
+    let seq = view.seq;
+    Effect::new(move |_| live.follow(seq, session));
+    let caller = Caller::new(view.me);
     let hosts = caller.may_see_hosts();
     view! {
-        <header class="header">
-            <A href="/vms" attr:class="brand" attr:aria-label="Vimana, my VMs">
-                <Mark/>
-                <span class="brand-name">"Vimana"</span>
+        <A href="/vms" attr:class="brand" attr:aria-label="Vimana, my VMs">
+            <Mark/>
+            <span class="brand-name">"Vimana"</span>
+        </A>
+        <nav class="nav" aria-label="Main">
+            <A href="/vms" exact=true>
+                "My VMs"
             </A>
-            <nav class="nav" aria-label="Main">
-                <A href="/vms" exact=true>"My VMs"</A>
-                <A href="/vms/new">"New VM"</A>
-                {hosts.then(|| view! { <A href="/admin/hosts">"Hosts"</A> })}
-            </nav>
-            <LiveMark/>
-            <UserMenu/>
-        </header>
+            <A href="/vms/new">"New VM"</A>
+            {hosts.then(|| view! { <A href="/admin/hosts">"Hosts"</A> })}
+        </nav>
+        <LiveMark/>
+        <UserMenu me=caller.me/>
     }
+    .into_any()
 }
 
 /// A tower of three storeys on a wing: the palace that flies.
@@ -70,12 +79,10 @@ fn LiveMark() -> impl IntoView {
 }
 
 #[component]
-fn UserMenu() -> impl IntoView {
-    let caller = expect_context::<Caller>();
+fn UserMenu(me: Arc<MeView>) -> impl IntoView {
     let session = expect_context::<CurrentSession>();
     let live = expect_context::<Live>();
     let toasts = expect_context::<Toasts>();
-    let me = caller.me;
     let leave = move |_| {
         let live = live.clone();
         spawn_local(async move {
@@ -89,7 +96,13 @@ fn UserMenu() -> impl IntoView {
         });
     };
     view! {
-        <button r#type="button" class="button user-button" data-kind="bare" popovertarget="user-menu">
+        <button
+            r#type="button"
+            class="button user-button"
+            data-kind="bare"
+            popovertarget="user-menu"
+            aria-label=format!("{}: colours, sign out", me.user_name)
+        >
             <Icon name=IconName::User/>
             <span class="user-name">{me.user_name.to_string()}</span>
             <Icon name=IconName::Chevron/>

@@ -11,10 +11,12 @@ use vimana_ui::{Badge, Cell, EmptyState, Meter, Table, Tone};
 use super::problem::ProblemView;
 use crate::api::hosts;
 use crate::live::Live;
+use crate::session::CurrentSession;
 
 #[component]
 pub fn HostsPage() -> impl IntoView {
     let live = expect_context::<Live>();
+    let session = expect_context::<CurrentSession>();
     let list = Resource::new(|| (), |()| hosts());
     let reload = live.clone();
     live.on_reset(move || {
@@ -31,8 +33,8 @@ pub fn HostsPage() -> impl IntoView {
             {move || {
                 let live = live.clone();
                 Suspend::new(async move {
-                    match list.await {
-                        Ok(list) => {
+                    match session.and(list).await {
+                        Ok((_, list)) => {
                             live.open_hosts(list);
                             view! { <HostList/> }.into_any()
                         }

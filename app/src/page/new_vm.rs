@@ -9,18 +9,18 @@ use leptos_router::components::A;
 use leptos_router::hooks::use_navigate;
 use vimana_model::vm::CreateVm;
 use vimana_ui::{
-    CheckField, Choice, EmptyState, Icon, IconName, SelectField, TextAreaField, TextField,
+    CheckField, Choice, EmptyState, Icon, IconName, Prose, SelectField, TextAreaField, TextField,
 };
 
 use super::problem::ProblemView;
 use crate::api::{ApiError, Catalogue, catalogue, create_vm};
 use crate::live::Live;
-use crate::session::{Caller, CurrentSession, NOT_ALLOWED};
+use crate::session::{CurrentSession, NOT_ALLOWED};
 
 #[component]
 pub fn NewVmPage() -> impl IntoView {
     let choices = Resource::new(|| (), |()| catalogue());
-    let may_create = expect_context::<Caller>().may_create();
+    let session = expect_context::<CurrentSession>();
     view! {
         <Title text="New VM"/>
         <div class="page-head">
@@ -28,16 +28,16 @@ pub fn NewVmPage() -> impl IntoView {
         </div>
         <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
             {move || Suspend::new(async move {
-                match choices.await {
-                    Ok(_) if !may_create => view! { <EmptyState title="Not allowed" text=NOT_ALLOWED/> }.into_any(),
-                    Ok(choices) if choices.images.is_empty() || choices.flavors.is_empty() => view! {
+                match session.and(choices).await {
+                    Ok((caller, _)) if !caller.may_create() => view! { <EmptyState title="Not allowed" text=NOT_ALLOWED/> }.into_any(),
+                    Ok((_, choices)) if choices.images.is_empty() || choices.flavors.is_empty() => view! {
                         <EmptyState
                             title="No image or no flavor yet"
                             text="A VM needs an image to start from and a flavor for its size; the administrator adds them."
                         />
                     }
                     .into_any(),
-                    Ok(choices) => view! { <NewVmForm choices=choices/> }.into_any(),
+                    Ok((_, choices)) => view! { <NewVmForm choices=choices/> }.into_any(),
                     Err(error) => view! { <ProblemView error=error/> }.into_any(),
                 }
             })}
@@ -176,7 +176,7 @@ fn NewVmForm(choices: Catalogue) -> impl IntoView {
         <form class="form" method="post" novalidate on:submit=submit>
             <Fields draft=draft form=form choices=choices/>
             <p class="form-error" role="alert">
-                {move || general().map(|text| view! { <Icon name=IconName::Warning/> <span>{text}</span> })}
+                {move || general().map(|text| view! { <Icon name=IconName::Warning/> <span><Prose text=text/></span> })}
             </p>
             <div class="form-answers">
                 <button r#type="submit" class="button" data-kind="primary" aria-busy=move || busy.get().then_some("true")>

@@ -5,6 +5,8 @@ use leptos_meta::Title;
 use leptos_router::components::A;
 use vimana_model::ErrorKind;
 
+use vimana_ui::Prose;
+
 use crate::api::ApiError;
 use crate::session::CurrentSession;
 
@@ -30,7 +32,7 @@ pub fn ProblemView(error: ApiError) -> impl IntoView {
         <section class="problem" role="alert">
             <p class="problem-status">{error.0.status}</p>
             <h1>{title}</h1>
-            <p>{error.sentence()}</p>
+            <p><Prose text=error.sentence()/></p>
             <p><A href="/vms">"My VMs"</A></p>
         </section>
     }

@@ -21,6 +21,7 @@ use super::tone;
 use super::vm_actions::VmActions;
 use crate::api::{ApiError, ApiResult, vm, vm_operations, vm_timeline};
 use crate::live::{History, Live};
+use crate::session::CurrentSession;
 use console::ConsolePanel;
 use facts::Facts;
 use lifecycle::LifecyclePicture;
@@ -31,6 +32,7 @@ use timeline::Timeline;
 #[component]
 pub fn VmPage() -> impl IntoView {
     let live = expect_context::<Live>();
+    let session = expect_context::<CurrentSession>();
     let params = use_params_map();
     let id = Memo::new(move |_| {
         params.with(|params| params.get_str("id").unwrap_or_default().to_owned())
@@ -53,8 +55,9 @@ pub fn VmPage() -> impl IntoView {
             {move || {
                 let live = live.clone();
                 Suspend::new(async move {
-                    match all.await {
-                        Ok(found) => {
+                    match session.and(all).await {
+                        Ok((caller, found)) => {
+                            provide_context(caller);
                             let (vm, history) = take_in(&live, found);
                             view! { <Machine vm=vm history=history/> }.into_any()
                         }

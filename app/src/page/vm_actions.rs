@@ -13,6 +13,15 @@ use crate::api::{ApiResult, hold_vm, release_vm, shutdown_vm};
 use crate::live::Live;
 use crate::session::{Caller, CurrentSession};
 
+/// What one looks for first stands first; what cannot be undone, last.
+const ORDER: [VmAction; 5] = [
+    VmAction::Console,
+    VmAction::Hold,
+    VmAction::Release,
+    VmAction::Shutdown,
+    VmAction::Delete,
+];
+
 /// Every action on the VM. What is refused now says why.
 #[component]
 pub fn VmActions(
@@ -25,10 +34,9 @@ pub fn VmActions(
         let vm = vm.clone();
         Memo::new(move |_| vm.with(|vm| vm.state == VmState::Hold))
     };
-    let all = VmAction::ALL;
     view! {
         <div class="actions" role="group" aria-label="Actions">
-            {all
+            {ORDER
                 .into_iter()
                 .map(|action| {
                     let vm = vm.clone();

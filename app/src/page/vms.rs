@@ -14,7 +14,7 @@ use vimana_ui::{EmptyState, Icon, IconName, Table};
 use super::problem::ProblemView;
 use crate::api::{Show as Which, vms};
 use crate::live::Live;
-use crate::session::Caller;
+use crate::session::{Caller, CurrentSession};
 use row::VmRow;
 
 /// Rows drawn at once; more on request.
@@ -23,6 +23,7 @@ const PAGE_ROWS: usize = 200;
 #[component]
 pub fn VmsPage() -> impl IntoView {
     let live = expect_context::<Live>();
+    let session = expect_context::<CurrentSession>();
     let query = use_query_map();
     let which = Memo::new(move |_| query.with(|query| Which::from_query(query.get_str("show"))));
     let list = Resource::new(move || which.get(), vms);
@@ -53,8 +54,9 @@ pub fn VmsPage() -> impl IntoView {
             {move || {
                 let live = live.clone();
                 Suspend::new(async move {
-                    match list.await {
-                        Ok(list) => {
+                    match session.and(list).await {
+                        Ok((caller, list)) => {
+                            provide_context(caller);
                             let ids = live.open_list(which.get_untracked(), list);
                             view! { <VmList ids=ids which=which/> }.into_any()
                         }

@@ -4,6 +4,7 @@ use leptos::html;
 use leptos::prelude::*;
 
 use crate::icon::{Icon, IconName};
+use crate::prose::Prose;
 
 /// Label, hint and error around a control.
 #[component]
@@ -19,12 +20,12 @@ fn Field(
     view! {
         <div class="field" data-invalid=move || error.with(Option::is_some).then_some("true")>
             <label for=id>
-                {label} {optional.then(|| view! { <span class="field-optional">"optional"</span> })}
+                {label} " " {optional.then(|| view! { <span class="field-optional">"optional"</span> })}
             </label>
             {children()}
             <p class="field-hint" id=format!("{id}-hint") hidden=no_hint>{hint}</p>
             <p class="field-error" id=format!("{id}-error") role="alert">
-                {move || error.get().map(|text| view! { <Icon name=IconName::Warning/> <span>{text}</span> })}
+                {move || error.get().map(|text| view! { <Icon name=IconName::Warning/> <span><Prose text=text/></span> })}
             </p>
         </div>
     }

@@ -3,6 +3,7 @@
 use leptos::prelude::*;
 
 use crate::icon::{Icon, IconName};
+use crate::prose::Prose;
 
 /// Most messages on the screen; the oldest goes first.
 const MAX_TOASTS: usize = 4;
@@ -78,7 +79,7 @@ pub fn ToastRegion() -> impl IntoView {
                         ToastKind::Info => IconName::Check,
                         ToastKind::Error => IconName::Warning,
                     }/>
-                    <p>{toast.text}</p>
+                    <p><Prose text=toast.text/></p>
                     <button
                         r#type="button"
                         class="button icon-only"

@@ -3,7 +3,7 @@
 use leptos::prelude::*;
 use vimana_model::OperationId;
 use vimana_model::operation::{OperationKind, OperationState, OperationView, StepState, StepView};
-use vimana_ui::{Badge, Elapsed, Time, Tone};
+use vimana_ui::{Badge, Elapsed, Prose, Time, Tone};
 
 use crate::page::sentence;
 
@@ -80,7 +80,7 @@ fn Operation(id: OperationId, operations: ArcRwSignal<Vec<OperationView>>) -> im
                     <ol class="steps">
                         {operation.steps.into_iter().map(|step| view! { <Step step=step/> }).collect_view()}
                     </ol>
-                    {operation.error.map(|error| view! { <p class="operation-error">{sentence(&error)}</p> })}
+                    {operation.error.map(|error| view! { <p class="operation-error"><Prose text=sentence(&error)/></p> })}
                 </article>
             }
         })

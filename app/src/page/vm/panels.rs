@@ -4,7 +4,7 @@
 use leptos::prelude::*;
 use vimana_model::pending::Rejection;
 use vimana_model::vm::VmView;
-use vimana_ui::{Cell, Icon, IconName, Table, Time};
+use vimana_ui::{Cell, Icon, IconName, Prose, Table, Time};
 
 use crate::page::sentence;
 
@@ -19,7 +19,7 @@ pub fn PendingPanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
             view! {
                 <section class="panel" data-tone="moving" aria-labelledby="pending-title">
                     <h2 id="pending-title"><Icon name=IconName::Clock/> "Why it is pending"</h2>
-                    <p>{sentence(&pending.message)}</p>
+                    <p><Prose text=sentence(&pending.message)/></p>
                     {(!explanation.rejections.is_empty()).then(|| view! { <Rejections rejections=explanation.rejections/> })}
                     {looked.map(|at| view! {
                         <p class="faint">
@@ -43,7 +43,7 @@ fn Rejections(rejections: Vec<Rejection>) -> impl IntoView {
             view! {
                 <tr role="row">
                     <Cell title="Condition">{rejection.filter.name()}</Cell>
-                    <Cell title="Reason">{sentence(&rejection.reason)}</Cell>
+                    <Cell title="Reason"><Prose text=sentence(&rejection.reason)/></Cell>
                     <Cell title="Hosts">
                         {hosts(rejection.count)}
                         <span class="why">{names} {(more > 0).then(|| format!(" and {more} more"))}</span>
@@ -76,7 +76,7 @@ pub fn FailurePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
                     <h2 id="failure-title">
                         <Icon name=IconName::Warning/> {format!("Failed during {}", failure.during)}
                     </h2>
-                    <p>{sentence(&failure.reason)}</p>
+                    <p><Prose text=sentence(&failure.reason)/></p>
                     <p class="faint">"Delete it and create it anew; its reason stays in the timeline."</p>
                 </section>
             }

@@ -1,6 +1,6 @@
 use leptos::prelude::*;
 use vimana_model::event::{EventKind, EventView};
-use vimana_ui::Time;
+use vimana_ui::{Prose, Time};
 
 use crate::page::tone;
 
@@ -39,7 +39,7 @@ fn Entry(event: EventView) -> impl IntoView {
     };
     view! {
         <li data-tone=tone>
-            <p>{event.event.sentence()}</p>
+            <p><Prose text=event.event.sentence()/></p>
             <p class="faint">
                 <span class="actor">{event.actor.to_string()}</span>
                 " · "
