@@ -9,6 +9,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest silence on a connection. The event stream says something every
 /// ten seconds, so that a dead one is noticed within this time.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an idle connection is kept; shorter than the server keeps it, so
+/// that no request meets a connection on its way out.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer read into memory.
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Largest part of the event stream that may arrive without its end.

@@ -27,6 +27,7 @@ pub(crate) fn http_client(tls: &rustls::ClientConfig) -> Result<reqwest::Client>
         .redirect(Policy::none())
         .no_proxy()
         .connect_timeout(limits::CONNECT_TIMEOUT)
+        .pool_idle_timeout(limits::POOL_IDLE_TIMEOUT)
         .read_timeout(limits::SILENCE_TIMEOUT)
         .build()
         .map_err(Error::internal)
