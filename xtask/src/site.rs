@@ -12,6 +12,7 @@ mod css;
 mod npm;
 mod wasm;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -79,6 +80,8 @@ fn root() -> Result<&'static Path> {
 pub fn build(options: &Options) -> Result<()> {
     let started = Instant::now();
     let root = root()?;
+    // Held until the end: two builds must not write the same files.
+    let _alone = lock(&options.cache)?;
     let modules = npm::install(root, &options.cache)?;
     let browser = wasm::build(options, &modules)?;
     let styles = css::collect(&root.join("style"))?;
@@ -125,6 +128,16 @@ pub fn build(options: &Options) -> Result<()> {
         started.elapsed().as_secs_f32()
     );
     Ok(())
+}
+
+fn lock(cache: &Path) -> Result<File> {
+    std::fs::create_dir_all(cache)?;
+    let file = File::create(cache.join("site.lock"))?;
+    if file.try_lock().is_err() {
+        println!("site: waiting for another build of it");
+        file.lock()?;
+    }
+    Ok(file)
 }
 
 fn read_text(path: &Path) -> Result<String> {
