@@ -18,6 +18,10 @@ build_binaries() {
     done
 }
 
+# Several checkouts share the cache: one builds at a time.
+exec 8>"$cache/build.lock"
+flock 8
+
 step "demo image" demo-image/build.sh "$demo_image"
 step "site" cargo xtask site --release
 step "binaries" build_binaries
