@@ -101,7 +101,7 @@ fn UserMenu(me: Arc<MeView>) -> impl IntoView {
             class="button user-button"
             data-kind="bare"
             popovertarget="user-menu"
-            aria-label=format!("{}: colours, sign out", me.user_name)
+            aria-label=format!("{}, user menu", me.user_name)
         >
             <Icon name=IconName::User/>
             <span class="user-name">{me.user_name.to_string()}</span>

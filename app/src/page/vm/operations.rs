@@ -28,7 +28,7 @@ pub fn Operations(operations: ArcRwSignal<Vec<OperationView>>) -> impl IntoView 
                 <p class="faint">"Nothing is in flight."</p>
             </Show>
             {list.clone()(running)}
-            <details class="past" open=true>
+            <details class="past" open=true hidden=move || count() == 0>
                 <summary>{move || format!("Past operations ({})", count())}</summary>
                 {list(past)}
             </details>

@@ -2,7 +2,7 @@
 //! for.
 
 use leptos::prelude::*;
-use vimana_model::pending::Rejection;
+use vimana_model::pending::{Filter, Rejection};
 use vimana_model::vm::VmView;
 use vimana_ui::{Cell, Icon, IconName, Prose, Table, Time};
 
@@ -42,7 +42,7 @@ fn Rejections(rejections: Vec<Rejection>) -> impl IntoView {
             let names = rejection.hosts.join(", ");
             view! {
                 <tr role="row">
-                    <Cell title="Condition">{rejection.filter.name()}</Cell>
+                    <Cell title="Condition">{condition(rejection.filter)}</Cell>
                     <Cell title="Reason"><Prose text=sentence(&rejection.reason)/></Cell>
                     <Cell title="Hosts">
                         {hosts(rejection.count)}
@@ -56,6 +56,16 @@ fn Rejections(rejections: Vec<Rejection>) -> impl IntoView {
         <Table caption="Which condition ruled out which hosts" columns=&["Condition", "Reason", "Hosts"]>
             {rows}
         </Table>
+    }
+}
+
+const fn condition(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Connected => "Connected",
+        Filter::Enabled => "Enabled",
+        Filter::Vcpus => "vCPUs",
+        Filter::Memory => "Memory",
+        Filter::Disk => "Disk",
     }
 }
 

@@ -1,10 +1,10 @@
 use leptos::prelude::*;
 use leptos_router::components::A;
 use vimana_model::vm::VmView;
-use vimana_ui::{Badge, Cell, Time};
+use vimana_ui::{Badge, Cell, Prose, Time};
 
-use crate::page::tone;
 use crate::page::vm_actions::VmActions;
+use crate::page::{sentence, tone};
 
 /// One VM. Made once; an event patches the cells it changes.
 #[component]
@@ -38,7 +38,7 @@ pub fn VmRow(vm: ArcRwSignal<VmView>) -> impl IntoView {
             </Cell>
             <Cell title="State">
                 <Badge tone=Signal::derive(move || tone(state.get())) text=Signal::derive(move || state.get().name().to_owned())/>
-                {move || why.get().map(|why| view! { <span class="why">{why}</span> })}
+                {move || why.get().map(|why| view! { <span class="why"><Prose text=why/></span> })}
             </Cell>
             <Cell title="Flavor">{flavor}</Cell>
             <Cell title="Image">{image}</Cell>
@@ -54,6 +54,7 @@ pub fn VmRow(vm: ArcRwSignal<VmView>) -> impl IntoView {
 fn reason(vm: &VmView) -> Option<String> {
     vm.failure
         .as_ref()
-        .map(|failure| failure.reason.clone())
-        .or_else(|| vm.pending.as_ref().map(|pending| pending.message.clone()))
+        .map(|failure| failure.reason.as_str())
+        .or_else(|| vm.pending.as_ref().map(|pending| pending.message.as_str()))
+        .map(sentence)
 }
