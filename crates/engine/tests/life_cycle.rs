@@ -1,5 +1,12 @@
 //! The way of a request through the real engine, scheduler and simulated hosts.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may give up loudly"
+)]
+
 use std::time::Duration;
 
 use vimana_driver::{Fault, FaultKind};

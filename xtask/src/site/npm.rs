@@ -24,7 +24,8 @@ pub fn install(root: &Path, cache: &Path) -> Result<PathBuf> {
     }
     println!("site: npm ci (terminal, wasm optimizer)");
     let status = Command::new("npm")
-        .args(["ci", "--prefer-offline", "--loglevel=error"])
+        .args(["ci", "--prefer-offline", "--loglevel=error", "--cache"])
+        .arg(cache.join("npm"))
         .current_dir(&dir)
         .status()
         .context("npm is missing: install it (Debian: apt-get install npm)")?;
