@@ -4,19 +4,20 @@
 import { Terminal } from "@xterm/xterm";
 import { FitAddon } from "@xterm/addon-fit";
 
-const RETRY_MS = [500, 10_000];
 const encoder = new TextEncoder();
-let styled = false;
+const theme = {
+  background: "#14121f",
+  foreground: "#e6e4f0",
+  cursor: "#f2b84b",
+  selectionBackground: "#4b4680",
+};
+let obeys = false;
 
 // A strict Content-Security-Policy lets style elements in by their nonce, and
 // no style attributes from markup; xterm.js knows of neither.
 function obeyPolicy(nonce) {
-  if (styled) return;
-  styled = true;
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("@xterm/xterm/css/xterm.css", import.meta.url);
-  document.head.append(link);
+  if (obeys) return;
+  obeys = true;
   const create = document.createElement;
   document.createElement = function (name, options) {
     const element = create.call(this, name, options);
@@ -24,6 +25,10 @@ function obeyPolicy(nonce) {
     if (name === "span") element.setAttribute = setAttribute;
     return element;
   };
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = new URL("@xterm/xterm/css/xterm.css", import.meta.url);
+  document.head.append(link);
 }
 
 function setAttribute(name, value) {
@@ -35,22 +40,17 @@ function setAttribute(name, value) {
 // connect to any more. `report` hears: connecting, open, lost, ended.
 export function open(place, { label, nonce, ticket, report }) {
   obeyPolicy(nonce);
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const terminal = new Terminal({
-    cursorBlink: !still,
-    fontFamily: getComputedStyle(place).fontFamily,
-    fontSize: 13,
-    screenReaderMode: true,
-    scrollback: 5000,
-    theme: { background: "#14121f", foreground: "#e6e4f0", cursor: "#f2b84b", selectionBackground: "#4b4680" },
-  });
+  const cursorBlink = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const { fontFamily } = getComputedStyle(place);
+  const look = { cursorBlink, fontFamily, fontSize: 13, theme };
+  const terminal = new Terminal({ ...look, screenReaderMode: true, scrollback: 5000 });
   const fit = new FitAddon();
   terminal.loadAddon(fit);
   terminal.open(place);
   terminal.textarea.setAttribute("aria-label", label);
   // Tab belongs to the machine; this is the way out for the keyboard.
-  terminal.attachCustomKeyEventHandler((event) => {
-    if (event.type !== "keydown" || event.key !== "Escape" || !event.shiftKey) return true;
+  terminal.attachCustomKeyEventHandler(({ type, key, shiftKey }) => {
+    if (type !== "keydown" || key !== "Escape" || !shiftKey) return true;
     document.getElementById("console-again")?.focus();
     return false;
   });
@@ -62,25 +62,26 @@ export function open(place, { label, nonce, ticket, report }) {
   terminal.onData((text) => send(encoder.encode(text)));
   terminal.onBinary((text) => send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
 
+  function hangUp() {
+    const old = socket;
+    socket = undefined;
+    clearTimeout(timer);
+    old?.close();
+  }
+
   function retry() {
     if (closed) return;
     report("lost");
-    timer = setTimeout(connect, Math.min(RETRY_MS[0] * 2 ** tries++, RETRY_MS[1]));
+    timer = setTimeout(connect, Math.min(500 * 2 ** tries++, 10_000));
   }
 
   async function connect() {
-    clearTimeout(timer);
+    hangUp();
     report("connecting");
-    let grant;
-    try {
-      grant = await ticket();
-    } catch {
-      return retry();
-    }
-    if (closed) return;
-    if (!grant) return report("ended");
-    const url = new URL(grant.path, location.href);
-    url.protocol = url.protocol.replace("http", "ws");
+    const grant = await ticket().catch(() => undefined);
+    if (closed || socket) return;
+    if (!grant) return grant === null ? report("ended") : retry();
+    const url = new URL(grant.path, location.href.replace(/^http/, "ws"));
     const mine = (socket = new WebSocket(url));
     mine.binaryType = "arraybuffer";
     mine.onopen = () => {
@@ -96,24 +97,12 @@ export function open(place, { label, nonce, ticket, report }) {
   }
 
   connect();
-  return {
-    reconnect() {
-      tries = 0;
-      const old = socket;
-      socket = undefined;
-      old?.close();
-      connect();
-    },
-    async paste() {
-      terminal.paste(await navigator.clipboard.readText());
-      terminal.focus();
-    },
-    close() {
-      closed = true;
-      clearTimeout(timer);
-      observer.disconnect();
-      socket?.close();
-      terminal.dispose();
-    },
+  const paste = async () => terminal.paste(await navigator.clipboard.readText());
+  const close = () => {
+    closed = true;
+    hangUp();
+    observer.disconnect();
+    terminal.dispose();
   };
+  return { reconnect: connect, paste, close };
 }

@@ -324,3 +324,72 @@ fn merge_operation(known: &mut Vec<OperationView>, operation: OperationView) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vimana_model::event::{Actor, EventKind};
+    use vimana_model::operation::{OperationKind, OperationState};
+    use vimana_model::{OperationId, Timestamp};
+
+    use super::*;
+
+    fn event(seq: u64) -> EventView {
+        EventView {
+            seq,
+            at: Timestamp::from_ms(0),
+            actor: Actor::System,
+            vm_id: None,
+            host_id: None,
+            event: EventKind::ConsoleOpened,
+        }
+    }
+
+    fn operation(n: u64, state: OperationState) -> OperationView {
+        OperationView {
+            id: OperationId::from_parts(n, [0; 10]),
+            vm_id: VmId::from_parts(1, [0; 10]),
+            kind: OperationKind::Create,
+            state,
+            steps: Vec::new(),
+            requested_by: "ann".to_owned(),
+            error: None,
+            created_at: Timestamp::from_ms(0),
+            ended_at: None,
+        }
+    }
+
+    #[test]
+    fn an_event_that_comes_twice_or_late_is_in_the_timeline_once_at_its_place() {
+        let mut known = vec![event(3), event(7)];
+        merge_events(&mut known, vec![event(7), event(5), event(9)]);
+        let order: Vec<u64> = known.iter().map(|event| event.seq).collect();
+        assert_eq!(order, [3, 5, 7, 9]);
+    }
+
+    #[test]
+    fn an_operation_is_replaced_in_place_and_a_newer_one_stands_first() {
+        let mut known = vec![operation(2, OperationState::Running)];
+        merge_operation(&mut known, operation(2, OperationState::Succeeded));
+        merge_operation(&mut known, operation(3, OperationState::Running));
+        merge_operation(&mut known, operation(1, OperationState::Failed));
+        let states: Vec<OperationState> = known.iter().map(|operation| operation.state).collect();
+        assert_eq!(
+            states,
+            [
+                OperationState::Running,
+                OperationState::Succeeded,
+                OperationState::Failed
+            ]
+        );
+    }
+
+    #[test]
+    fn a_vm_joins_a_list_once_and_newest_first() {
+        let id = |n| VmId::from_parts(n, [0; 10]);
+        let ids = ArcRwSignal::new(vec![id(9), id(4)]);
+        for n in [6, 9, 6, 1] {
+            insert(&ids, id(n));
+        }
+        assert_eq!(ids.get_untracked(), [id(9), id(6), id(4), id(1)]);
+    }
+}

@@ -7,16 +7,15 @@ use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use send_wrapper::SendWrapper;
-use vimana_model::ErrorKind;
 use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
+use vimana_model::{ErrorKind, VmState};
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 
 use super::Wire;
 use crate::api::console_ticket;
-use crate::page::sentence;
 use crate::session::CurrentSession;
 
 type Handle = StoredValue<Option<Open>, LocalStorage>;
@@ -127,16 +126,19 @@ async fn open(
 }
 
 /// A fresh ticket; null when there is nothing to connect to any more, which
-/// ends the terminal's tries. Any other failure is tried again.
+/// ends the terminal's tries. Whatever may pass is an error, and tried again.
 async fn ticket(
     vm: &ArcRwSignal<VmView>,
     session: CurrentSession,
     why: &SendWrapper<std::cell::RefCell<Option<String>>>,
 ) -> Result<JsValue, JsValue> {
-    let (id, name, judged) =
-        vm.with_untracked(|vm| (vm.id, vm.name.clone(), VmAction::Console.judge(vm.state)));
-    if let Err(refusal) = judged {
-        why.replace(Some(format!("{name} {refusal}.")));
+    let (id, name, state) = vm.with_untracked(|vm| (vm.id, vm.name.clone(), vm.state));
+    if let Err(refusal) = VmAction::Console.judge(state) {
+        let refusal = format!("{name} {refusal}.");
+        if passes(state) {
+            return Err(refusal.into());
+        }
+        why.replace(Some(refusal));
         return Ok(JsValue::NULL);
     }
     match console_ticket(id).await {
@@ -146,20 +148,26 @@ async fn ticket(
             Reflect::set(&grant, &"ticket".into(), &view.ticket.into())?;
             Ok(grant.into())
         }
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::Unavailable | ErrorKind::RateLimited
-            ) =>
-        {
-            Err(error.sentence().into())
-        }
-        Err(error) => {
+        Err(error) if is_final(error.kind()) => {
             session.notice(&error);
-            why.replace(Some(sentence(&error.0.detail)));
+            why.replace(Some(error.sentence()));
             Ok(JsValue::NULL)
         }
+        Err(error) => Err(error.sentence().into()),
     }
+}
+
+/// Whether the machine may well run, only out of reach for now.
+fn passes(state: VmState) -> bool {
+    matches!(state, VmState::Unknown | VmState::Migrate)
+}
+
+/// Whether asking again would be answered the same.
+fn is_final(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::NotFound
+    )
 }
 
 fn get<T: wasm_bindgen::JsCast>(object: &JsValue, key: &str) -> Result<T, JsValue> {
