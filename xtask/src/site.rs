@@ -70,16 +70,17 @@ fn cache_dir() -> Result<PathBuf> {
         .context("neither VIMANA_CACHE, XDG_CACHE_HOME nor HOME is set")
 }
 
-/// The repository's root.
-fn root() -> Result<&'static Path> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask is at the top of the repository")
+/// The repository's root, as cargo says when it runs us; several checkouts
+/// share one build directory, so that what was true at build time is not now.
+fn root() -> Result<PathBuf> {
+    let ours = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+    let root = Path::new(&ours).parent().map(Path::to_owned);
+    root.context("xtask is at the top of the repository")
 }
 
 pub fn build(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let root = root()?;
+    let root = &root()?;
     // Held until the end: two builds must not write the same files.
     let _alone = lock(&options.cache)?;
     let modules = npm::install(root, &options.cache)?;
