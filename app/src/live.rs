@@ -7,17 +7,18 @@
 #[cfg(feature = "hydrate")]
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leptos::prelude::*;
+use serde::{Deserialize, Serialize};
 use vimana_model::event::{EventView, StreamItem};
 use vimana_model::host::HostView;
 use vimana_model::operation::OperationView;
 use vimana_model::vm::VmView;
 use vimana_model::{HostId, VmId};
 
-use crate::api::Show;
+use crate::api::{ApiResult, Show};
 use crate::session::CurrentSession;
 
 /// How fresh the page is.
@@ -35,13 +36,27 @@ pub enum Link {
 }
 
 /// What one VM's page shows beside the VM itself.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct History {
     /// Oldest first.
     pub events: ArcRwSignal<Vec<EventView>>,
     /// Newest first.
     pub operations: ArcRwSignal<Vec<OperationView>>,
 }
+
+/// How many events are remembered for pages that are still on their way.
+const RECENT_EVENTS: usize = 512;
+
+/// Something that has a page or a row, and when an event last spoke of it.
+struct Entry<T: 'static> {
+    view: ArcRwSignal<T>,
+    touched: Mark,
+}
+
+/// A moment between two events, as this page received them. What was asked for
+/// at a mark is older than what an event said after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mark(u64);
 
 struct OpenList {
     show: Show,
@@ -50,10 +65,12 @@ struct OpenList {
 
 #[derive(Default)]
 struct Known {
-    vms: BTreeMap<VmId, ArcRwSignal<VmView>>,
+    vms: BTreeMap<VmId, Entry<VmView>>,
     histories: BTreeMap<VmId, History>,
-    hosts: BTreeMap<HostId, ArcRwSignal<HostView>>,
+    hosts: BTreeMap<HostId, Entry<HostView>>,
     list: Option<OpenList>,
+    now: Mark,
+    recent: VecDeque<EventView>,
 }
 
 #[derive(Clone)]
@@ -113,18 +130,32 @@ impl Live {
         });
     }
 
+    /// Asks the server for something, and remembers since when the answer may
+    /// be out of date.
+    pub fn ask<T, F>(&self, answer: F) -> impl Future<Output = ApiResult<(Mark, T)>> + use<T, F>
+    where
+        F: Future<Output = ApiResult<T>>,
+    {
+        let asked = self.lock().now;
+        async move { answer.await.map(|value| (asked, value)) }
+    }
+
     /// Takes in a list the server gave and the world's later additions to it.
     /// The ids are in the order of the list, newest first; a VM stays on it
     /// even when it no longer belongs there, so that nobody loses sight of it.
-    pub fn open_list(&self, show: Show, vms: Vec<VmView>) -> ArcRwSignal<Vec<VmId>> {
+    pub fn open_list(
+        &self,
+        show: Show,
+        (asked, vms): (Mark, Vec<VmView>),
+    ) -> ArcRwSignal<Vec<VmId>> {
         let mut ids: Vec<VmId> = vms.iter().map(|vm| vm.id).collect();
         for vm in vms {
-            self.adopt(vm);
+            self.adopt(asked, vm);
         }
         let mut known = self.lock();
         // Came by an event while the list was on its way.
         for (id, vm) in &known.vms {
-            if show.takes(vm.with_untracked(|vm| vm.state)) && !ids.contains(id) {
+            if show.takes(vm.view.with_untracked(|vm| vm.state)) && !ids.contains(id) {
                 ids.push(*id);
             }
         }
@@ -138,7 +169,7 @@ impl Live {
     }
 
     /// Takes in the list again after events were lost.
-    pub fn take_list(&self, show: Show, vms: Vec<VmView>) {
+    pub fn take_list(&self, show: Show, (asked, vms): (Mark, Vec<VmView>)) {
         let ids = self
             .lock()
             .list
@@ -147,7 +178,7 @@ impl Live {
             .map(|list| list.ids.clone());
         let new: Vec<VmId> = vms.iter().map(|vm| vm.id).collect();
         for vm in vms {
-            self.adopt(vm);
+            self.adopt(asked, vm);
         }
         for id in new {
             if let Some(ids) = &ids {
@@ -156,55 +187,72 @@ impl Live {
         }
     }
 
-    /// Takes in a VM and gives the entry that stays up to date.
-    pub fn adopt(&self, vm: VmView) -> ArcRwSignal<VmView> {
-        let entry = self
-            .lock()
-            .vms
-            .entry(vm.id)
-            .or_insert_with(|| ArcRwSignal::new(vm.clone()))
-            .clone();
-        let news = entry.with_untracked(|old| vm.generation >= old.generation && *old != vm);
+    /// Takes in a VM the server gave and gives the entry that stays up to date.
+    pub fn adopt(&self, asked: Mark, vm: VmView) -> ArcRwSignal<VmView> {
+        let (view, touched) = {
+            let mut known = self.lock();
+            let now = known.now;
+            let entry = known.vms.entry(vm.id).or_insert_with(|| Entry {
+                view: ArcRwSignal::new(vm.clone()),
+                touched: now,
+            });
+            (entry.view.clone(), entry.touched)
+        };
+        let news = view.with_untracked(|old| {
+            vm.generation > old.generation
+                || vm.generation == old.generation && touched <= asked && *old != vm
+        });
         if news {
-            entry.set(vm);
+            view.set(vm);
         }
-        entry
+        view
     }
 
     /// The entry of a VM that was adopted before.
     #[must_use]
     pub fn vm(&self, id: VmId) -> Option<ArcRwSignal<VmView>> {
-        self.lock().vms.get(&id).cloned()
+        self.lock().vms.get(&id).map(|entry| entry.view.clone())
     }
 
-    /// Takes in a VM's past and gives what stays up to date.
+    /// Takes in the past of a VM that was adopted before, and gives what stays
+    /// up to date.
     pub fn open_history(
         &self,
         id: VmId,
         events: Vec<EventView>,
         operations: Vec<OperationView>,
     ) -> History {
-        let history = self
-            .lock()
-            .histories
-            .entry(id)
-            .or_insert_with(|| History {
-                events: ArcRwSignal::new(Vec::new()),
-                operations: ArcRwSignal::new(Vec::new()),
-            })
-            .clone();
-        history.events.update(|known| merge_events(known, events));
+        let (history, recent, newest) = {
+            let mut known = self.lock();
+            let of_vm = |event: &&EventView| event.vm_id == Some(id);
+            let recent: Vec<EventView> = known.recent.iter().filter(of_vm).cloned().collect();
+            let newest = known.vms.get(&id);
+            let newest = newest.and_then(|vm| vm.view.with_untracked(|vm| vm.operation.clone()));
+            (
+                known.histories.entry(id).or_default().clone(),
+                recent,
+                newest,
+            )
+        };
+        history.events.update(|known| {
+            merge_events(known, events);
+            // Came while the others were on their way.
+            merge_events(known, recent);
+        });
         history.operations.update(|known| {
-            for operation in operations.into_iter().rev() {
+            for operation in operations.into_iter().rev().chain(newest) {
                 merge_operation(known, operation);
             }
         });
         history
     }
 
-    pub fn open_hosts(&self, hosts: Vec<HostView>) {
+    pub fn open_hosts(&self, (asked, hosts): (Mark, Vec<HostView>)) {
         for host in hosts {
-            self.put_host(host);
+            let newer = |entry: &Entry<HostView>| entry.touched > asked;
+            if !self.lock().hosts.get(&host.id).is_some_and(newer) {
+                self.put_host(host);
+            }
         }
     }
 
@@ -216,29 +264,41 @@ impl Live {
 
     #[must_use]
     pub fn host(&self, id: HostId) -> Option<ArcRwSignal<HostView>> {
-        self.lock().hosts.get(&id).cloned()
+        self.lock().hosts.get(&id).map(|entry| entry.view.clone())
     }
 
     /// What the world says now.
     #[cfg_attr(
-        not(feature = "hydrate"),
+        not(any(feature = "hydrate", test)),
         expect(dead_code, reason = "events reach the browser alone")
     )]
     pub fn apply(&self, item: StreamItem) {
         let StreamItem { event, vm, host } = item;
+        let asked = {
+            let mut known = self.lock();
+            if known.recent.len() >= RECENT_EVENTS {
+                known.recent.pop_front();
+            }
+            known.recent.push_back(event.clone());
+            known.now = Mark(known.now.0.saturating_add(1));
+            known.now
+        };
         if let Some(vm) = vm {
-            self.put_vm(vm, event);
+            self.put_vm(asked, vm, event);
         }
         if let Some(host) = host {
             self.put_host(host);
         }
     }
 
-    fn put_vm(&self, vm: VmView, event: EventView) {
+    fn put_vm(&self, now: Mark, vm: VmView, event: EventView) {
         let (id, state, operation) = (vm.id, vm.state, vm.operation.clone());
-        self.adopt(vm);
+        self.adopt(now, vm);
         let (history, ids) = {
-            let known = self.lock();
+            let mut known = self.lock();
+            if let Some(entry) = known.vms.get_mut(&id) {
+                entry.touched = now;
+            }
             let list = known.list.as_ref().filter(|list| list.show.takes(state));
             (
                 known.histories.get(&id).cloned(),
@@ -264,20 +324,21 @@ impl Live {
         let id = host.id;
         let (entry, mut names) = {
             let mut known = self.lock();
+            let now = known.now;
             let new = !known.hosts.contains_key(&id);
-            let entry = known
-                .hosts
-                .entry(id)
-                .or_insert_with(|| ArcRwSignal::new(host.clone()))
-                .clone();
-            let names = new.then(|| {
-                known
-                    .hosts
-                    .iter()
-                    .map(|(id, host)| (host.with_untracked(|host| host.name.to_string()), *id))
-                    .collect::<Vec<_>>()
+            let entry = known.hosts.entry(id).or_insert_with(|| Entry {
+                view: ArcRwSignal::new(host.clone()),
+                touched: now,
             });
-            (entry, names)
+            entry.touched = now;
+            let view = entry.view.clone();
+            let named = |(id, host): (&HostId, &Entry<HostView>)| {
+                (host.view.with_untracked(|host| host.name.to_string()), *id)
+            };
+            (
+                view,
+                new.then(|| known.hosts.iter().map(named).collect::<Vec<_>>()),
+            )
         };
         if let Some(names) = names.as_mut() {
             names.sort();
@@ -326,70 +387,4 @@ fn merge_operation(known: &mut Vec<OperationView>, operation: OperationView) {
 }
 
 #[cfg(test)]
-mod tests {
-    use vimana_model::event::{Actor, EventKind};
-    use vimana_model::operation::{OperationKind, OperationState};
-    use vimana_model::{OperationId, Timestamp};
-
-    use super::*;
-
-    fn event(seq: u64) -> EventView {
-        EventView {
-            seq,
-            at: Timestamp::from_ms(0),
-            actor: Actor::System,
-            vm_id: None,
-            host_id: None,
-            event: EventKind::ConsoleOpened,
-        }
-    }
-
-    fn operation(n: u64, state: OperationState) -> OperationView {
-        OperationView {
-            id: OperationId::from_parts(n, [0; 10]),
-            vm_id: VmId::from_parts(1, [0; 10]),
-            kind: OperationKind::Create,
-            state,
-            steps: Vec::new(),
-            requested_by: "ann".to_owned(),
-            error: None,
-            created_at: Timestamp::from_ms(0),
-            ended_at: None,
-        }
-    }
-
-    #[test]
-    fn an_event_that_comes_twice_or_late_is_in_the_timeline_once_at_its_place() {
-        let mut known = vec![event(3), event(7)];
-        merge_events(&mut known, vec![event(7), event(5), event(9)]);
-        let order: Vec<u64> = known.iter().map(|event| event.seq).collect();
-        assert_eq!(order, [3, 5, 7, 9]);
-    }
-
-    #[test]
-    fn an_operation_is_replaced_in_place_and_a_newer_one_stands_first() {
-        let mut known = vec![operation(2, OperationState::Running)];
-        merge_operation(&mut known, operation(2, OperationState::Succeeded));
-        merge_operation(&mut known, operation(3, OperationState::Running));
-        merge_operation(&mut known, operation(1, OperationState::Failed));
-        let states: Vec<OperationState> = known.iter().map(|operation| operation.state).collect();
-        assert_eq!(
-            states,
-            [
-                OperationState::Running,
-                OperationState::Succeeded,
-                OperationState::Failed
-            ]
-        );
-    }
-
-    #[test]
-    fn a_vm_joins_a_list_once_and_newest_first() {
-        let id = |n| VmId::from_parts(n, [0; 10]);
-        let ids = ArcRwSignal::new(vec![id(9), id(4)]);
-        for n in [6, 9, 6, 1] {
-            insert(&ids, id(n));
-        }
-        assert_eq!(ids.get_untracked(), [id(9), id(6), id(4), id(1)]);
-    }
-}
+mod tests;

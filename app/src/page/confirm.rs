@@ -46,9 +46,9 @@ pub fn ConfirmDialogs() -> impl IntoView {
         };
         let live = live.clone();
         spawn_local(async move {
-            match delete_vm(id).await {
-                Ok(accepted) => {
-                    live.adopt(accepted.vm);
+            match live.ask(delete_vm(id)).await {
+                Ok((asked, accepted)) => {
+                    live.adopt(asked, accepted.vm);
                     toasts.show(ToastKind::Info, format!("{name} is being deleted."));
                 }
                 Err(error) => {

@@ -17,12 +17,13 @@ use crate::session::CurrentSession;
 pub fn HostsPage() -> impl IntoView {
     let live = expect_context::<Live>();
     let session = expect_context::<CurrentSession>();
-    let list = Resource::new(|| (), |()| hosts());
+    let asking = live.clone();
+    let list = Resource::new(|| (), move |()| asking.ask(hosts()));
     let reload = live.clone();
     live.on_reset(move || {
         let live = reload.clone();
         spawn_local(async move {
-            if let Ok(list) = hosts().await {
+            if let Ok(list) = live.ask(hosts()).await {
                 live.open_hosts(list);
             }
         });

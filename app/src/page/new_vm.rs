@@ -149,10 +149,10 @@ fn NewVmForm(choices: Catalogue) -> impl IntoView {
         busy.set(true);
         let (live, navigate) = (live.clone(), navigate.clone());
         spawn_local(async move {
-            match create_vm(form.clone()).await {
-                Ok(accepted) => {
+            match live.ask(create_vm(form.clone())).await {
+                Ok((asked, accepted)) => {
                     let id = accepted.vm.id;
-                    live.adopt(accepted.vm);
+                    live.adopt(asked, accepted.vm);
                     navigate(&format!("/vms/{id}"), Default::default());
                 }
                 Err(error) => {

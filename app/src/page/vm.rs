@@ -7,6 +7,7 @@ mod operations;
 mod panels;
 mod timeline;
 
+use futures::join;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
@@ -20,7 +21,7 @@ use super::problem::ProblemView;
 use super::tone;
 use super::vm_actions::VmActions;
 use crate::api::{ApiError, ApiResult, vm, vm_operations, vm_timeline};
-use crate::live::{History, Live};
+use crate::live::{History, Live, Mark};
 use crate::session::CurrentSession;
 use console::ConsolePanel;
 use facts::Facts;
@@ -37,7 +38,8 @@ pub fn VmPage() -> impl IntoView {
     let id = Memo::new(move |_| {
         params.with(|params| params.get_str("id").unwrap_or_default().to_owned())
     });
-    let all = Resource::new_blocking(move || id.get(), load);
+    let asking = live.clone();
+    let all = Resource::new_blocking(move || id.get(), move |id| asking.ask(load(id)));
     let reload = live.clone();
     live.on_reset(move || {
         let live = reload.clone();
@@ -45,7 +47,7 @@ pub fn VmPage() -> impl IntoView {
             return;
         };
         spawn_local(async move {
-            if let Ok(found) = load(id).await {
+            if let Ok(found) = live.ask(load(id)).await {
                 take_in(&live, found);
             }
         });
@@ -83,14 +85,15 @@ async fn load(id: String) -> ApiResult<Found> {
         crate::ssr::set_status(404);
         return Err(ApiError::from(Error::not_found("VM")));
     };
-    let found = vm(id).await?;
-    let (events, operations) = (vm_timeline(id).await?, vm_operations(id).await?);
-    Ok((found, events, operations))
+    let (vm, events, operations) = join!(vm(id), vm_timeline(id), vm_operations(id));
+    Ok((vm?, events?, operations?))
 }
 
-fn take_in(live: &Live, (vm, events, operations): Found) -> (ArcRwSignal<VmView>, History) {
-    let history = live.open_history(vm.id, events, operations);
-    (live.adopt(vm), history)
+fn take_in(live: &Live, (asked, found): (Mark, Found)) -> (ArcRwSignal<VmView>, History) {
+    let (vm, events, operations) = found;
+    let id = vm.id;
+    let vm = live.adopt(asked, vm);
+    (vm, live.open_history(id, events, operations))
 }
 
 #[component]

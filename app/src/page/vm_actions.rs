@@ -10,7 +10,7 @@ use vimana_ui::{Button, ButtonKind, IconName, ToastKind, Toasts};
 
 use super::confirm::Confirmations;
 use crate::api::{ApiResult, hold_vm, release_vm, shutdown_vm};
-use crate::live::Live;
+use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
 
 /// What one looks for first stands first; what cannot be undone, last.
@@ -87,16 +87,16 @@ fn ActionButton(vm: ArcRwSignal<VmView>, action: VmAction, compact: bool) -> imp
         let live = live.clone();
         let name = name.clone();
         spawn_local(async move {
-            let answer: ApiResult<VmView> = match action {
-                VmAction::Hold => hold_vm(id).await,
-                VmAction::Release => release_vm(id).await,
-                VmAction::Shutdown => shutdown_vm(id).await.map(|accepted| accepted.vm),
+            let answer: ApiResult<(Mark, VmView)> = match action {
+                VmAction::Hold => live.ask(hold_vm(id)).await,
+                VmAction::Release => live.ask(release_vm(id)).await,
+                VmAction::Shutdown => live.ask(shutdown_vm(id)).await.map(|(m, a)| (m, a.vm)),
                 VmAction::Delete | VmAction::Console => return,
             };
             busy.try_set(false);
             match answer {
-                Ok(vm) => {
-                    live.adopt(vm);
+                Ok((asked, vm)) => {
+                    live.adopt(asked, vm);
                     toasts.show(ToastKind::Info, format!("{name} {}", outcome(action)));
                 }
                 Err(error) => {

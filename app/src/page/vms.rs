@@ -26,7 +26,8 @@ pub fn VmsPage() -> impl IntoView {
     let session = expect_context::<CurrentSession>();
     let query = use_query_map();
     let which = Memo::new(move |_| query.with(|query| Which::from_query(query.get_str("show"))));
-    let list = Resource::new(move || which.get(), vms);
+    let asking = live.clone();
+    let list = Resource::new(move || which.get(), move |which| asking.ask(vms(which)));
     let reload = live.clone();
     live.on_reset(move || {
         let live = reload.clone();
@@ -35,7 +36,7 @@ pub fn VmsPage() -> impl IntoView {
             let Some(which) = which.try_get_untracked() else {
                 return;
             };
-            if let Ok(list) = vms(which).await {
+            if let Ok(list) = live.ask(vms(which)).await {
                 live.take_list(which, list);
             }
         });

@@ -1,0 +1,138 @@
+use vimana_model::event::{Actor, EventKind};
+use vimana_model::operation::{OperationKind, OperationState};
+use vimana_model::{OperationId, Timestamp};
+
+use super::*;
+
+fn event(seq: u64) -> EventView {
+    EventView {
+        seq,
+        at: Timestamp::from_ms(0),
+        actor: Actor::System,
+        vm_id: None,
+        host_id: None,
+        event: EventKind::ConsoleOpened,
+    }
+}
+
+fn operation(n: u64, state: OperationState) -> OperationView {
+    OperationView {
+        id: OperationId::from_parts(n, [0; 10]),
+        vm_id: VmId::from_parts(1, [0; 10]),
+        kind: OperationKind::Create,
+        state,
+        steps: Vec::new(),
+        requested_by: "ann".to_owned(),
+        error: None,
+        created_at: Timestamp::from_ms(0),
+        ended_at: None,
+    }
+}
+
+#[test]
+fn an_event_that_comes_twice_or_late_is_in_the_timeline_once_at_its_place() {
+    let mut known = vec![event(3), event(7)];
+    merge_events(&mut known, vec![event(7), event(5), event(9)]);
+    let order: Vec<u64> = known.iter().map(|event| event.seq).collect();
+    assert_eq!(order, [3, 5, 7, 9]);
+}
+
+#[test]
+fn an_operation_is_replaced_in_place_and_a_newer_one_stands_first() {
+    let mut known = vec![operation(2, OperationState::Running)];
+    merge_operation(&mut known, operation(2, OperationState::Succeeded));
+    merge_operation(&mut known, operation(3, OperationState::Running));
+    merge_operation(&mut known, operation(1, OperationState::Failed));
+    let states: Vec<OperationState> = known.iter().map(|operation| operation.state).collect();
+    assert_eq!(
+        states,
+        [
+            OperationState::Running,
+            OperationState::Succeeded,
+            OperationState::Failed
+        ]
+    );
+}
+
+#[test]
+fn a_vm_joins_a_list_once_and_newest_first() {
+    let id = |n| VmId::from_parts(n, [0; 10]);
+    let ids = ArcRwSignal::new(vec![id(9), id(4)]);
+    for n in [6, 9, 6, 1] {
+        insert(&ids, id(n));
+    }
+    assert_eq!(ids.get_untracked(), [id(9), id(6), id(4), id(1)]);
+}
+
+fn on_a_page<T>(body: impl FnOnce(Live) -> T) -> T {
+    Owner::new().with(|| {
+        Live::provide();
+        body(expect_context::<Live>())
+    })
+}
+
+fn spoken_of(seq: u64, vm: VmView) -> StreamItem {
+    StreamItem {
+        event: EventView {
+            vm_id: Some(vm.id),
+            ..event(seq)
+        },
+        vm: Some(vm),
+        host: None,
+    }
+}
+
+fn vm(generation: u64, owner: &str) -> VmView {
+    let json = serde_json::json!({
+        "id": VmId::from_parts(1, [0; 10]),
+        "name": "web-1",
+        "tenant_id": format!("tenant_{:032x}", 1),
+        "owner": owner,
+        "state": "pending",
+        "state_since": "2026-11-22T18:00:00Z",
+        "flavor": "tiny",
+        "image": "demo",
+        "image_id": format!("image_{:032x}", 1),
+        "resources": { "vcpus": 1, "memory_mib": 128, "disk_mib": 1024 },
+        "run_epoch": 0,
+        "generation": generation,
+        "has_user_data": false,
+        "created_at": "2026-11-22T18:00:00Z",
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn what_happened_while_the_page_was_on_its_way_is_in_its_timeline() {
+    on_a_page(|live| {
+        let read = vec![EventView {
+            vm_id: Some(vm(1, "").id),
+            ..event(3)
+        }];
+        live.apply(spoken_of(4, vm(2, "")));
+        let view = live.adopt(Mark::default(), vm(1, ""));
+        let history = live.open_history(vm(1, "").id, read, Vec::new());
+        let order: Vec<u64> = history
+            .events
+            .with_untracked(|events| events.iter().map(|event| event.seq).collect());
+        assert_eq!(order, [3, 4]);
+        assert_eq!(
+            view.get_untracked().generation,
+            2,
+            "the answer was older than the event"
+        );
+    });
+}
+
+#[test]
+fn an_answer_asked_for_before_an_event_does_not_undo_it() {
+    on_a_page(|live| {
+        let asked = live.lock().now;
+        live.apply(spoken_of(4, vm(1, "from the event")));
+        let view = live.adopt(asked, vm(1, "from the answer"));
+        assert_eq!(view.get_untracked().owner, "from the event");
+        let asked = live.lock().now;
+        live.adopt(asked, vm(1, "from a later answer"));
+        assert_eq!(view.get_untracked().owner, "from a later answer");
+    });
+}
