@@ -44,6 +44,12 @@ impl Owned for vimana_store::vm::VmRecord {
     }
 }
 
+impl Owned for crate::progress::Change<'_> {
+    fn tenant_id(&self) -> TenantId {
+        self.vm.tenant_id
+    }
+}
+
 /// Turns what a lookup found into a proof. What is absent and what is hidden
 /// get the same answer.
 ///

@@ -212,11 +212,9 @@ impl Engine {
         let actor = Actor::User(cx.subject.user_name.clone());
         let by = cx.subject.user_name.as_str();
         let (vm, operation) = write_tx!(self.store(), |tx| {
-            let found = vm::lock(tx, id).await?;
-            authorized(cx, Permission::ActOnVm(action), format!("vm `{id}`"), found)?;
-            let Some(mut change) = Change::lock(tx, world, actor.clone(), id).await? else {
-                return Err(TxError::from(Error::not_found(format!("vm `{id}`"))));
-            };
+            let found = Change::lock(tx, world, actor.clone(), id).await?;
+            let permission = Permission::ActOnVm(action);
+            let mut change = authorized(cx, permission, format!("vm `{id}`"), found)?.into_inner();
             action
                 .judge(change.vm.state)
                 .map_err(|refusal| Error::conflict(format!("`{}` {refusal}", change.vm.name)))?;
