@@ -20,8 +20,30 @@ pub enum FaultKind {
     BadImage,
     /// A later call for the same VM overtook this one.
     Cancelled,
+    /// A part that is needed is away now and may come back: the server, the
+    /// datastore.
+    Unavailable,
+    /// This hypervisor, or this agent, cannot do that.
+    Unsupported,
     /// Anything else on this host.
     Host,
+}
+
+impl FaultKind {
+    /// Whether trying the same again may well succeed.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::Unavailable | Self::Host => true,
+            Self::Superseded
+            | Self::NoSuchVm
+            | Self::NoSpace
+            | Self::Hypervisor
+            | Self::BadImage
+            | Self::Cancelled
+            | Self::Unsupported => false,
+        }
+    }
 }
 
 /// A fault with a message for people: lower case, no period, no path, no secret.

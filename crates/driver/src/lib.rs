@@ -12,28 +12,31 @@ pub mod qcow2;
 mod serial;
 mod spec;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use vimana_model::VmId;
+use vimana_model::unit::Resources;
 
 pub use fault::{Fault, FaultKind};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
-pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
+pub use spec::{
+    Capabilities, ImageRef, IncarnationSpec, Observed, Part, Power, SavedMachine, SavedPart, Seed,
+};
 
 /// A serial line: bytes both ways, until either side hangs up.
 pub trait SerialStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> SerialStream for T {}
 
-/// How a graceful shutdown ended.
+/// How something the guest was asked for came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutdownEnd {
-    /// The guest switched itself off.
+pub enum GuestEnd {
+    /// The guest did it.
     ByGuest,
-    /// It did not within the grace time and was switched off.
+    /// It did not within the grace time, and was made to.
     Forced,
 }
 
@@ -60,16 +63,61 @@ pub trait HostDriver: Send + Sync + 'static {
     /// call leaves no file behind.
     async fn prepare(&self, spec: &IncarnationSpec, image: &Path) -> Result<(), Fault>;
 
-    /// Starts the prepared machine; returns when guest code runs. Repeating
-    /// it while the machine runs changes nothing. A failed call leaves no process.
-    async fn boot(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+    /// Starts the machine with that many vCPUs and that much memory; returns
+    /// when guest code runs. A higher `epoch` than the one prepared, on a
+    /// machine that does not run, is a new run from the same disk, whose size
+    /// then grows to `resources`. Repeating it while the machine runs changes
+    /// nothing. A failed call leaves no process, and the disk.
+    async fn boot(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault>;
 
     /// Asks the guest to switch itself off; after `grace` it is switched off.
     /// Returns when the machine no longer exists; fine if it already did not.
-    async fn shutdown(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<ShutdownEnd, Fault>;
+    async fn shutdown(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<GuestEnd, Fault>;
 
-    /// Stops the machine at once; fine if it does not run or never did.
+    /// Stops the machine at once; fine if it does not run or never did. The
+    /// disk stays, and a saved memory, too.
     async fn kill(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// Pauses the machine and saves its memory to the host's disk; returns
+    /// when no process is left and everything is on the disk
+    /// ([`Power::Saved`]). Repeating it changes nothing. After a failed call
+    /// the machine runs on and nothing of the memory is left on the disk.
+    async fn save(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// Lets the machine run on from where [`Self::save`] paused it, under
+    /// `epoch`, which is higher than the run's that was saved; returns when
+    /// guest code runs. Also takes back a save that has not ended, or never
+    /// began: the machine runs on. The saved memory is removed once the machine
+    /// runs; after a failed call it is still there, and no process.
+    /// Repeating it while the machine runs changes nothing.
+    async fn load(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// The files that hold a saved machine. They stay as they are until
+    /// [`Self::load`] or [`Self::clean`].
+    async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault>;
+
+    /// Takes over the files of a machine that another host saved; afterwards
+    /// it is [`Power::Saved`] here, under the specification's epoch. `files`
+    /// are moved or copied. Repeating it for the same epoch changes nothing. A
+    /// failed call leaves nothing behind.
+    async fn import(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        files: &[(Part, PathBuf)],
+    ) -> Result<(), Fault>;
+
+    /// Asks the guest to restart; after `grace` it is reset. The process and
+    /// the epoch stay.
+    async fn reboot(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<GuestEnd, Fault>;
+
+    /// Restarts the guest at once. The process and the epoch stay.
+    async fn reset(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// Changes vCPUs and memory of the running machine, as far as
+    /// [`Capabilities::hot_resize`] says; `Unsupported` otherwise. Repeating it
+    /// changes nothing.
+    async fn resize(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault>;
 
     /// Removes every file of the VM from this host, after the machine is
     /// gone. Fine if there is nothing. Afterwards [`Self::inventory`] no

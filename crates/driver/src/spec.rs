@@ -51,6 +51,9 @@ pub struct Capabilities {
     pub accelerator: Accelerator,
     /// How the accelerator was chosen, for people.
     pub accelerator_note: String,
+    /// A running machine can get more vCPUs and memory.
+    #[serde(default)]
+    pub hot_resize: bool,
 }
 
 /// Whether a machine runs.
@@ -60,6 +63,8 @@ pub enum Power {
     /// Disk and seed are there, the machine was never started.
     Prepared,
     Running,
+    /// Its memory is saved on the host's disk; no process is left.
+    Saved,
     /// The guest switched itself off; no process is left, the disk is.
     Off,
     /// The process ended without being asked to. The disk is still there.
@@ -67,6 +72,50 @@ pub enum Power {
         /// For people: "the QEMU process was killed by signal 9".
         reason: String,
     },
+}
+
+/// A part of a saved machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// What the VM wrote over its image.
+    Disk,
+    /// Its memory and the state of its devices.
+    Memory,
+}
+
+impl Part {
+    pub const ALL: [Self; 2] = [Self::Disk, Self::Memory];
+
+    /// The name of its file and in routes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// A saved machine in the datastore: everything another host needs beside the
+/// image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedMachine {
+    /// The run whose memory it is.
+    pub run_epoch: u64,
+    /// The hypervisor that saved it: "QEMU 10.0.2".
+    pub hypervisor: String,
+    pub parts: Vec<SavedPart>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPart {
+    pub part: Part,
+    pub size_bytes: u64,
+    /// Hexadecimal SHA-256.
+    pub sha256: String,
 }
 
 /// One Incarnation as the driver sees it.

@@ -3,20 +3,40 @@
 //! buttons and tooltips all read it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::operation::OperationKind;
 use crate::state::VmState;
 
 /// Something a person can ask of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum VmAction {
     /// Keep a pending VM from being placed.
     Hold,
     /// Let a held VM be placed.
     Release,
+    /// Save the memory on the host and give vCPUs and memory back.
+    Suspend,
+    /// Save memory and disk to the datastore and give the host back.
+    Stop,
+    /// Let a suspended or stopped VM run on from where it was.
+    Resume,
+    /// Switch the guest off; its disk stays.
+    PowerOff,
+    /// Switch a powered-off VM on.
+    Start,
+    /// Ask the guest to restart.
+    Reboot,
+    /// Restart at once, as by the reset button.
+    Reset,
+    /// Change vCPUs, memory and disk.
+    Resize,
+    /// Try again what failed.
+    Retry,
     /// Ask the guest to switch itself off, then give everything back.
     Shutdown,
     /// Stop at once and give everything back.
@@ -26,109 +46,444 @@ pub enum VmAction {
 }
 
 impl VmAction {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 14] = [
         Self::Hold,
         Self::Release,
+        Self::Suspend,
+        Self::Stop,
+        Self::Resume,
+        Self::PowerOff,
+        Self::Start,
+        Self::Reboot,
+        Self::Reset,
+        Self::Resize,
+        Self::Retry,
         Self::Shutdown,
         Self::Delete,
         Self::Console,
     ];
 
+    /// The name on the wire, in the CLI and in routes.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hold => "hold",
             Self::Release => "release",
+            Self::Suspend => "suspend",
+            Self::Stop => "stop",
+            Self::Resume => "resume",
+            Self::PowerOff => "poweroff",
+            Self::Start => "start",
+            Self::Reboot => "reboot",
+            Self::Reset => "reset",
+            Self::Resize => "resize",
+            Self::Retry => "retry",
             Self::Shutdown => "shutdown",
             Self::Delete => "delete",
             Self::Console => "console",
         }
     }
 
-    /// Whether the action is accepted in `state`.
+    /// What a button says.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Hold => "Hold",
+            Self::Release => "Release",
+            Self::Suspend => "Suspend",
+            Self::Stop => "Stop",
+            Self::Resume => "Resume",
+            Self::PowerOff => "Power off",
+            Self::Start => "Start",
+            Self::Reboot => "Reboot",
+            Self::Reset => "Reset",
+            Self::Resize => "Resize",
+            Self::Retry => "Retry",
+            Self::Shutdown => "Shut down",
+            Self::Delete => "Delete",
+            Self::Console => "Console",
+        }
+    }
+
+    /// One sentence for a person who has not used the action yet.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Hold => "keep it from being placed",
+            Self::Release => "let it be placed",
+            Self::Suspend => "save the memory on the host; vCPUs and memory are given back",
+            Self::Stop => "save memory and disk to the datastore; the host is given back",
+            Self::Resume => "let it run on from where it was",
+            Self::PowerOff => "switch the guest off; its disk stays",
+            Self::Start => "switch it on",
+            Self::Reboot => "ask the guest to restart",
+            Self::Reset => "restart at once, as by the reset button",
+            Self::Resize => "change vCPUs, memory and disk",
+            Self::Retry => "try again what failed",
+            Self::Shutdown => "switch the guest off and give everything back",
+            Self::Delete => "stop it at once and give everything back",
+            Self::Console => "open the serial console",
+        }
+    }
+
+    /// Whether the VM's data is gone afterwards, so that people are asked twice.
+    #[must_use]
+    pub const fn is_destructive(self) -> bool {
+        matches!(self, Self::Shutdown | Self::Delete)
+    }
+
+    /// Whether the action is accepted in `state` beside the operation in
+    /// flight, if there is one.
     ///
     /// # Errors
     /// The sentence that refuses it, beginning with a verb: the VM is its
     /// subject ("`web-1` is already held").
+    pub const fn accept(
+        self,
+        state: VmState,
+        in_flight: Option<OperationKind>,
+    ) -> Result<(), Refusal> {
+        if let Some(kind) = in_flight {
+            if let Err(refusal) = self.judge_beside(kind) {
+                return Err(refusal);
+            }
+        }
+        self.judge(state)
+    }
+
+    /// Whether the action is accepted in `state`, nothing being in flight.
+    ///
+    /// # Errors
+    /// The sentence that refuses it.
     pub const fn judge(self, state: VmState) -> Result<(), Refusal> {
-        use VmState as S;
         let refusal = match self {
-            Self::Hold => match state {
-                S::Pending => return Ok(()),
-                S::Hold => "is already held",
-                S::Done => "is done",
-                S::Prolog
-                | S::Boot
-                | S::Running
-                | S::Migrate
-                | S::Suspended
-                | S::Stopped
-                | S::PoweredOff
-                | S::Shutdown
-                | S::Epilog
-                | S::Unknown
-                | S::Failed => "already has a host; only a pending machine can be held",
-            },
-            Self::Release => match state {
-                S::Hold => return Ok(()),
-                S::Done => "is done",
-                S::Pending
-                | S::Prolog
-                | S::Boot
-                | S::Running
-                | S::Migrate
-                | S::Suspended
-                | S::Stopped
-                | S::PoweredOff
-                | S::Shutdown
-                | S::Epilog
-                | S::Unknown
-                | S::Failed => "is not held",
-            },
-            Self::Shutdown => match state {
-                S::Running => return Ok(()),
-                S::Pending | S::Hold => "has not started; delete it instead",
-                S::Prolog | S::Boot => "is still starting; wait for it, or delete it",
-                S::Migrate => "is moving; wait until it has arrived",
-                S::Suspended | S::Stopped | S::PoweredOff => "does not run; delete it instead",
-                S::Shutdown => "is already shutting down",
-                S::Epilog => "is already being removed",
-                S::Done => "is done",
-                S::Unknown => "cannot be reached: its host is silent",
-                S::Failed => "has failed; delete it instead",
-            },
-            Self::Delete => match state {
-                S::Pending
-                | S::Hold
-                | S::Prolog
-                | S::Boot
-                | S::Running
-                | S::PoweredOff
-                | S::Shutdown
-                | S::Unknown
-                | S::Failed => return Ok(()),
-                S::Migrate => "is moving; wait until it has arrived",
-                S::Suspended | S::Stopped => "is saved; resume it first",
-                S::Epilog => "is already being removed",
-                S::Done => "is done",
-            },
-            Self::Console => match state {
-                S::Running | S::Boot | S::Shutdown => return Ok(()),
-                S::Pending | S::Hold | S::Prolog => "has not started yet",
-                S::Migrate => "is moving; wait until it has arrived",
-                S::Suspended | S::Stopped | S::PoweredOff => "does not run",
-                S::Epilog | S::Done => "no longer runs",
-                S::Unknown => "cannot be reached: its host is silent",
-                S::Failed => "has failed",
-            },
+            Self::Hold => hold(state),
+            Self::Release => release(state),
+            Self::Suspend => suspend(state),
+            Self::Stop => stop(state),
+            Self::Resume => resume(state),
+            Self::PowerOff => power_off(state),
+            Self::Start => start(state),
+            Self::Reboot | Self::Reset => restart(state),
+            Self::Resize => resize(state),
+            Self::Retry => retry(state),
+            Self::Shutdown => shutdown(state),
+            Self::Delete => delete(state),
+            Self::Console => console(state),
         };
-        Err(Refusal(refusal))
+        match refusal {
+            None => Ok(()),
+            Some(sentence) => Err(Refusal(sentence)),
+        }
+    }
+
+    /// Whether the action is accepted while an operation of `kind` is in
+    /// flight, the state aside.
+    ///
+    /// # Errors
+    /// The sentence that refuses it.
+    pub const fn judge_beside(self, kind: OperationKind) -> Result<(), Refusal> {
+        match self {
+            // Looking changes nothing; a deletion overtakes everything.
+            Self::Console | Self::Delete => return Ok(()),
+            Self::Hold | Self::Release => match kind {
+                // These wait for a host as long as they have none.
+                OperationKind::Create | OperationKind::Resume => return Ok(()),
+                OperationKind::Start
+                | OperationKind::Suspend
+                | OperationKind::Stop
+                | OperationKind::PowerOff
+                | OperationKind::Reboot
+                | OperationKind::Reset
+                | OperationKind::Resize
+                | OperationKind::Shutdown
+                | OperationKind::Delete => {}
+            },
+            Self::Suspend
+            | Self::Stop
+            | Self::Resume
+            | Self::PowerOff
+            | Self::Start
+            | Self::Reboot
+            | Self::Reset
+            | Self::Resize
+            | Self::Retry
+            | Self::Shutdown => {}
+        }
+        Err(Refusal(match kind {
+            OperationKind::Create => "is still being created; wait for it, or cancel it",
+            OperationKind::Start => "is being started; wait for it, or cancel it",
+            OperationKind::Suspend => "is being suspended; wait for it, or cancel it",
+            OperationKind::Resume => "is being resumed; wait for it",
+            OperationKind::Stop => "is being stopped; wait for it, or cancel it",
+            OperationKind::PowerOff => "is being switched off; wait for it",
+            OperationKind::Reboot => "is being rebooted; wait for it",
+            OperationKind::Reset => "is being reset; wait for it",
+            OperationKind::Resize => "is being resized; wait for it",
+            OperationKind::Shutdown => "is already shutting down",
+            OperationKind::Delete => "is already being removed",
+        }))
+    }
+}
+
+const STARTING: &str = "is still starting; wait until it runs";
+const MOVING: &str = "is moving; wait until it has arrived";
+const UNREACHABLE: &str = "cannot be reached: its host is silent";
+const SWITCHING_OFF: &str = "is already shutting down";
+const REMOVED: &str = "is already being removed";
+const DONE: &str = "is done";
+
+const fn hold(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Pending => None,
+        S::Hold => Some("is already held"),
+        S::Stopped => Some("has no host and waits for none; resume it instead"),
+        S::Done => Some(DONE),
+        S::Prolog
+        | S::Boot
+        | S::Running
+        | S::Migrate
+        | S::Suspended
+        | S::PoweredOff
+        | S::Shutdown
+        | S::Epilog
+        | S::Unknown
+        | S::Failed => Some("already has a host; only a pending machine can be held"),
+    }
+}
+
+const fn release(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Hold => None,
+        S::Done => Some(DONE),
+        S::Pending
+        | S::Prolog
+        | S::Boot
+        | S::Running
+        | S::Migrate
+        | S::Suspended
+        | S::Stopped
+        | S::PoweredOff
+        | S::Shutdown
+        | S::Epilog
+        | S::Unknown
+        | S::Failed => Some("is not held"),
+    }
+}
+
+const fn suspend(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running => None,
+        S::Suspended => Some("is already suspended"),
+        S::Stopped => Some("is already stopped"),
+        S::PoweredOff => Some("is off; there is no memory to save"),
+        S::Pending | S::Hold => Some("has not started"),
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some(SWITCHING_OFF),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry or delete it"),
+    }
+}
+
+const fn stop(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running | S::Suspended => None,
+        S::Stopped => Some("is already stopped"),
+        S::PoweredOff => Some("is off; start it first"),
+        S::Pending | S::Hold => Some("has not started"),
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some(SWITCHING_OFF),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry or delete it"),
+    }
+}
+
+const fn resume(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Suspended | S::Stopped => None,
+        S::Running => Some("runs already"),
+        S::PoweredOff => Some("is off; start it instead"),
+        S::Pending => Some("is already waiting for a host"),
+        S::Hold => Some("is held; release it instead"),
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some(SWITCHING_OFF),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry it instead"),
+    }
+}
+
+const fn power_off(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running => None,
+        S::PoweredOff => Some("is already off"),
+        S::Suspended | S::Stopped => Some("does not run; resume it first"),
+        S::Pending | S::Hold => Some("has not started"),
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some(SWITCHING_OFF),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry or delete it"),
+    }
+}
+
+const fn start(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::PoweredOff => None,
+        S::Running => Some("runs already"),
+        S::Suspended | S::Stopped => Some("has its memory saved; resume it instead"),
+        S::Pending => Some("is already waiting for a host"),
+        S::Hold => Some("is held; release it instead"),
+        S::Prolog | S::Boot => Some("is already starting"),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some("is shutting down"),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry it instead"),
+    }
+}
+
+const fn restart(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running => None,
+        S::PoweredOff => Some("is off; start it instead"),
+        S::Suspended | S::Stopped => Some("does not run; resume it first"),
+        S::Pending | S::Hold => Some("has not started"),
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some("is shutting down"),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry it instead"),
+    }
+}
+
+const fn resize(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        // A running machine only where its host can; the engine asks.
+        S::Pending | S::Hold | S::Running | S::PoweredOff => None,
+        S::Suspended | S::Stopped => {
+            Some("has its memory saved, which fixes its size; resume it first")
+        }
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some("is shutting down"),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry or delete it"),
+    }
+}
+
+const fn retry(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Failed => None,
+        S::Done => Some(DONE),
+        S::Pending
+        | S::Hold
+        | S::Prolog
+        | S::Boot
+        | S::Running
+        | S::Migrate
+        | S::Suspended
+        | S::Stopped
+        | S::PoweredOff
+        | S::Shutdown
+        | S::Epilog
+        | S::Unknown => Some("has not failed"),
+    }
+}
+
+const fn shutdown(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running => None,
+        S::Pending | S::Hold => Some("has not started; delete it instead"),
+        S::Prolog | S::Boot => Some("is still starting; wait for it, or delete it"),
+        S::Migrate => Some(MOVING),
+        S::Suspended | S::Stopped | S::PoweredOff => Some("does not run; delete it instead"),
+        S::Shutdown => Some(SWITCHING_OFF),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; delete it instead"),
+    }
+}
+
+const fn delete(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Pending
+        | S::Hold
+        | S::Prolog
+        | S::Boot
+        | S::Running
+        | S::Suspended
+        | S::Stopped
+        | S::PoweredOff
+        | S::Shutdown
+        | S::Unknown
+        | S::Failed => None,
+        S::Migrate => Some(MOVING),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+    }
+}
+
+const fn console(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running | S::Boot | S::Shutdown => None,
+        S::Pending | S::Hold | S::Prolog => Some("has not started yet"),
+        S::Migrate => Some(MOVING),
+        S::Suspended | S::Stopped | S::PoweredOff => Some("does not run"),
+        S::Epilog | S::Done => Some("no longer runs"),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed"),
     }
 }
 
 impl fmt::Display for VmAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// A text that names no action.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such action: one of {}", VmAction::ALL.map(VmAction::name).join(", "))]
+pub struct InvalidAction;
+
+impl FromStr for VmAction {
+    type Err = InvalidAction;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAction> {
+        Self::ALL
+            .into_iter()
+            .find(|action| action.name() == text)
+            .ok_or(InvalidAction)
     }
 }
 
@@ -141,18 +496,44 @@ pub struct Refusal(pub &'static str);
 mod tests {
     use super::*;
 
+    fn answer(judged: Result<(), Refusal>) -> String {
+        match judged {
+            Ok(()) => "accepted".to_owned(),
+            Err(refusal) => format!("refused: the VM {refusal}"),
+        }
+    }
+
     #[test]
     fn every_state_and_action_has_its_answer() {
         let mut table = String::new();
         for action in VmAction::ALL {
             for state in VmState::ALL {
-                let answer = match action.judge(state) {
-                    Ok(()) => "accepted".to_owned(),
-                    Err(refusal) => format!("refused: the VM {refusal}"),
-                };
+                let answer = answer(action.judge(state));
                 table.push_str(&format!("{action:<9} {state:<11} {answer}\n"));
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn every_action_has_its_answer_beside_every_operation() {
+        let mut table = String::new();
+        for action in VmAction::ALL {
+            for kind in OperationKind::ALL {
+                let answer = answer(action.judge_beside(kind));
+                table.push_str(&format!("{action:<9} beside {kind:<9} {answer}\n"));
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn every_action_is_called_what_the_wire_calls_it() {
+        for action in VmAction::ALL {
+            let name = action.name();
+            assert_eq!(name.parse(), Ok(action));
+            let wire = serde_json::to_string(&action).unwrap();
+            assert_eq!(wire, format!("\"{name}\""));
+        }
     }
 }

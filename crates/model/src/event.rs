@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::HostView;
 use crate::name::{HostName, UserName};
-use crate::operation::{OperationKind, StepKind};
+use crate::operation::{OperationKind, OperationView, StepKind};
+use crate::request::{RequestAction, RequestState, RequestView};
 use crate::state::VmState;
+use crate::unit::Resources;
 use crate::vm::VmView;
-use crate::{HostId, Timestamp, VmId};
+use crate::{HostId, RequestId, Timestamp, VmId};
 
 /// Who or what made it happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,33 @@ pub enum EventKind {
         from: VmState,
         to: VmState,
     },
+    /// A step failed in a way that may pass; it is tried again.
+    StepRetried {
+        step: StepKind,
+        reason: String,
+    },
+    /// The operation failed, and what it did is taken back.
+    Undoing {
+        operation: OperationKind,
+        reason: String,
+    },
+    /// The operation failed; the VM is what it was before.
+    OperationFailed {
+        operation: OperationKind,
+        reason: String,
+    },
+    /// Someone cancelled the operation, and what it did is taken back.
+    Cancelling {
+        operation: OperationKind,
+    },
+    /// The operation was cancelled; what it did was taken back.
+    Cancelled {
+        operation: OperationKind,
+    },
+    Resized {
+        from: Resources,
+        to: Resources,
+    },
     /// A scheduler's proposal was accepted and the room claimed.
     Placed {
         host: String,
@@ -71,10 +100,47 @@ pub enum EventKind {
         text: String,
     },
     ConsoleOpened,
+    /// Something was done with a request of the manual life-cycle; nothing
+    /// where it was made.
+    Request {
+        action: Option<RequestAction>,
+    },
+    /// The machine of a request runs, or its release is through.
+    RequestMoved {
+        to: RequestState,
+    },
     HostConnected,
     HostDisconnected,
     /// Its grace time is over: it counts as Unknown.
     HostSilent,
+    /// A session of it was refused: an alarm.
+    HostRefused {
+        reason: String,
+    },
+    /// What it reports of itself makes no sense; it takes no new VMs.
+    HostDoubted {
+        reason: String,
+    },
+    /// It has a certificate now: it joined, or renewed.
+    HostCertified,
+    /// Its certificate is no longer accepted.
+    HostRevoked,
+    /// It holds a machine that is not recorded there; nothing is done to it.
+    OrphanFound {
+        machine: VmId,
+    },
+    /// The machine that was not recorded is no longer there.
+    OrphanGone {
+        machine: VmId,
+    },
+    /// Someone had the machine that was not recorded removed.
+    OrphanDiscarded {
+        machine: VmId,
+    },
+    /// Its watchdog stopped the machines, since the agent had no lease any more.
+    HostFenced {
+        machines: u32,
+    },
 }
 
 impl EventKind {
@@ -82,27 +148,62 @@ impl EventKind {
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
-            Self::Requested {
-                operation: OperationKind::Create,
-            } => "Asked for the VM".to_owned(),
-            Self::Requested {
-                operation: OperationKind::Shutdown,
-            } => "Asked to shut it down".to_owned(),
-            Self::Requested {
-                operation: OperationKind::Delete,
-            } => "Asked to delete it".to_owned(),
+            Self::Requested { operation } => operation.asked().to_owned(),
             Self::State { from, to } => format!("{from} → {to}"),
             Self::Placed { host } => format!("Placed on {host}"),
             Self::NotPlaced { reason } => format!("No host yet: {reason}"),
             Self::Step { step } => format!("{}: done", step.title()),
             Self::Failed { during, reason } => format!("Failed during {during}: {reason}"),
+            Self::StepRetried { step, reason } => {
+                format!("{}: tried again, since {reason}", step.title())
+            }
+            Self::Undoing { operation, reason } => {
+                format!("The {operation} failed and is taken back: {reason}")
+            }
+            Self::OperationFailed { operation, reason } => {
+                format!("The {operation} failed: {reason}")
+            }
+            Self::Cancelling { operation } => format!("Cancelled the {operation}"),
+            Self::Cancelled { operation } => format!("The {operation} was taken back"),
+            Self::Resized { from, to } => resized(*from, *to),
             Self::Note { text } => text.clone(),
             Self::ConsoleOpened => "Opened the serial console".to_owned(),
             Self::HostConnected => "Host connected".to_owned(),
             Self::HostDisconnected => "Host disconnected".to_owned(),
             Self::HostSilent => "Host is silent".to_owned(),
+            Self::Request { action: None } => "Asked for a machine".to_owned(),
+            Self::Request {
+                action: Some(action),
+            } => action.title().to_owned(),
+            Self::RequestMoved { to } => format!("{to}: {}", to.meaning()),
+            Self::HostRefused { reason } => format!("A session was refused: {reason}"),
+            Self::HostDoubted { reason } => format!("Takes no new VMs: {reason}"),
+            Self::HostCertified => "Has a new certificate".to_owned(),
+            Self::HostRevoked => "Its certificate was revoked".to_owned(),
+            Self::OrphanFound { machine } => {
+                format!("Holds {machine}, which is not recorded there; it is left alone")
+            }
+            Self::OrphanGone { machine } => format!("No longer holds {machine}"),
+            Self::OrphanDiscarded { machine } => format!("{machine} was removed"),
+            Self::HostFenced { machines } => {
+                format!("The watchdog stopped {machines} machines: the host's lease had run out")
+            }
         }
     }
+}
+
+fn resized(from: Resources, to: Resources) -> String {
+    let mut parts = Vec::new();
+    if from.vcpus != to.vcpus {
+        parts.push(format!("{} → {} vCPUs", from.vcpus, to.vcpus));
+    }
+    if from.memory_mib != to.memory_mib {
+        parts.push(format!("{} → {} memory", from.memory_mib, to.memory_mib));
+    }
+    if from.disk_mib != to.disk_mib {
+        parts.push(format!("{} → {} disk", from.disk_mib, to.disk_mib));
+    }
+    format!("Resized: {}", parts.join(", "))
 }
 
 /// One entry of the sequence.
@@ -115,6 +216,7 @@ pub struct EventView {
     pub actor: Actor,
     pub vm_id: Option<VmId>,
     pub host_id: Option<HostId>,
+    pub request_id: Option<RequestId>,
     pub event: EventKind,
 }
 
@@ -127,4 +229,15 @@ pub struct StreamItem {
     pub vm: Option<VmView>,
     /// The host now, if one is concerned and the reader may see hosts.
     pub host: Option<HostView>,
+    /// The request now, if the event is about one.
+    pub request: Option<RequestView>,
+}
+
+/// What the stream carries beside the sequence: how far an operation is.
+/// Nothing is lost where it is missed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProgressItem {
+    pub vm_id: VmId,
+    pub operation: OperationView,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{HostName, ZoneName};
 use crate::unit::Resources;
-use crate::{HostId, Timestamp};
+use crate::{HostId, Timestamp, VmId};
 
 /// What a host may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,17 +15,20 @@ use crate::{HostId, Timestamp};
 pub enum HostState {
     /// Takes new VMs.
     Enabled,
+    /// What it reports makes no sense: it takes no new VMs until it does.
+    Doubted,
     /// Its agent has been silent for longer than the grace time.
     Unknown,
 }
 
 impl HostState {
-    pub const ALL: [Self; 2] = [Self::Enabled, Self::Unknown];
+    pub const ALL: [Self; 3] = [Self::Enabled, Self::Doubted, Self::Unknown];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enabled => "Enabled",
+            Self::Doubted => "Doubted",
             Self::Unknown => "Unknown",
         }
     }
@@ -34,6 +37,7 @@ impl HostState {
     pub const fn slug(self) -> &'static str {
         match self {
             Self::Enabled => "enabled",
+            Self::Doubted => "doubted",
             Self::Unknown => "unknown",
         }
     }
@@ -96,5 +100,50 @@ pub struct HostView {
     /// VMs that hold a claim on it.
     pub vms: u32,
     pub agent_version: String,
+    /// Running machines can get more vCPUs or memory.
+    pub hot_resize: bool,
     pub connected_since: Option<Timestamp>,
+    /// Until when its certificate is good; absent before it has joined.
+    pub certificate_expires_at: Option<Timestamp>,
+    /// Its certificate is no longer accepted.
+    pub revoked: bool,
+    /// Machines it holds that are not recorded there.
+    pub orphans: u32,
+}
+
+/// A machine a host holds that is not recorded there. It is left alone until
+/// someone has it removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OrphanView {
+    pub host_id: HostId,
+    pub vm_id: VmId,
+    pub run_epoch: u64,
+    /// What the host says of it: "running", "off".
+    pub power: String,
+    pub first_seen_at: Timestamp,
+    /// Someone asked for its removal.
+    pub discarding: bool,
+}
+
+/// A fresh permission for one host to join; its text is shown this once.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JoinTokenView {
+    pub token: String,
+    /// The name the host must have; any where absent.
+    pub host_name: Option<HostName>,
+    pub expires_at: Timestamp,
+}
+
+/// The form that asks for a permission to join.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateJoinToken {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_name: Option<String>,
+    /// How long it is good for, in seconds; an hour where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
 }

@@ -105,6 +105,10 @@ ids! {
     FlavorId = "flavor", "a flavor";
     /// A user-visible piece of work with steps.
     OperationId = "op", "an operation";
+    /// What a user asks for under the manual life-cycle.
+    RequestId = "req", "a request";
+    /// A one-use permission for a host to join.
+    JoinTokenId = "join", "a join token";
     /// An API credential.
     TokenId = "token", "a token";
     /// One viewer's connection to a serial console.

@@ -1,18 +1,34 @@
-//! A user-visible piece of work with steps.
+//! A user-visible piece of work: steps forward, and for each step the one
+//! that takes it back.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::Refusal;
 use crate::{OperationId, Timestamp, VmId};
 
 /// What an operation sets out to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum OperationKind {
     /// From the request to a running VM.
     Create,
+    /// A powered-off or failed VM is switched on again.
+    Start,
+    /// The memory is saved on the host.
+    Suspend,
+    /// Memory and disk are saved to the datastore.
+    Stop,
+    /// A suspended or stopped VM runs on.
+    Resume,
+    /// The guest is switched off, its disk stays.
+    PowerOff,
+    Reboot,
+    Reset,
+    /// vCPUs and memory of a running VM change.
+    Resize,
     /// The guest switches itself off, then everything is given back.
     Shutdown,
     /// Stopped at once, then everything is given back.
@@ -36,6 +52,21 @@ pub enum StepKind {
     Kill,
     /// The host removes the machine's files.
     Clean,
+    /// The host pauses the machine and saves its memory.
+    Save,
+    /// The machine runs on from its saved memory.
+    Load,
+    /// The host copies memory and disk to the datastore.
+    Upload,
+    /// The host fetches memory and disk from the datastore.
+    Download,
+    /// The copy in the datastore is removed.
+    Discard,
+    /// The room on the host is given back.
+    GiveBack,
+    Reboot,
+    Reset,
+    Resize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,9 +74,11 @@ pub enum StepKind {
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
     Running,
+    /// A step failed or someone cancelled: what was done is taken back.
+    Undoing,
     Succeeded,
     Failed,
-    /// Overtaken by a later operation, such as a delete.
+    /// Taken back on request, or overtaken by a later operation such as a delete.
     Cancelled,
 }
 
@@ -59,18 +92,130 @@ pub enum StepState {
     Failed,
     /// Never begun, since the operation ended before.
     Skipped,
+    /// Its effect is being taken back.
+    Undoing,
+    /// Its effect was taken back.
+    Undone,
+}
+
+/// What decides an operation's steps, beside its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// A host holds something of the VM.
+    pub on_host: bool,
+    /// The datastore holds its memory and disk.
+    pub in_datastore: bool,
+    /// Its machine runs.
+    pub runs: bool,
+    /// Asked to act at once, without the guest's consent.
+    pub force: bool,
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 3] = [Self::Create, Self::Shutdown, Self::Delete];
+    pub const ALL: [Self; 11] = [
+        Self::Create,
+        Self::Start,
+        Self::Suspend,
+        Self::Stop,
+        Self::Resume,
+        Self::PowerOff,
+        Self::Reboot,
+        Self::Reset,
+        Self::Resize,
+        Self::Shutdown,
+        Self::Delete,
+    ];
 
     /// The steps in their order.
     #[must_use]
-    pub const fn steps(self) -> &'static [StepKind] {
+    pub const fn steps(self, at: Situation) -> &'static [StepKind] {
+        use StepKind as S;
         match self {
-            Self::Create => &[StepKind::Place, StepKind::Prepare, StepKind::Boot],
-            Self::Shutdown => &[StepKind::Shutdown, StepKind::Clean],
-            Self::Delete => &[StepKind::Kill, StepKind::Clean],
+            Self::Create => &[S::Place, S::Prepare, S::Boot],
+            Self::Start => &[S::Boot],
+            Self::Suspend => &[S::Save],
+            Self::Stop if at.runs => &[S::Save, S::Upload, S::Clean],
+            Self::Stop => &[S::Upload, S::Clean],
+            Self::Resume if at.on_host => &[S::Load],
+            Self::Resume => &[S::Place, S::Download, S::Load, S::Discard],
+            Self::PowerOff if at.force => &[S::Kill],
+            Self::PowerOff => &[S::Shutdown],
+            Self::Reboot => &[S::Reboot],
+            Self::Reset => &[S::Reset],
+            Self::Resize => &[S::Resize],
+            Self::Shutdown => &[S::Shutdown, S::Clean],
+            Self::Delete => match (at.on_host, at.in_datastore) {
+                (true, true) => &[S::Kill, S::Clean, S::Discard],
+                (true, false) => &[S::Kill, S::Clean],
+                (false, true) => &[S::Discard],
+                (false, false) => &[],
+            },
+        }
+    }
+
+    /// The step that takes `step` back, registered before `step` has an
+    /// effect; `None` where there is nothing to take back or no way to.
+    /// `steps` are all of the operation's.
+    #[must_use]
+    pub const fn undo(self, step: StepKind, steps: &[StepKind]) -> Option<StepKind> {
+        use StepKind as S;
+        match (self, step) {
+            (Self::Create | Self::Resume, S::Place) => Some(S::GiveBack),
+            (Self::Create, S::Prepare) | (Self::Resume, S::Download) => Some(S::Clean),
+            (Self::Create | Self::Start, S::Boot) => Some(S::Kill),
+            // A resume on the host itself keeps the saved memory when it fails.
+            (Self::Resume, S::Load) if matches!(steps.first(), Some(S::Place)) => Some(S::Kill),
+            (Self::Suspend | Self::Stop, S::Save) => Some(S::Load),
+            (Self::Stop, S::Upload) => Some(S::Discard),
+            (
+                Self::Create
+                | Self::Start
+                | Self::Suspend
+                | Self::Stop
+                | Self::Resume
+                | Self::PowerOff
+                | Self::Reboot
+                | Self::Reset
+                | Self::Resize
+                | Self::Shutdown
+                | Self::Delete,
+                _,
+            ) => None,
+        }
+    }
+
+    /// Whether an operation can be cancelled during `step`.
+    ///
+    /// # Errors
+    /// The sentence that refuses it, beginning with a verb: the operation is
+    /// its subject.
+    pub const fn judge_cancel(self, step: StepKind) -> Result<(), Refusal> {
+        use StepKind as S;
+        match (self, step) {
+            (Self::Create, S::Place | S::Prepare | S::Boot)
+            | (Self::Start, S::Boot)
+            | (Self::Suspend, S::Save)
+            | (Self::Stop, S::Save | S::Upload)
+            | (Self::Resume, S::Place | S::Download) => Ok(()),
+            (Self::Resume, _) => Err(Refusal("is past the point of no return")),
+            (Self::Stop, _) => Err(Refusal(
+                "is past the point of no return; resume the VM afterwards",
+            )),
+            (Self::PowerOff | Self::Shutdown, _) => Err(Refusal(
+                "cannot be cancelled: the guest has already been asked",
+            )),
+            (Self::Delete, _) => Err(Refusal(
+                "cannot be cancelled: a deletion goes on to its end",
+            )),
+            (
+                Self::Create
+                | Self::Start
+                | Self::Suspend
+                | Self::Reboot
+                | Self::Reset
+                | Self::Resize,
+                _,
+            ) => Err(Refusal("cannot be cancelled: it is over in a moment")),
         }
     }
 
@@ -78,13 +223,57 @@ impl OperationKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Start => "start",
+            Self::Suspend => "suspend",
+            Self::Stop => "stop",
+            Self::Resume => "resume",
+            Self::PowerOff => "poweroff",
+            Self::Reboot => "reboot",
+            Self::Reset => "reset",
+            Self::Resize => "resize",
             Self::Shutdown => "shutdown",
             Self::Delete => "delete",
+        }
+    }
+
+    /// What was asked for, for a timeline.
+    #[must_use]
+    pub const fn asked(self) -> &'static str {
+        match self {
+            Self::Create => "Asked for the VM",
+            Self::Start => "Asked to start it",
+            Self::Suspend => "Asked to suspend it",
+            Self::Stop => "Asked to stop it",
+            Self::Resume => "Asked to resume it",
+            Self::PowerOff => "Asked to power it off",
+            Self::Reboot => "Asked to reboot it",
+            Self::Reset => "Asked to reset it",
+            Self::Resize => "Asked to resize it",
+            Self::Shutdown => "Asked to shut it down",
+            Self::Delete => "Asked to delete it",
         }
     }
 }
 
 impl StepKind {
+    pub const ALL: [Self; 15] = [
+        Self::Place,
+        Self::Prepare,
+        Self::Boot,
+        Self::Shutdown,
+        Self::Kill,
+        Self::Clean,
+        Self::Save,
+        Self::Load,
+        Self::Upload,
+        Self::Download,
+        Self::Discard,
+        Self::GiveBack,
+        Self::Reboot,
+        Self::Reset,
+        Self::Resize,
+    ];
+
     /// What the step does, as people read it.
     #[must_use]
     pub const fn title(self) -> &'static str {
@@ -95,13 +284,23 @@ impl StepKind {
             Self::Shutdown => "Switch off the guest",
             Self::Kill => "Stop the machine",
             Self::Clean => "Remove its files",
+            Self::Save => "Save the memory",
+            Self::Load => "Continue from the saved memory",
+            Self::Upload => "Copy memory and disk to the datastore",
+            Self::Download => "Fetch memory and disk from the datastore",
+            Self::Discard => "Remove the copy in the datastore",
+            Self::GiveBack => "Give the room back",
+            Self::Reboot => "Restart the guest",
+            Self::Reset => "Reset the machine",
+            Self::Resize => "Change vCPUs and memory",
         }
     }
 }
 
 impl OperationState {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Running,
+        Self::Undoing,
         Self::Succeeded,
         Self::Failed,
         Self::Cancelled,
@@ -111,9 +310,18 @@ impl OperationState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Undoing => "undoing",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+        }
+    }
+
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        match self {
+            Self::Running | Self::Undoing => false,
+            Self::Succeeded | Self::Failed | Self::Cancelled => true,
         }
     }
 }
@@ -134,8 +342,12 @@ pub struct OperationView {
     pub steps: Vec<StepView>,
     /// Name of the user who asked.
     pub requested_by: String,
-    /// Why it failed, in the user's words.
+    /// Name of the user who cancelled it.
+    pub cancelled_by: Option<String>,
+    /// Why it failed, in the user's words; present from the moment it is undone.
     pub error: Option<String>,
+    /// How far the step under way is, where the host tells.
+    pub progress: Option<Progress>,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }
@@ -145,6 +357,112 @@ pub struct OperationView {
 pub struct StepView {
     pub kind: StepKind,
     pub state: StepState,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// When it is tried again, after a fault that may pass.
+    pub retry_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+}
+
+/// Bytes moved by the step under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    pub done_bytes: u64,
+    /// As far as known by now.
+    pub total_bytes: u64,
+}
+
+impl OperationView {
+    /// The step under way, forward or back.
+    #[must_use]
+    pub fn current_step(&self) -> Option<&StepView> {
+        self.steps
+            .iter()
+            .find(|step| matches!(step.state, StepState::Running | StepState::Undoing))
+    }
+
+    /// Whether it can be cancelled now.
+    ///
+    /// # Errors
+    /// The sentence that refuses it; the operation is its subject.
+    pub fn judge_cancel(&self) -> Result<(), Refusal> {
+        match self.state {
+            OperationState::Running => {
+                self.current_step().map_or(Err(Refusal("is over")), |step| {
+                    self.kind.judge_cancel(step.kind)
+                })
+            }
+            OperationState::Undoing => Err(Refusal("is already being taken back")),
+            OperationState::Succeeded | OperationState::Failed | OperationState::Cancelled => {
+                Err(Refusal("is over"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITUATIONS: [Situation; 16] = {
+        let mut all = [Situation {
+            on_host: false,
+            in_datastore: false,
+            runs: false,
+            force: false,
+        }; 16];
+        let mut n = 0;
+        while n < 16 {
+            all[n] = Situation {
+                on_host: n & 1 != 0,
+                in_datastore: n & 2 != 0,
+                runs: n & 4 != 0,
+                force: n & 8 != 0,
+            };
+            n += 1;
+        }
+        all
+    };
+
+    #[test]
+    fn every_operation_has_its_steps_and_their_undoing() {
+        let mut plans: Vec<String> = Vec::new();
+        for kind in OperationKind::ALL {
+            for situation in SITUATIONS {
+                let steps = kind.steps(situation);
+                let shown = steps.iter().map(|step| {
+                    let undo = kind
+                        .undo(*step, steps)
+                        .map_or(String::new(), |undo| format!("/{undo:?}"));
+                    let fixed = kind.judge_cancel(*step).map_or("!", |()| "");
+                    format!("{step:?}{undo}{fixed}")
+                });
+                let plan = format!("{kind}: {}", shown.collect::<Vec<_>>().join(" → "));
+                if !plans.contains(&plan) {
+                    plans.push(plan);
+                }
+            }
+        }
+        // After the slash the step that takes it back; `!` cannot be cancelled.
+        insta::assert_snapshot!(plans.join("\n"));
+    }
+
+    #[test]
+    fn what_can_be_cancelled_can_be_taken_back() {
+        for kind in OperationKind::ALL {
+            for situation in SITUATIONS {
+                let steps = kind.steps(situation);
+                for (index, step) in steps.iter().enumerate() {
+                    if kind.judge_cancel(*step).is_ok() {
+                        for begun in &steps[..=index] {
+                            assert!(kind.undo(*begun, steps).is_some(), "{kind}: {begun:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::name::{TenantName, UserName};
+use crate::tenant::TenantKind;
 use crate::{TenantId, Timestamp, TokenId, UserId, VmId};
 
 /// Longest password in bytes; checked before any hashing.
@@ -45,6 +46,8 @@ pub struct MeView {
     pub staff: Option<StaffRole>,
     pub tenant_id: TenantId,
     pub tenant: TenantName,
+    /// Which life-cycle the tenant's VMs have.
+    pub tenant_kind: TenantKind,
     pub role: Role,
 }
 

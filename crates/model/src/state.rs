@@ -164,7 +164,7 @@ impl VmState {
 }
 
 /// The edges of the standard picture, in reading order; the portal draws these.
-pub const EDGES: [(VmState, VmState); 13] = {
+pub const EDGES: [(VmState, VmState); 15] = {
     use VmState::{
         Boot, Done, Epilog, Hold, Migrate, Pending, PoweredOff, Prolog, Running, Shutdown, Stopped,
         Suspended,
@@ -179,29 +179,48 @@ pub const EDGES: [(VmState, VmState); 13] = {
         (Pending, Hold),
         (Hold, Pending),
         (Running, Migrate),
-        (Running, Suspended),
-        (Running, Stopped),
-        (Running, PoweredOff),
         (Migrate, Running),
+        (Running, Suspended),
+        (Suspended, Running),
+        (Suspended, Stopped),
+        (Stopped, Pending),
+        (Running, PoweredOff),
     ]
 };
 
-/// Edges off the straight way: deletion, failure, silence.
-pub const TURNINGS: [(VmState, VmState); 29] = {
+/// Edges off the straight way: switched off and on again, taken back, deleted,
+/// broken, silent.
+pub const TURNINGS: [(VmState, VmState); 48] = {
     use VmState::{
         Boot, Done, Epilog, Failed, Hold, Pending, PoweredOff, Prolog, Running, Shutdown, Stopped,
         Suspended, Unknown,
     };
     [
-        (Suspended, Running),
-        (Stopped, Running),
+        // Switched off on request, and on again.
+        (Shutdown, PoweredOff),
+        (PoweredOff, Boot),
+        // The guest switched itself off while it was being started.
+        (Boot, PoweredOff),
+        // Taken back: the operation failed or was cancelled, and is undone.
+        (Prolog, Hold),
+        (Boot, Hold),
+        (Pending, Stopped),
+        (Hold, Stopped),
+        (Prolog, Stopped),
+        (Boot, Stopped),
+        // The guest was asked to switch itself off and the host gave up asking.
+        (Shutdown, Running),
         // Deleted before it had a host.
         (Pending, Done),
         (Hold, Done),
         // Deleted at any later moment.
+        (Pending, Epilog),
+        (Hold, Epilog),
         (Prolog, Epilog),
         (Boot, Epilog),
         (Running, Epilog),
+        (Suspended, Epilog),
+        (Stopped, Epilog),
         (PoweredOff, Epilog),
         (Unknown, Epilog),
         (Failed, Epilog),
@@ -210,23 +229,30 @@ pub const TURNINGS: [(VmState, VmState); 29] = {
         (Prolog, Failed),
         (Boot, Failed),
         (Running, Failed),
+        (Suspended, Failed),
         (Shutdown, Failed),
         (Epilog, Failed),
         (Unknown, Failed),
         (PoweredOff, Failed),
+        // Tried again from where it broke.
+        (Failed, Pending),
+        (Failed, Boot),
+        (Failed, Suspended),
+        (Failed, Shutdown),
+        (Failed, PoweredOff),
         // The host fell silent, and came back with what it found.
         (Prolog, Unknown),
         (Boot, Unknown),
         (Running, Unknown),
+        (Suspended, Unknown),
         (Shutdown, Unknown),
         (PoweredOff, Unknown),
         (Unknown, Prolog),
         (Unknown, Boot),
         (Unknown, Running),
+        (Unknown, Suspended),
         (Unknown, Shutdown),
         (Unknown, PoweredOff),
-        // The guest switched itself off while it was being started.
-        (Boot, PoweredOff),
     ]
 };
 

@@ -1,40 +1,74 @@
 //! Server and agent.
 //!
+//! All of it on the peer listener, with the host's certificate:
 //! `GET /agent/v1/session` is the control connection, `GET
 //! /agent/v1/console/{console_id}` carries one viewer's serial line as binary
-//! frames, `GET /agent/v1/images/{image_id}` gives an image's bytes. All three
-//! want `Authorization: Bearer` with the agents' secret.
+//! frames, `GET /agent/v1/images/{image_id}` gives an image's bytes, `PUT` and
+//! `GET /agent/v1/saved/{vm_id}/{run_epoch}/{part}` those of a saved machine.
 
 use serde::{Deserialize, Serialize};
-use vimana_driver::{Capabilities, Fault, IncarnationSpec, Observed};
+use vimana_driver::{Capabilities, Fault, IncarnationSpec, Observed, SavedMachine};
 use vimana_model::name::{HostName, ZoneName};
+use vimana_model::operation::Progress;
 use vimana_model::unit::Resources;
 use vimana_model::{ConsoleId, HostId, OperationId, VmId};
 
-/// The version this build speaks.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The oldest and the newest version this build speaks.
+pub const PROTOCOL_VERSIONS: Versions = Versions { min: 2, max: 2 };
+
+/// A range of protocol versions, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    pub min: u32,
+    pub max: u32,
+}
+
+impl Versions {
+    /// The highest version both speak.
+    #[must_use]
+    pub fn common(self, other: Self) -> Option<u32> {
+        let highest = self.max.min(other.max);
+        (highest >= self.min.max(other.min)).then_some(highest)
+    }
+}
 
 /// Agent to server.
+///
+/// Frames of this direction and the other may gain fields and kinds with a
+/// version: unknown fields are ignored, an unknown kind is [`FromAgent::Unknown`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "frame", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "frame", rename_all = "snake_case")]
 pub enum FromAgent {
     /// First frame: who it is and everything it holds.
     Hello(Hello),
+    /// Second frame: the session's number is on the agent's disk.
+    Ready { session_number: u64 },
     /// A command ended.
     Done {
         command: CommandRef,
+        /// That of the command as it came last.
+        claim_epoch: u64,
         outcome: Outcome,
+    },
+    /// How far a command is; at most twice a second for each.
+    Progress {
+        command: CommandRef,
+        progress: Progress,
     },
     /// A machine's power state changed.
     Observed(Observed),
+    /// Answer to [`ToAgent::Discard`]: nothing of it is left.
+    Discarded { vm_id: VmId },
     /// Nothing happened, all is well.
     Heartbeat,
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Hello {
-    pub protocol: u32,
+    pub protocol: Versions,
     pub agent_version: String,
     pub host_id: HostId,
     pub name: HostName,
@@ -42,25 +76,37 @@ pub struct Hello {
     pub capabilities: Capabilities,
     pub capacity: Resources,
     pub inventory: Vec<Observed>,
+    /// The number of the last session this host had; 0 before the first. Who
+    /// names another one is another machine with a copy of the certificate.
+    pub session_number: u64,
+    /// Machines its watchdog stopped since the last session; 0 as a rule.
+    #[serde(default)]
+    pub fenced: u32,
 }
 
-/// Which step of which operation a command carries out; the same step sent
-/// twice is one command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Which try of which step of which operation a command carries out; the same
+/// sent twice is one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommandRef {
     pub operation_id: OperationId,
     /// Index of the step in its operation.
     pub step: u32,
+    /// The step is being taken back.
+    pub undo: bool,
+    /// Grows with every try.
+    pub attempt: u32,
 }
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     Ok {
         /// Worth telling the owner: "the guest did not react; it was switched off".
         note: Option<String>,
+        /// After an upload: what is in the datastore now.
+        #[serde(default)]
+        saved: Option<SavedMachine>,
     },
     Fault {
         fault: Fault,
@@ -69,11 +115,18 @@ pub enum Outcome {
 
 /// Server to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "frame", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "frame", rename_all = "snake_case")]
 pub enum ToAgent {
     /// Answer to [`FromAgent::Hello`]: the session is open.
     Welcome {
+        /// The version both ends speak from now on.
         protocol: u32,
+        /// To be on the agent's disk before anything else is sent.
+        session_number: u64,
+        /// How long the host may run its machines without hearing from the
+        /// server again; for ever where absent.
+        #[serde(default)]
+        lease_ms: Option<u64>,
     },
     /// Answer to [`FromAgent::Hello`]: the session is refused, for this reason.
     Refused {
@@ -85,31 +138,99 @@ pub enum ToAgent {
         console_id: ConsoleId,
         vm_id: VmId,
     },
-    Heartbeat,
+    /// Stop and remove a machine that is not recorded; a person wants it so.
+    Discard {
+        vm_id: VmId,
+        run_epoch: u64,
+    },
+    /// Answers an agent's heartbeat; the lease runs anew from when the agent
+    /// sent that.
+    Heartbeat {
+        #[serde(default)]
+        lease_ms: Option<u64>,
+    },
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Something to do. Commands for one VM are carried out one after another,
-/// except that `Kill` and `Clean` overtake and cancel what runs.
+/// except that `Kill`, `Clean` and whatever takes a step back overtake and
+/// cancel what runs. A command whose `run_epoch` or `claim_epoch` is lower than
+/// the highest in the agent's ledger for its VM is refused as superseded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Command {
     pub command: CommandRef,
     pub vm_id: VmId,
     pub run_epoch: u64,
+    /// Which claim on the operation the server acts under; grows.
+    pub claim_epoch: u64,
     pub work: Work,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "work", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "work", rename_all = "snake_case")]
 pub enum Work {
     /// Fetch the image if it is not in the cache, then make disk and seed.
     Prepare {
         spec: Box<IncarnationSpec>,
     },
-    Boot,
+    Boot {
+        resources: Resources,
+    },
     Shutdown {
         grace_ms: u64,
     },
     Kill,
     Clean,
+    Save,
+    Load,
+    /// Copy a saved machine to the datastore.
+    Upload,
+    /// Fetch a saved machine, and its image, and take it over.
+    Download {
+        spec: Box<IncarnationSpec>,
+        saved: SavedMachine,
+    },
+    Reboot {
+        grace_ms: u64,
+    },
+    Reset,
+    Resize {
+        resources: Resources,
+    },
+    /// Of a later version; answered with `Unsupported`.
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_ranges_meet_at_the_highest_common_version() {
+        let versions = |min, max| Versions { min, max };
+        assert_eq!(versions(1, 3).common(versions(2, 5)), Some(3));
+        assert_eq!(versions(2, 2).common(versions(2, 2)), Some(2));
+        assert_eq!(versions(1, 1).common(versions(2, 3)), None);
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_told_apart_and_not_an_error() {
+        let frame = r#"{"frame":"teleport","anything":[1]}"#;
+        assert_eq!(
+            serde_json::from_str::<ToAgent>(frame).unwrap(),
+            ToAgent::Unknown
+        );
+        assert_eq!(
+            serde_json::from_str::<FromAgent>(frame).unwrap(),
+            FromAgent::Unknown
+        );
+        let work = r#"{"work":"teleport","to":"x"}"#;
+        assert_eq!(serde_json::from_str::<Work>(work).unwrap(), Work::Unknown);
+        let more = r#"{"frame":"heartbeat","mood":"fine"}"#;
+        let known = ToAgent::Heartbeat { lease_ms: None };
+        assert_eq!(serde_json::from_str::<ToAgent>(more).unwrap(), known);
+    }
 }

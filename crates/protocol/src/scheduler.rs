@@ -12,6 +12,9 @@ use vimana_model::pending::Explanation;
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, Timestamp, VmId};
 
+/// The version this build speaks.
+pub const PROTOCOL_VERSION: u32 = 2;
+
 /// Server to scheduler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "frame", rename_all = "snake_case", deny_unknown_fields)]

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use vimana_protocol::agent::PROTOCOL_VERSION;
 use vimana_protocol::dial::{Backoff, DialError, Link, LinkError, Retry, Server};
 use vimana_protocol::limits::{HELLO_TIMEOUT, MAX_FRAME_BYTES};
-use vimana_protocol::scheduler::{FromScheduler, ToScheduler};
+use vimana_protocol::scheduler::{FromScheduler, PROTOCOL_VERSION, ToScheduler};
 
 use crate::State;
 use crate::limits::MAX_FRAMES_PER_READ;

@@ -7,9 +7,8 @@ use axum::response::Response;
 use futures::StreamExt;
 use vimana_engine::SchedulerHandle;
 use vimana_model::Error;
-use vimana_protocol::agent::PROTOCOL_VERSION;
 use vimana_protocol::limits::MAX_FRAME_BYTES;
-use vimana_protocol::scheduler::{FromScheduler, ToScheduler};
+use vimana_protocol::scheduler::{FromScheduler, PROTOCOL_VERSION, ToScheduler};
 
 use super::SchedulerCaller;
 use super::session::{Peer, Reader, hello, run};
