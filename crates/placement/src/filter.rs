@@ -31,7 +31,7 @@ pub fn first_removing(needs: Resources, host: &HostFacts) -> Option<Filter> {
 fn takes_new_vms(state: HostState) -> bool {
     match state {
         HostState::Enabled => true,
-        HostState::Unknown => false,
+        HostState::Doubted | HostState::Unknown => false,
     }
 }
 
