@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vimana-driver-qemu", &["vimana-driver", "vimana-model"]),
     ("vimana-driver-sim", &["vimana-driver", "vimana-model"]),
     ("vimana-protocol", &["vimana-driver", "vimana-model"]),
+    ("vimana-pki", &["vimana-model"]),
     ("vimana-migrations", &["vimana-model"]),
     ("vimana-store", &["vimana-migrations", "vimana-model"]),
     (
@@ -39,8 +40,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vimana-driver-sim",
             "vimana-model",
             "vimana-protocol",
+            "vimana-watchdog",
         ],
     ),
+    ("vimana-watchdog", &[]),
     (
         "vimana-scheduler",
         &[
