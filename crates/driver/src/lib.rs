@@ -23,9 +23,8 @@ use vimana_model::unit::Resources;
 
 pub use fault::{Fault, FaultKind};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
-pub use spec::{
-    Capabilities, ImageRef, IncarnationSpec, Observed, Part, Power, SavedMachine, SavedPart, Seed,
-};
+pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
+pub use vimana_model::saved::{Part, SavedMachine, SavedPart};
 
 /// A serial line: bytes both ways, until either side hangs up.
 pub trait SerialStream: AsyncRead + AsyncWrite + Send + Unpin {}

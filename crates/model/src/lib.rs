@@ -15,6 +15,7 @@ pub mod name;
 pub mod operation;
 pub mod pending;
 pub mod request;
+pub mod saved;
 pub mod session;
 pub mod ssh_key;
 pub mod state;

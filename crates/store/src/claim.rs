@@ -84,32 +84,62 @@ pub async fn give_back(tx: &WriteTx, vm_id: VmId) -> Result<Option<ClaimRecord>>
     from_row(row).map(Some)
 }
 
-/// Gives back vCPUs and memory; the disk stays claimed. Says what the VM holds
-/// from now on; `None` when it holds nothing. Doing it twice changes nothing.
-pub async fn keep_disk_only(tx: &WriteTx, vm_id: VmId) -> Result<Option<ClaimRecord>> {
+/// Changes what the VM holds on its host to `resources`. What grows must have
+/// room, by one conditional update; [`Taken::NoRoom`] leaves everything as it
+/// was, also when the VM holds nothing. Doing it twice changes nothing.
+///
+/// # Errors
+/// The database's.
+pub async fn change(tx: &WriteTx, vm_id: VmId, resources: Resources) -> Result<Taken> {
     let found = Entity::find_by_id(vm_id.to_string()).lock_exclusive();
     let Some(row) = found.one(tx.raw()).await? else {
-        return Ok(None);
+        return Ok(Taken::NoRoom);
     };
+    let wanted = to_row(&ClaimRecord {
+        vm_id,
+        host_id: from_row(row.clone())?.host_id,
+        resources,
+    })?;
+    let amounts = [
+        (
+            host::Column::UsedVcpus,
+            host::Column::CapVcpus,
+            wanted.vcpus.saturating_sub(row.vcpus),
+        ),
+        (
+            host::Column::UsedMemoryMib,
+            host::Column::CapMemoryMib,
+            wanted.memory_mib.saturating_sub(row.memory_mib),
+        ),
+        (
+            host::Column::UsedDiskMib,
+            host::Column::CapDiskMib,
+            wanted.disk_mib.saturating_sub(row.disk_mib),
+        ),
+    ];
+    let update = host::Entity::update_many().filter(host::Column::Id.eq(row.host_id.as_str()));
+    let update = amounts
+        .into_iter()
+        .fold(update, |update, (used, cap, more)| {
+            let update = update.col_expr(used, Expr::col(used).add(more));
+            // What shrinks always fits, even on a host that has shrunk itself.
+            if more > 0 {
+                update.filter(Expr::value(more).lte(Expr::col(cap).sub(Expr::col(used))))
+            } else {
+                update
+            }
+        });
+    if update.exec(tx.raw()).await?.rows_affected == 0 {
+        return Ok(Taken::NoRoom);
+    }
     Entity::update_many()
-        .col_expr(Column::Vcpus, Expr::value(0_i64))
-        .col_expr(Column::MemoryMib, Expr::value(0_i64))
-        .filter(Column::VmId.eq(row.vm_id.as_str()))
+        .col_expr(Column::Vcpus, Expr::value(wanted.vcpus))
+        .col_expr(Column::MemoryMib, Expr::value(wanted.memory_mib))
+        .col_expr(Column::DiskMib, Expr::value(wanted.disk_mib))
+        .filter(Column::VmId.eq(row.vm_id))
         .exec(tx.raw())
         .await?;
-    let given = Model {
-        disk_mib: 0,
-        ..row.clone()
-    };
-    changed(&row.host_id, Change::GiveBack, &given)
-        .exec(tx.raw())
-        .await?;
-    let kept = Model {
-        vcpus: 0,
-        memory_mib: 0,
-        ..row
-    };
-    from_row(kept).map(Some)
+    Ok(Taken::Ok)
 }
 
 /// All, in the order of their VMs' ids.

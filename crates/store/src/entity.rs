@@ -21,6 +21,7 @@ pub mod tenant {
         pub id: String,
         pub name: String,
         pub created_at: i64,
+        pub kind: String,
     }
     plain!();
 }
@@ -146,6 +147,13 @@ pub mod host {
         pub agent_version: String,
         pub connected_since: Option<i64>,
         pub silent_since: Option<i64>,
+        pub hot_resize: bool,
+        pub protocol: i64,
+        pub certificate: Option<String>,
+        pub revoked_at: Option<i64>,
+        pub session_number: i64,
+        pub session_offered: i64,
+        pub orphans: i64,
     }
     plain!();
 }
@@ -199,6 +207,8 @@ pub mod vm {
         pub explanation: Option<String>,
         pub explained_at: Option<i64>,
         pub created_at: i64,
+        pub saved: Option<String>,
+        pub request_id: Option<String>,
     }
     plain!();
 }
@@ -220,6 +230,9 @@ pub mod operation {
         pub error: Option<String>,
         pub created_at: i64,
         pub ended_at: Option<i64>,
+        pub claim_epoch: i64,
+        pub undo: Option<String>,
+        pub due_at: Option<i64>,
     }
     plain!();
 }
@@ -251,6 +264,83 @@ pub mod event {
         pub vm_id: Option<String>,
         pub host_id: Option<String>,
         pub event: String,
+        pub request_id: Option<String>,
+    }
+    plain!();
+}
+
+pub mod request {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "requests")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub tenant_id: String,
+        pub requester_id: String,
+        pub requester_name: String,
+        pub state: String,
+        pub state_since: i64,
+        pub terms: String,
+        pub vm_id: Option<String>,
+        pub remarks: String,
+        pub generation: i64,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod idempotency {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "idempotency_keys")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub user_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub idempotency_key: String,
+        pub fingerprint: String,
+        pub answer: String,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod orphan {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "orphans")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub host_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub vm_id: String,
+        pub run_epoch: i64,
+        pub power: String,
+        pub discarding: bool,
+        pub first_seen_at: i64,
+    }
+    plain!();
+}
+
+pub mod join_token {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "join_tokens")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub secret_hash: String,
+        pub host_name: Option<String>,
+        pub created_by: String,
+        pub created_at: i64,
+        pub expires_at: i64,
+        pub used_at: Option<i64>,
+        pub host_id: Option<String>,
     }
     plain!();
 }

@@ -1,12 +1,12 @@
 //! Facts that happened, in one gapless sequence.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::sea_query::{Expr, ExprTrait as _, SimpleExpr};
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _,
 };
 use vimana_model::event::{Actor, EventKind, EventView};
-use vimana_model::{HostId, TenantId, Timestamp, VmId};
+use vimana_model::{HostId, RequestId, TenantId, Timestamp, VmId};
 
 use crate::column::Row;
 use crate::entity::event::{Column, Entity, Model};
@@ -23,6 +23,7 @@ pub struct NewEvent {
     pub tenant_id: Option<TenantId>,
     pub vm_id: Option<VmId>,
     pub host_id: Option<HostId>,
+    pub request_id: Option<RequestId>,
     pub event: EventKind,
 }
 
@@ -72,9 +73,26 @@ pub async fn append(tx: &WriteTx, events: &[NewEvent]) -> Result<u64> {
 }
 
 /// The latest `limit` facts about a VM, oldest of them first.
-pub async fn for_vm(conn: &impl Conn, vm_id: VmId, limit: u32) -> Result<Vec<EventView>> {
+pub async fn for_vm(conn: &impl Conn, id: VmId, limit: u32) -> Result<Vec<EventView>> {
+    latest(conn, Column::VmId.eq(id.to_string()), limit).await
+}
+
+/// The latest `limit` facts about a host itself, oldest of them first.
+pub async fn for_host(conn: &impl Conn, id: HostId, limit: u32) -> Result<Vec<EventView>> {
+    let about = Column::HostId
+        .eq(id.to_string())
+        .and(Column::VmId.is_null());
+    latest(conn, about, limit).await
+}
+
+/// The latest `limit` facts about a request, oldest of them first.
+pub async fn for_request(conn: &impl Conn, id: RequestId, limit: u32) -> Result<Vec<EventView>> {
+    latest(conn, Column::RequestId.eq(id.to_string()), limit).await
+}
+
+async fn latest(conn: &impl Conn, about: SimpleExpr, limit: u32) -> Result<Vec<EventView>> {
     let rows = Entity::find()
-        .filter(Column::VmId.eq(vm_id.to_string()))
+        .filter(about)
         .order_by_desc(Column::Seq)
         .limit(u64::from(limit))
         .all(conn.raw())
@@ -116,6 +134,7 @@ fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
         tenant_id,
         vm_id,
         host_id,
+        request_id,
         event,
     } = event;
     let row = Row {
@@ -130,6 +149,7 @@ fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
         vm_id: vm_id.map(|id| id.to_string()),
         host_id: host_id.map(|id| id.to_string()),
         event: row.to_json("event", event)?,
+        request_id: request_id.map(|id| id.to_string()),
     })
 }
 
@@ -142,6 +162,7 @@ fn from_row(row: Model) -> Result<EventRecord> {
         vm_id,
         host_id,
         event,
+        request_id,
     } = row;
     let row = Row {
         table: "events",
@@ -153,6 +174,7 @@ fn from_row(row: Model) -> Result<EventRecord> {
         actor: row.json("actor", &actor)?,
         vm_id: row.parse_option("vm_id", vm_id)?,
         host_id: row.parse_option("host_id", host_id)?,
+        request_id: row.parse_option("request_id", request_id)?,
         event: row.json("event", &event)?,
     };
     Ok(EventRecord {

@@ -5,6 +5,7 @@ use sea_orm::{
     ActiveModelTrait as _, ActiveValue, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
     QueryFilter as _,
 };
+use serde::{Deserialize, Serialize};
 use vimana_model::host::{Accelerator, HostState};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::Resources;
@@ -33,6 +34,34 @@ pub struct HostRecord {
     pub agent_version: String,
     pub connected_since: Option<Timestamp>,
     pub silent_since: Option<Timestamp>,
+    /// Running machines can get more vCPUs or memory.
+    pub hot_resize: bool,
+    /// The protocol version of its latest session; 0 before the first.
+    pub protocol: u32,
+    pub certificate: Option<HostCertificate>,
+    /// Since when its certificate is not accepted any more.
+    pub revoked_at: Option<Timestamp>,
+    /// The latest session that the host is known to know of.
+    pub session_number: u64,
+    /// The latest session it was offered.
+    pub session_offered: u64,
+    /// Number of machines it holds that are not recorded there; only `orphan`
+    /// writes it.
+    pub orphans: u32,
+}
+
+/// The certificate a host proves itself with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostCertificate {
+    /// Hexadecimal serial number.
+    pub serial: String,
+    /// Hexadecimal SHA-256 of the certificate.
+    pub fingerprint: String,
+    pub expires_at: Timestamp,
+    /// A renewed one that was handed out and not used yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Box<HostCertificate>>,
 }
 
 /// # Errors
@@ -56,8 +85,8 @@ pub async fn list(conn: &impl Conn) -> Result<Vec<HostRecord>> {
     Ok(hosts)
 }
 
-/// Writes everything but `used` and `vms`, which follow the claims. Whether
-/// there is such a host.
+/// Writes everything but `used` and `vms`, which follow the claims, and
+/// `orphans`. Whether there is such a host.
 ///
 /// # Errors
 /// `Duplicate` "host name".
@@ -70,6 +99,7 @@ pub async fn update_facts(tx: &WriteTx, host: &HostRecord) -> Result<bool> {
         used_memory_mib: ActiveValue::NotSet,
         used_disk_mib: ActiveValue::NotSet,
         vms: ActiveValue::NotSet,
+        orphans: ActiveValue::NotSet,
         ..row.into_active_model().reset_all()
     };
     let update = Entity::update_many()
@@ -109,6 +139,13 @@ fn to_row(host: &HostRecord) -> Result<Model> {
         agent_version,
         connected_since,
         silent_since,
+        hot_resize,
+        protocol,
+        certificate,
+        revoked_at,
+        session_number,
+        session_offered,
+        orphans,
     } = host;
     let id = id.to_string();
     let row = Row {
@@ -120,7 +157,7 @@ fn to_row(host: &HostRecord) -> Result<Model> {
     let [cap_vcpus, cap_memory_mib, cap_disk_mib] = row.to_resources(*capacity)?;
     let [used_vcpus, used_memory_mib, used_disk_mib] = row.to_resources(*used)?;
     Ok(Model {
-        id,
+        id: id.clone(),
         name: name.to_string(),
         zone: zone.to_string(),
         state,
@@ -138,6 +175,13 @@ fn to_row(host: &HostRecord) -> Result<Model> {
         agent_version: agent_version.clone(),
         connected_since: to_time(*connected_since),
         silent_since: to_time(*silent_since),
+        hot_resize: *hot_resize,
+        protocol: i64::from(*protocol),
+        certificate: row.to_json_option("certificate", certificate.as_ref())?,
+        revoked_at: to_time(*revoked_at),
+        session_number: row.to_amount("session_number", *session_number)?,
+        session_offered: row.to_amount("session_offered", *session_offered)?,
+        orphans: i64::from(*orphans),
     })
 }
 
@@ -161,6 +205,13 @@ fn from_row(row: Model) -> Result<HostRecord> {
         agent_version,
         connected_since,
         silent_since,
+        hot_resize,
+        protocol,
+        certificate,
+        revoked_at,
+        session_number,
+        session_offered,
+        orphans,
     } = row;
     let row = Row {
         table: "hosts",
@@ -181,5 +232,12 @@ fn from_row(row: Model) -> Result<HostRecord> {
         agent_version,
         connected_since: time(connected_since),
         silent_since: time(silent_since),
+        hot_resize,
+        protocol: row.amount("protocol", protocol)?,
+        certificate: row.json_option("certificate", certificate)?,
+        revoked_at: time(revoked_at),
+        session_number: row.amount("session_number", session_number)?,
+        session_offered: row.amount("session_offered", session_offered)?,
+        orphans: row.amount("orphans", orphans)?,
     })
 }

@@ -2,7 +2,7 @@
 
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
-    QueryFilter as _, QueryOrder as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 use serde::{Deserialize, Serialize};
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
@@ -18,8 +18,23 @@ use crate::{Conn, Result, WriteTx, query};
 pub struct StepRecord {
     pub kind: StepKind,
     pub state: StepState,
+    /// How often it, or its undoing, was begun.
+    #[serde(default)]
+    pub attempt: u32,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+}
+
+/// Why what was done is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "because", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Undo {
+    /// A step failed; the operation's error says how.
+    Failed,
+    Cancelled {
+        /// Name of the user.
+        by: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +50,12 @@ pub struct OperationRecord {
     pub requested_by: String,
     /// Why it failed, in the user's words.
     pub error: Option<String>,
+    /// Grows whenever a server takes the operation on.
+    pub claim_epoch: u64,
+    pub undo: Option<Undo>,
+    /// When something happens without an answer: the next try, or the end of
+    /// patience.
+    pub due_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }
@@ -90,12 +111,31 @@ pub async fn for_vm(conn: &impl Conn, vm_id: VmId) -> Result<Vec<OperationRecord
 /// All that have not ended, oldest first.
 pub async fn running(conn: &impl Conn) -> Result<Vec<OperationRecord>> {
     let rows = Entity::find()
-        .filter(Column::State.eq(OperationState::Running.name()))
+        .filter(Column::State.is_in(IN_FLIGHT))
         .order_by_asc(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .all(conn.raw())
         .await?;
     query::all(rows, from_row)
+}
+
+const IN_FLIGHT: [&str; 2] = [
+    OperationState::Running.name(),
+    OperationState::Undoing.name(),
+];
+
+/// The VMs of the first `limit` operations in flight that are due at `now`,
+/// the longest due first.
+pub async fn due(conn: &impl Conn, now: Timestamp, limit: u32) -> Result<Vec<VmId>> {
+    let rows = Entity::find()
+        .filter(Column::DueAt.lte(now.as_ms()))
+        .filter(Column::State.is_in(IN_FLIGHT))
+        .order_by_asc(Column::DueAt)
+        .order_by_asc(Column::Id)
+        .limit(u64::from(limit))
+        .all(conn.raw())
+        .await?;
+    query::all(rows, |row| from_row(row).map(|operation| operation.vm_id))
 }
 
 fn to_row(operation: &OperationRecord) -> Result<Model> {
@@ -108,6 +148,9 @@ fn to_row(operation: &OperationRecord) -> Result<Model> {
         steps,
         requested_by,
         error,
+        claim_epoch,
+        undo,
+        due_at,
         created_at,
         ended_at,
     } = operation;
@@ -119,6 +162,8 @@ fn to_row(operation: &OperationRecord) -> Result<Model> {
     let kind = row.to_slug("kind", kind)?;
     let state = row.to_slug("state", state)?;
     let steps = row.to_json("steps", steps)?;
+    let undo = row.to_json_option("undo", undo.as_ref())?;
+    let claim_epoch = row.to_amount("claim_epoch", *claim_epoch)?;
     Ok(Model {
         id,
         vm_id: vm_id.to_string(),
@@ -130,6 +175,9 @@ fn to_row(operation: &OperationRecord) -> Result<Model> {
         error: error.clone(),
         created_at: created_at.as_ms(),
         ended_at: to_time(*ended_at),
+        claim_epoch,
+        undo,
+        due_at: to_time(*due_at),
     })
 }
 
@@ -145,6 +193,9 @@ fn from_row(row: Model) -> Result<OperationRecord> {
         error,
         created_at,
         ended_at,
+        claim_epoch,
+        undo,
+        due_at,
     } = row;
     let row = Row {
         table: "operations",
@@ -159,6 +210,9 @@ fn from_row(row: Model) -> Result<OperationRecord> {
         steps: row.json("steps", &steps)?,
         requested_by,
         error,
+        claim_epoch: row.amount("claim_epoch", claim_epoch)?,
+        undo: row.json_option("undo", undo)?,
+        due_at: time(due_at),
         created_at: Timestamp::from_ms(created_at),
         ended_at: time(ended_at),
     })

@@ -1,11 +1,14 @@
 //! Tenants.
 
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use vimana_model::name::TenantName;
+use vimana_model::tenant::TenantKind;
 use vimana_model::{TenantId, Timestamp};
 
 use crate::column::Row;
 use crate::entity::tenant::{Column, Entity, Model};
+use crate::store::Raw as _;
 use crate::{Conn, Result, WriteTx, query};
 
 /// A boundary of isolation and quota.
@@ -13,6 +16,7 @@ use crate::{Conn, Result, WriteTx, query};
 pub struct TenantRecord {
     pub id: TenantId,
     pub name: TenantName,
+    pub kind: TenantKind,
     pub created_at: Timestamp,
 }
 
@@ -33,16 +37,33 @@ pub async fn find_by_name(conn: &impl Conn, name: &TenantName) -> Result<Option<
     row.map(from_row).transpose()
 }
 
+/// All, by name.
+pub async fn list(conn: &impl Conn) -> Result<Vec<TenantRecord>> {
+    let mut tenants = query::all(Entity::find().all(conn.raw()).await?, from_row)?;
+    tenants.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(tenants)
+}
+
+/// Whether there is such a tenant.
+pub async fn set_kind(tx: &WriteTx, id: TenantId, kind: TenantKind) -> Result<bool> {
+    let update = Entity::update_many()
+        .col_expr(Column::Kind, Expr::value(kind.name()))
+        .filter(Column::Id.eq(id.to_string()));
+    Ok(update.exec(tx.raw()).await?.rows_affected > 0)
+}
+
 fn to_row(tenant: &TenantRecord) -> Model {
     let TenantRecord {
         id,
         name,
+        kind,
         created_at,
     } = tenant;
     Model {
         id: id.to_string(),
         name: name.to_string(),
         created_at: created_at.as_ms(),
+        kind: kind.name().to_owned(),
     }
 }
 
@@ -51,6 +72,7 @@ fn from_row(row: Model) -> Result<TenantRecord> {
         id,
         name,
         created_at,
+        kind,
     } = row;
     let row = Row {
         table: "tenants",
@@ -59,6 +81,7 @@ fn from_row(row: Model) -> Result<TenantRecord> {
     Ok(TenantRecord {
         id: row.parse("id", id)?,
         name: row.parse("name", name)?,
+        kind: row.slug("kind", kind)?,
         created_at: Timestamp::from_ms(created_at),
     })
 }

@@ -81,6 +81,23 @@ pub async fn memberships(conn: &impl Conn, id: UserId) -> Result<Vec<MembershipR
     query::all(rows, membership_from_row)
 }
 
+/// All users with their memberships, by name.
+pub async fn list(conn: &impl Conn) -> Result<Vec<(UserRecord, MembershipRecord)>> {
+    let mut users = query::all(Entity::find().all(conn.raw()).await?, from_row)?;
+    users.sort_by(|a, b| a.name.cmp(&b.name));
+    let memberships = membership::Entity::find()
+        .order_by_asc(membership::Column::TenantId)
+        .all(conn.raw())
+        .await?;
+    let memberships = query::all(memberships, membership_from_row)?;
+    let mut found = Vec::with_capacity(memberships.len());
+    for user in users {
+        let of_user = memberships.iter().filter(|m| m.user_id == user.id);
+        found.extend(of_user.map(|membership| (user.clone(), membership.clone())));
+    }
+    Ok(found)
+}
+
 fn to_row(user: &UserRecord) -> Result<Model> {
     let UserRecord {
         id,

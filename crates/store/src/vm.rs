@@ -6,11 +6,14 @@ use sea_orm::{
 };
 use vimana_model::name::{FlavorName, ImageName, UserName, VmName};
 use vimana_model::pending::Explanation;
+use vimana_model::saved::SavedMachine;
 use vimana_model::ssh_key::SshKey;
 use vimana_model::unit::Resources;
 use vimana_model::user_data::UserData;
 use vimana_model::vm::{Failure, HostRef};
-use vimana_model::{HostId, ImageId, OperationId, TenantId, Timestamp, UserId, VmId, VmState};
+use vimana_model::{
+    HostId, ImageId, OperationId, RequestId, TenantId, Timestamp, UserId, VmId, VmState,
+};
 
 use crate::column::{Row, time, to_time};
 use crate::entity::vm::{ActiveModel, Column, Entity, Model};
@@ -40,6 +43,10 @@ pub struct VmRecord {
     pub operation_id: Option<OperationId>,
     pub explanation: Option<Explanation>,
     pub explained_at: Option<Timestamp>,
+    /// What the datastore holds of it.
+    pub saved: Option<SavedMachine>,
+    /// The request it was made for.
+    pub request_id: Option<RequestId>,
     pub created_at: Timestamp,
 }
 
@@ -183,6 +190,8 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         operation_id,
         explanation,
         explained_at,
+        saved,
+        request_id,
         created_at,
     } = vm;
     let id = id.to_string();
@@ -193,6 +202,7 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
     let [vcpus, memory_mib, disk_mib] = row.to_resources(*resources)?;
     let failure = row.to_json_option("failure", failure.as_ref())?;
     let explanation = row.to_json_option("explanation", explanation.as_ref())?;
+    let saved = row.to_json_option("saved", saved.as_ref())?;
     let run_epoch = row.to_amount("run_epoch", *run_epoch)?;
     let generation = row.to_amount("generation", *generation)?;
     let (host_id, host_name, host_zone) = match host.clone() {
@@ -226,6 +236,8 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         explanation,
         explained_at: to_time(*explained_at),
         created_at: created_at.as_ms(),
+        saved,
+        request_id: request_id.map(|id| id.to_string()),
     })
 }
 
@@ -258,6 +270,8 @@ fn from_row(row: Model) -> Result<VmRecord> {
         explanation,
         explained_at,
         created_at,
+        saved,
+        request_id,
     } = row;
     let row = Row {
         table: "vms",
@@ -293,6 +307,8 @@ fn from_row(row: Model) -> Result<VmRecord> {
         operation_id: row.parse_option("operation_id", operation_id)?,
         explanation: row.json_option("explanation", explanation)?,
         explained_at: time(explained_at),
+        saved: row.json_option("saved", saved)?,
+        request_id: row.parse_option("request_id", request_id)?,
         created_at: Timestamp::from_ms(created_at),
     })
 }

@@ -71,7 +71,7 @@ cases! {
         claim_as_large_as_numbers_go_finds_no_room,
         second_claim_of_a_vm_is_refused_and_rolls_back,
         giving_back_twice_gives_back_once,
-        keeping_the_disk_twice_gives_back_once,
+        a_claim_that_changes_twice_changes_once,
         twenty_givers_of_one_claim_give_back_once,
         sums_are_right_after_a_storm,
     }

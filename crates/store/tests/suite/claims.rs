@@ -138,27 +138,37 @@ pub async fn giving_back_twice_gives_back_once(world: World) {
     assert_sums(&world).await;
 }
 
-pub async fn keeping_the_disk_twice_gives_back_once(world: World) {
-    let host = world.new_host("node-a", resources(4, 1024, 4096)).await;
+pub async fn a_claim_that_changes_twice_changes_once(world: World) {
+    let host = world.new_host("node-a", resources(2, 1024, 4096)).await;
     let vm = world.new_vm("web").await;
     let taken = take(&world, &claim_of(vm.id, host.id, ONE)).await;
     assert_eq!(taken.unwrap(), Taken::Ok);
     let disk = resources(0, 0, 1024);
     let kept = Some(claim_of(vm.id, host.id, disk));
     let answers = write_tx!(world.store, |tx| {
-        let first = claim::keep_disk_only(tx, vm.id).await?;
-        Ok((first, claim::keep_disk_only(tx, vm.id).await?))
+        let first = claim::change(tx, vm.id, disk).await?;
+        Ok((first, claim::change(tx, vm.id, disk).await?))
     });
-    assert_eq!(answers.unwrap(), (kept.clone(), kept.clone()));
+    assert_eq!(answers.unwrap(), (Taken::Ok, Taken::Ok));
     assert_eq!(used(&world, host.id).await, (disk, 1));
     let found = claim::find(&world.store.read(), vm.id).await.unwrap();
     assert_eq!(found, kept);
 
+    // It grows as far as there is room, and not at all beyond.
+    let all = resources(2, 1024, 4096);
+    let answers = write_tx!(world.store, |tx| {
+        let beyond = claim::change(tx, vm.id, resources(1, 1025, 1024)).await?;
+        Ok((beyond, claim::change(tx, vm.id, all).await?))
+    });
+    assert_eq!(answers.unwrap(), (Taken::NoRoom, Taken::Ok));
+    assert_eq!(used(&world, host.id).await, (all, 1));
+    assert_sums(&world).await;
+
     let answers = write_tx!(world.store, |tx| {
         let given = claim::give_back(tx, vm.id).await?;
-        Ok((given, claim::keep_disk_only(tx, vm.id).await?))
+        Ok((given.is_some(), claim::change(tx, vm.id, disk).await?))
     });
-    assert_eq!(answers.unwrap(), (kept, None));
+    assert_eq!(answers.unwrap(), (true, Taken::NoRoom));
     assert_eq!(used(&world, host.id).await, (Resources::default(), 0));
 }
 
@@ -212,7 +222,8 @@ async fn blow(world: &World, dice: usize, vm_id: VmId, host_id: HostId) {
             let claim = claim_of(vm_id, host_id, ONE);
             let _taken = claim::take(tx, &claim).await?;
         } else if dice.is_multiple_of(3) {
-            claim::keep_disk_only(tx, vm_id).await?;
+            let disk = resources(0, 0, 1024);
+            let _changed = claim::change(tx, vm_id, disk).await?;
         } else {
             claim::give_back(tx, vm_id).await?;
         }

@@ -1,0 +1,62 @@
+//! What was answered to requests that carried a key.
+
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
+use vimana_model::{Timestamp, UserId};
+
+use crate::entity::idempotency::{Column, Entity, Model};
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
+
+/// One answered request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    pub user_id: UserId,
+    pub key: String,
+    /// Tells requests with the same key apart.
+    pub fingerprint: String,
+    /// The answer, as JSON.
+    pub answer: String,
+    pub created_at: Timestamp,
+}
+
+/// # Errors
+/// `Duplicate` "idempotency key".
+pub async fn insert(tx: &WriteTx, record: &IdempotencyRecord) -> Result<()> {
+    let IdempotencyRecord {
+        user_id,
+        key,
+        fingerprint,
+        answer,
+        created_at,
+    } = record.clone();
+    let row = Model {
+        user_id: user_id.to_string(),
+        idempotency_key: key,
+        fingerprint,
+        answer,
+        created_at: created_at.as_ms(),
+    };
+    query::insert::<Entity>(tx, row, "idempotency key").await
+}
+
+pub async fn find(
+    conn: &impl Conn,
+    user_id: UserId,
+    key: &str,
+) -> Result<Option<IdempotencyRecord>> {
+    let found = Entity::find_by_id((user_id.to_string(), key.to_owned()));
+    let row = found.one(conn.raw()).await?;
+    Ok(row.map(|row| IdempotencyRecord {
+        user_id,
+        key: row.idempotency_key,
+        fingerprint: row.fingerprint,
+        answer: row.answer,
+        created_at: Timestamp::from_ms(row.created_at),
+    }))
+}
+
+/// Forgets what was answered before `then`.
+pub async fn delete_before(tx: &WriteTx, then: Timestamp) -> Result<u64> {
+    let deletion = Entity::delete_many().filter(Column::CreatedAt.lt(then.as_ms()));
+    Ok(deletion.exec(tx.raw()).await?.rows_affected)
+}
