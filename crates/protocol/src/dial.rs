@@ -1,5 +1,6 @@
-//! The dialing end of a connection to the server: address, secret, TLS,
-//! WebSocket. Agents and schedulers share it.
+//! The dialing end of a connection to the server: address, proof of who asks,
+//! TLS, WebSocket. Agents and schedulers share it; an agent proves itself by
+//! its certificate, a scheduler by its secret.
 
 mod link;
 mod retry;
@@ -40,8 +41,10 @@ pub enum DialError {
     BadSecret(PathBuf),
     #[error("the CA file `{path}` holds no usable certificate: {reason}")]
     BadCa { path: PathBuf, reason: String },
-    #[error("the server refused the secret")]
-    Unauthorized,
+    #[error("`{0}` is not safe enough for an agent: expected https://HOST[:PORT]")]
+    NotSecure(String),
+    #[error("the server does not accept who asks: {0}")]
+    Unauthorized(String),
     #[error("the server answered {0}")]
     Status(StatusCode),
     #[error("no answer within {} s", .0.as_secs())]
@@ -57,14 +60,15 @@ pub struct Server {
     /// Host, port and leading path, without a slash at the end.
     place: String,
     loopback: bool,
-    secret_file: PathBuf,
+    /// Where there is none, TLS proves who asks.
+    secret_file: Option<PathBuf>,
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Server {
-    /// `address` is `http(s)://HOST[:PORT][/PREFIX]`. With a `ca_file` the
-    /// server's certificate must come from a CA in there; without one, from a
-    /// CA the system trusts.
+    /// For one who has a secret. `address` is `http(s)://HOST[:PORT][/PREFIX]`.
+    /// With a `ca_file` the server's certificate must come from a CA in there;
+    /// without one, from a CA the system trusts.
     ///
     /// # Errors
     /// Where the address, the secret file or the CA file cannot be used.
@@ -73,6 +77,33 @@ impl Server {
         secret_file: &Path,
         ca_file: Option<&Path>,
     ) -> Result<Self, DialError> {
+        let server = Self {
+            secret_file: Some(secret_file.to_owned()),
+            tls: ca_file.map(trust_only).transpose()?,
+            ..Self::at(address)?
+        };
+        // Said at the start rather than at every try.
+        server.bearer()?;
+        Ok(server)
+    }
+
+    /// For one whom `tls` proves, and who is shown by it whom to believe.
+    ///
+    /// # Errors
+    /// Where the address is none, or not one of https.
+    pub fn with_tls(address: &str, tls: Arc<ClientConfig>) -> Result<Self, DialError> {
+        let server = Self {
+            tls: Some(tls),
+            ..Self::at(address)?
+        };
+        if server.secure {
+            Ok(server)
+        } else {
+            Err(DialError::NotSecure(address.to_owned()))
+        }
+    }
+
+    fn at(address: &str) -> Result<Self, DialError> {
         let bad = || DialError::BadAddress(address.to_owned());
         let uri: Uri = address.parse().map_err(|_| bad())?;
         let secure = match uri.scheme_str() {
@@ -87,16 +118,13 @@ impl Server {
         if uri.query().is_some() || authority.host().is_empty() {
             return Err(bad());
         }
-        let server = Self {
+        Ok(Self {
             secure,
             place: format!("{authority}{}", uri.path().trim_end_matches('/')),
             loopback: is_loopback(authority.host()),
-            secret_file: secret_file.to_owned(),
-            tls: ca_file.map(trust_only).transpose()?,
-        };
-        // Said at the start rather than at every try.
-        server.bearer()?;
-        Ok(server)
+            secret_file: None,
+            tls: None,
+        })
     }
 
     /// The secret would cross a network in the clear.
@@ -119,19 +147,18 @@ impl Server {
         if self.secure { "s" } else { "" }
     }
 
-    /// The TLS settings where a CA of its own is trusted.
+    /// The TLS settings where they are not the usual ones.
     #[must_use]
     pub fn tls(&self) -> Option<&Arc<ClientConfig>> {
         self.tls.as_ref()
     }
 
-    /// The `Authorization` header. The file is read each time, so that a
-    /// renewed secret needs no restart.
-    ///
-    /// # Errors
-    /// Where the file cannot be read or holds no secret.
-    pub fn bearer(&self) -> Result<HeaderValue, DialError> {
-        let path = &self.secret_file;
+    /// The `Authorization` header, where a secret proves who asks. The file is
+    /// read each time, so that a renewed secret needs no restart.
+    fn bearer(&self) -> Result<Option<HeaderValue>, DialError> {
+        let Some(path) = &self.secret_file else {
+            return Ok(None);
+        };
         let text = std::fs::read_to_string(path).map_err(|error| DialError::SecretUnreadable {
             path: path.clone(),
             error,
@@ -145,7 +172,7 @@ impl Server {
             .and_then(|text| HeaderValue::from_str(&text).ok())
             .ok_or_else(|| DialError::BadSecret(path.clone()))?;
         value.set_sensitive(true);
-        Ok(value)
+        Ok(Some(value))
     }
 
     /// Opens a WebSocket at `path` that takes messages of at most
@@ -158,9 +185,9 @@ impl Server {
             .ws_url(path)
             .into_client_request()
             .map_err(|error| DialError::Socket(Box::new(error)))?;
-        request
-            .headers_mut()
-            .insert(header::AUTHORIZATION, self.bearer()?);
+        if let Some(bearer) = self.bearer()? {
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
         let config = WebSocketConfig::default()
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
@@ -181,12 +208,21 @@ impl Server {
 
 fn refusal(error: tungstenite::Error) -> DialError {
     if let tungstenite::Error::Http(response) = &error {
+        let body = response.body().as_deref().unwrap_or_default();
         return match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => DialError::Unauthorized,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => DialError::Unauthorized(why(body)),
             status => DialError::Status(status),
         };
     }
     DialError::Socket(Box::new(error))
+}
+
+/// What the server's problem document says, if it is one.
+fn why(body: &[u8]) -> String {
+    match serde_json::from_slice::<vimana_model::Problem>(body) {
+        Ok(problem) => problem.detail,
+        Err(_) => "it does not say why".to_owned(),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -238,7 +274,8 @@ mod tests {
         assert_eq!(server.ws_url("/a"), "ws://127.0.0.1:8080/a");
         assert_eq!(server.http_url("/a"), "http://127.0.0.1:8080/a");
         assert!(!server.is_exposed());
-        assert_eq!(server.bearer().unwrap().to_str().unwrap(), "Bearer s3cret");
+        let bearer = server.bearer().unwrap().unwrap();
+        assert_eq!(bearer.to_str().unwrap(), "Bearer s3cret");
 
         let server = Server::new("https://example.org/vimana", file.path(), None).unwrap();
         assert_eq!(server.ws_url("/a"), "wss://example.org/vimana/a");
@@ -281,5 +318,28 @@ mod tests {
         let file = secret("s3cret");
         let server = Server::new("http://a", file.path(), None).unwrap();
         assert!(!format!("{:?}", server.bearer().unwrap()).contains("s3cret"));
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_servers_words() {
+        let body = br#"{"type":"about:blank","title":"t","status":401,
+            "code":"unauthenticated","detail":"the certificate was revoked"}"#;
+        assert_eq!(why(body), "the certificate was revoked");
+        assert_eq!(why(b"<html>"), "it does not say why");
+    }
+
+    #[test]
+    fn who_is_proved_by_tls_has_no_secret_and_speaks_nothing_else() {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let config = Arc::new(config);
+        let error = Server::with_tls("http://127.0.0.1", Arc::clone(&config));
+        assert!(matches!(error.err().unwrap(), DialError::NotSecure(_)));
+        let server = Server::with_tls("https://127.0.0.1:8701", config).unwrap();
+        assert!(server.bearer().unwrap().is_none() && server.tls().is_some());
     }
 }
