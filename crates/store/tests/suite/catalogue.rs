@@ -4,7 +4,7 @@ use vimana_model::FlavorId;
 use vimana_model::host::{Accelerator, HostState};
 use vimana_model::image::ImageFormat;
 use vimana_model::name::{FlavorName, HostName, ImageName};
-use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
+use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
 use vimana_model::unit::MiB;
 use vimana_store::claim::{self, ClaimRecord, Taken};
 use vimana_store::flavor::FlavorRecord;
@@ -177,10 +177,16 @@ pub async fn operations_survive_with_their_steps(world: World) {
         state: OperationState::Running,
         step: 0,
         steps: OperationKind::Create
-            .steps()
+            .steps(Situation {
+                on_host: true,
+                in_datastore: false,
+                runs: true,
+                force: false,
+            })
             .iter()
             .map(|kind| StepRecord {
                 kind: *kind,
+                attempt: 1,
                 state: StepState::Waiting,
                 started_at: None,
                 ended_at: None,
@@ -188,6 +194,9 @@ pub async fn operations_survive_with_their_steps(world: World) {
             .collect(),
         requested_by: "ada".to_owned(),
         error: None,
+        claim_epoch: 3,
+        undo: None,
+        due_at: None,
         created_at: NOW.plus_ms(age),
         ended_at: None,
     };

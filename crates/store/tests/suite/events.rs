@@ -123,6 +123,7 @@ pub async fn timeline_of_a_vm_is_its_latest_oldest_first(world: World) {
         tenant_id: Some(world.tenant.id),
         vm_id: Some(mine.id),
         host_id: Some(host.id),
+        request_id: None,
         event: EventKind::Placed {
             host: "node-a".to_owned(),
         },
@@ -148,6 +149,7 @@ pub async fn timeline_of_a_vm_is_its_latest_oldest_first(world: World) {
         actor: placed.actor,
         vm_id: placed.vm_id,
         host_id: placed.host_id,
+        request_id: None,
         event: placed.event,
     };
     assert_eq!(timeline[0], view);

@@ -2,6 +2,7 @@
 
 use vimana_model::name::{TenantName, UserName};
 use vimana_model::session::{Role, StaffRole};
+use vimana_model::tenant::TenantKind;
 use vimana_model::{ErrorKind, TokenId};
 use vimana_store::session::SessionRecord;
 use vimana_store::tenant::TenantRecord;
@@ -46,6 +47,7 @@ pub async fn duplicate_leaves_the_transaction_usable(world: World) {
     let second = TenantRecord {
         id: world.tenant_id(),
         name: name.clone(),
+        kind: TenantKind::default(),
         created_at: NOW,
     };
     let tx = world.store.begin().await.unwrap();

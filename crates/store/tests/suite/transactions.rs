@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use vimana_model::name::{TenantName, UserName};
+use vimana_model::tenant::TenantKind;
 use vimana_model::{Error, ErrorKind};
 use vimana_store::tenant::TenantRecord;
 use vimana_store::user::UserRecord;
@@ -20,6 +21,7 @@ fn new_tenant(world: &World, name: &str) -> TenantRecord {
     TenantRecord {
         id: world.tenant_id(),
         name: TenantName::new(name).unwrap(),
+        kind: TenantKind::default(),
         created_at: NOW,
     }
 }

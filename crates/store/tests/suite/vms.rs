@@ -4,6 +4,7 @@ use futures::future::join_all;
 use vimana_model::name::{TenantName, VmName};
 use vimana_model::pending::{Explanation, Filter, Rejection, Score};
 use vimana_model::ssh_key::SshKey;
+use vimana_model::tenant::TenantKind;
 use vimana_model::user_data::UserData;
 use vimana_model::vm::{Failure, HostRef};
 use vimana_model::{VmId, VmState};
@@ -121,6 +122,7 @@ pub async fn live_name_is_unique_in_its_tenant_and_free_when_done(world: World) 
     let neighbour = TenantRecord {
         id: world.tenant_id(),
         name: TenantName::new("neighbour").unwrap(),
+        kind: TenantKind::default(),
         created_at: NOW,
     };
     let theirs = VmRecord {
@@ -154,6 +156,7 @@ pub async fn list_filters_and_begins_with_the_newest(world: World) {
     let neighbour = TenantRecord {
         id: world.tenant_id(),
         name: TenantName::new("neighbour").unwrap(),
+        kind: TenantKind::default(),
         created_at: NOW,
     };
     let (a, mut b, c) = (world.vm("a"), world.vm("b"), world.vm("c"));

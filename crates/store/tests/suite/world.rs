@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::host::{Accelerator, HostState};
 use vimana_model::name::{FlavorName, HostName, ImageName, TenantName, UserName, VmName, ZoneName};
+use vimana_model::tenant::TenantKind;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, ImageId, OperationId, TenantId, Timestamp, UserId, VmId, VmState};
 use vimana_store::event::NewEvent;
@@ -60,6 +61,7 @@ impl World {
             tenant: TenantRecord {
                 id: TenantId::from_parts(1, [1; 10]),
                 name: TenantName::new("demo")?,
+                kind: TenantKind::default(),
                 created_at: NOW,
             },
             user: UserRecord {
@@ -126,6 +128,13 @@ impl World {
             agent_version: "0.1.0".to_owned(),
             connected_since: Some(NOW),
             silent_since: None,
+            hot_resize: false,
+            protocol: 2,
+            certificate: None,
+            revoked_at: None,
+            session_number: 0,
+            session_offered: 0,
+            orphans: 0,
         }
     }
 
@@ -153,6 +162,8 @@ impl World {
             operation_id: None,
             explanation: None,
             explained_at: None,
+            saved: None,
+            request_id: None,
             created_at: NOW.plus_ms(i64::try_from(ms).unwrap()),
         }
     }
@@ -237,6 +248,7 @@ pub fn note(vm_id: Option<VmId>, number: u64) -> NewEvent {
         tenant_id: None,
         vm_id,
         host_id: None,
+        request_id: None,
         event: EventKind::Note {
             text: number.to_string(),
         },
