@@ -6,6 +6,6 @@
 pub mod agent;
 #[cfg(feature = "dial")]
 pub mod dial;
-pub mod enrol;
+pub mod enrolment;
 pub mod limits;
 pub mod scheduler;
