@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use reqwest::Method;
 use serde::Deserialize;
-use vimana_model::event::StreamItem;
+use vimana_model::event::{ProgressItem, StreamItem};
 use vimana_model::{Error, ErrorKind, Result};
 
 use crate::sse::{Frame, Parser};
@@ -21,6 +21,8 @@ pub enum Notice {
     /// something was missed, so look again.
     Connected,
     Item(Box<StreamItem>),
+    /// How far an operation is; nothing is lost where it is missed.
+    Progress(Box<ProgressItem>),
     /// Too much was missed to be told one by one: load everything again, the
     /// stream goes on after `seq`.
     Reset {
@@ -105,7 +107,7 @@ impl Follower {
             tokio::time::sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
         }
         self.pause = (self.pause * 2).clamp(limits::FIRST_RETRY_PAUSE, limits::LAST_RETRY_PAUSE);
-        let mut request = self.client.request(Method::GET, "/api/v1/events")?;
+        let mut request = self.client.prepare(Method::GET, "/api/v1/events")?;
         if let Some(seq) = self.last_seq {
             request = request.header("last-event-id", seq);
         }
@@ -133,6 +135,10 @@ impl Follower {
                 let item: StreamItem = serde_json::from_str(&frame.data).map_err(broken)?;
                 self.last_seq = Some(item.event.seq);
                 Notice::Item(Box::new(item))
+            }
+            "progress" => {
+                let item: ProgressItem = serde_json::from_str(&frame.data).map_err(broken)?;
+                Notice::Progress(Box::new(item))
             }
             "reset" => {
                 let Reset { seq } = serde_json::from_str(&frame.data).map_err(broken)?;

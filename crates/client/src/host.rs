@@ -1,15 +1,33 @@
-//! Hosts.
+//! Hosts; for the provider's staff alone.
 
-use vimana_model::Result;
-use vimana_model::host::HostView;
+use vimana_model::event::EventView;
+use vimana_model::host::{HostView, OrphanView};
+use vimana_model::{HostId, Result, VmId};
 
 use crate::Client;
 use crate::transport::Items;
 
 impl Client {
-    /// All hosts; for the provider's staff alone.
     pub async fn hosts(&self) -> Result<Vec<HostView>> {
         let list: Items<_> = self.get("/api/v1/hosts").await?;
         Ok(list.items)
+    }
+
+    /// Oldest first.
+    pub async fn host_timeline(&self, id: HostId) -> Result<Vec<EventView>> {
+        let list: Items<_> = self.get(&format!("/api/v1/hosts/{id}/events")).await?;
+        Ok(list.items)
+    }
+
+    /// The machines it holds that are not recorded there.
+    pub async fn host_orphans(&self, id: HostId) -> Result<Vec<OrphanView>> {
+        let list: Items<_> = self.get(&format!("/api/v1/hosts/{id}/orphans")).await?;
+        Ok(list.items)
+    }
+
+    /// Has such a machine removed, with everything it holds there.
+    pub async fn discard_orphan(&self, id: HostId, machine: VmId) -> Result<OrphanView> {
+        self.post(&format!("/api/v1/hosts/{id}/orphans/{machine}/discard"))
+            .await
     }
 }

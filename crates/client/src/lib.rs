@@ -4,8 +4,12 @@
 //! Nothing here reads the environment: address, certificate authority and
 //! token are arguments. A proxy from the environment is not used either, so
 //! that requests, events and consoles all take the same way.
+//!
+//! Every call that changes something carries an idempotency key of its own
+//! and is sent again, under the same key, when no answer arrives.
 
 mod base;
+mod change;
 mod console;
 mod event;
 mod flavor;
@@ -13,8 +17,10 @@ mod host;
 mod image;
 pub mod limits;
 mod operation;
+mod request;
 mod session;
 mod sse;
+mod tenant;
 mod tls;
 mod transport;
 mod vm;
@@ -24,6 +30,7 @@ use std::sync::Arc;
 pub use base::BaseUrl;
 pub use console::{Console, ConsoleReader, ConsoleWriter};
 pub use event::Notice;
+pub use request::RequestFilter;
 pub use tls::CaFile;
 use vimana_model::Result;
 pub use vm::VmFilter;

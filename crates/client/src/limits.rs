@@ -22,3 +22,9 @@ pub const MAX_CONSOLE_MESSAGE_BYTES: usize = 1 << 20;
 pub const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause before the event stream is opened again.
 pub const LAST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How often a change is sent until an answer arrives.
+pub const MAX_ATTEMPTS: u32 = 5;
+/// First pause before a change is sent again; doubles each time.
+pub const FIRST_REPEAT_PAUSE: Duration = Duration::from_millis(200);
+/// No change is sent again after so long.
+pub const REPEAT_WITHIN: Duration = Duration::from_secs(60);

@@ -5,7 +5,6 @@ use futures::StreamExt;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vimana_model::{Error, ErrorKind, Problem, Result};
 
@@ -17,6 +16,23 @@ const USER_AGENT: &str = concat!("vimana-client/", env!("CARGO_PKG_VERSION"));
 #[derive(serde::Deserialize)]
 pub(crate) struct Items<T> {
     pub(crate) items: Vec<T>,
+}
+
+/// Why there is no answer to hand out.
+pub(crate) enum Miss {
+    /// The server was not reached, or its answer did not arrive whole; what
+    /// was asked may have happened all the same.
+    Unanswered(Error),
+    /// It answered, and that is that.
+    Refused(Error),
+}
+
+impl From<Miss> for Error {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Unanswered(error) | Miss::Refused(error) => error,
+        }
+    }
 }
 
 pub(crate) fn http_client(tls: &rustls::ClientConfig) -> Result<reqwest::Client> {
@@ -35,28 +51,11 @@ pub(crate) fn http_client(tls: &rustls::ClientConfig) -> Result<reqwest::Client>
 
 impl Client {
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.call(self.request(Method::GET, path)?).await
-    }
-
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.call(self.request(Method::POST, path)?).await
-    }
-
-    pub(crate) async fn post_json<B: Serialize, T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &B,
-    ) -> Result<T> {
-        self.call(self.request(Method::POST, path)?.json(body))
-            .await
-    }
-
-    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.call(self.request(Method::DELETE, path)?).await
+        self.call(self.prepare(Method::GET, path)?).await
     }
 
     /// A request with the credentials on it; the caller sets the time limit.
-    pub(crate) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder> {
+    pub(crate) fn prepare(&self, method: Method, path: &str) -> Result<RequestBuilder> {
         let url = self.base.of(path);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -73,10 +72,17 @@ impl Client {
         Ok(self.http.request(method, url).headers(headers))
     }
 
+    /// Asks once and reads the whole answer.
     pub(crate) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        let response = self
-            .answer(request.timeout(limits::REQUEST_TIMEOUT))
-            .await?;
+        Ok(self.attempt(request).await?)
+    }
+
+    /// As [`Client::call`], for those who ask again.
+    pub(crate) async fn attempt<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, Miss> {
+        let response = self.send(request.timeout(limits::REQUEST_TIMEOUT)).await?;
         let body = self.body(response).await?;
         // An answer without a body reads as JSON's null.
         let body = if body.is_empty() {
@@ -85,40 +91,45 @@ impl Client {
             &body[..]
         };
         serde_json::from_slice(body).map_err(|error| {
-            self.broken("the answer is not what was expected")
-                .with_source(error)
+            let error = self
+                .broken("the answer is not what was expected")
+                .with_source(error);
+            Miss::Refused(error)
         })
     }
 
     /// Sends and returns the answer of a request that was granted.
     pub(crate) async fn answer(&self, request: RequestBuilder) -> Result<Response> {
+        Ok(self.send(request).await?)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Miss> {
         let response = request
             .send()
             .await
-            .map_err(|error| self.unreachable(error))?;
+            .map_err(|error| Miss::Unanswered(self.unreachable(error)))?;
         if response.status().is_success() {
             return Ok(response);
         }
         Err(self.refusal(response).await)
     }
 
-    async fn body(&self, response: Response) -> Result<BytesMut> {
+    async fn body(&self, response: Response) -> Result<BytesMut, Miss> {
         let mut body = BytesMut::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| self.unreachable(error))?;
+            let chunk = chunk.map_err(|error| Miss::Unanswered(self.unreachable(error)))?;
             if body.len().saturating_add(chunk.len()) > limits::MAX_ANSWER_BYTES {
-                return Err(self.broken(&format!(
-                    "the answer is larger than {} MiB",
-                    limits::MAX_ANSWER_BYTES >> 20
-                )));
+                let limit = limits::MAX_ANSWER_BYTES >> 20;
+                let told = self.broken(&format!("the answer is larger than {limit} MiB"));
+                return Err(Miss::Refused(told));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
 
-    async fn refusal(&self, response: Response) -> Error {
+    async fn refusal(&self, response: Response) -> Miss {
         let status = response.status();
         let is_problem = response
             .headers()
@@ -137,9 +148,10 @@ impl Client {
             } = problem;
             let mut error = Error::new(code, detail);
             error.fields = errors;
-            return error;
+            return Miss::Refused(error);
         }
-        Error::new(kind_of(status), format!("{} answered {status}", self.base))
+        let told = format!("{} answered {status}", self.base);
+        Miss::Refused(Error::new(kind_of(status), told))
     }
 
     pub(crate) fn unreachable(&self, error: reqwest::Error) -> Error {

@@ -1,10 +1,11 @@
 //! VMs.
 
 use reqwest::Method;
+use vimana_model::action::VmAction;
 use vimana_model::event::EventView;
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
-use vimana_model::vm::{AcceptedView, CreateVm, VmView};
+use vimana_model::vm::{AcceptedView, CreateVm, PowerOffVm, ResizeVm, VmView};
 use vimana_model::{Result, VmId, VmState};
 
 use crate::Client;
@@ -43,7 +44,7 @@ impl VmFilter {
 impl Client {
     /// Newest first.
     pub async fn vms(&self, filter: &VmFilter) -> Result<Vec<VmView>> {
-        let request = self.request(Method::GET, "/api/v1/vms")?;
+        let request = self.prepare(Method::GET, "/api/v1/vms")?;
         let list: Items<_> = self.call(request.query(&filter.query())).await?;
         Ok(list.items)
     }
@@ -56,16 +57,55 @@ impl Client {
         self.get(&format!("/api/v1/vms/{id}")).await
     }
 
+    /// Keeps it from being placed.
     pub async fn hold_vm(&self, id: VmId) -> Result<VmView> {
-        self.post(&format!("/api/v1/vms/{id}/hold")).await
+        self.post(&action(id, VmAction::Hold)).await
     }
 
+    /// Lets it be placed.
     pub async fn release_vm(&self, id: VmId) -> Result<VmView> {
-        self.post(&format!("/api/v1/vms/{id}/release")).await
+        self.post(&action(id, VmAction::Release)).await
+    }
+
+    pub async fn suspend_vm(&self, id: VmId) -> Result<AcceptedView> {
+        self.post(&action(id, VmAction::Suspend)).await
+    }
+
+    pub async fn stop_vm(&self, id: VmId) -> Result<AcceptedView> {
+        self.post(&action(id, VmAction::Stop)).await
+    }
+
+    pub async fn resume_vm(&self, id: VmId) -> Result<AcceptedView> {
+        self.post(&action(id, VmAction::Resume)).await
+    }
+
+    pub async fn power_off_vm(&self, id: VmId, form: PowerOffVm) -> Result<AcceptedView> {
+        self.post_json(&action(id, VmAction::PowerOff), &form).await
+    }
+
+    pub async fn start_vm(&self, id: VmId) -> Result<AcceptedView> {
+        self.post(&action(id, VmAction::Start)).await
+    }
+
+    pub async fn reboot_vm(&self, id: VmId) -> Result<AcceptedView> {
+        self.post(&action(id, VmAction::Reboot)).await
+    }
+
+    pub async fn reset_vm(&self, id: VmId) -> Result<AcceptedView> {
+        self.post(&action(id, VmAction::Reset)).await
+    }
+
+    pub async fn resize_vm(&self, id: VmId, form: &ResizeVm) -> Result<AcceptedView> {
+        self.post_json(&action(id, VmAction::Resize), form).await
+    }
+
+    /// Tries again what failed.
+    pub async fn retry_vm(&self, id: VmId) -> Result<AcceptedView> {
+        self.post(&action(id, VmAction::Retry)).await
     }
 
     pub async fn shutdown_vm(&self, id: VmId) -> Result<AcceptedView> {
-        self.post(&format!("/api/v1/vms/{id}/shutdown")).await
+        self.post(&action(id, VmAction::Shutdown)).await
     }
 
     pub async fn delete_vm(&self, id: VmId) -> Result<AcceptedView> {
@@ -88,4 +128,8 @@ impl Client {
     pub async fn console_ticket(&self, id: VmId) -> Result<TicketView> {
         self.post(&format!("/api/v1/vms/{id}/console")).await
     }
+}
+
+fn action(id: VmId, action: VmAction) -> String {
+    format!("/api/v1/vms/{id}/{action}")
 }

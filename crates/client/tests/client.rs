@@ -11,15 +11,26 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use vimana_client::{Client, Notice};
 use vimana_model::ErrorKind;
+use vimana_model::session::SignIn;
+use vimana_model::tenant::{TenantKind, UpdateTenant};
 
 const PROBLEM: [(&str, &str); 1] = [("content-type", "application/problem+json")];
 const SPENT: &str = r#"{"type":"about:blank","title":"sign in first","status":401,
     "code":"unauthenticated","detail":"the token is spent"}"#;
 
+const PROGRESS: &str = "event: progress\ndata: {\"vm_id\":\"vm_00000000000000000000000000000001\",\
+    \"operation\":{\"id\":\"op_00000000000000000000000000000001\",\
+    \"vm_id\":\"vm_00000000000000000000000000000001\",\"kind\":\"stop\",\"state\":\"running\",\
+    \"steps\":[],\"requested_by\":\"ann\",\"cancelled_by\":null,\"error\":null,\
+    \"progress\":{\"done_bytes\":3,\"total_bytes\":4},\
+    \"created_at\":\"2026-11-22T18:00:00Z\",\"ended_at\":null}}\n\n";
+
 async fn serve(router: Router) -> Client {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     Client::new(url.parse().unwrap(), None).unwrap()
@@ -46,7 +57,7 @@ async fn events_resume_where_they_broke_off_and_end_with_the_token() {
         seen.push(last);
         match seen.len() {
             1 => format!(
-                ": connected\n\n{}{}event: item\ndata: cut",
+                ": connected\n\n{}{PROGRESS}{}event: item\ndata: cut",
                 item(5),
                 item(6)
             )
@@ -63,6 +74,9 @@ async fn events_resume_where_they_broke_off_and_end_with_the_token() {
         .map(|notice| match notice {
             Ok(Notice::Connected) => "connected".to_owned(),
             Ok(Notice::Item(item)) => format!("item {}", item.event.seq),
+            Ok(Notice::Progress(item)) => {
+                format!("progress {}", item.operation.progress.unwrap().done_bytes)
+            }
             Ok(Notice::Reset { seq }) => format!("reset {seq}"),
             Err(error) => error.public,
         })
@@ -70,6 +84,7 @@ async fn events_resume_where_they_broke_off_and_end_with_the_token() {
     let expected = [
         "connected",
         "item 5",
+        "progress 3",
         "item 6",
         "connected",
         "reset 90",
@@ -140,4 +155,120 @@ async fn a_redirect_does_not_carry_the_token_away() {
         .await
         .unwrap_err();
     assert!(error.public.contains("302"), "{error}");
+}
+
+const TENANT: &str = r#"{"id":"tenant_00000000000000000000000000000001","name":"lab",
+    "kind":"manual","created_at":"2026-11-22T18:00:00Z"}"#;
+
+/// What a server does with one connection.
+enum Turn {
+    /// Hangs up before a word of the answer.
+    Silence,
+    /// Hangs up inside the answer.
+    Half,
+    Answer(&'static str, &'static str),
+}
+
+/// A server that takes one request per connection. Answers the requests it
+/// got, head and body.
+async fn scripted(turns: Vec<Turn>) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    tokio::spawn(async move {
+        for turn in turns {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !is_whole(&request) {
+                assert_ne!(socket.read_buf(&mut request).await.unwrap(), 0);
+            }
+            log.lock()
+                .unwrap()
+                .push(String::from_utf8(request).unwrap());
+            let answer = match turn {
+                Turn::Silence => String::new(),
+                Turn::Half => "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_owned(),
+                Turn::Answer(status, body) => format!(
+                    "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                ),
+            };
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (Client::new(url.parse().unwrap(), None).unwrap(), seen)
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = std::str::from_utf8(request).unwrap();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = header(head, "content-length").map_or(0, |value| value.parse().unwrap());
+    body.len() >= length
+}
+
+fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+    let lines = request.lines().take_while(|line| !line.is_empty());
+    lines
+        .filter_map(|line| line.split_once(": "))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+}
+
+#[tokio::test]
+async fn a_change_is_sent_again_under_its_key_until_it_is_answered() {
+    let turns = vec![
+        Turn::Silence,
+        Turn::Half,
+        Turn::Answer("200 OK", TENANT),
+        Turn::Answer("200 OK", TENANT),
+    ];
+    let (client, seen) = scripted(turns).await;
+    let id = "tenant_00000000000000000000000000000001".parse().unwrap();
+    let kind = TenantKind::Manual;
+    for _ in 0..2 {
+        let tenant = client.update_tenant(id, &UpdateTenant { kind }).await;
+        assert_eq!(tenant.unwrap().kind, kind);
+    }
+    let seen = seen.lock().unwrap();
+    let keys: Vec<&str> = seen
+        .iter()
+        .map(|request| header(request, "idempotency-key").unwrap())
+        .collect();
+    let [first, second, third, other] = keys.as_slice() else {
+        panic!("{keys:?}")
+    };
+    assert_eq!((first, first), (second, third));
+    assert_ne!(first, other);
+    assert_eq!(seen.first(), seen.get(2));
+}
+
+#[tokio::test]
+async fn a_refused_change_is_not_sent_again() {
+    let turns = vec![
+        Turn::Answer("503 Service Unavailable", ""),
+        Turn::Answer("200 OK", TENANT),
+    ];
+    let (client, seen) = scripted(turns).await;
+    let id = "tenant_00000000000000000000000000000001".parse().unwrap();
+    let kind = TenantKind::Manual;
+    let refused = client.update_tenant(id, &UpdateTenant { kind }).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_password_is_sent_once_and_without_a_key() {
+    let (client, seen) = scripted(vec![Turn::Silence, Turn::Silence]).await;
+    let form = SignIn {
+        user_name: "ann".to_owned(),
+        password: "secret".to_owned(),
+    };
+    let error = client.sign_in(&form).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(header(seen.first().unwrap(), "idempotency-key"), None);
 }
