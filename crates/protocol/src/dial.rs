@@ -4,6 +4,7 @@
 
 mod link;
 mod retry;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
 pub use link::{Link, LinkError};
-pub use retry::{Backoff, Retry};
+pub use retry::{Backoff, Random, Retry};
+pub use wire::{Dial, FarEnd, Wire};
 
 use crate::limits::{HELLO_TIMEOUT, MAX_SECRET_BYTES};
 
@@ -49,6 +51,8 @@ pub enum DialError {
     Status(StatusCode),
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
+    #[error("cannot connect: {0}")]
+    Unreachable(String),
     #[error("cannot connect: {0}")]
     Socket(#[from] Box<tungstenite::Error>),
 }
