@@ -38,6 +38,8 @@ pub struct HostRecord {
     pub hot_resize: bool,
     /// The protocol version of its latest session; 0 before the first.
     pub protocol: u32,
+    /// What it proves itself with; only `enrolment` writes this and the next
+    /// three.
     pub certificate: Option<HostCertificate>,
     /// Since when its certificate is not accepted any more.
     pub revoked_at: Option<Timestamp>,
@@ -56,12 +58,13 @@ pub struct HostRecord {
 pub struct HostCertificate {
     /// Hexadecimal serial number.
     pub serial: String,
-    /// Hexadecimal SHA-256 of the certificate.
+    /// Hexadecimal SHA-256 of its public key.
     pub fingerprint: String,
     pub expires_at: Timestamp,
-    /// A renewed one that was handed out and not used yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Box<HostCertificate>>,
+    /// Those handed out later and not used yet, the latest last. Several,
+    /// where answers were lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<HostCertificate>,
 }
 
 /// # Errors
@@ -85,8 +88,8 @@ pub async fn list(conn: &impl Conn) -> Result<Vec<HostRecord>> {
     Ok(hosts)
 }
 
-/// Writes everything but `used` and `vms`, which follow the claims, and
-/// `orphans`. Whether there is such a host.
+/// Writes everything but what other modules write: claims, orphans, and what
+/// the host proves itself with. Whether there is such a host.
 ///
 /// # Errors
 /// `Duplicate` "host name".
@@ -100,6 +103,10 @@ pub async fn update_facts(tx: &WriteTx, host: &HostRecord) -> Result<bool> {
         used_disk_mib: ActiveValue::NotSet,
         vms: ActiveValue::NotSet,
         orphans: ActiveValue::NotSet,
+        certificate: ActiveValue::NotSet,
+        revoked_at: ActiveValue::NotSet,
+        session_number: ActiveValue::NotSet,
+        session_offered: ActiveValue::NotSet,
         ..row.into_active_model().reset_all()
     };
     let update = Entity::update_many()
@@ -185,7 +192,7 @@ fn to_row(host: &HostRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<HostRecord> {
+pub(crate) fn from_row(row: Model) -> Result<HostRecord> {
     let Model {
         id,
         name,

@@ -3,12 +3,14 @@
 
 pub mod claim;
 mod column;
+pub mod enrolment;
 mod entity;
 pub mod error;
 pub mod event;
 pub mod flavor;
 pub mod host;
 pub mod image;
+pub mod join_token;
 pub mod limits;
 mod migrate;
 pub mod operation;

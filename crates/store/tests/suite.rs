@@ -16,6 +16,7 @@
 mod suite {
     pub mod catalogue;
     pub mod claims;
+    pub mod enrolment;
     pub mod events;
     pub mod opening;
     pub mod people;
@@ -28,7 +29,7 @@ mod suite {
 use libtest_mimic::{Arguments, Trial};
 use suite::postgres::Server;
 use suite::world::{Backend, World};
-use suite::{catalogue, claims, events, opening, people, transactions, vms};
+use suite::{catalogue, claims, enrolment, events, opening, people, transactions, vms};
 
 /// Turns async functions into one case per backend, named after them.
 macro_rules! cases {
@@ -74,6 +75,15 @@ cases! {
         a_claim_that_changes_twice_changes_once,
         twenty_givers_of_one_claim_give_back_once,
         sums_are_right_after_a_storm,
+    }
+    enrolment::{
+        join_token_survives_with_all_columns,
+        join_token_is_spent_by_one_of_twenty,
+        expired_join_token_is_not_spent_and_is_swept_away,
+        host_facts_leave_what_it_proves_itself_with_alone,
+        sessions_are_numbered_and_a_copy_is_told_apart,
+        one_of_twenty_copies_gets_the_session,
+        revoked_host_is_offered_no_session_until_it_joins_anew,
     }
     vms::{
         vm_survives_with_all_columns,
