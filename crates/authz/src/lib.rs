@@ -26,9 +26,20 @@ pub enum Permission {
     ViewVm,
     CreateVm,
     ActOnVm(VmAction),
+    CancelOperation,
+    /// See a tenant's requests; one's own are always seen.
+    ViewRequests,
+    /// Ask for a VM under the manual life-cycle, answer, withdraw, let go.
+    CreateRequest,
+    /// Approve, reject, ask back, confirm a release.
+    DecideRequest,
     /// See images and flavors.
     ViewCatalogue,
     ViewHosts,
+    /// Let hosts join, revoke them, have orphans removed.
+    ManageHosts,
+    /// Make and change tenants and users.
+    ManageTenants,
 }
 
 /// The answer to a permission asked about one object.
@@ -53,15 +64,23 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
     }
     if subject.tenant_id != tenant {
         return match (subject.staff, permission) {
-            (Some(StaffRole::Auditor), Permission::ViewVm) => Decision::Allowed,
+            (Some(StaffRole::Auditor), Permission::ViewVm | Permission::ViewRequests) => {
+                Decision::Allowed
+            }
             (Some(_), _) => Decision::Forbidden,
             (None, _) => Decision::Hidden,
         };
     }
     let needed = match permission {
         Permission::ViewVm | Permission::ViewCatalogue => Role::Viewer,
-        Permission::CreateVm | Permission::ActOnVm(_) => Role::Operator,
-        Permission::ViewHosts => return Decision::Forbidden,
+        Permission::CreateVm
+        | Permission::ActOnVm(_)
+        | Permission::CancelOperation
+        | Permission::CreateRequest => Role::Operator,
+        Permission::ViewRequests | Permission::DecideRequest => Role::Manager,
+        Permission::ViewHosts | Permission::ManageHosts | Permission::ManageTenants => {
+            return Decision::Forbidden;
+        }
     };
     if subject.role >= needed {
         Decision::Allowed
@@ -74,10 +93,21 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
     match permission {
         Permission::ViewCatalogue => Decision::Allowed,
         Permission::ViewHosts if subject.staff.is_some() => Decision::Allowed,
+        Permission::ManageHosts | Permission::ManageTenants
+            if subject.staff == Some(StaffRole::Admin) =>
+        {
+            Decision::Allowed
+        }
         Permission::ViewHosts
+        | Permission::ManageHosts
+        | Permission::ManageTenants
         | Permission::ViewVm
         | Permission::CreateVm
-        | Permission::ActOnVm(_) => Decision::Forbidden,
+        | Permission::ActOnVm(_)
+        | Permission::CancelOperation
+        | Permission::ViewRequests
+        | Permission::CreateRequest
+        | Permission::DecideRequest => Decision::Forbidden,
     }
 }
 

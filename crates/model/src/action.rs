@@ -382,7 +382,8 @@ const fn resize(state: VmState) -> Option<&'static str> {
     use VmState as S;
     match state {
         // A running machine only where its host can; the engine asks.
-        S::Pending | S::Hold | S::Running | S::PoweredOff => None,
+        S::Running | S::PoweredOff => None,
+        S::Pending | S::Hold => Some("has not started; delete it and ask for another size"),
         S::Suspended | S::Stopped => {
             Some("has its memory saved, which fixes its size; resume it first")
         }
