@@ -1,28 +1,22 @@
 //! What a simulated host holds, and how to make it misbehave.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{broadcast, mpsc};
-use vimana_driver::{Fault, FaultKind, IncarnationSpec, Observed, Power, SerialHub, SerialStream};
+use tokio::sync::broadcast;
+use vimana_driver::{Fault, FaultKind, Observed, Power, SerialHub};
 use vimana_model::VmId;
+use vimana_model::unit::Resources;
+
+use crate::files::{Contents, Files};
+use crate::mishap::{Call, Course, Director, Mishap, Plans, Rest};
+use crate::run_log::{Moment, RunEntry, RunLog};
 
 /// Changes a slow subscriber may lag behind.
 const CHANGES: usize = 1024;
-
-/// A call that can be delayed or made to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Call {
-    Inventory,
-    Prepare,
-    Boot,
-    Shutdown,
-    Kill,
-    Clean,
-    Serial,
-}
 
 /// How often each effect really happened to one VM; a repeated call that
 /// changes nothing does not count.
@@ -35,65 +29,140 @@ pub struct Effects {
     /// Stopped by kill, or by a shutdown whose grace ran out.
     pub stopped: u32,
     pub crashed: u32,
+    pub saved: u32,
+    pub loaded: u32,
+    /// Found running by a load, which gave it a higher epoch.
+    pub renumbered: u32,
+    pub exported: u32,
+    pub imported: u32,
+    pub rebooted: u32,
+    pub reset: u32,
+    pub resized: u32,
     pub cleaned: u32,
 }
 
 /// The part of a simulated host that survives its agent.
 pub struct SimHost {
+    name: Arc<str>,
+    log: Arc<RunLog>,
     state: Mutex<State>,
     changes: broadcast::Sender<Observed>,
 }
 
-#[derive(Default)]
-struct State {
-    vms: BTreeMap<VmId, Vm>,
-    faults: BTreeMap<Call, VecDeque<Fault>>,
-    delays: BTreeMap<Call, Duration>,
+pub(crate) struct State {
+    pub vms: BTreeMap<VmId, Vm>,
+    pub files: Files,
+    plans: Plans,
+    hot_resize: bool,
 }
 
 /// Outlives its machine: epochs and counters are not forgotten.
 #[derive(Default)]
-struct Vm {
+pub(crate) struct Vm {
     highest_epoch: u64,
     /// Grows with every overtaking call.
     turn: u64,
-    deaf: bool,
-    effects: Effects,
-    machine: Option<Machine>,
+    pub deaf: bool,
+    pub effects: Effects,
+    pub machine: Option<Machine>,
 }
 
-struct Machine {
-    run_epoch: u64,
-    power: Power,
+pub(crate) struct Machine {
+    pub run_epoch: u64,
+    /// The last run of its disk, here or elsewhere; 0 before the first.
+    pub ran_epoch: u64,
+    pub power: Power,
     /// Ended by a kill: this run does not start again.
-    killed: bool,
-    serial: Option<Arc<SerialHub>>,
+    pub killed: bool,
+    pub resources: Resources,
+    pub contents: Contents,
+    pub serial: Option<Arc<SerialHub>>,
 }
 
 impl SimHost {
+    /// A host that no other has to do with.
     #[must_use]
     pub fn new() -> Arc<Self> {
+        Self::logged("host", RunLog::new())
+    }
+
+    /// A host of a simulation whose hosts share `log`, where it is called `name`.
+    #[must_use]
+    pub fn logged(name: &str, log: Arc<RunLog>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            name: Arc::from(name),
+            log,
+            state: Mutex::new(State {
+                vms: BTreeMap::new(),
+                files: Files::default(),
+                plans: Plans::default(),
+                hot_resize: true,
+            }),
             changes: broadcast::Sender::new(CHANGES),
         })
     }
 
+    /// When its machines ran.
+    #[must_use]
+    pub fn log(&self) -> &Arc<RunLog> {
+        &self.log
+    }
+
     /// The next `call` fails so, before it has any effect. Several queue up.
     pub fn fail_next(&self, call: Call, fault: Fault) {
-        self.state()
-            .faults
-            .entry(call)
-            .or_default()
-            .push_back(fault);
+        self.mishap(call, Mishap::Fail(fault));
+    }
+
+    /// What befalls the next `call`. Several queue up.
+    pub fn mishap(&self, call: Call, mishap: Mishap) {
+        let mut state = self.state();
+        let queue = state.plans.queued.entry(call).or_default();
+        queue.push_back(mishap);
     }
 
     /// Every `call` from now on takes this long before it has an effect.
     pub fn delay(&self, call: Call, by: Duration) {
-        self.state().delays.insert(call, by);
+        self.state().plans.delays.insert(call, by);
     }
 
-    /// The guest of `vm` ignores requests to switch itself off.
+    /// Lets `director` decide how every call goes from now on. Delays and
+    /// queued mishaps come on top.
+    pub fn direct(&self, director: Director) {
+        self.state().plans.director = Some(director);
+    }
+
+    /// Makes the files of saved machines real ones below `dir`.
+    pub fn keep_files_in(&self, dir: impl Into<PathBuf>) {
+        self.state().files.dir = Some(dir.into());
+    }
+
+    /// The content of a file that [`export`] named, or that was written.
+    ///
+    /// # Errors
+    /// There is none.
+    ///
+    /// [`export`]: vimana_driver::HostDriver::export
+    pub fn read_file(&self, path: &Path) -> std::io::Result<Bytes> {
+        self.state().files.read(path)
+    }
+
+    /// Puts a file on the simulated host's disk, for [`import`] to find.
+    ///
+    /// [`import`]: vimana_driver::HostDriver::import
+    pub fn write_file(&self, path: impl Into<PathBuf>, bytes: Bytes) {
+        self.state().files.write(path.into(), bytes);
+    }
+
+    /// Whether drivers made from now on say that running machines can grow.
+    pub fn set_hot_resize(&self, can: bool) {
+        self.state().hot_resize = can;
+    }
+
+    pub(crate) fn hot_resize(&self) -> bool {
+        self.state().hot_resize
+    }
+
+    /// The guest of `vm` ignores requests to switch itself off or restart.
     pub fn ignore_shutdown(&self, vm: VmId, deaf: bool) {
         self.state().vms.entry(vm).or_default().deaf = deaf;
     }
@@ -129,29 +198,67 @@ impl SimHost {
     /// `None` where the host does not hold the VM.
     #[must_use]
     pub fn power(&self, vm: VmId) -> Option<Power> {
-        let state = self.state();
-        let machine = state.vms.get(&vm)?.machine.as_ref()?;
-        Some(machine.power.clone())
+        self.machine(vm, |machine| machine.power.clone())
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Observed> {
-        self.changes.subscribe()
+    /// Size of the machine; `None` where the host does not hold the VM.
+    #[must_use]
+    pub fn resources(&self, vm: VmId) -> Option<Resources> {
+        self.machine(vm, |machine| machine.resources)
     }
 
-    pub(crate) fn observed(&self) -> Vec<Observed> {
+    /// How often a machine was started from the VM's disk, wherever that was;
+    /// `None` where the host does not hold the VM.
+    #[must_use]
+    pub fn boots(&self, vm: VmId) -> Option<u32> {
+        self.machine(vm, |machine| machine.contents.boots)
+    }
+
+    /// Everything the host holds for a VM, for people: empty when it was cleaned.
+    #[must_use]
+    pub fn left_behind(&self, vm: VmId) -> Vec<String> {
+        let files = self.state().files.of(vm);
+        let machine = self.power(vm).map(|_| "machine".to_owned());
+        let files = files.iter().map(|path| path.display().to_string());
+        machine.into_iter().chain(files).collect()
+    }
+
+    /// Everything the host holds.
+    #[must_use]
+    pub fn observed(&self) -> Vec<Observed> {
         let state = self.state();
         let held = state.vms.iter();
         held.filter_map(|(id, vm)| Some(observed(*id, vm.machine.as_ref()?)))
             .collect()
     }
 
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Observed> {
+        self.changes.subscribe()
+    }
+
     /// Registers a call; refused where its epoch is out of date.
-    pub(crate) fn arrive(&self, vm: VmId, epoch: u64, overtakes: bool) -> Result<u64, Fault> {
+    pub(crate) fn arrive(&self, call: Call, vm: VmId, epoch: u64) -> Result<u64, Fault> {
         let mut state = self.state();
         let vm = state.vms.entry(vm).or_default();
         if epoch < vm.highest_epoch {
             return Err(superseded());
         }
+        let overtakes = match call {
+            Call::Kill | Call::Clean => true,
+            // It takes back a save under way; repeated, it leaves itself alone.
+            Call::Load => epoch > vm.highest_epoch,
+            Call::Inventory
+            | Call::Prepare
+            | Call::Boot
+            | Call::Shutdown
+            | Call::Save
+            | Call::Export
+            | Call::Import
+            | Call::Reboot
+            | Call::Reset
+            | Call::Resize
+            | Call::Serial => false,
+        };
         vm.highest_epoch = epoch;
         vm.turn += u64::from(overtakes);
         Ok(vm.turn)
@@ -161,122 +268,24 @@ impl SimHost {
     pub(crate) fn still_wanted(&self, vm: VmId, epoch: u64, turn: u64) -> Result<(), Fault> {
         let mut state = self.state();
         let vm = state.vms.entry(vm).or_default();
+        if turn != vm.turn {
+            let message = "a later call overtook this one";
+            return Err(Fault::new(FaultKind::Cancelled, message));
+        }
         if epoch < vm.highest_epoch {
             return Err(superseded());
         }
-        if turn != vm.turn {
-            let message = "a later call stopped the machine";
-            return Err(Fault::new(FaultKind::Cancelled, message));
-        }
         Ok(())
     }
 
-    /// The injected delay, then the injected fault.
-    pub(crate) async fn strike(&self, call: Call) -> Result<(), Fault> {
-        let delay = self.state().delays.get(&call).copied();
-        if let Some(delay) = delay {
-            tokio::time::sleep(delay).await;
-        }
-        let fault = self
-            .state()
-            .faults
-            .get_mut(&call)
-            .and_then(VecDeque::pop_front);
-        fault.map_or(Ok(()), Err)
-    }
-
-    pub(crate) fn prepare(&self, spec: &IncarnationSpec) -> Result<(), Fault> {
-        let mut state = self.state();
-        let vm = state.vms.entry(spec.vm_id).or_default();
-        match &vm.machine {
-            Some(held) if held.run_epoch == spec.run_epoch => return Ok(()),
-            Some(held) if held.power == Power::Running => {
-                let message = "an earlier run of the machine has not ended";
-                return Err(Fault::new(FaultKind::Hypervisor, message));
-            }
-            Some(_) | None => {}
-        }
-        vm.effects.prepared += 1;
-        let machine = vm.machine.insert(Machine {
-            run_epoch: spec.run_epoch,
-            power: Power::Prepared,
-            killed: false,
-            serial: None,
-        });
-        self.tell(observed(spec.vm_id, machine));
-        Ok(())
-    }
-
-    pub(crate) fn boot(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
-        let mut state = self.state();
-        let vm = state.vms.entry(id).or_default();
-        let machine = vm.machine.as_mut().filter(|m| m.run_epoch == epoch);
-        let machine = machine.ok_or_else(no_such_vm)?;
-        let ended = |how: &str| {
-            let message = format!("this run of the machine has already ended: {how}");
-            Err(Fault::new(FaultKind::Hypervisor, message))
-        };
-        match &machine.power {
-            Power::Prepared => {}
-            Power::Running => return Ok(()),
-            Power::Off if machine.killed => return ended("it was stopped"),
-            Power::Off => return Ok(()),
-            Power::Crashed { reason } => return ended(reason),
-        }
-        let (serial, keys) = SerialHub::new();
-        serial.output(format!("simulated machine {id} runs\r\n").as_bytes());
-        tokio::spawn(echo(Arc::downgrade(&serial), keys));
-        machine.serial = Some(serial);
-        machine.power = Power::Running;
-        vm.effects.booted += 1;
-        self.tell(observed(id, machine));
-        Ok(())
-    }
-
-    /// Asks the guest to switch itself off; `true` where it runs on, deaf.
-    pub(crate) fn ask_guest_off(&self, vm: VmId) -> bool {
-        let deaf = self.state().vms.get(&vm).is_some_and(|vm| vm.deaf);
-        if deaf {
-            return self.power(vm) == Some(Power::Running);
-        }
-        self.guest_power_off(vm);
-        false
-    }
-
-    pub(crate) fn stop(&self, vm: VmId) {
-        if self.end(vm, Power::Off, |e| &mut e.stopped)
-            && let Some(vm) = self.state().vms.get_mut(&vm)
-            && let Some(machine) = &mut vm.machine
-        {
-            machine.killed = true;
-        }
-    }
-
-    pub(crate) fn clean(&self, vm: VmId) -> Result<(), Fault> {
-        let mut state = self.state();
-        let vm = state.vms.entry(vm).or_default();
-        match vm.machine.take_if(|m| m.power != Power::Running) {
-            Some(_) => vm.effects.cleaned += 1,
-            None if vm.machine.is_none() => {}
-            None => {
-                let message = "the machine still runs";
-                return Err(Fault::new(FaultKind::Hypervisor, message));
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn serial(&self, vm: VmId) -> Result<Box<dyn SerialStream>, Fault> {
-        let state = self.state();
-        let machine = state.vms.get(&vm).and_then(|vm| vm.machine.as_ref());
-        let hub = machine.ok_or_else(no_such_vm)?.serial.as_ref();
-        let hub = hub
-            .ok_or_else(|| Fault::new(FaultKind::Hypervisor, "the machine has not started yet"))?;
-        Ok(hub.attach())
+    /// What was planned for this call happens, up to its effect.
+    pub(crate) async fn begin(&self, call: Call, vm: Option<VmId>) -> Result<Rest, Fault> {
+        let course: Course = self.state().plans.next(call, vm);
+        course.begin(call).await
     }
 
     /// Ends a running machine; `false` where it does not run.
-    fn end(&self, id: VmId, power: Power, count: fn(&mut Effects) -> &mut u32) -> bool {
+    pub(crate) fn end(&self, id: VmId, power: Power, count: fn(&mut Effects) -> &mut u32) -> bool {
         let mut state = self.state();
         let Some(vm) = state.vms.get_mut(&id) else {
             return false;
@@ -290,31 +299,36 @@ impl SimHost {
             serial.close();
         }
         *count(&mut vm.effects) += 1;
+        self.write_log(id, machine, Moment::Ended);
         self.tell(observed(id, machine));
         true
     }
 
-    fn tell(&self, change: Observed) {
+    pub(crate) fn write_log(&self, vm: VmId, machine: &Machine, moment: Moment) {
+        self.log.push(RunEntry {
+            host: Arc::clone(&self.name),
+            vm,
+            run_epoch: machine.run_epoch,
+            moment,
+        });
+    }
+
+    pub(crate) fn tell(&self, change: Observed) {
         // Nobody listening is fine.
         let _ = self.changes.send(change);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The guest's end of the serial line; ends with the machine.
-async fn echo(line: std::sync::Weak<SerialHub>, mut keys: mpsc::Receiver<Bytes>) {
-    while let Some(typed) = keys.recv().await {
-        match line.upgrade() {
-            Some(line) if !line.is_closed() => line.output(&typed),
-            Some(_) | None => return,
-        }
+    fn machine<T>(&self, vm: VmId, look: impl FnOnce(&Machine) -> T) -> Option<T> {
+        let state = self.state();
+        state.vms.get(&vm)?.machine.as_ref().map(look)
     }
 }
 
-fn observed(vm_id: VmId, machine: &Machine) -> Observed {
+pub(crate) fn observed(vm_id: VmId, machine: &Machine) -> Observed {
     Observed {
         vm_id,
         run_epoch: machine.run_epoch,
@@ -327,7 +341,7 @@ fn superseded() -> Fault {
     Fault::new(FaultKind::Superseded, message)
 }
 
-fn no_such_vm() -> Fault {
+pub(crate) fn no_such_vm() -> Fault {
     let message = "the host does not hold this run of the machine";
     Fault::new(FaultKind::NoSuchVm, message)
 }

@@ -2,25 +2,44 @@
 //!
 //! What a host "holds" lives in a [`SimHost`]; a [`SimDriver`] is the agent's
 //! view of it. Dropping the driver and making another one on the same host is
-//! an agent's restart. Time is tokio's, so that paused time is virtual time.
-//! No file is read or written.
+//! an agent's restart. Time is tokio's, so that paused time is virtual time;
+//! nothing is random and nothing depends on the order of a hash.
+//!
+//! No file is read or written. The files that [`export`] names are the
+//! simulation's own: whatever plays the datastore reads them with
+//! [`SimHost::read_file`] and lays down what [`import`] shall find with
+//! [`SimHost::write_file`]. Only [`SimHost::keep_files_in`] makes them real.
+//!
+//! [`export`]: HostDriver::export
+//! [`import`]: HostDriver::import
 
+mod files;
 mod host;
+mod life;
+mod mishap;
+mod run_log;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
-    Capabilities, Fault, FaultKind, HostDriver, IncarnationSpec, Observed, Power, SerialStream,
-    ShutdownEnd,
+    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed, Part, Power,
+    SerialStream,
 };
 use vimana_model::VmId;
 use vimana_model::host::Accelerator;
+use vimana_model::unit::Resources;
 
-pub use host::{Call, Effects, SimHost};
+pub use host::{Effects, SimHost};
+pub use life::{BOOTS, COUNT};
+pub use mishap::{Call, Course, Director, Mishap};
+pub use run_log::{Moment, RunEntry, RunLog};
+
+use mishap::Rest;
 
 /// The driver of one [`SimHost`].
 pub struct SimDriver {
@@ -35,6 +54,7 @@ impl SimDriver {
             hypervisor: format!("simulation {}", env!("CARGO_PKG_VERSION")),
             accelerator: Accelerator::Simulated,
             accelerator_note: "machines are simulated; no guest code runs".to_owned(),
+            hot_resize: host.hot_resize(),
         };
         Self { host, capabilities }
     }
@@ -44,14 +64,62 @@ impl SimDriver {
         &self.host
     }
 
-    /// Every call's beginning: the epoch is checked before and after the
-    /// injected delay, a later kill or clean cancels, and an injected fault strikes.
-    async fn enter(&self, call: Call, vm: VmId, epoch: u64) -> Result<(), Fault> {
-        let overtakes = matches!(call, Call::Kill | Call::Clean);
-        let turn = self.host.arrive(vm, epoch, overtakes)?;
-        self.host.strike(call).await?;
-        self.host.still_wanted(vm, epoch, turn)
+    /// Every call's beginning: the epoch is checked before and after what was
+    /// planned for the call, and a later call that overtook it cancels it.
+    async fn enter(&self, call: Call, vm: VmId, epoch: u64) -> Result<Rest, Fault> {
+        let turn = self.host.arrive(call, vm, epoch)?;
+        let rest = self.host.begin(call, Some(vm)).await?;
+        self.host.still_wanted(vm, epoch, turn)?;
+        Ok(rest)
     }
+
+    /// Waits, for the grace time at most, until the machine no longer runs;
+    /// `false` where it still does.
+    async fn ended_within(
+        &self,
+        mut changes: broadcast::Receiver<Observed>,
+        vm: VmId,
+        grace: Duration,
+    ) -> bool {
+        let ends = async {
+            while self.host.power(vm) == Some(Power::Running) {
+                if changes.recv().await == Err(RecvError::Closed) {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(grace, ends).await.is_ok()
+    }
+
+    async fn shut_down(&self, vm: VmId, grace: Duration) -> Result<GuestEnd, Fault> {
+        let changes = self.host.subscribe();
+        if !self.host.ask_guest_off(vm) {
+            return Ok(GuestEnd::ByGuest);
+        }
+        if self.ended_within(changes, vm, grace).await {
+            return Err(ended_otherwise());
+        }
+        self.host.stop(vm);
+        Ok(GuestEnd::Forced)
+    }
+
+    async fn restart(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<GuestEnd, Fault> {
+        let changes = self.host.subscribe();
+        if !self.host.is_deaf(vm, epoch)? {
+            self.host.restart(vm, epoch, true)?;
+            return Ok(GuestEnd::ByGuest);
+        }
+        if self.ended_within(changes, vm, grace).await {
+            return Err(ended_otherwise());
+        }
+        self.host.restart(vm, epoch, true)?;
+        Ok(GuestEnd::Forced)
+    }
+}
+
+fn ended_otherwise() -> Fault {
+    let message = "the machine was stopped in another way";
+    Fault::new(FaultKind::Cancelled, message)
 }
 
 #[async_trait]
@@ -65,58 +133,92 @@ impl HostDriver for SimDriver {
     }
 
     async fn inventory(&self) -> Result<Vec<Observed>, Fault> {
-        self.host.strike(Call::Inventory).await?;
-        Ok(self.host.observed())
+        let rest = self.host.begin(Call::Inventory, None).await?;
+        rest.end(Call::Inventory, Ok(self.host.observed())).await
     }
 
     async fn prepare(&self, spec: &IncarnationSpec, _image: &Path) -> Result<(), Fault> {
-        self.enter(Call::Prepare, spec.vm_id, spec.run_epoch)
-            .await?;
-        self.host.prepare(spec)
+        let (vm, epoch) = (spec.vm_id, spec.run_epoch);
+        let rest = self.enter(Call::Prepare, vm, epoch).await?;
+        let result = self.host.prepare(spec);
+        rest.end(Call::Prepare, result).await
     }
 
-    async fn boot(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
-        self.enter(Call::Boot, vm, epoch).await?;
-        self.host.boot(vm, epoch)
+    async fn boot(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault> {
+        let rest = self.enter(Call::Boot, vm, epoch).await?;
+        let result = self.host.boot(vm, epoch, resources);
+        rest.end(Call::Boot, result).await
     }
 
-    async fn shutdown(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<ShutdownEnd, Fault> {
-        let mut changes = self.host.subscribe();
-        self.enter(Call::Shutdown, vm, epoch).await?;
-        if !self.host.ask_guest_off(vm) {
-            return Ok(ShutdownEnd::ByGuest);
-        }
-        // The guest ignores it: wait, unless the machine ends in another way.
-        let ends = async {
-            while self.host.power(vm) == Some(Power::Running) {
-                if changes.recv().await == Err(broadcast::error::RecvError::Closed) {
-                    break;
-                }
-            }
-        };
-        if tokio::time::timeout(grace, ends).await.is_ok() {
-            return Err(Fault::new(
-                FaultKind::Cancelled,
-                "the machine was stopped in another way",
-            ));
-        }
-        self.host.stop(vm);
-        Ok(ShutdownEnd::Forced)
+    async fn shutdown(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<GuestEnd, Fault> {
+        let rest = self.enter(Call::Shutdown, vm, epoch).await?;
+        let result = self.shut_down(vm, grace).await;
+        rest.end(Call::Shutdown, result).await
     }
 
     async fn kill(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
-        self.enter(Call::Kill, vm, epoch).await?;
+        let rest = self.enter(Call::Kill, vm, epoch).await?;
         self.host.stop(vm);
-        Ok(())
+        rest.end(Call::Kill, Ok(())).await
+    }
+
+    async fn save(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let rest = self.enter(Call::Save, vm, epoch).await?;
+        let result = self.host.save(vm, epoch);
+        rest.end(Call::Save, result).await
+    }
+
+    async fn load(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let rest = self.enter(Call::Load, vm, epoch).await?;
+        let result = self.host.load(vm, epoch);
+        rest.end(Call::Load, result).await
+    }
+
+    async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault> {
+        let rest = self.enter(Call::Export, vm, epoch).await?;
+        let result = self.host.export(vm);
+        rest.end(Call::Export, result).await
+    }
+
+    async fn import(
+        &self,
+        spec: &IncarnationSpec,
+        _image: &Path,
+        files: &[(Part, PathBuf)],
+    ) -> Result<(), Fault> {
+        let (vm, epoch) = (spec.vm_id, spec.run_epoch);
+        let rest = self.enter(Call::Import, vm, epoch).await?;
+        let result = self.host.import(spec, files);
+        rest.end(Call::Import, result).await
+    }
+
+    async fn reboot(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<GuestEnd, Fault> {
+        let rest = self.enter(Call::Reboot, vm, epoch).await?;
+        let result = self.restart(vm, epoch, grace).await;
+        rest.end(Call::Reboot, result).await
+    }
+
+    async fn reset(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let rest = self.enter(Call::Reset, vm, epoch).await?;
+        let result = self.host.restart(vm, epoch, false);
+        rest.end(Call::Reset, result).await
+    }
+
+    async fn resize(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault> {
+        let rest = self.enter(Call::Resize, vm, epoch).await?;
+        let result = self.host.resize(vm, epoch, resources);
+        rest.end(Call::Resize, result).await
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
-        self.enter(Call::Clean, vm, epoch).await?;
-        self.host.clean(vm)
+        let rest = self.enter(Call::Clean, vm, epoch).await?;
+        let result = self.host.clean(vm);
+        rest.end(Call::Clean, result).await
     }
 
     async fn serial(&self, vm: VmId) -> Result<Box<dyn SerialStream>, Fault> {
-        self.host.strike(Call::Serial).await?;
-        self.host.serial(vm)
+        let rest = self.host.begin(Call::Serial, Some(vm)).await?;
+        let result = self.host.serial(vm);
+        rest.end(Call::Serial, result).await
     }
 }

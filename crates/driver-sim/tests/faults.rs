@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vimana_driver::conformance::new_vm;
 use vimana_driver::{
-    Fault, FaultKind, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed, ShutdownEnd,
+    Fault, FaultKind, GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed,
 };
 use vimana_driver_sim::{Call, Effects, SimDriver, SimHost};
 use vimana_model::ImageId;
@@ -42,7 +42,7 @@ async fn delays_take_virtual_time_and_repeated_calls_count_once() {
     let since = Instant::now();
     for _ in 0..2 {
         driver.prepare(&spec, Path::new("")).await.unwrap();
-        driver.boot(spec.vm_id, 1).await.unwrap();
+        driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     }
     assert_eq!(since.elapsed(), Duration::from_secs(7200));
     let wanted = Effects {
@@ -73,7 +73,10 @@ async fn kill_overtakes_a_delayed_boot() {
     let spec = spec();
     driver.prepare(&spec, Path::new("")).await.unwrap();
     host.delay(Call::Boot, Duration::from_secs(60));
-    let (boot, kill) = tokio::join!(driver.boot(spec.vm_id, 1), driver.kill(spec.vm_id, 1));
+    let (boot, kill) = tokio::join!(
+        driver.boot(spec.vm_id, 1, &spec.resources),
+        driver.kill(spec.vm_id, 1)
+    );
     kill.unwrap();
     assert_eq!(boot.unwrap_err().kind, FaultKind::Cancelled);
     assert_eq!(host.power(spec.vm_id), Some(Power::Prepared));
@@ -85,12 +88,12 @@ async fn deaf_guest_is_switched_off_after_exactly_the_grace_time() {
     let driver = SimDriver::new(Arc::clone(&host));
     let spec = spec();
     driver.prepare(&spec, Path::new("")).await.unwrap();
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     host.ignore_shutdown(spec.vm_id, true);
     let since = Instant::now();
     let grace = Duration::from_secs(90);
     let end = driver.shutdown(spec.vm_id, 1, grace).await;
-    assert_eq!(end, Ok(ShutdownEnd::Forced));
+    assert_eq!(end, Ok(GuestEnd::Forced));
     assert_eq!(since.elapsed(), grace);
     assert_eq!(host.effects(spec.vm_id).stopped, 1);
 }

@@ -147,7 +147,10 @@ pub fn new_spec<H: Harness>(harness: &H) -> IncarnationSpec {
 async fn run<H: Harness>(harness: &H, driver: &dyn HostDriver) -> IncarnationSpec {
     let spec = new_spec(harness);
     driver.prepare(&spec, &harness.image().1).await.unwrap();
-    driver.boot(spec.vm_id, spec.run_epoch).await.unwrap();
+    driver
+        .boot(spec.vm_id, spec.run_epoch, &spec.resources)
+        .await
+        .unwrap();
     spec
 }
 

@@ -8,7 +8,7 @@ use super::{
     Harness, PATIENCE, expect_power, guest_answers, new_spec, new_vm, observed, power, read_until,
     run, type_text,
 };
-use crate::{FaultKind, Power, ShutdownEnd};
+use crate::{FaultKind, GuestEnd, Power};
 
 /// Long enough for a guest to react, far shorter than a hang.
 const GRACE: Duration = Duration::from_secs(15);
@@ -21,7 +21,7 @@ pub async fn prepare_is_idempotent<H: Harness>(h: &H) {
     driver.prepare(&spec, &h.image().1).await.unwrap();
     assert_eq!(h.left_behind(spec.vm_id), once);
     assert_eq!(power(&*driver, spec.vm_id).await, Some(Power::Prepared));
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &h.resources()).await.unwrap();
     driver.prepare(&spec, &h.image().1).await.unwrap();
     assert_eq!(power(&*driver, spec.vm_id).await, Some(Power::Running));
 }
@@ -32,7 +32,7 @@ pub async fn boot_runs_the_machine_and_is_observed<H: Harness>(h: &H) {
     let spec = run(h, &*driver).await;
     let running = |p: &Power| *p == Power::Running;
     expect_power(&*driver, &mut changes, spec.vm_id, PATIENCE, running).await;
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &h.resources()).await.unwrap();
     assert_eq!(power(&*driver, spec.vm_id).await, Some(Power::Running));
     guest_answers(&*driver, spec.vm_id).await;
 }
@@ -62,7 +62,10 @@ pub async fn kill_is_idempotent_and_final<H: Harness>(h: &H) {
     driver.kill(spec.vm_id, 1).await.unwrap();
     driver.kill(spec.vm_id, 1).await.unwrap();
     assert_eq!(power(&*driver, spec.vm_id).await, Some(Power::Off));
-    let fault = driver.boot(spec.vm_id, 1).await.unwrap_err();
+    let fault = driver
+        .boot(spec.vm_id, 1, &h.resources())
+        .await
+        .unwrap_err();
     assert_eq!(fault.kind, FaultKind::Hypervisor, "{fault}");
     assert_eq!(power(&*driver, spec.vm_id).await, Some(Power::Off));
 }
@@ -92,7 +95,7 @@ pub async fn calls_for_what_is_not_there_are_fine<H: Harness>(h: &H) {
     driver.kill(vm, 1).await.unwrap();
     driver.shutdown(vm, 1, GRACE).await.unwrap();
     driver.clean(vm, 1).await.unwrap();
-    let no_boot = driver.boot(vm, 1).await.unwrap_err();
+    let no_boot = driver.boot(vm, 1, &h.resources()).await.unwrap_err();
     assert_eq!(no_boot.kind, FaultKind::NoSuchVm);
     let no_line = driver.serial(vm).await.err().unwrap();
     assert_eq!(no_line.kind, FaultKind::NoSuchVm);
@@ -104,12 +107,12 @@ pub async fn lower_epoch_is_refused_without_effect<H: Harness>(h: &H) {
     let mut spec = new_spec(h);
     spec.run_epoch = 5;
     driver.prepare(&spec, &h.image().1).await.unwrap();
-    driver.boot(spec.vm_id, 5).await.unwrap();
+    driver.boot(spec.vm_id, 5, &h.resources()).await.unwrap();
     let mut old = spec.clone();
     old.run_epoch = 4;
     let refusals = [
         driver.prepare(&old, &h.image().1).await.err(),
-        driver.boot(spec.vm_id, 4).await.err(),
+        driver.boot(spec.vm_id, 4, &h.resources()).await.err(),
         driver.shutdown(spec.vm_id, 4, GRACE).await.err(),
         driver.kill(spec.vm_id, 4).await.err(),
         driver.clean(spec.vm_id, 4).await.err(),
@@ -134,7 +137,10 @@ pub async fn crash_is_observed_within_two_seconds<H: Harness>(h: &H) {
     let crashed = |p: &Power| matches!(p, Power::Crashed { reason } if !reason.is_empty());
     let soon = Duration::from_secs(2);
     expect_power(&*driver, &mut changes, spec.vm_id, soon, crashed).await;
-    let fault = driver.boot(spec.vm_id, 1).await.unwrap_err();
+    let fault = driver
+        .boot(spec.vm_id, 1, &h.resources())
+        .await
+        .unwrap_err();
     assert_eq!(fault.kind, FaultKind::Hypervisor, "one run, one start");
     driver.kill(spec.vm_id, 1).await.unwrap();
     driver.clean(spec.vm_id, 1).await.unwrap();
@@ -149,7 +155,7 @@ pub async fn guest_power_off_is_observed<H: Harness>(h: &H) {
     h.guest_off(&*driver, spec.vm_id).await;
     let off = |p: &Power| *p == Power::Off;
     expect_power(&*driver, &mut changes, spec.vm_id, PATIENCE, off).await;
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &h.resources()).await.unwrap();
     let now = power(&*driver, spec.vm_id).await;
     assert_eq!(
         now,
@@ -167,7 +173,7 @@ pub async fn graceful_shutdown_is_by_the_guest<H: Harness>(h: &H) {
     let spec = run(h, &*driver).await;
     guest_answers(&*driver, spec.vm_id).await;
     let end = driver.shutdown(spec.vm_id, 1, GRACE).await.unwrap();
-    assert_eq!(end, ShutdownEnd::ByGuest);
+    assert_eq!(end, GuestEnd::ByGuest);
     assert_eq!(power(&*driver, spec.vm_id).await, Some(Power::Off));
     driver.shutdown(spec.vm_id, 1, GRACE).await.unwrap();
     driver.clean(spec.vm_id, 1).await.unwrap();
@@ -181,7 +187,7 @@ pub async fn shutdown_is_forced_after_the_grace_time<H: Harness>(h: &H) {
     let grace = Duration::from_millis(700);
     let since = Instant::now();
     let end = driver.shutdown(spec.vm_id, 1, grace).await.unwrap();
-    assert_eq!(end, ShutdownEnd::Forced);
+    assert_eq!(end, GuestEnd::Forced);
     assert!(since.elapsed() >= grace);
     assert_eq!(power(&*driver, spec.vm_id).await, Some(Power::Off));
 }
@@ -210,7 +216,7 @@ pub async fn machine_survives_a_restart_of_the_driver<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let seen = observed(&*driver, spec.vm_id).await.unwrap();
     assert_eq!((seen.run_epoch, seen.power), (1, Power::Running));
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &h.resources()).await.unwrap();
     let mut line = driver.serial(spec.vm_id).await.unwrap();
     type_text(&*driver, spec.vm_id, b"still here").await;
     read_until(&mut line, "still here").await;
@@ -236,11 +242,17 @@ pub async fn end_during_a_restart_of_the_driver_is_known_afterwards<H: Harness>(
         assert!(matches!(seen, Some(Power::Crashed { .. })), "{seen:?}");
         assert_eq!(power(&*driver, killed.vm_id).await, Some(Power::Off));
         assert_eq!(power(&*driver, prepared.vm_id).await, Some(Power::Prepared));
-        driver.boot(killed.vm_id, 1).await.unwrap_err();
+        driver
+            .boot(killed.vm_id, 1, &h.resources())
+            .await
+            .unwrap_err();
         drop(driver);
     }
     let driver = h.driver().await;
-    driver.boot(prepared.vm_id, 1).await.unwrap();
+    driver
+        .boot(prepared.vm_id, 1, &h.resources())
+        .await
+        .unwrap();
     driver.clean(crashed.vm_id, 1).await.unwrap();
     assert_eq!(h.left_behind(crashed.vm_id), [""; 0]);
 }
@@ -315,7 +327,7 @@ pub async fn cancelled_boot_is_killed_and_cleaned<H: Harness>(h: &H) {
         let spec = new_spec(h);
         driver.prepare(&spec, &h.image().1).await.unwrap();
         let after = Duration::from_millis(delay);
-        let _ = tokio::time::timeout(after, driver.boot(spec.vm_id, 1)).await;
+        let _ = tokio::time::timeout(after, driver.boot(spec.vm_id, 1, &h.resources())).await;
         driver.kill(spec.vm_id, 1).await.unwrap();
         driver.clean(spec.vm_id, 1).await.unwrap();
         assert_eq!(h.left_behind(spec.vm_id), [""; 0], "after {delay} ms");
@@ -333,6 +345,6 @@ pub async fn next_epoch_can_be_prepared_and_booted<H: Harness>(h: &H) {
     driver.prepare(&spec, &h.image().1).await.unwrap();
     let seen = observed(&*driver, spec.vm_id).await.unwrap();
     assert_eq!((seen.run_epoch, seen.power), (2, Power::Prepared));
-    driver.boot(spec.vm_id, 2).await.unwrap();
+    driver.boot(spec.vm_id, 2, &h.resources()).await.unwrap();
     guest_answers(&*driver, spec.vm_id).await;
 }

@@ -1,0 +1,147 @@
+//! The files of saved machines.
+//!
+//! Without a directory they exist in the simulation alone: below a path that
+//! is no real one, read and written through [`SimHost::read_file`] and
+//! [`SimHost::write_file`] by whatever plays the datastore. With a directory
+//! they are real and small, for agents that carry files over a real network.
+//!
+//! [`SimHost::read_file`]: crate::SimHost::read_file
+//! [`SimHost::write_file`]: crate::SimHost::write_file
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use vimana_driver::{Fault, FaultKind, Part};
+use vimana_model::VmId;
+
+/// No such directory exists on any machine.
+const NOWHERE: &str = "/simulated";
+
+#[derive(Default)]
+pub(crate) struct Files {
+    /// Where files are real.
+    pub dir: Option<PathBuf>,
+    held: BTreeMap<PathBuf, Bytes>,
+}
+
+/// What a simulated machine remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// On its disk: how often it was started.
+    pub boots: u32,
+    /// In its memory: how often it was asked to count.
+    pub count: u32,
+}
+
+impl Files {
+    pub fn read(&self, path: &Path) -> io::Result<Bytes> {
+        match self.held.get(path) {
+            Some(bytes) => Ok(bytes.clone()),
+            None if path.starts_with(NOWHERE) => Err(io::ErrorKind::NotFound.into()),
+            None => std::fs::read(path).map(Bytes::from),
+        }
+    }
+
+    /// Holds a file in the simulation, whatever its path.
+    pub fn write(&mut self, path: PathBuf, bytes: Bytes) {
+        self.held.insert(path, bytes);
+    }
+
+    /// Makes the files of a machine saved in run `run_epoch`.
+    pub fn export(
+        &mut self,
+        vm: VmId,
+        run_epoch: u64,
+        contents: Contents,
+    ) -> io::Result<Vec<(Part, PathBuf)>> {
+        let place = self.place(vm);
+        let mut files = Vec::new();
+        for part in Part::ALL {
+            let path = place.join(part.name());
+            let bytes = Bytes::from(content(vm, run_epoch, part, contents));
+            if self.dir.is_some() {
+                std::fs::create_dir_all(&place)?;
+                std::fs::write(&path, &bytes)?;
+            } else {
+                self.held.insert(path.clone(), bytes);
+            }
+            files.push((part, path));
+        }
+        Ok(files)
+    }
+
+    /// Takes what [`Self::export`] made, here or on another host.
+    pub fn import(&mut self, vm: VmId, files: &[(Part, PathBuf)]) -> Result<Contents, Fault> {
+        let mut contents = Contents::default();
+        let mut runs = Vec::new();
+        for part in Part::ALL {
+            let path = files.iter().find(|(of, _)| *of == part);
+            let (_, path) = path.ok_or_else(|| bad("a part of it is missing"))?;
+            let bytes = self
+                .read(path)
+                .map_err(|error| Fault::io("reading the saved machine", &error))?;
+            let (run_epoch, value) =
+                parse(vm, part, &bytes).ok_or_else(|| bad("a part of it is damaged"))?;
+            match part {
+                Part::Disk => contents.boots = value,
+                Part::Memory => contents.count = value,
+            }
+            runs.push(run_epoch);
+        }
+        runs.dedup();
+        if runs.len() != 1 {
+            return Err(bad("memory and disk are of different runs"));
+        }
+        // Taken over: they are gone from where they were.
+        for (_, path) in files {
+            self.held.remove(path);
+        }
+        Ok(contents)
+    }
+
+    /// Removes what was exported of a VM.
+    pub fn remove(&mut self, vm: VmId) {
+        let place = self.place(vm);
+        self.held.retain(|path, _| !path.starts_with(&place));
+        if self.dir.is_some() {
+            // Never there, as a rule; an empty name is all that could stay.
+            let _ = std::fs::remove_dir_all(&place);
+        }
+    }
+
+    /// The files held for a VM.
+    pub fn of(&self, vm: VmId) -> Vec<PathBuf> {
+        let place = self.place(vm);
+        let paths = Part::ALL.map(|part| place.join(part.name()));
+        let there = |path: &PathBuf| self.held.contains_key(path) || path.exists();
+        paths.into_iter().filter(there).collect()
+    }
+
+    fn place(&self, vm: VmId) -> PathBuf {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(NOWHERE));
+        dir.join(vm.to_string())
+    }
+}
+
+fn bad(what: &str) -> Fault {
+    let message = format!("the saved machine cannot be used: {what}");
+    Fault::new(FaultKind::BadImage, message)
+}
+
+fn content(vm: VmId, run_epoch: u64, part: Part, contents: Contents) -> String {
+    let value = match part {
+        Part::Disk => contents.boots,
+        Part::Memory => contents.count,
+    };
+    format!("{} of {vm} after run {run_epoch}: {value}\n", part.name())
+}
+
+/// Run and value of a part's content; `None` where it is of something else.
+fn parse(vm: VmId, part: Part, bytes: &[u8]) -> Option<(u64, u32)> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let text = text.strip_prefix(&format!("{} of {vm} after run ", part.name()))?;
+    let (run_epoch, value) = text.strip_suffix('\n')?.split_once(": ")?;
+    Some((run_epoch.parse().ok()?, value.parse().ok()?))
+}

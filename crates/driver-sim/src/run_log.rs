@@ -1,0 +1,158 @@
+//! When machines ran, over all simulated hosts: what a checker reads to prove
+//! that a disk never had two running writers and that epochs only grew.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vimana_model::VmId;
+
+/// Shared by the hosts of a simulation; entries are in the order they happened.
+#[derive(Default)]
+pub struct RunLog {
+    entries: Mutex<Vec<RunEntry>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunEntry {
+    /// The host's name in the simulation.
+    pub host: Arc<str>,
+    pub vm: VmId,
+    pub run_epoch: u64,
+    pub moment: Moment,
+}
+
+/// What happened to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Guest code runs, and may write the disk, from here on.
+    Started,
+    /// It runs on without a break, under a higher epoch.
+    Renumbered,
+    /// No guest code runs any more.
+    Ended,
+}
+
+impl RunLog {
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    #[must_use]
+    pub fn entries(&self) -> Vec<RunEntry> {
+        self.lock().clone()
+    }
+
+    /// How often a machine was started, over all hosts.
+    #[must_use]
+    pub fn starts(&self, vm: VmId) -> usize {
+        let entries = self.lock();
+        let started = |e: &&RunEntry| e.vm == vm && e.moment == Moment::Started;
+        entries.iter().filter(started).count()
+    }
+
+    /// Every breach of "at most one running writer" and of "epochs only grow".
+    #[must_use]
+    pub fn breaches(&self) -> Vec<String> {
+        let mut runs: BTreeMap<VmId, Runs> = BTreeMap::new();
+        let entries = self.lock();
+        let found = entries
+            .iter()
+            .filter_map(|entry| runs.entry(entry.vm).or_default().follow(entry));
+        found.collect()
+    }
+
+    pub(crate) fn push(&self, entry: RunEntry) {
+        self.lock().push(entry);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<RunEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One VM's runs, as far as the log was followed.
+#[derive(Default)]
+struct Runs {
+    highest_epoch: u64,
+    /// Where it runs, and under which epoch.
+    running: Option<(Arc<str>, u64)>,
+}
+
+impl Runs {
+    fn follow(&mut self, entry: &RunEntry) -> Option<String> {
+        let RunEntry {
+            host,
+            vm,
+            run_epoch,
+            moment,
+        } = entry;
+        let grows = *run_epoch > self.highest_epoch;
+        let here = self.running.as_ref().is_some_and(|(at, _)| at == host);
+        let breach = match (moment, &self.running) {
+            (Moment::Started, Some((other, epoch))) => Some(format!(
+                "{vm}: run {run_epoch} started on {host} while run {epoch} runs on {other}"
+            )),
+            (Moment::Started | Moment::Renumbered, _) if !grows => Some(format!(
+                "{vm}: run {run_epoch} on {host} is not higher than {}",
+                self.highest_epoch
+            )),
+            (Moment::Renumbered | Moment::Ended, _) if !here => Some(format!(
+                "{vm}: run {run_epoch} goes on or ends on {host}, where it does not run"
+            )),
+            (Moment::Started | Moment::Renumbered | Moment::Ended, _) => None,
+        };
+        self.highest_epoch = self.highest_epoch.max(*run_epoch);
+        match moment {
+            Moment::Started | Moment::Renumbered => {
+                self.running = Some((Arc::clone(host), *run_epoch));
+            }
+            Moment::Ended if here => self.running = None,
+            Moment::Ended => {}
+        }
+        breach
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaches(entries: &[(&str, u64, Moment)]) -> Vec<String> {
+        let log = RunLog::default();
+        for (host, run_epoch, moment) in entries {
+            log.push(RunEntry {
+                host: Arc::from(*host),
+                vm: VmId::from_parts(1, [1; 10]),
+                run_epoch: *run_epoch,
+                moment: *moment,
+            });
+        }
+        log.breaches()
+    }
+
+    #[test]
+    fn runs_one_after_another_are_fine() {
+        use Moment::{Ended, Renumbered, Started};
+        let fine = [
+            ("a", 1, Started),
+            ("a", 2, Renumbered),
+            ("a", 2, Ended),
+            ("b", 4, Started),
+            ("b", 4, Ended),
+        ];
+        assert_eq!(breaches(&fine), [""; 0]);
+    }
+
+    #[test]
+    fn two_writers_and_epochs_that_do_not_grow_are_found() {
+        use Moment::{Ended, Renumbered, Started};
+        assert_eq!(breaches(&[("a", 1, Started), ("b", 2, Started)]).len(), 1);
+        let again = [("a", 1, Started), ("a", 1, Ended), ("a", 1, Started)];
+        assert_eq!(breaches(&again).len(), 1);
+        assert_eq!(
+            breaches(&[("a", 1, Started), ("b", 2, Renumbered)]).len(),
+            1
+        );
+    }
+}
