@@ -1,0 +1,11 @@
+//! The watchdog as a process of its own, against processes that stand in for
+//! machines.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, and so may its helpers"
+)]
+
+mod fencing;
+mod leases;
+mod life;
+mod world;
