@@ -15,7 +15,7 @@ use crate::images::{Images, http_client};
 use crate::limits::STOP_TIMEOUT;
 use crate::session::{Host, SessionError};
 use crate::work::Workshop;
-use crate::{Config, DataDir, Timing};
+use crate::{Config, DataDir, Timing, Watchdog};
 
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,7 @@ pub enum StartError {
 pub struct Agent {
     host: Host,
     timing: Timing,
+    watchdog: Watchdog,
     /// Held until the agent is gone.
     _data_dir: DataDir,
     tasks: TaskTracker,
@@ -63,10 +64,19 @@ impl Agent {
                 work,
                 consoles,
             },
+            watchdog: Watchdog::none(),
             _data_dir: data_dir,
             tasks,
             stop,
         })
+    }
+
+    /// With somebody beside it who stops the machines when a lease is over;
+    /// without, the agent takes no lease.
+    #[must_use]
+    pub fn guarded_by(mut self, watchdog: Watchdog) -> Self {
+        self.watchdog = watchdog;
+        self
     }
 
     /// Serves until `shutdown`; machines keep running afterwards.
@@ -83,6 +93,7 @@ impl Agent {
             .map_err(StartError::Inventory)?;
         tracing::info!(host_id = %self.host.id, machines = held.len(), "the agent is ready");
         self.keep_session(&shutdown).await;
+        self.watchdog.disarm().await;
         tracing::info!("the agent stops; machines keep running");
         self.stop.cancel();
         self.tasks.close();

@@ -95,6 +95,9 @@ pub struct ServeArgs {
     /// The QEMU binary [default: qemu-system-x86_64 in PATH]
     #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_QEMU")]
     pub qemu: Option<PathBuf>,
+    /// The watchdog's binary [default: vimana-watchdog beside this one]
+    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_WATCHDOG")]
+    pub watchdog: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,9 +15,11 @@ mod ledger;
 pub mod limits;
 mod session;
 mod stop;
+pub mod watchdog;
 mod work;
 
 pub use agent::{Agent, StartError};
 pub use config::{Config, Timing};
 pub use data_dir::{DataDir, DataDirError};
 pub use stop::{StopError, stop_machines};
+pub use watchdog::Watchdog;

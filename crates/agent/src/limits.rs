@@ -27,3 +27,13 @@ pub const DOWNLOAD_STALL: Duration = Duration::from_secs(30);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Wait after the server refused the agent: somebody has to do something.
 pub const REFUSED_RETRY: Duration = Duration::from_secs(15);
+/// How long the watchdog may take to answer or to start.
+pub const WATCHDOG_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an ending watchdog is waited for before its successor starts.
+pub const WATCHDOG_ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often that is tried.
+pub const WATCHDOG_POLL: Duration = Duration::from_millis(20);
+/// Wait before a lost watchdog is started again, after that failed.
+pub const WATCHDOG_RETRY: Duration = Duration::from_secs(2);
+/// The longest line of a starting watchdog.
+pub const WATCHDOG_LINE_BYTES: u64 = 4096;

@@ -4,6 +4,7 @@ mod args;
 mod hypervisor;
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use vimana_agent::{Agent, Config, DataDir, Timing};
+use vimana_agent::{Agent, Config, DataDir, Timing, Watchdog, watchdog};
 
-use args::{Args, Command, ServeArgs, StopArgs};
+use args::{Args, Command, Driver, ServeArgs, StopArgs};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -61,6 +62,9 @@ async fn stop_machines(args: &StopArgs) -> anyhow::Result<()> {
     let driver = hypervisor::open_to_stop(data_dir.path(), args.qemu.as_deref()).await?;
     let grace = Duration::from_secs(args.grace);
     let stopped = vimana_agent::stop_machines(&driver, grace).await?;
+    // After the machines: until then it may still be needed.
+    let ended = watchdog::end_watchdog(data_dir.path()).await;
+    ended.context("the watchdog does not end")?;
     println!("{stopped} machines stopped in {}", args.data_dir.display());
     Ok(())
 }
@@ -75,6 +79,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
     let data_dir = DataDir::open(args.data_dir()?)?;
     let capacity = args.capacity(data_dir.path())?;
     let driver = hypervisor::open(args, data_dir.path()).await?;
+    let watchdog = guard(args, data_dir.path()).await;
     let can = driver.capabilities();
     tracing::info!(
         %name,
@@ -94,7 +99,28 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
         capacity,
         timing: Timing::default(),
     };
-    Ok(Agent::new(config, data_dir, driver)?)
+    Ok(Agent::new(config, data_dir, driver)?.guarded_by(watchdog))
+}
+
+/// Somebody who stops the machines when a lease is over. Without it the host
+/// serves as well, but cannot be fenced.
+async fn guard(args: &ServeArgs, data_dir: &Path) -> Watchdog {
+    match args.driver {
+        Driver::Qemu => {}
+        // Its machines end with the agent.
+        Driver::Sim => return Watchdog::none(),
+    }
+    if let Some(fenced) = watchdog::fenced(data_dir) {
+        let (at, vms) = (fenced.at_ms, fenced.vms.join(" "));
+        tracing::warn!(%at, vms, "a lease was over: the watchdog stopped machines");
+    }
+    match Watchdog::start(data_dir, args.watchdog.as_deref()).await {
+        Ok(watchdog) => watchdog,
+        Err(error) => {
+            tracing::warn!(%error, "there is no watchdog: this host takes no lease and is not fenced");
+            Watchdog::none()
+        }
+    }
 }
 
 fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
