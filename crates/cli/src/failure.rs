@@ -1,10 +1,12 @@
 //! How a command ends when it does not succeed.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use vimana_model::Error;
+
+use crate::text::shown_lines;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub enum Failure {
     Failed(String),
     /// The server's or the client's refusal; status 1.
     Refused(Error),
+    /// Everything about it has been said; status 1.
+    Told,
     /// Nobody reads the output any more; not worth a word.
     OutputClosed,
 }
@@ -25,7 +29,9 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::Failed(_) | Self::Refused(_) | Self::OutputClosed => ExitCode::from(1),
+            Self::Failed(_) | Self::Refused(_) | Self::Told | Self::OutputClosed => {
+                ExitCode::from(1)
+            }
         }
     }
 
@@ -41,7 +47,15 @@ impl Failure {
                 Some(message)
             }
             Self::Refused(error) => Some(error.public.clone()),
-            Self::OutputClosed => None,
+            Self::Told | Self::OutputClosed => None,
+        }
+    }
+
+    /// Says it on standard error.
+    pub fn tell(&self) {
+        if let Some(message) = self.message() {
+            // A standard error that is gone changes nothing about the failure.
+            let _ = writeln!(io::stderr(), "vimana: {}", shown_lines(&message));
         }
     }
 }

@@ -1,30 +1,38 @@
 //! Hosts.
 
+use vimana_client::Client;
+use vimana_model::host::{HostView, OrphanView};
 use vimana_model::unit::MiB;
 
-use crate::args::Json;
-use crate::failure::Outcome;
+use crate::args::{Discard, Host, HostShown, Json};
+use crate::failure::{Failure, Outcome};
 use crate::{credentials, output};
 
-pub async fn list(Json { json }: Json) -> Outcome {
+pub async fn run(command: Host) -> Outcome {
+    match command {
+        Host::List(json) => list(json).await,
+        Host::Show(args) => show(args).await,
+        Host::Events(args) => events(args).await,
+        Host::Orphans(args) => orphans(args).await,
+        Host::Discard(args) => discard(args).await,
+    }
+}
+
+async fn list(Json { json }: Json) -> Outcome {
     let hosts = credentials::client()?.hosts().await?;
     if json {
         return output::json(&hosts);
     }
-    let of = |used: MiB, capacity: MiB| format!("{used} of {capacity}");
     let rows: Vec<_> = hosts
         .iter()
         .map(|host| {
-            let state = match host.connected {
-                true => host.state.slug().to_owned(),
-                false => format!("{}, disconnected", host.state.slug()),
-            };
             [
                 host.name.to_string(),
                 host.zone.to_string(),
-                state,
+                state(host),
                 format!("{}, {}", host.hypervisor, host.accelerator),
                 host.vms.to_string(),
+                host.orphans.to_string(),
                 format!("{} of {}", host.used.vcpus, host.capacity.vcpus),
                 of(host.used.memory_mib, host.capacity.memory_mib),
                 of(host.used.disk_mib, host.capacity.disk_mib),
@@ -37,9 +45,129 @@ pub async fn list(Json { json }: Json) -> Outcome {
         "STATE",
         "HYPERVISOR",
         "VMS",
+        "ORPHANS",
         "VCPUS",
         "MEMORY",
         "DISK",
     ];
     output::table(titles, &rows, "no hosts")
+}
+
+/// With everything that keeps it from its work.
+fn state(host: &HostView) -> String {
+    let mut state = host.state.slug().to_owned();
+    if !host.connected {
+        state.push_str(", disconnected");
+    }
+    if host.revoked {
+        state.push_str(", revoked");
+    }
+    state
+}
+
+fn of(used: MiB, capacity: MiB) -> String {
+    format!("{used} of {capacity}")
+}
+
+async fn show(args: HostShown) -> Outcome {
+    let host = find(&credentials::client()?, &args.host).await?;
+    if args.json.json {
+        return output::json(&host);
+    }
+    let since = |at| format!("since {}", output::time(at));
+    let certificate = match (host.revoked, host.certificate_expires_at) {
+        (true, _) => "revoked".to_owned(),
+        (false, Some(at)) => format!("good until {}", output::time(at)),
+        (false, None) => "none".to_owned(),
+    };
+    let accelerator = match host.accelerator_note.as_str() {
+        "" => host.accelerator.to_string(),
+        note => format!("{}: {note}", host.accelerator),
+    };
+    output::fields(&[
+        ("name", host.name.to_string()),
+        ("id", host.id.to_string()),
+        ("zone", host.zone.to_string()),
+        ("state", state(&host)),
+        (
+            "connected",
+            host.connected_since.map_or("no".to_owned(), since),
+        ),
+        ("certificate", certificate),
+        ("agent", host.agent_version.clone()),
+        ("hypervisor", host.hypervisor.clone()),
+        ("accelerator", accelerator),
+        (
+            "hot resize",
+            if host.hot_resize { "yes" } else { "no" }.to_owned(),
+        ),
+        (
+            "vcpus",
+            format!("{} of {}", host.used.vcpus, host.capacity.vcpus),
+        ),
+        ("memory", of(host.used.memory_mib, host.capacity.memory_mib)),
+        ("disk", of(host.used.disk_mib, host.capacity.disk_mib)),
+        ("vms", host.vms.to_string()),
+        ("orphans", host.orphans.to_string()),
+    ])
+}
+
+async fn events(args: HostShown) -> Outcome {
+    let client = credentials::client()?;
+    let host = find(&client, &args.host).await?;
+    let events = client.host_timeline(host.id).await?;
+    if args.json.json {
+        return output::json(&events);
+    }
+    output::timeline(&events)
+}
+
+async fn orphans(args: HostShown) -> Outcome {
+    let client = credentials::client()?;
+    let host = find(&client, &args.host).await?;
+    let orphans = client.host_orphans(host.id).await?;
+    if args.json.json {
+        return output::json(&orphans);
+    }
+    let rows: Vec<_> = orphans
+        .iter()
+        .map(|orphan| {
+            [
+                orphan.vm_id.to_string(),
+                state_of(orphan),
+                orphan.run_epoch.to_string(),
+                output::time(orphan.first_seen_at),
+            ]
+        })
+        .collect();
+    let titles = ["MACHINE", "STATE", "EPOCH", "FIRST SEEN"];
+    output::table(titles, &rows, "no orphans")
+}
+
+async fn discard(args: Discard) -> Outcome {
+    let client = credentials::client()?;
+    let host = find(&client, &args.host).await?;
+    let orphan = client.discard_orphan(host.id, args.machine).await?;
+    if args.json.json {
+        return output::json(&orphan);
+    }
+    output::line(&format!("{} is {}", orphan.vm_id, state_of(&orphan)))
+}
+
+fn state_of(orphan: &OrphanView) -> String {
+    match orphan.discarding {
+        true => format!("{}, being removed", orphan.power),
+        false => orphan.power.clone(),
+    }
+}
+
+/// A host by its name or its id.
+pub async fn find(client: &Client, text: &str) -> Outcome<HostView> {
+    let id = text.parse().ok();
+    client
+        .hosts()
+        .await?
+        .into_iter()
+        .find(|host| host.name.as_str() == text || Some(host.id) == id)
+        .ok_or_else(|| Failure::Failed(format!("host `{text}` not found")))
 }

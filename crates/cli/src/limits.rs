@@ -6,6 +6,8 @@ pub const DEFAULT_WAIT_SECONDS: u64 = 300;
 pub const MAX_WAIT_SECONDS: u64 = 7 * 24 * 3600;
 /// VMs asked for by `vm list`.
 pub const MAX_LISTED_VMS: u32 = 1000;
+/// Requests asked for by `request list`, and searched for a name.
+pub const MAX_LISTED_REQUESTS: u32 = 1000;
 /// Largest file read for `--ssh-key-file` and `--user-data-file`, in bytes;
 /// the server's limits are lower.
 pub const MAX_INPUT_FILE_BYTES: u64 = 1 << 20;

@@ -1,16 +1,13 @@
 //! Signing in and out.
 
-use std::io::{self, IsTerminal, Read};
-
 use vimana_client::{CaFile, Client};
 use vimana_model::ErrorKind;
-use vimana_model::session::{MAX_PASSWORD_BYTES, SignIn};
+use vimana_model::session::SignIn;
 
 use crate::args::{Json, Login};
 use crate::credentials::{self, Credentials};
 use crate::failure::{Failure, Outcome};
-use crate::text::shown;
-use crate::{output, terminal};
+use crate::{input, output};
 
 pub async fn login(args: Login) -> Outcome {
     let Login {
@@ -20,14 +17,10 @@ pub async fn login(args: Login) -> Outcome {
         ca_file,
     } = args;
     let ca_file = ca_file
-        .map(|path| std::path::absolute(&path).map_err(|error| cannot_read(&error)))
+        .map(|path| std::path::absolute(&path).map_err(|error| input::cannot_read(&error)))
         .transpose()?;
     let client = Client::new(url, ca_file.clone().map(CaFile).as_ref())?;
-    let password = if password_stdin {
-        piped_password()?
-    } else {
-        typed_password(&user)?
-    };
+    let password = input::password(&user, password_stdin)?;
     let token = client
         .sign_in(&SignIn {
             user_name: user,
@@ -81,45 +74,9 @@ pub async fn whoami(Json { json }: Json) -> Outcome {
     output::fields(&[
         ("user", me.user_name.to_string()),
         ("tenant", me.tenant.to_string()),
+        ("life-cycle", me.tenant_kind.to_string()),
         ("role", format!("{:?}", me.role).to_lowercase()),
         ("staff", staff),
         ("server", client.base().to_string()),
     ])
-}
-
-fn piped_password() -> Outcome<String> {
-    let mut text = String::new();
-    let limit = u64::try_from(MAX_PASSWORD_BYTES)
-        .unwrap_or(u64::MAX)
-        .saturating_add(2);
-    io::stdin()
-        .lock()
-        .take(limit)
-        .read_to_string(&mut text)
-        .map_err(|error| cannot_read(&error))?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.len() > MAX_PASSWORD_BYTES {
-        return Err(Failure::Failed(format!(
-            "the password is longer than {MAX_PASSWORD_BYTES} bytes"
-        )));
-    }
-    Ok(line.to_owned())
-}
-
-fn typed_password(user: &str) -> Outcome<String> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::Usage(
-            "there is no terminal to ask for the password; use --password-stdin".to_owned(),
-        ));
-    }
-    terminal::ask_password(
-        &format!("Password for {}: ", shown(user)),
-        MAX_PASSWORD_BYTES,
-    )
-    .map_err(|error| cannot_read(&error))
-}
-
-fn cannot_read(error: &io::Error) -> Failure {
-    Failure::Failed(format!("cannot read the input: {error}"))
 }

@@ -8,15 +8,19 @@ mod failure;
 mod flavor;
 mod host;
 mod image;
+mod input;
 mod limits;
 mod login;
+mod operation;
 mod output;
+mod request;
+mod tenant;
 mod terminal;
 mod text;
+mod user;
 mod vm;
 mod wait;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -34,10 +38,7 @@ fn main() -> ExitCode {
     let Err(failure) = outcome else {
         return ExitCode::SUCCESS;
     };
-    if let Some(message) = failure.message() {
-        // A standard error that is gone changes nothing about the failure.
-        let _ = writeln!(std::io::stderr(), "vimana: {}", text::shown_lines(&message));
-    }
+    failure.tell();
     failure.exit_code()
 }
 
@@ -47,8 +48,12 @@ async fn run(command: Command) -> Outcome {
         Command::Logout => login::logout().await,
         Command::Whoami(json) => login::whoami(json).await,
         Command::Vm(command) => vm::run(command).await,
-        Command::Host(List::List(json)) => host::list(json).await,
+        Command::Operation(command) => operation::run(command).await,
+        Command::Request(command) => request::run(command).await,
+        Command::Host(command) => host::run(command).await,
         Command::Image(List::List(json)) => image::list(json).await,
         Command::Flavor(List::List(json)) => flavor::list(json).await,
+        Command::Tenant(command) => tenant::run(command).await,
+        Command::User(command) => user::run(command).await,
     }
 }

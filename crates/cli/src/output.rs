@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 use vimana_model::Timestamp;
+use vimana_model::event::EventView;
 
 use crate::failure::{Failure, Outcome};
 use crate::text::{shown, shown_json};
@@ -65,6 +66,19 @@ pub fn fields(pairs: &[(&str, String)]) -> Outcome {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in pairs {
         line(&format!("{name:<width$}  {}", shown(value)))?;
+    }
+    Ok(())
+}
+
+/// Prints what happened, a line each.
+pub fn timeline(events: &[EventView]) -> Outcome {
+    for event in events {
+        line(&format!(
+            "{}  {}  {}",
+            event.at,
+            shown(&event.actor.to_string()),
+            shown(&event.event.sentence())
+        ))?;
     }
     Ok(())
 }

@@ -7,13 +7,15 @@ mod show;
 
 use vimana_client::VmFilter;
 use vimana_model::VmState;
+use vimana_model::vm::PowerOffVm;
 
-use crate::args::{Shown, Vm, VmList};
+use crate::args::{PowerOff, Resize, Shown, Vm, VmList};
 use crate::failure::Outcome;
 use crate::limits::MAX_LISTED_VMS;
-use crate::text::shown;
 use crate::{console, credentials, output};
 
+pub use change::Answer;
+use change::{Ask, change};
 pub use resolve::resolve;
 
 pub async fn run(command: Vm) -> Outcome {
@@ -21,10 +23,22 @@ pub async fn run(command: Vm) -> Outcome {
         Vm::Create(args) => create::create(args).await,
         Vm::List(args) => list(args).await,
         Vm::Show(args) => show::show(args).await,
-        Vm::Hold(args) => change::hold(args).await,
-        Vm::Release(args) => change::release(args).await,
-        Vm::Shutdown(args) => change::shutdown(args).await,
-        Vm::Delete(args) => change::delete(args).await,
+        Vm::Hold(args) => change(args, Ask::Hold).await,
+        Vm::Release(args) => change(args, Ask::Release).await,
+        Vm::Suspend(args) => change(args, Ask::Suspend).await,
+        Vm::Stop(args) => change(args, Ask::Stop).await,
+        Vm::Resume(args) => change(args, Ask::Resume).await,
+        Vm::PowerOff(PowerOff {
+            force,
+            change: args,
+        }) => change(args, Ask::PowerOff(PowerOffVm { force })).await,
+        Vm::Start(args) => change(args, Ask::Start).await,
+        Vm::Reboot(args) => change(args, Ask::Reboot).await,
+        Vm::Reset(args) => change(args, Ask::Reset).await,
+        Vm::Resize(Resize { size, change: args }) => change(args, Ask::Resize(size.into())).await,
+        Vm::Retry(args) => change(args, Ask::Retry).await,
+        Vm::Shutdown(args) => change(args, Ask::Shutdown).await,
+        Vm::Delete(args) => change(args, Ask::Delete).await,
         Vm::Console(args) => console::console(args).await,
         Vm::Timeline(args) => timeline(args).await,
     }
@@ -81,13 +95,5 @@ async fn timeline(args: Shown) -> Outcome {
     if args.json.json {
         return output::json(&events);
     }
-    for event in &events {
-        output::line(&format!(
-            "{}  {}  {}",
-            event.at,
-            shown(&event.actor.to_string()),
-            shown(&event.event.sentence())
-        ))?;
-    }
-    Ok(())
+    output::timeline(&events)
 }

@@ -1,12 +1,11 @@
 //! One VM, for people.
 
-use vimana_model::operation::{OperationView, StepState};
 use vimana_model::vm::VmView;
 
 use super::resolve;
 use crate::args::Shown;
 use crate::failure::Outcome;
-use crate::{credentials, output};
+use crate::{credentials, operation, output};
 
 pub async fn show(args: Shown) -> Outcome {
     let client = credentials::client()?;
@@ -53,31 +52,12 @@ fn pairs(vm: &VmView) -> Vec<(&'static str, String)> {
         ("owner", vm.owner.clone()),
         ("created", output::time(vm.created_at)),
     ]);
+    if let Some(request) = vm.request_id {
+        pairs.push(("request", request.to_string()));
+    }
     if let Some(operation) = &vm.operation {
-        pairs.push(("operation", line_of(operation)));
-        for step in &operation.steps {
-            let state = match step.state {
-                StepState::Waiting => "waiting",
-                StepState::Running => "running",
-                StepState::Done => "done",
-                StepState::Failed => "failed",
-                StepState::Skipped => "skipped",
-            };
-            pairs.push(("", format!("{}: {state}", step.kind.title())));
-        }
+        pairs.push(("operation", operation::line(operation)));
+        pairs.extend(operation::steps(operation).map(|step| ("", step)));
     }
     pairs
-}
-
-fn line_of(operation: &OperationView) -> String {
-    let mut line = format!(
-        "{} {}, asked for by {}",
-        operation.kind,
-        operation.state.name(),
-        operation.requested_by
-    );
-    if let Some(error) = &operation.error {
-        line.push_str(&format!(": {error}"));
-    }
-    line
 }

@@ -1,0 +1,288 @@
+//! What can be asked of VMs and their operations.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use vimana_model::unit::MiB;
+use vimana_model::vm::ResizeVm;
+use vimana_model::{OperationId, VmState};
+
+use super::{Json, Timeout};
+use crate::limits::{DEFAULT_LINGER_SECONDS, MAX_WAIT_SECONDS};
+
+#[derive(Subcommand)]
+pub enum Vm {
+    /// Ask for a VM
+    Create(Create),
+    /// List the VMs that are not done, newest first
+    List(VmList),
+    /// Show one VM
+    Show(Shown),
+    /// Keep a pending VM from being placed
+    Hold(Change),
+    /// Let a held VM be placed
+    Release(Change),
+    /// Save the memory on the host; vCPUs and memory are given back
+    Suspend(Change),
+    /// Save memory and disk to the datastore; the host is given back
+    Stop(Change),
+    /// Let a suspended or stopped VM run on from where it was
+    Resume(Change),
+    /// Switch the guest off; its disk stays
+    #[command(name = "poweroff")]
+    PowerOff(PowerOff),
+    /// Switch a powered-off VM on
+    Start(Change),
+    /// Ask the guest to restart
+    Reboot(Change),
+    /// Restart at once, as by the reset button
+    Reset(Change),
+    /// Change vCPUs, memory and disk
+    Resize(Resize),
+    /// Try again what failed
+    Retry(Change),
+    /// Ask the guest to switch itself off, then give everything back
+    Shutdown(Change),
+    /// Stop at once and give everything back
+    Delete(Change),
+    /// Open the serial console; Ctrl-] leaves it
+    Console(Console),
+    /// What happened to a VM, and who did it
+    Timeline(Shown),
+}
+
+#[derive(Args)]
+pub struct Create {
+    pub name: String,
+    #[arg(long)]
+    pub image: String,
+    #[arg(long)]
+    pub flavor: String,
+    /// File with one public SSH key for the guest
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key_file: Option<PathBuf>,
+    /// File with cloud-init user-data for the guest
+    #[arg(long, value_name = "FILE")]
+    pub user_data_file: Option<PathBuf>,
+    /// Keep it from being placed until it is released
+    #[arg(long)]
+    pub hold: bool,
+    #[command(flatten)]
+    pub wait: Wait,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct VmList {
+    /// Also those that are done
+    #[arg(long, conflicts_with = "state")]
+    pub all: bool,
+    /// Only those in this state; may be repeated
+    #[arg(long, value_parser = state)]
+    pub state: Vec<VmState>,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct Shown {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct Change {
+    /// Names or ids; a name means the VM that is not done, else the newest
+    /// that is
+    #[arg(value_name = "NAME|ID", required = true)]
+    pub vms: Vec<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct PowerOff {
+    /// At once, as by pulling the plug
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub change: Change,
+}
+
+#[derive(Args)]
+pub struct Resize {
+    #[command(flatten)]
+    pub size: Size,
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// A flavor, or amounts; what is not said stays as it is.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct Size {
+    /// To the size of this flavor
+    #[arg(long, conflicts_with_all = ["vcpus", "memory_mib", "disk_mib"])]
+    pub flavor: Option<String>,
+    #[arg(long, value_name = "N")]
+    pub vcpus: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub memory_mib: Option<u64>,
+    /// A disk never shrinks
+    #[arg(long, value_name = "N")]
+    pub disk_mib: Option<u64>,
+}
+
+impl From<Size> for ResizeVm {
+    fn from(size: Size) -> Self {
+        let Size {
+            flavor,
+            vcpus,
+            memory_mib,
+            disk_mib,
+        } = size;
+        Self {
+            flavor,
+            vcpus,
+            memory_mib: memory_mib.map(MiB),
+            disk_mib: disk_mib.map(MiB),
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Console {
+    #[command(flatten)]
+    pub which: Which,
+    /// With piped input: leave when the input has ended and the guest has
+    /// been silent for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_LINGER_SECONDS)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=MAX_WAIT_SECONDS))]
+    pub linger: u64,
+}
+
+#[derive(Args)]
+pub struct Which {
+    /// A name means the VM that is not done, else the newest that is
+    #[arg(value_name = "NAME|ID")]
+    pub vm: String,
+}
+
+#[derive(Args, Clone, Copy)]
+pub struct Wait {
+    /// Return when what was asked is through or, with a state, when the VM has
+    /// reached it; fails as soon as that can no longer be
+    #[arg(long, value_name = "STATE", num_args = 0..=1, value_parser = wanted)]
+    pub wait: Option<Option<VmState>>,
+    #[command(flatten)]
+    pub timeout: Timeout,
+}
+
+#[derive(Subcommand)]
+pub enum Operation {
+    /// List the operations of a VM, newest first
+    List(Shown),
+    /// Show one operation
+    Show(OperationShown),
+    /// Have what it did taken back
+    Cancel(CancelOperation),
+}
+
+#[derive(Args)]
+pub struct OperationShown {
+    pub id: OperationId,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct CancelOperation {
+    pub id: OperationId,
+    /// Return when all is taken back
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub timeout: Timeout,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+fn state(text: &str) -> Result<VmState, String> {
+    VmState::ALL
+        .into_iter()
+        .find(|state| {
+            text.eq_ignore_ascii_case(state.slug()) || text.eq_ignore_ascii_case(state.name())
+        })
+        .ok_or_else(|| {
+            let slugs: Vec<&str> = VmState::ALL.iter().map(|state| state.slug()).collect();
+            format!("no such state; the states are {}", slugs.join(", "))
+        })
+}
+
+/// What stands behind `--wait` is taken for a state.
+fn wanted(text: &str) -> Result<VmState, String> {
+    state(text).map_err(|error| format!("{error}; names stand before --wait"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    fn read(line: &str) -> Result<Vm, String> {
+        match Cli::try_parse_from(line.split(' ')) {
+            Ok(Cli {
+                command: Command::Vm(vm),
+            }) => Ok(vm),
+            Ok(_) => panic!("not about VMs"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn states_are_read_in_either_spelling() {
+        assert_eq!(state("running"), Ok(VmState::Running));
+        assert_eq!(state("PoweredOff"), Ok(VmState::PoweredOff));
+        assert_eq!(state("powered_off"), Ok(VmState::PoweredOff));
+        assert!(state("gone").is_err());
+    }
+
+    #[test]
+    fn waiting_is_for_the_end_or_for_a_state() {
+        let wait = |line: &str| match read(line) {
+            Ok(Vm::Suspend(change)) => (change.vms, change.wait.wait),
+            Ok(_) => panic!("not suspend"),
+            Err(error) => panic!("{error}"),
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(wait("vimana vm suspend a"), (names(&["a"]), None));
+        assert_eq!(
+            wait("vimana vm suspend a b --wait"),
+            (names(&["a", "b"]), Some(None))
+        );
+        assert_eq!(
+            wait("vimana vm suspend a --wait suspended"),
+            (names(&["a"]), Some(Some(VmState::Suspended)))
+        );
+        let Err(error) = read("vimana vm suspend --wait a") else {
+            panic!("accepted");
+        };
+        assert!(error.contains("names stand before --wait"), "{error}");
+    }
+
+    #[test]
+    fn a_size_is_a_flavor_or_amounts_and_never_nothing() {
+        assert!(read("vimana vm resize a --flavor small").is_ok());
+        assert!(read("vimana vm resize a --vcpus 2 --memory-mib 512").is_ok());
+        assert!(read("vimana vm resize a").is_err());
+        assert!(read("vimana vm resize a --flavor small --vcpus 2").is_err());
+        assert!(read("vimana vm resize --flavor small").is_err());
+    }
+}

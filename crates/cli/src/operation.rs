@@ -1,0 +1,199 @@
+//! Operations.
+
+use vimana_model::operation::{OperationState, OperationView, StepState, StepView};
+use vimana_model::unit::MiB;
+
+use crate::args::{CancelOperation, Operation, OperationShown, Shown};
+use crate::failure::{Failure, Outcome};
+use crate::vm::resolve;
+use crate::wait::OperationWatch;
+use crate::{credentials, output};
+
+pub async fn run(command: Operation) -> Outcome {
+    match command {
+        Operation::List(args) => list(args).await,
+        Operation::Show(args) => show(args).await,
+        Operation::Cancel(args) => cancel(args).await,
+    }
+}
+
+async fn list(args: Shown) -> Outcome {
+    let client = credentials::client()?;
+    let id = resolve(&client, &args.which.vm).await?;
+    let operations = client.vm_operations(id).await?;
+    if args.json.json {
+        return output::json(&operations);
+    }
+    let rows: Vec<_> = operations
+        .iter()
+        .map(|operation| {
+            let ended = operation.ended_at.map_or("-".to_owned(), output::time);
+            [
+                operation.kind.to_string(),
+                operation.state.name().to_owned(),
+                operation.requested_by.clone(),
+                output::time(operation.created_at),
+                ended,
+                operation.id.to_string(),
+            ]
+        })
+        .collect();
+    let titles = ["KIND", "STATE", "ASKED BY", "BEGUN", "ENDED", "ID"];
+    output::table(titles, &rows, "no operations")
+}
+
+async fn show(args: OperationShown) -> Outcome {
+    let operation = credentials::client()?.operation(args.id).await?;
+    print(&operation, args.json.json)
+}
+
+async fn cancel(args: CancelOperation) -> Outcome {
+    let CancelOperation {
+        id,
+        wait,
+        timeout,
+        json,
+    } = args;
+    let client = credentials::client()?;
+    let watch = OperationWatch::open(&client, wait, timeout).await?;
+    let mut operation = client.cancel_operation(id).await?;
+    if let Some(watch) = watch {
+        operation = watch.until_over(operation).await?;
+        if let Some(why) = not_cancelled(&operation) {
+            return Err(Failure::Failed(why));
+        }
+    }
+    print(&operation, json.json)
+}
+
+/// Why an operation that was to be cancelled, and is over, is not.
+fn not_cancelled(operation: &OperationView) -> Option<String> {
+    let kind = operation.kind;
+    match operation.state {
+        OperationState::Cancelled | OperationState::Running | OperationState::Undoing => None,
+        OperationState::Succeeded => Some(format!("the {kind} came through all the same")),
+        OperationState::Failed => Some(match &operation.error {
+            Some(error) => format!("the {kind} failed: {error}"),
+            None => format!("the {kind} failed"),
+        }),
+    }
+}
+
+fn print(operation: &OperationView, json: bool) -> Outcome {
+    if json {
+        return output::json(operation);
+    }
+    let mut pairs = vec![
+        ("operation", line(operation)),
+        ("id", operation.id.to_string()),
+        ("vm", operation.vm_id.to_string()),
+        ("begun", output::time(operation.created_at)),
+    ];
+    if let Some(at) = operation.ended_at {
+        pairs.push(("ended", output::time(at)));
+    }
+    pairs.extend(steps(operation).map(|step| ("", step)));
+    output::fields(&pairs)
+}
+
+/// An operation in one line, for people.
+pub fn line(operation: &OperationView) -> String {
+    let mut line = format!(
+        "{} {}, asked for by {}",
+        operation.kind,
+        operation.state.name(),
+        operation.requested_by
+    );
+    if let Some(by) = &operation.cancelled_by {
+        line.push_str(&format!(", cancelled by {by}"));
+    }
+    if let Some(error) = &operation.error {
+        line.push_str(&format!(": {error}"));
+    }
+    line
+}
+
+/// Its steps, a line each.
+pub fn steps(operation: &OperationView) -> impl Iterator<Item = String> {
+    operation.steps.iter().map(|step| {
+        let mut line = format!("{}: {}", step.kind.title(), state_of(step));
+        let under_way = matches!(step.state, StepState::Running | StepState::Undoing);
+        if let (true, Some(progress)) = (under_way, operation.progress) {
+            line.push_str(&format!(
+                ", {} of {}",
+                MiB::from_bytes(progress.done_bytes),
+                MiB::from_bytes(progress.total_bytes)
+            ));
+        }
+        line
+    })
+}
+
+fn state_of(step: &StepView) -> String {
+    let state = match step.state {
+        StepState::Waiting => "waiting",
+        StepState::Running => "running",
+        StepState::Done => "done",
+        StepState::Failed => "failed",
+        StepState::Skipped => "skipped",
+        StepState::Undoing => "is being taken back",
+        StepState::Undone => "taken back",
+    };
+    let mut text = state.to_owned();
+    if step.attempts > 1 {
+        text.push_str(&format!(", {} attempts", step.attempts));
+    }
+    if let Some(at) = step.retry_at {
+        text.push_str(&format!(", tried again at {}", output::time(at)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn operation(state: &str, step: serde_json::Value) -> OperationView {
+        let at = "2026-11-22T18:00:00Z";
+        serde_json::from_value(json!({
+            "id": "op_00000000000000000000000000000001",
+            "vm_id": "vm_00000000000000000000000000000001", "kind": "stop", "state": state,
+            "steps": [step], "requested_by": "ann", "cancelled_by": "bob", "error": "no room",
+            "progress": { "done_bytes": 3 << 20, "total_bytes": 4 << 20 },
+            "created_at": at, "ended_at": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_goes_on_is_told_in_full() {
+        let step = json!({ "kind": "upload", "state": "running", "attempts": 2,
+                           "retry_at": "2026-11-22T18:01:02.5Z" });
+        let operation = operation("undoing", step);
+        assert_eq!(
+            line(&operation),
+            "stop undoing, asked for by ann, cancelled by bob: no room"
+        );
+        let steps: Vec<String> = steps(&operation).collect();
+        assert_eq!(
+            steps,
+            [
+                "Copy memory and disk to the datastore: running, 2 attempts, \
+              tried again at 2026-11-22 18:01:02Z, 3 MiB of 4 MiB"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_came_through_was_not_cancelled() {
+        let step = json!({ "kind": "upload", "state": "done", "attempts": 1 });
+        assert_eq!(not_cancelled(&operation("cancelled", step.clone())), None);
+        assert!(not_cancelled(&operation("succeeded", step.clone())).is_some());
+        assert_eq!(
+            not_cancelled(&operation("failed", step)).unwrap(),
+            "the stop failed: no room"
+        );
+    }
+}

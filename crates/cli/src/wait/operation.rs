@@ -1,0 +1,42 @@
+//! Waiting for an operation to end.
+
+use vimana_client::{Client, Notice};
+use vimana_model::operation::OperationView;
+
+use super::Notices;
+use crate::args::Timeout;
+use crate::failure::{Failure, Outcome};
+
+pub struct OperationWatch(Notices);
+
+impl OperationWatch {
+    /// Opens the stream where waiting is asked for.
+    pub async fn open(client: &Client, wait: bool, timeout: Timeout) -> Outcome<Option<Self>> {
+        if !wait {
+            return Ok(None);
+        }
+        Ok(Some(Self(Notices::open(client, timeout).await?)))
+    }
+
+    /// Follows an operation to its end.
+    pub async fn until_over(mut self, mut operation: OperationView) -> Outcome<OperationView> {
+        let id = operation.id;
+        while !operation.state.is_over() {
+            match self.0.next().await? {
+                None => {
+                    return Err(Failure::Failed(format!(
+                        "operation `{id}` is still {} after {} s",
+                        operation.state.name(),
+                        self.0.seconds
+                    )));
+                }
+                Some(Notice::Item(item)) if item.event.vm_id != Some(operation.vm_id) => {}
+                Some(Notice::Progress(_)) => {}
+                Some(Notice::Connected | Notice::Reset { .. } | Notice::Item(_)) => {
+                    operation = self.0.client.operation(id).await?;
+                }
+            }
+        }
+        Ok(operation)
+    }
+}
