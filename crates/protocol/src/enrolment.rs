@@ -23,6 +23,10 @@ pub struct JoinRequest {
     pub zone: ZoneName,
     /// Certificate request in PEM, signed by the host's key.
     pub request: String,
+    /// The number of the last session this host had; its sessions are counted
+    /// on from there.
+    #[serde(default)]
+    pub session_number: u64,
 }
 
 /// The secret does not show itself.

@@ -19,12 +19,22 @@ pub async fn lock(tx: &WriteTx, id: HostId) -> Result<Option<HostRecord>> {
 }
 
 /// The host has joined, for the first time or anew: the certificate is the
-/// only one, and its sessions are counted from the beginning.
-pub async fn admit(tx: &WriteTx, id: HostId, certificate: &HostCertificate) -> Result<()> {
+/// only one, and its sessions are counted on from `session_number`.
+pub async fn admit(
+    tx: &WriteTx,
+    id: HostId,
+    certificate: &HostCertificate,
+    session_number: u64,
+) -> Result<()> {
+    let row = Row {
+        table: "hosts",
+        key: &id.to_string(),
+    };
+    let number = row.to_amount("session_number", session_number)?;
     certified(id, certificate)?
         .col_expr(Column::RevokedAt, Expr::value(Option::<i64>::None))
-        .col_expr(Column::SessionNumber, Expr::value(0_i64))
-        .col_expr(Column::SessionOffered, Expr::value(0_i64))
+        .col_expr(Column::SessionNumber, Expr::value(number))
+        .col_expr(Column::SessionOffered, Expr::value(number))
         .exec(tx.raw())
         .await?;
     Ok(())

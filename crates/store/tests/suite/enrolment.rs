@@ -124,7 +124,7 @@ pub async fn host_facts_leave_what_it_proves_itself_with_alone(world: World) {
         ..certificate("1")
     };
     write_tx!(world.store, |tx| {
-        enrolment::admit(tx, before.id, &renewed).await?;
+        enrolment::admit(tx, before.id, &renewed, 0).await?;
         assert!(enrolment::revoke(tx, before.id, NOW).await?);
         assert!(!enrolment::revoke(tx, before.id, NOW.plus_ms(1)).await?);
         host::update_facts(tx, &before).await?;
@@ -197,10 +197,11 @@ pub async fn revoked_host_is_offered_no_session_until_it_joins_anew(world: World
     write_tx!(world.store, |tx| {
         let locked = enrolment::lock(tx, id).await?.unwrap();
         assert_eq!(locked.revoked_at, Some(NOW));
-        enrolment::admit(tx, id, &certificate("1")).await?;
+        enrolment::admit(tx, id, &certificate("1"), 7).await?;
         Ok(())
     })
     .unwrap();
     assert_eq!(offer(&world, id, 1).await, None);
-    assert_eq!(offer(&world, id, 0).await, Some(1));
+    assert_eq!(offer(&world, id, 0).await, None);
+    assert_eq!(offer(&world, id, 7).await, Some(8));
 }
