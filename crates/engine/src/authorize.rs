@@ -44,7 +44,7 @@ impl Owned for vimana_store::vm::VmRecord {
     }
 }
 
-impl Owned for crate::progress::Change<'_> {
+impl Owned for crate::change::Change<'_> {
     fn tenant_id(&self) -> TenantId {
         self.vm.tenant_id
     }

@@ -2,6 +2,7 @@
 
 use vimana_model::name::{FlavorName, TenantName, UserName};
 use vimana_model::session::{MAX_PASSWORD_BYTES, Role, StaffRole};
+use vimana_model::tenant::TenantKind;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{Error, FieldError, Result};
 use vimana_store::flavor::FlavorRecord;
@@ -55,6 +56,7 @@ impl Engine {
         let tenant = TenantRecord {
             id: new_id!(self.world(), TenantId),
             name: TenantName::new("default").map_err(Error::internal)?,
+            kind: TenantKind::Automatic,
             created_at: now,
         };
         let user = UserRecord {

@@ -194,6 +194,7 @@ impl Engine {
             tenant_id: None,
             vm_id: Some(id),
             host_id: None,
+            request_id: None,
             event: EventKind::ConsoleOpened,
         };
         write_tx!(self.store(), |tx| {

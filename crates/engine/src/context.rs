@@ -8,10 +8,14 @@ use rand::{RngCore as _, SeedableRng as _};
 use vimana_authz::Subject;
 use vimana_model::Timestamp;
 
+use crate::idempotency::IdempotencyKey;
+
 /// Who asks.
 #[derive(Clone, Debug)]
 pub struct OpContext {
     pub subject: Arc<Subject>,
+    /// Makes a repeated call have one effect.
+    pub idempotency: Option<IdempotencyKey>,
 }
 
 impl OpContext {
@@ -19,7 +23,14 @@ impl OpContext {
     pub fn new(subject: Subject) -> Self {
         Self {
             subject: Arc::new(subject),
+            idempotency: None,
         }
+    }
+
+    #[must_use]
+    pub fn with_idempotency(mut self, key: IdempotencyKey) -> Self {
+        self.idempotency = Some(key);
+        self
     }
 }
 

@@ -14,17 +14,18 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::{Decision, Permission, Subject, decide};
-use vimana_model::event::StreamItem;
+use vimana_model::event::{ProgressItem, StreamItem};
 use vimana_model::host::HostView;
+use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
-use vimana_model::{HostId, Result, TenantId, VmId};
+use vimana_model::{HostId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::EventRecord;
-use vimana_store::{event, host, vm};
+use vimana_store::{event, host, request, vm};
 
 use crate::Engine;
 use crate::context::OpContext;
 use crate::host::host_view;
-use crate::limits::{BROADCAST_EVENTS, MAX_QUEUED_ITEMS, MAX_REPLAYED_EVENTS};
+use crate::limits::{BROADCAST_EVENTS, BROADCAST_TELEMETRY, MAX_QUEUED_ITEMS, MAX_REPLAYED_EVENTS};
 
 /// How soon events of another server on the same database are noticed.
 const POLL: Duration = Duration::from_millis(500);
@@ -33,6 +34,8 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, PartialEq)]
 pub enum WatchItem {
     Item(Box<StreamItem>),
+    /// How far an operation is; not part of the sequence.
+    Progress(Box<ProgressItem>),
     /// Too much was missed: read everything anew, then go on from `seq`.
     Reset {
         seq: u64,
@@ -43,7 +46,16 @@ pub enum WatchItem {
 #[derive(Debug)]
 pub struct HubItem {
     pub tenant_id: Option<TenantId>,
+    /// Whose request it is about, if it is about one.
+    pub requester_id: Option<UserId>,
     pub item: StreamItem,
+}
+
+/// What is told and not recorded.
+#[derive(Debug)]
+pub struct Telemetry {
+    pub tenant_id: TenantId,
+    pub item: ProgressItem,
 }
 
 pub struct Hub {
@@ -51,6 +63,7 @@ pub struct Hub {
     /// The newest sequence number that was broadcast.
     last: watch::Sender<u64>,
     items: broadcast::Sender<Arc<HubItem>>,
+    telemetry: broadcast::Sender<Arc<Telemetry>>,
 }
 
 impl Hub {
@@ -59,6 +72,7 @@ impl Hub {
             wake: Notify::new(),
             last: watch::Sender::new(last_seq),
             items: broadcast::Sender::new(BROADCAST_EVENTS),
+            telemetry: broadcast::Sender::new(BROADCAST_TELEMETRY),
         }
     }
 
@@ -69,6 +83,11 @@ impl Hub {
 
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<HubItem>> {
         self.items.subscribe()
+    }
+
+    /// Tells whoever watches; nobody is fine.
+    pub fn tell(&self, telemetry: Telemetry) {
+        let _receivers = self.telemetry.send(Arc::new(telemetry));
     }
 }
 
@@ -92,8 +111,11 @@ impl Engine {
         // Subscribed before the first look at the database, so that nothing
         // falls between the two.
         let live = self.inner.hub.subscribe();
+        let telemetry = self.inner.hub.telemetry.subscribe();
         tokio::spawn(async move {
-            engine.feed(&subject, after, live, &to_reader).await;
+            engine
+                .feed(&subject, after, live, telemetry, &to_reader)
+                .await;
         });
         ReceiverStream::new(reader)
     }
@@ -104,6 +126,7 @@ impl Engine {
         subject: &Subject,
         after: Option<u64>,
         mut live: broadcast::Receiver<Arc<HubItem>>,
+        mut telemetry: broadcast::Receiver<Arc<Telemetry>>,
         reader: &mpsc::Sender<WatchItem>,
     ) {
         let mut seen = match after {
@@ -115,8 +138,20 @@ impl Engine {
         };
         loop {
             let received = tokio::select! {
-                received = live.recv() => received,
+                biased;
                 () = reader.closed() => return,
+                received = live.recv() => received,
+                // What was missed of it is of no use any more.
+                Ok(told) = telemetry.recv() => {
+                    let tenant = Some(told.tenant_id);
+                    let sees = subject.tenant_id == told.tenant_id
+                        && decide(subject, Permission::ViewVm, tenant) == Decision::Allowed;
+                    let item = || WatchItem::Progress(Box::new(told.item.clone()));
+                    if sees && reader.send(item()).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
             };
             match received {
                 Ok(hub_item) => {
@@ -186,9 +221,10 @@ impl Engine {
                 Err(error) => tracing::error!(error = ?error, "events cannot be read"),
             }
             tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
                 () = hub.wake.notified() => {}
                 () = tokio::time::sleep(POLL) => {}
-                () = cancel.cancelled() => return,
             }
         }
     }
@@ -213,11 +249,18 @@ impl Engine {
     async fn join(&self, records: Vec<EventRecord>) -> Result<Vec<HubItem>> {
         let vms = self.vms_of(&records).await?;
         let hosts = self.hosts_of(&records).await?;
+        let requests = self.requests_of(&records).await?;
         Ok(records
             .into_iter()
             .map(|EventRecord { view, tenant_id }| HubItem {
                 tenant_id,
+                requester_id: view
+                    .request_id
+                    .and_then(|id| requests.get(&id).map(|(requester, _)| *requester)),
                 item: StreamItem {
+                    request: view
+                        .request_id
+                        .and_then(|id| requests.get(&id).map(|(_, view)| view.clone())),
                     vm: view.vm_id.and_then(|id| vms.get(&id).cloned()),
                     host: view.host_id.and_then(|id| hosts.get(&id).cloned()),
                     event: view,
@@ -239,6 +282,29 @@ impl Engine {
             .await?
             .into_iter()
             .map(|view| (view.id, view))
+            .collect())
+    }
+
+    async fn requests_of(
+        &self,
+        records: &[EventRecord],
+    ) -> Result<HashMap<RequestId, (UserId, RequestView)>> {
+        let mut ids: Vec<RequestId> = records
+            .iter()
+            .filter_map(|record| record.view.request_id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let found = request::find_many(&self.store().read(), &ids).await?;
+        let requesters: Vec<UserId> = found.iter().map(|record| record.requester_id).collect();
+        let views = self.request_views(found).await?;
+        Ok(views
+            .into_iter()
+            .zip(requesters)
+            .map(|(view, requester)| (view.id, (requester, view)))
             .collect())
     }
 
@@ -270,7 +336,7 @@ fn visible(subject: &Subject, hub_item: &HubItem) -> Option<StreamItem> {
                 && decide(subject, Permission::ViewVm, Some(tenant)) == Decision::Allowed
         }
         None => sees_hosts,
-    };
+    } && sees_request(subject, hub_item);
     let item = &hub_item.item;
     match (sees_fact, sees_hosts) {
         (true, true) => Some(item.clone()),
@@ -282,4 +348,11 @@ fn visible(subject: &Subject, hub_item: &HubItem) -> Option<StreamItem> {
         // arrives with the next event of the host itself.
         (false, _) => None,
     }
+}
+
+/// One's own requests, and a manager all of the tenant's.
+fn sees_request(subject: &Subject, hub_item: &HubItem) -> bool {
+    hub_item.item.event.request_id.is_none()
+        || hub_item.requester_id == Some(subject.user_id)
+        || decide(subject, Permission::ViewRequests, hub_item.tenant_id) == Decision::Allowed
 }

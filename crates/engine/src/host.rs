@@ -1,24 +1,26 @@
 //! Machines with an agent: their sessions, their reports, their views.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use vimana_authz::Permission;
-use vimana_model::event::{Actor, EventKind};
+use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::host::{HostState, HostView};
 use vimana_model::unit::Resources;
 use vimana_model::{Error, HostId, Result, Timestamp};
-use vimana_protocol::agent::{Command, FromAgent, Hello, PROTOCOL_VERSION, ToAgent};
+use vimana_protocol::agent::{Command, FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent, Versions};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_store::event::NewEvent;
 use vimana_store::host::HostRecord;
-use vimana_store::{StoreError, TxError, event, host, write_tx};
+use vimana_store::{StoreError, TxError, enrolment, event, host, write_tx};
 
 use crate::Engine;
 use crate::authorize::permit;
 use crate::context::OpContext;
-use crate::limits::{MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY};
+use crate::limits::{MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_TIMELINE};
+use crate::report::Answer;
 
 /// The agents connected to this server.
 #[derive(Default)]
@@ -36,7 +38,9 @@ struct Sessions {
 
 struct Session {
     number: u64,
-    outgoing: mpsc::Sender<ToAgent>,
+    /// None once it is cut off: its connection then ends, and with it the
+    /// handle, which records that the host is away.
+    outgoing: Option<mpsc::Sender<ToAgent>>,
 }
 
 impl Agents {
@@ -45,7 +49,9 @@ impl Agents {
     }
 
     pub fn is_connected(&self, id: HostId) -> bool {
-        self.lock().by_host.contains_key(&id)
+        let sessions = self.lock();
+        let session = sessions.by_host.get(&id);
+        session.is_some_and(|session| session.outgoing.is_some())
     }
 
     fn enter(&self, id: HostId, outgoing: mpsc::Sender<ToAgent>) -> u64 {
@@ -53,8 +59,16 @@ impl Agents {
         sessions.latest += 1;
         let number = sessions.latest;
         // An older session of the same host loses its sender and so ends.
+        let outgoing = Some(outgoing);
         sessions.by_host.insert(id, Session { number, outgoing });
         number
+    }
+
+    /// Ends the host's session, if it has one.
+    pub fn cut_off(&self, id: HostId) {
+        if let Some(session) = self.lock().by_host.get_mut(&id) {
+            session.outgoing = None;
+        }
     }
 
     /// Whether this very session was the host's current one.
@@ -70,6 +84,18 @@ impl Agents {
         current
     }
 
+    /// To this very session, if it is still the current one.
+    fn answer(&self, id: HostId, number: u64, frame: ToAgent) {
+        let current = self
+            .lock()
+            .by_host
+            .get(&id)
+            .is_some_and(|session| session.number == number);
+        if current {
+            self.send_frame(id, frame);
+        }
+    }
+
     pub fn send(&self, id: HostId, command: Command) {
         self.send_frame(id, ToAgent::Command(command));
     }
@@ -78,14 +104,17 @@ impl Agents {
     /// is cut off; it connects again and gets what it missed.
     pub fn send_frame(&self, id: HostId, frame: ToAgent) -> bool {
         let mut sessions = self.lock();
-        let Some(session) = sessions.by_host.get(&id) else {
+        let Some(session) = sessions.by_host.get_mut(&id) else {
             return false;
         };
-        if session.outgoing.try_send(frame).is_ok() {
+        let Some(outgoing) = &session.outgoing else {
+            return false;
+        };
+        if outgoing.try_send(frame).is_ok() {
             return true;
         }
         tracing::warn!(host = %id, "the agent does not keep up; its session is ended");
-        sessions.by_host.remove(&id);
+        session.outgoing = None;
         false
     }
 }
@@ -103,6 +132,9 @@ pub struct AgentHandle {
     host_id: HostId,
     actor: Actor,
     number: u64,
+    /// What the host has to have on its disk before anything it says counts.
+    session_number: u64,
+    ready: AtomicBool,
 }
 
 impl AgentSession {
@@ -117,15 +149,51 @@ impl AgentHandle {
     /// Takes in one frame. What goes wrong is logged here; the session goes on.
     pub async fn receive(&self, frame: FromAgent) {
         let outcome = match frame {
-            FromAgent::Heartbeat => Ok(()),
+            FromAgent::Heartbeat => {
+                let lease_ms = self.engine.lease_ms();
+                let answer = ToAgent::Heartbeat { lease_ms };
+                self.engine
+                    .inner
+                    .agents
+                    .answer(self.host_id, self.number, answer);
+                Ok(())
+            }
+            FromAgent::Ready { session_number } => self.ready(session_number).await,
+            _ if !self.ready.load(Ordering::Acquire) => {
+                tracing::warn!(host = %self.host_id, "an agent says something before it is ready");
+                self.cut_off();
+                Ok(())
+            }
+            FromAgent::Progress { command, progress } => {
+                self.engine
+                    .progressed(self.host_id, command, progress)
+                    .await
+            }
+            FromAgent::Discarded { vm_id } => {
+                self.engine
+                    .orphan_discarded(self.host_id, &self.actor, vm_id)
+                    .await
+            }
+            FromAgent::Unknown => {
+                tracing::debug!(host = %self.host_id, "a frame of a later version is ignored");
+                Ok(())
+            }
             FromAgent::Hello(_) => {
                 tracing::warn!(host = %self.host_id, "a second hello is ignored");
                 Ok(())
             }
-            FromAgent::Done { command, outcome } => {
-                self.engine
-                    .command_done(self.host_id, &self.actor, command, outcome)
-                    .await
+            FromAgent::Done {
+                command,
+                claim_epoch,
+                outcome,
+            } => {
+                let answer = Answer {
+                    host: Some(self.host_id),
+                    command,
+                    claim_epoch,
+                    outcome,
+                };
+                self.engine.command_done(&self.actor, answer).await
             }
             FromAgent::Observed(observed) => {
                 self.engine
@@ -135,6 +203,35 @@ impl AgentHandle {
         };
         if let Err(error) = outcome {
             tracing::error!(host = %self.host_id, error = ?error, "an agent's frame has no effect");
+        }
+    }
+}
+
+impl AgentHandle {
+    /// The host has the session's number on its disk; whoever has an older
+    /// one is a copy from now on.
+    async fn ready(&self, session_number: u64) -> Result<()> {
+        let (id, named) = (self.host_id, session_number);
+        let confirmed = named == self.session_number
+            && write_tx!(self.engine.store(), |tx| {
+                Ok(enrolment::confirm_session(tx, id, named).await?)
+            })?;
+        if confirmed {
+            self.ready.store(true, Ordering::Release);
+        } else {
+            tracing::warn!(host = %id, named, "a session's number is not the one that was offered");
+            self.cut_off();
+        }
+        Ok(())
+    }
+
+    /// This session alone: a later one of the same host goes on.
+    fn cut_off(&self) {
+        let mut sessions = self.engine.inner.agents.lock();
+        if let Some(session) = sessions.by_host.get_mut(&self.host_id)
+            && session.number == self.number
+        {
+            session.outgoing = None;
         }
     }
 }
@@ -166,33 +263,67 @@ impl Engine {
         Ok(found.into_iter().map(host_view).collect())
     }
 
+    /// What happened to a host itself, oldest first.
+    ///
+    /// # Errors
+    /// `NotFound`; `Forbidden` for anyone but staff.
+    pub async fn host_timeline(&self, cx: &OpContext, id: HostId) -> Result<Vec<EventView>> {
+        permit(cx, Permission::ViewHosts, None)?;
+        let read = self.store().read();
+        if host::find(&read, id).await?.is_none() {
+            return Err(Error::not_found(format!("host `{id}`")));
+        }
+        Ok(event::for_host(&read, id, MAX_TIMELINE).await?)
+    }
+
     /// Opens an agent's session with everything it reports, and sends again
     /// the commands it has not answered.
     ///
     /// # Errors
     /// The reason to refuse the session, for the agent's log.
     pub async fn connect_agent(&self, hello: Hello) -> Result<AgentSession, String> {
-        check(&hello)?;
+        let Some(protocol) = PROTOCOL_VERSIONS.common(hello.protocol) else {
+            let Versions { min, max } = hello.protocol;
+            let ours = PROTOCOL_VERSIONS;
+            return Err(format!(
+                "the agent speaks protocol {min} to {max}, this server {} to {}",
+                ours.min, ours.max
+            ));
+        };
+        if hello.inventory.len() > MAX_INVENTORY {
+            return Err(format!("more than {MAX_INVENTORY} machines are reported"));
+        }
         let actor = Actor::Host(hello.name.clone());
         let host_id = hello.host_id;
         let internal = |error: Error| {
             tracing::error!(host = %host_id, error = ?error, "an agent cannot be connected");
             error.public
         };
+        let recorded = self.record_host(&hello, protocol, &actor);
+        let session_number = match recorded.await.map_err(internal)? {
+            Ok(number) => number,
+            Err(refusal) => {
+                self.inner.hub.wake();
+                return Err(refusal);
+            }
+        };
         let (to_agent, outgoing) = mpsc::channel(MAX_QUEUED_FRAMES);
         let welcome = ToAgent::Welcome {
-            protocol: PROTOCOL_VERSION,
+            protocol,
+            session_number,
+            lease_ms: self.lease_ms(),
         };
         to_agent
             .try_send(welcome)
             .map_err(|error| error.to_string())?;
-        self.record_host(&hello, &actor).await.map_err(internal)?;
         let number = self.inner.agents.enter(host_id, to_agent);
         let handle = AgentHandle {
             engine: self.clone(),
             host_id,
             actor: actor.clone(),
             number,
+            session_number,
+            ready: AtomicBool::new(false),
         };
         self.reconcile_inventory(host_id, &actor, hello.inventory)
             .await
@@ -202,33 +333,48 @@ impl Engine {
         Ok(AgentSession { outgoing, handle })
     }
 
-    async fn record_host(&self, hello: &Hello, actor: &Actor) -> Result<()> {
+    fn lease_ms(&self) -> Option<u64> {
+        let lease = self.inner.settings.host_lease?;
+        Some(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Records what a host says of itself and gives its session a number.
+    /// `Err` is the reason to refuse it.
+    async fn record_host(
+        &self,
+        hello: &Hello,
+        protocol: u32,
+        actor: &Actor,
+    ) -> Result<Result<u64, String>> {
         let now = self.world().now();
-        write_tx!(self.store(), |tx| {
-            let record = HostRecord {
-                id: hello.host_id,
-                name: hello.name.clone(),
-                zone: hello.zone.clone(),
-                state: HostState::Enabled,
-                connected: true,
-                hypervisor: hello.capabilities.hypervisor.clone(),
-                accelerator: hello.capabilities.accelerator,
-                accelerator_note: hello.capabilities.accelerator_note.clone(),
-                capacity: hello.capacity,
-                used: Resources::default(),
-                vms: 0,
-                agent_version: hello.agent_version.clone(),
-                connected_since: Some(now),
-                silent_since: None,
-            };
-            let known = host::update_facts(tx, &record).await.map_err(name_in_use)?;
-            if !known {
+        let id = hello.host_id;
+        let (outcome, known) = write_tx!(self.store(), |tx| {
+            let known = enrolment::lock(tx, id).await?;
+            let (record, doubt) = described(hello, protocol, known.as_ref(), now);
+            if known.is_none() {
                 host::insert(tx, &record).await.map_err(name_in_use)?;
             }
-            let fact = host_event(now, actor, hello.host_id, EventKind::HostConnected);
-            event::append(tx, &[fact]).await?;
-            Ok(())
-        })
+            let Some(number) = enrolment::offer_session(tx, id, hello.session_number).await? else {
+                return Ok((Err(refusal(known.as_ref(), hello)), known));
+            };
+            host::update_facts(tx, &record).await.map_err(name_in_use)?;
+            let mut events = vec![EventKind::HostConnected];
+            events.extend(doubt.map(|reason| EventKind::HostDoubted { reason }));
+            if hello.fenced > 0 {
+                let machines = hello.fenced;
+                events.push(EventKind::HostFenced { machines });
+            }
+            let facts: Vec<NewEvent> = events
+                .into_iter()
+                .map(|event| host_event(now, actor, id, event))
+                .collect();
+            event::append(tx, &facts).await?;
+            Ok((Ok(number), known))
+        })?;
+        if let (Err(reason), Some(known)) = (&outcome, &known) {
+            self.alarm(known, reason).await?;
+        }
+        Ok(outcome)
     }
 
     async fn host_disconnected(&self, id: HostId, actor: Actor) -> Result<()> {
@@ -270,28 +416,81 @@ impl Engine {
     }
 }
 
-/// Refuses a hello that makes no sense.
-fn check(hello: &Hello) -> Result<(), String> {
-    if hello.protocol != PROTOCOL_VERSION {
-        return Err(format!(
-            "the agent speaks protocol {}, this server speaks {PROTOCOL_VERSION}",
-            hello.protocol
-        ));
+/// Why a host's session is refused.
+fn refusal(known: Option<&HostRecord>, hello: &Hello) -> String {
+    let named = hello.session_number;
+    match known {
+        Some(known) if known.revoked_at.is_some() => {
+            "its certificate was revoked; it needs a new token to join".to_owned()
+        }
+        Some(known) => format!(
+            "another machine uses this host's identity: it names session {named}, the last was {}",
+            known.session_offered
+        ),
+        None => format!("a host that is new here names session {named}"),
     }
-    let capacity = hello.capacity;
-    if capacity.vcpus > MAX_HOST_VCPUS
-        || capacity.memory_mib.0 > MAX_HOST_MIB
-        || capacity.disk_mib.0 > MAX_HOST_MIB
-    {
-        return Err("the reported capacity is beyond any machine".to_owned());
-    }
-    if hello.inventory.len() > MAX_INVENTORY {
-        return Err(format!("more than {MAX_INVENTORY} machines are reported"));
-    }
-    Ok(())
 }
 
-fn name_in_use(error: StoreError) -> TxError {
+/// The record after a hello, and why the host is doubted, if it is.
+fn described(
+    hello: &Hello,
+    protocol: u32,
+    known: Option<&HostRecord>,
+    now: Timestamp,
+) -> (HostRecord, Option<String>) {
+    let told = hello.capacity;
+    let absurd = told.vcpus > MAX_HOST_VCPUS
+        || told.memory_mib.0 > MAX_HOST_MIB
+        || told.disk_mib.0 > MAX_HOST_MIB;
+    let used = known.map(|known| known.used).unwrap_or_default();
+    let short = told.vcpus < used.vcpus
+        || told.memory_mib < used.memory_mib
+        || told.disk_mib < used.disk_mib;
+    let doubt = if absurd {
+        Some("it reports a capacity beyond any machine".to_owned())
+    } else if short {
+        Some("it reports less than its VMs have been given".to_owned())
+    } else {
+        None
+    };
+    let capacity = if absurd {
+        known.map(|known| known.capacity).unwrap_or_default()
+    } else {
+        told
+    };
+    let record = HostRecord {
+        id: hello.host_id,
+        name: hello.name.clone(),
+        zone: hello.zone.clone(),
+        state: match doubt {
+            Some(_) => HostState::Doubted,
+            None => HostState::Enabled,
+        },
+        connected: true,
+        hypervisor: hello.capabilities.hypervisor.clone(),
+        accelerator: hello.capabilities.accelerator,
+        accelerator_note: hello.capabilities.accelerator_note.clone(),
+        capacity,
+        used: Resources::default(),
+        vms: 0,
+        agent_version: hello.agent_version.clone(),
+        connected_since: Some(now),
+        silent_since: None,
+        hot_resize: hello.capabilities.hot_resize,
+        protocol,
+        // Written by others.
+        certificate: None,
+        revoked_at: None,
+        session_number: 0,
+        session_offered: 0,
+        orphans: 0,
+    };
+    let known_doubt = known.is_some_and(|known| known.state == HostState::Doubted);
+    // Said once, when it begins.
+    (record, doubt.filter(|_| !known_doubt))
+}
+
+pub(crate) fn name_in_use(error: StoreError) -> TxError {
     if matches!(error, StoreError::Duplicate { .. }) {
         let refusal = "another host has this name; give the agent another one with --name";
         return Error::conflict(refusal).into();
@@ -306,6 +505,7 @@ pub(crate) fn host_event(at: Timestamp, actor: &Actor, id: HostId, event: EventK
         tenant_id: None,
         vm_id: None,
         host_id: Some(id),
+        request_id: None,
         event,
     }
 }
@@ -326,6 +526,13 @@ pub(crate) fn host_view(record: HostRecord) -> HostView {
         agent_version,
         connected_since,
         silent_since: _,
+        hot_resize,
+        protocol: _,
+        certificate,
+        revoked_at,
+        session_number: _,
+        session_offered: _,
+        orphans,
     } = record;
     HostView {
         id,
@@ -340,6 +547,10 @@ pub(crate) fn host_view(record: HostRecord) -> HostView {
         used,
         vms,
         agent_version,
+        hot_resize,
         connected_since,
+        certificate_expires_at: certificate.map(|certificate| certificate.expires_at),
+        revoked: revoked_at.is_some(),
+        orphans,
     }
 }

@@ -9,26 +9,36 @@
 //! transaction; the event hub tells the scheduler; its proposal is checked and
 //! the room claimed in one transaction (`placement.rs`); the agent receives
 //! one command per step and answers it (`report.rs`); each answer is one
-//! transaction that ends a step and begins the next (`progress.rs`). A command
-//! is sent again whenever its host connects, so a restart of any part needs
-//! nothing but the database.
+//! transaction that ends a step and begins the next, or begins to take back
+//! what was done (`saga.rs`). A command is sent again whenever its host
+//! connects, so a restart of any part needs nothing but the database.
 
+mod action;
 mod authorize;
 mod bootstrap;
 mod catalogue;
+mod change;
 mod console;
 mod context;
+mod datastore;
+mod dispatch;
+mod enrolment;
 mod event;
 mod host;
+mod idempotency;
 mod limits;
 mod operation;
+mod orphan;
 mod placement;
 mod progress;
 mod rate_limit;
 mod reconcile;
 mod report;
+mod request;
+mod saga;
 mod secret;
 mod session;
+mod tenant;
 mod vm;
 
 use std::path::PathBuf;
@@ -36,13 +46,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vimana_model::Result;
+use vimana_pki::Authority;
 use vimana_store::Store;
 
+pub use action::{Acted, ActionArgs};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{Clock, OpContext, SystemClock, World};
+pub use datastore::{Datastore, DirDatastore, Receiving, Transfer};
+pub use enrolment::{HostProof, issue_join_token};
 pub use event::WatchItem;
 pub use host::{AgentHandle, AgentSession};
+pub use idempotency::IdempotencyKey;
 pub use placement::{SchedulerHandle, SchedulerSession};
+pub use request::RequestQuery;
 pub use vm::VmQuery;
 
 /// What an operator may set.
@@ -52,8 +68,13 @@ pub struct Settings {
     pub silence_grace: Duration,
     /// How long a guest has to switch itself off.
     pub shutdown_grace: Duration,
+    /// How long a host may run its machines without hearing from the server;
+    /// for ever where absent.
+    pub host_lease: Option<Duration>,
     /// Life of an API token.
     pub token_life: Duration,
+    /// Life of a host's certificate.
+    pub certificate_life: Duration,
 }
 
 impl Default for Settings {
@@ -61,7 +82,9 @@ impl Default for Settings {
         Self {
             silence_grace: Duration::from_secs(15),
             shutdown_grace: Duration::from_secs(60),
+            host_lease: None,
             token_life: Duration::from_secs(30 * 24 * 3600),
+            certificate_life: enrolment::CERTIFICATE_LIFE,
         }
     }
 }
@@ -69,8 +92,12 @@ impl Default for Settings {
 /// What an engine is made of.
 pub struct EngineConfig {
     pub store: Store,
+    /// Certifies hosts.
+    pub authority: Arc<Authority>,
     /// Where image files are kept, named by id.
     pub image_dir: PathBuf,
+    /// Where the memory and disk of stopped VMs are kept.
+    pub datastore: Arc<dyn Datastore>,
     pub settings: Settings,
     pub world: World,
 }
@@ -84,6 +111,8 @@ pub struct Engine {
 struct Inner {
     store: Store,
     image_dir: PathBuf,
+    datastore: Arc<dyn Datastore>,
+    progress: progress::ProgressBoard,
     settings: Settings,
     world: World,
     hub: event::Hub,
@@ -91,6 +120,7 @@ struct Inner {
     schedulers: placement::Schedulers,
     consoles: console::Consoles,
     sign_ins: session::SignIns,
+    enrolment: enrolment::Enrolment,
 }
 
 impl Engine {
@@ -102,7 +132,9 @@ impl Engine {
     pub async fn open(config: EngineConfig) -> Result<Self> {
         let EngineConfig {
             store,
+            authority,
             image_dir,
+            datastore,
             settings,
             world,
         } = config;
@@ -111,6 +143,8 @@ impl Engine {
             inner: Arc::new(Inner {
                 store,
                 image_dir,
+                datastore,
+                progress: progress::ProgressBoard::default(),
                 settings,
                 world,
                 hub: event::Hub::new(last_seq),
@@ -118,6 +152,7 @@ impl Engine {
                 schedulers: placement::Schedulers::default(),
                 consoles: console::Consoles::default(),
                 sign_ins: session::SignIns::new()?,
+                enrolment: enrolment::Enrolment::new(authority),
             }),
         };
         engine.forget_connections().await?;

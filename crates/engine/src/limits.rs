@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vimana_model::operation::StepKind;
+
 /// Most VMs one list answers.
 pub const MAX_LISTED_VMS: u32 = 1000;
 /// Most timeline entries one VM answers, the newest ones.
@@ -10,6 +12,8 @@ pub const MAX_TIMELINE: u32 = 500;
 pub const MAX_REPLAYED_EVENTS: u32 = 1000;
 /// Events kept for readers that are a little slow.
 pub const BROADCAST_EVENTS: usize = 4096;
+/// Progress reports kept for readers that are a little slow.
+pub const BROADCAST_TELEMETRY: usize = 256;
 /// Items waiting for one reader of the event stream.
 pub const MAX_QUEUED_ITEMS: usize = 256;
 /// Password hashes computed at once; each takes 19 MiB and a core.
@@ -39,3 +43,53 @@ pub const MAX_HOST_VCPUS: u32 = 65_536;
 pub const MAX_HOST_MIB: u64 = 1 << 40;
 /// Machines one agent may report.
 pub const MAX_INVENTORY: usize = 10_000;
+/// Requests one list answers.
+pub const MAX_LISTED_REQUESTS: u32 = 1000;
+/// Remarks on one request.
+pub const MAX_REMARKS: usize = 200;
+/// How long the answer to an idempotency key is kept.
+pub const IDEMPOTENCY_LIFE_MS: i64 = 24 * 3600 * 1000;
+/// How often a step is begun before its operation goes back or fails.
+pub const MAX_ATTEMPTS: u32 = 6;
+/// Wait before the second try; doubles with each …
+pub const RETRY_FIRST_MS: i64 = 1000;
+/// … up to this.
+pub const RETRY_CAP_MS: i64 = 60_000;
+/// Operations looked at in one turn of the reconciler.
+pub const MAX_DUE: u32 = 200;
+/// Join tokens that are not good taken from one address in a burst …
+pub const JOIN_BURST: u32 = 40;
+/// … and how soon one more is let through.
+pub const JOIN_REFILL: Duration = Duration::from_secs(6);
+/// Shortest and longest life of a join token, and the usual one.
+pub const MIN_JOIN_TTL_SECONDS: u64 = 10;
+pub const MAX_JOIN_TTL_SECONDS: u64 = 7 * 24 * 3600;
+pub const DEFAULT_JOIN_TTL_SECONDS: u64 = 3600;
+/// Renewals of one host's certificate in a burst …
+pub const RENEW_BURST: u32 = 10;
+/// … and how soon one more is let through.
+pub const RENEW_REFILL: Duration = Duration::from_secs(60);
+/// Certificates handed out to a host that it has not used yet.
+pub const MAX_PENDING_CERTIFICATES: usize = 4;
+/// Most sessions a host that joins may have had before.
+pub const MAX_SESSION_NUMBER: u64 = 1 << 48;
+/// Alarms about one host in a burst …
+pub const ALARM_BURST: u32 = 3;
+/// … and how soon one more is recorded.
+pub const ALARM_REFILL: Duration = Duration::from_secs(600);
+
+/// How long a connected host may take for a step; `None` for as long as it
+/// takes. Shutdown and reboot come on top of the guest's own grace time.
+pub const fn patience_ms(step: StepKind) -> Option<i64> {
+    let seconds = match step {
+        StepKind::Place | StepKind::GiveBack => return None,
+        StepKind::Prepare => 3600,
+        StepKind::Boot | StepKind::Load => 600,
+        StepKind::Shutdown | StepKind::Reboot => 300,
+        StepKind::Kill | StepKind::Reset | StepKind::Resize | StepKind::Discard => 120,
+        StepKind::Clean => 600,
+        StepKind::Save => 1800,
+        StepKind::Upload | StepKind::Download => 6 * 3600,
+    };
+    Some(seconds * 1000)
+}

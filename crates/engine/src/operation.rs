@@ -1,37 +1,41 @@
 //! Operations as people see them.
 
 use vimana_authz::Permission;
-use vimana_model::operation::{OperationKind, OperationState, OperationView, StepState, StepView};
+use vimana_model::event::Actor;
+use vimana_model::operation::{
+    OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
+};
 use vimana_model::{Error, OperationId, Result, Timestamp, VmId};
-use vimana_store::operation::{self, OperationRecord, StepRecord};
-use vimana_store::vm;
+use vimana_store::operation::{self, OperationRecord, StepRecord, Undo};
+use vimana_store::{vm, write_tx};
 
 use crate::Engine;
 use crate::authorize::authorized;
+use crate::change::Change;
 use crate::context::OpContext;
+use crate::idempotency::{recall, remember};
 
-/// A new operation whose first step is under way.
+/// A new operation with nothing begun.
 pub fn begun(
     id: OperationId,
     vm_id: VmId,
     kind: OperationKind,
+    steps: &[StepKind],
     requested_by: &str,
     now: Timestamp,
 ) -> OperationRecord {
-    let mut steps: Vec<StepRecord> = kind
-        .steps()
+    let steps = steps
         .iter()
         .map(|kind| StepRecord {
             kind: *kind,
             state: StepState::Waiting,
+            attempt: 0,
+            retry_at: None,
+            resources: None,
             started_at: None,
             ended_at: None,
         })
         .collect();
-    if let Some(first) = steps.first_mut() {
-        first.state = StepState::Running;
-        first.started_at = Some(now);
-    }
     OperationRecord {
         id,
         vm_id,
@@ -41,12 +45,47 @@ pub fn begun(
         steps,
         requested_by: requested_by.to_owned(),
         error: None,
+        claim_epoch: 1,
+        undo: None,
+        due_at: None,
         created_at: now,
         ended_at: None,
     }
 }
 
-pub fn view(record: OperationRecord) -> OperationView {
+/// The operation is over.
+pub fn end(
+    operation: &mut OperationRecord,
+    state: OperationState,
+    error: Option<&str>,
+    now: Timestamp,
+) {
+    for step in &mut operation.steps {
+        step.retry_at = None;
+        step.state = match (step.state, state) {
+            (StepState::Running | StepState::Undoing, OperationState::Failed) => StepState::Failed,
+            (StepState::Running | StepState::Waiting, _) => StepState::Skipped,
+            // Overtaken on its way back: what is left of it goes with the rest.
+            (StepState::Undoing, _) => StepState::Done,
+            (
+                ended @ (StepState::Done
+                | StepState::Failed
+                | StepState::Skipped
+                | StepState::Undone),
+                _,
+            ) => ended,
+        };
+        if step.state == StepState::Failed && step.ended_at.is_none() {
+            step.ended_at = Some(now);
+        }
+    }
+    operation.state = state;
+    operation.error = error.map(str::to_owned);
+    operation.due_at = None;
+    operation.ended_at = Some(now);
+}
+
+pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationView {
     let OperationRecord {
         id,
         vm_id,
@@ -56,34 +95,47 @@ pub fn view(record: OperationRecord) -> OperationView {
         steps,
         requested_by,
         error,
+        claim_epoch: _,
+        undo,
+        due_at: _,
         created_at,
         ended_at,
     } = record;
-    let steps = steps
-        .into_iter()
-        .map(
-            |StepRecord {
-                 kind,
-                 state,
-                 started_at,
-                 ended_at,
-             }| StepView {
-                kind,
-                state,
-                started_at,
-                ended_at,
-            },
-        )
-        .collect();
+    let cancelled_by = match undo {
+        Some(Undo::Cancelled { by }) => Some(by),
+        Some(Undo::Failed) | None => None,
+    };
     OperationView {
         id,
         vm_id,
         kind,
         state,
-        steps,
+        steps: steps.into_iter().map(step_view).collect(),
         requested_by,
+        cancelled_by,
         error,
+        progress: progress.filter(|_| !state.is_over()),
         created_at,
+        ended_at,
+    }
+}
+
+fn step_view(record: StepRecord) -> StepView {
+    let StepRecord {
+        kind,
+        state,
+        attempt,
+        retry_at,
+        resources: _,
+        started_at,
+        ended_at,
+    } = record;
+    StepView {
+        kind,
+        state,
+        attempts: attempt,
+        retry_at,
+        started_at,
         ended_at,
     }
 }
@@ -101,7 +153,7 @@ impl Engine {
         };
         let owner = vm::find(&read, found.vm_id).await?;
         authorized(cx, Permission::ViewVm, what, owner)?;
-        Ok(view(found))
+        Ok(self.operation_view(found))
     }
 
     /// All operations of a VM, newest first.
@@ -111,6 +163,56 @@ impl Engine {
     pub async fn vm_operations(&self, cx: &OpContext, id: VmId) -> Result<Vec<OperationView>> {
         self.viewable_vm(cx, id).await?;
         let found = operation::for_vm(&self.store().read(), id).await?;
-        Ok(found.into_iter().map(view).collect())
+        Ok(found
+            .into_iter()
+            .map(|operation| self.operation_view(operation))
+            .collect())
+    }
+
+    /// Takes back what an operation has done so far.
+    ///
+    /// # Errors
+    /// `Conflict` where it is past that, `NotFound`, `Forbidden`.
+    pub async fn cancel_operation(&self, cx: &OpContext, id: OperationId) -> Result<OperationView> {
+        let actor = Actor::User(cx.subject.user_name.clone());
+        let what = format!("operation `{id}`");
+        let Some(found) = operation::find(&self.store().read(), id).await? else {
+            return Err(Error::not_found(what));
+        };
+        let (answer, changed) = write_tx!(self.store(), |tx| {
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok((answer, None));
+            }
+            let lock = Change::lock(tx, self.world(), actor.clone(), found.vm_id).await?;
+            let permission = Permission::CancelOperation;
+            let mut change = authorized(cx, permission, &what, lock)?.into_inner();
+            let current = change.operation.clone().filter(|current| current.id == id);
+            let Some(current) = current else {
+                let ended = operation::find(tx, id).await?;
+                let ended = ended.ok_or_else(|| Error::not_found(&what))?;
+                let refusal = format!("the {} is over", ended.kind);
+                return Err(Error::conflict(refusal).into());
+            };
+            view(current, None)
+                .judge_cancel()
+                .map_err(|refusal| Error::conflict(format!("the {} {refusal}", found.kind)))?;
+            change.cancel(cx.subject.user_name.as_str()).await?;
+            let changed = change.save().await?;
+            let after = operation::find(tx, id).await?;
+            let after = after.ok_or_else(|| Error::not_found(&what))?;
+            let answer = view(after, None);
+            remember(tx, cx, self.world().now(), &answer).await?;
+            Ok((answer, Some(changed)))
+        })?;
+        self.inner.hub.wake();
+        if let Some((vm, operation)) = changed {
+            self.dispatch(&vm, operation.as_ref()).await;
+        }
+        Ok(answer)
+    }
+
+    pub(crate) fn operation_view(&self, record: OperationRecord) -> OperationView {
+        let progress = self.inner.progress.of(record.id);
+        view(record, progress)
     }
 }

@@ -18,8 +18,8 @@ use vimana_store::claim::{ClaimRecord, Taken};
 use vimana_store::{claim, host, vm, write_tx};
 
 use crate::Engine;
+use crate::change::Change;
 use crate::event::HubItem;
-use crate::progress::Change;
 
 /// The schedulers connected to this server.
 #[derive(Default)]
@@ -181,8 +181,8 @@ impl Engine {
             };
             let waits = change.vm.state == VmState::Pending
                 && change
-                    .step()
-                    .is_some_and(|(_, kind)| kind == StepKind::Place);
+                    .current()
+                    .is_some_and(|current| current.kind == StepKind::Place);
             if !waits {
                 return Ok(Err("the VM is no longer pending".to_owned()));
             }

@@ -1,23 +1,35 @@
 //! What agents report: answers to commands, machines that changed by
 //! themselves, and the whole inventory when they connect.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use vimana_driver::{Fault, FaultKind, Observed, Power};
+use vimana_driver::{Observed, Power};
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::operation::StepKind;
+use vimana_model::operation::{OperationKind, StepKind};
 use vimana_model::state::VmState;
-use vimana_model::{Error, HostId, Result, VmId};
+use vimana_model::{HostId, OperationId, Result, VmId};
 use vimana_protocol::agent::{CommandRef, Outcome};
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
 use vimana_store::{TxError, operation, vm, write_tx};
 
 use crate::Engine;
-use crate::progress::{Change, Kept};
+use crate::change::{Change, Changed, Holding, Kept};
+use crate::dispatch::command_ref;
+
+/// An answer to a command.
+#[derive(Debug)]
+pub struct Answer {
+    /// The host that gives it; none for the server's own work.
+    pub host: Option<HostId>,
+    pub command: CommandRef,
+    pub claim_epoch: u64,
+    pub outcome: Outcome,
+}
 
 impl Engine {
-    /// Compares what is recorded with what the host really holds.
+    /// Compares what is recorded with what the host really holds, takes on
+    /// the operations under way there, and sends their commands.
     pub(crate) async fn reconcile_inventory(
         &self,
         host_id: HostId,
@@ -25,22 +37,41 @@ impl Engine {
         inventory: Vec<Observed>,
     ) -> Result<()> {
         let recorded = vm::on_host(&self.store().read(), host_id).await?;
-        let mut held: HashMap<VmId, Observed> = inventory
+        let in_flight = self.in_flight(&recorded).await?;
+        let mut held: BTreeMap<VmId, Observed> = inventory
             .into_iter()
             .map(|observed| (observed.vm_id, observed))
             .collect();
         for record in recorded {
             let observed = held.remove(&record.id);
-            let (vm, operation) = self
+            let operates = record
+                .operation_id
+                .is_some_and(|id| in_flight.contains_key(&id));
+            // As a rule nothing has changed, and then nothing is written.
+            if !operates && is_settled(&record, observed.as_ref()) {
+                continue;
+            }
+            let changed = self
                 .reconcile_vm(host_id, actor, record.id, observed)
                 .await?;
-            self.dispatch(&vm, operation.as_ref()).await;
+            if let Some((vm, operation)) = changed {
+                self.dispatch(&vm, operation.as_ref()).await;
+            }
         }
-        for orphan in held.into_values() {
-            // Never kill the unknown: it stays until a person decides.
-            tracing::warn!(host = %host_id, vm = %orphan.vm_id, "the host holds a machine that is not recorded there");
-        }
-        Ok(())
+        self.quarantine(host_id, actor, held).await
+    }
+
+    async fn in_flight(
+        &self,
+        records: &[VmRecord],
+    ) -> Result<HashMap<OperationId, OperationRecord>> {
+        let ids: Vec<_> = records.iter().filter_map(|vm| vm.operation_id).collect();
+        let found = operation::find_many(&self.store().read(), &ids).await?;
+        Ok(found
+            .into_iter()
+            .filter(|operation| !operation.state.is_over())
+            .map(|operation| (operation.id, operation))
+            .collect())
     }
 
     async fn reconcile_vm(
@@ -49,23 +80,23 @@ impl Engine {
         actor: &Actor,
         id: VmId,
         observed: Option<Observed>,
-    ) -> Result<(VmRecord, Option<OperationRecord>)> {
+    ) -> Result<Option<Changed>> {
         let world = self.world();
         write_tx!(self.store(), |tx| {
             let Some(mut change) = Change::lock(tx, world, actor.clone(), id).await? else {
-                return Err(Error::not_found(format!("vm `{id}`")).into());
+                return Ok(None);
             };
-            if change
-                .vm
-                .host
-                .as_ref()
-                .is_none_or(|host| host.id != host_id)
-            {
-                return change.unchanged();
+            if !change.is_on(host_id) {
+                return Ok(None);
             }
-            if change.step().is_some() {
-                // The step's command goes out again and settles the rest.
-                change.enter_step()?;
+            if change.current().is_some() {
+                // What is under way goes out again and settles the rest. Answers
+                // to what went out before have no effect any more.
+                if let Some(operation) = change.operation.as_mut() {
+                    operation.claim_epoch = operation.claim_epoch.saturating_add(1);
+                }
+                change.touch();
+                change.reenter_state()?;
             } else {
                 let power = observed
                     .as_ref()
@@ -73,19 +104,19 @@ impl Engine {
                     .map(|observed| observed.power.clone());
                 settle(&mut change, power.as_ref()).await?;
             }
-            change.save_if_changed().await
+            change.save_if_changed().await.map(Some)
         })
     }
 
-    /// An agent answers a command.
-    pub(crate) async fn command_done(
-        &self,
-        host_id: HostId,
-        actor: &Actor,
-        command: CommandRef,
-        outcome: Outcome,
-    ) -> Result<()> {
+    /// A command was answered.
+    pub(crate) async fn command_done(&self, actor: &Actor, answer: Answer) -> Result<()> {
         let world = self.world();
+        let Answer {
+            host,
+            command,
+            claim_epoch,
+            outcome,
+        } = answer;
         let found = operation::find(&self.store().read(), command.operation_id).await?;
         let Some(id) = found.map(|operation| operation.vm_id) else {
             return Ok(());
@@ -94,30 +125,30 @@ impl Engine {
             let Some(mut change) = Change::lock(tx, world, actor.clone(), id).await? else {
                 return Ok(None);
             };
-            let current = change.operation.as_ref().map(|operation| operation.id);
-            let placed_here = change
-                .vm
-                .host
-                .as_ref()
-                .is_some_and(|host| host.id == host_id);
-            let step = change.step().filter(|(index, _)| *index == command.step);
-            let Some((_, kind)) =
-                step.filter(|_| placed_here && current == Some(command.operation_id))
-            else {
-                // An answer to something that is over.
+            let asked = change.operation.as_ref().and_then(|operation| {
+                let current = crate::saga::current(operation)?;
+                Some((command_ref(operation, current), operation.claim_epoch))
+            });
+            let from_there = host.is_none_or(|host| change.is_on(host));
+            if asked != Some((command, claim_epoch)) || !from_there {
+                // An answer to something that is over, or asked anew.
                 return Ok(None);
-            };
+            }
             match &outcome {
-                Outcome::Ok { note } => {
+                Outcome::Ok { note, saved } => {
                     if let Some(text) = note {
                         change.add_event(EventKind::Note { text: text.clone() });
                     }
+                    if let Some(saved) = saved {
+                        change.vm.saved = Some(saved.clone());
+                    }
                     change.end_step().await?;
                 }
-                Outcome::Fault { fault } => step_failed(&mut change, kind, fault).await?,
+                Outcome::Fault { fault } => change.step_failed(fault).await?,
             }
             change.save().await.map(Some)
         })?;
+        self.inner.progress.forget(command.operation_id);
         self.inner.hub.wake();
         if let Some((vm, operation)) = changed {
             self.dispatch(&vm, operation.as_ref()).await;
@@ -133,35 +164,33 @@ impl Engine {
         observed: Observed,
     ) -> Result<()> {
         let world = self.world();
+        let known = vm::find(&self.store().read(), observed.vm_id).await?;
+        if known.is_some_and(|vm| vm.run_epoch > observed.run_epoch) {
+            return Ok(());
+        }
         let changed = write_tx!(self.store(), |tx| {
             let lock = Change::lock(tx, world, actor.clone(), observed.vm_id).await?;
             let Some(mut change) = lock else {
                 return Ok(false);
             };
-            let placed_here = change
-                .vm
-                .host
-                .as_ref()
-                .is_some_and(|host| host.id == host_id);
-            if !placed_here || change.vm.run_epoch != observed.run_epoch {
+            if !change.is_on(host_id) || change.vm.run_epoch != observed.run_epoch {
                 return Ok(false);
             }
-            match change.step().map(|(_, kind)| kind) {
+            let kind = change.operation.as_ref().map(|operation| operation.kind);
+            let boots = change
+                .current()
+                .is_some_and(|current| current.kind == StepKind::Boot && !current.undo);
+            match kind {
                 None => settle(&mut change, Some(&observed.power)).await?,
                 // It ran, and ended before the answer to Boot came through.
-                Some(StepKind::Boot) if ended(&observed.power) => {
+                Some(OperationKind::Create | OperationKind::Start)
+                    if boots && ended(&observed.power) =>
+                {
                     change.end_step().await?;
                     settle(&mut change, Some(&observed.power)).await?;
                 }
-                // The step in flight will say how it ended.
-                Some(
-                    StepKind::Place
-                    | StepKind::Prepare
-                    | StepKind::Boot
-                    | StepKind::Shutdown
-                    | StepKind::Kill
-                    | StepKind::Clean,
-                ) => return Ok(false),
+                // What is under way will say how it ended.
+                Some(_) => return Ok(false),
             }
             change.save_if_changed().await?;
             Ok(true)
@@ -176,7 +205,31 @@ impl Engine {
 const fn ended(power: &Power) -> bool {
     match power {
         Power::Off | Power::Crashed { .. } => true,
-        Power::Prepared | Power::Running => false,
+        Power::Prepared | Power::Running | Power::Saved => false,
+    }
+}
+
+/// Whether record and host agree, so that nothing is to be done.
+fn is_settled(record: &VmRecord, observed: Option<&Observed>) -> bool {
+    let power = observed
+        .filter(|observed| observed.run_epoch == record.run_epoch)
+        .map(|observed| &observed.power);
+    match record.state {
+        VmState::Running => matches!(power, Some(Power::Running)),
+        VmState::PoweredOff => matches!(power, Some(Power::Off)),
+        VmState::Suspended => matches!(power, Some(Power::Saved)),
+        // Whatever is left of it waits for a person.
+        VmState::Failed => true,
+        VmState::Pending
+        | VmState::Hold
+        | VmState::Prolog
+        | VmState::Boot
+        | VmState::Migrate
+        | VmState::Stopped
+        | VmState::Shutdown
+        | VmState::Epilog
+        | VmState::Done
+        | VmState::Unknown => false,
     }
 }
 
@@ -184,13 +237,12 @@ const fn ended(power: &Power) -> bool {
 /// observed; `None` means the host does not hold it.
 async fn settle(change: &mut Change<'_>, power: Option<&Power>) -> Result<(), TxError> {
     match change.vm.state {
-        VmState::Running | VmState::Unknown | VmState::PoweredOff => {}
+        VmState::Running | VmState::Unknown | VmState::PoweredOff | VmState::Suspended => {}
         VmState::Pending
         | VmState::Hold
         | VmState::Prolog
         | VmState::Boot
         | VmState::Migrate
-        | VmState::Suspended
         | VmState::Stopped
         | VmState::Shutdown
         | VmState::Epilog
@@ -198,38 +250,51 @@ async fn settle(change: &mut Change<'_>, power: Option<&Power>) -> Result<(), Tx
         | VmState::Failed => return Ok(()),
     }
     match power {
-        Some(Power::Running) => change.turn(VmState::Running),
-        Some(Power::Off) => change.turn(VmState::PoweredOff),
-        Some(Power::Crashed { reason }) => change.fail(reason, Kept::Disk).await,
+        Some(Power::Running) => settle_running(change).await,
+        Some(Power::Saved) => {
+            if change.vm.state == VmState::PoweredOff {
+                return Ok(());
+            }
+            // Where the disk has no room for what is there already, it stays
+            // accounted as it was.
+            let _held = change.hold(Holding::Saved).await;
+            change.turn(VmState::Suspended)
+        }
+        Some(Power::Off) if change.vm.state == VmState::Suspended => {
+            let reason = "the saved memory was gone when its host came back";
+            change.break_down(reason, Kept::Disk).await
+        }
+        Some(Power::Off) => {
+            change.hold(Holding::Disk).await?;
+            change.turn(VmState::PoweredOff)
+        }
+        Some(Power::Crashed { .. }) if change.vm.state == VmState::PoweredOff => Ok(()),
+        Some(Power::Crashed { reason }) => change.break_down(reason, Kept::Disk).await,
         Some(Power::Prepared) => {
             let reason = "the machine did not run any more when its host came back";
-            change.fail(reason, Kept::Disk).await
+            change.break_down(reason, Kept::Disk).await
         }
         None => {
             let reason = "its host came back without the machine and its disk";
-            change.fail(reason, Kept::Nothing).await
+            change.break_down(reason, Kept::Nothing).await
         }
     }
 }
 
-/// What a fault means depends on how far the operation was.
-async fn step_failed(
-    change: &mut Change<'_>,
-    kind: StepKind,
-    fault: &Fault,
-) -> Result<(), TxError> {
-    let kept = match (kind, fault.kind) {
-        // A host that no longer has the machine has nothing to stop or remove.
-        (StepKind::Shutdown | StepKind::Kill | StepKind::Clean, FaultKind::NoSuchVm) => {
-            return change.end_step().await;
+/// The machine runs. One that was off or saved needs its share again; where
+/// others have taken that, the record says what is wrong.
+async fn settle_running(change: &mut Change<'_>) -> Result<(), TxError> {
+    match change.vm.state {
+        VmState::PoweredOff | VmState::Suspended => {
+            if change.hold(Holding::Full).await.is_err() {
+                let reason = "the machine runs without a claim on its host";
+                return change.break_down(reason, Kept::Everything).await;
+            }
+            if change.vm.state == VmState::PoweredOff {
+                change.turn(VmState::Boot)?;
+            }
+            change.turn(VmState::Running)
         }
-        // Not overtaken by us, or this step would not be current: who knows.
-        (_, FaultKind::Cancelled) => Kept::Everything,
-        // A failed prepare leaves nothing behind, a failed boot the disk.
-        (StepKind::Place | StepKind::Prepare, _) => Kept::Nothing,
-        (StepKind::Boot, FaultKind::NoSuchVm) => Kept::Nothing,
-        (StepKind::Boot, _) => Kept::Disk,
-        (StepKind::Shutdown | StepKind::Kill | StepKind::Clean, _) => Kept::Everything,
-    };
-    change.fail(&fault.message, kept).await
+        _ => change.turn(VmState::Running),
+    }
 }

@@ -219,6 +219,7 @@ impl Engine {
             staff: subject.staff,
             tenant_id: tenant.id,
             tenant: tenant.name,
+            tenant_kind: tenant.kind,
             role: subject.role,
         })
     }

@@ -1,26 +1,26 @@
 //! The durable machines people own.
 
 use vimana_authz::Permission;
-use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind, EventView};
-use vimana_model::operation::OperationKind;
+use vimana_model::name::UserName;
+use vimana_model::operation::{OperationKind, Situation, StepState};
 use vimana_model::pending::PendingView;
 use vimana_model::state::VmState;
 use vimana_model::vm::{AcceptedView, CreateVm, VmRequest, VmView};
-use vimana_model::{Error, ErrorKind, FieldError, Result, VmId};
+use vimana_model::{Error, ErrorKind, FieldError, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::NewEvent;
 use vimana_store::flavor::FlavorRecord;
 use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::{VmFilter, VmRecord};
-use vimana_store::{StoreError, TxError, event, flavor, image, operation, vm, write_tx};
+use vimana_store::{StoreError, TxError, WriteTx, event, flavor, image, operation, vm, write_tx};
 
 use crate::Engine;
 use crate::authorize::{Authorized, authorized, permit};
 use crate::context::{OpContext, new_id};
+use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE};
-use crate::operation::{begun, view as operation_view};
-use crate::progress::Change;
+use crate::operation::begun;
 
 /// Which VMs to list.
 #[derive(Clone, Debug, Default)]
@@ -33,68 +33,113 @@ pub struct VmQuery {
     pub limit: u32,
 }
 
+/// Who a new VM belongs to.
+pub(crate) struct Owner {
+    pub tenant_id: TenantId,
+    pub id: UserId,
+    pub name: UserName,
+}
+
 impl Engine {
     /// Asks for a VM; a scheduler and an agent do the rest.
     ///
     /// # Errors
-    /// `Invalid` naming each field at fault, `Conflict` for a name in use,
-    /// `Forbidden`.
+    /// `Invalid` naming each field at fault, `Conflict` for a name in use or
+    /// a tenant whose requests wait for a decision, `Forbidden`.
     pub async fn create_vm(&self, cx: &OpContext, form: &CreateVm) -> Result<AcceptedView> {
-        let request = form.check()?;
-        let tenant = cx.subject.tenant_id;
-        let (vm, operation) = write_tx!(self.store(), |tx| {
-            permit(cx, Permission::CreateVm, Some(tenant))?;
-            let (image, flavor) = ingredients(tx, &request).await?;
-            let (vm, operation) = self.new_vm(cx, &request, &image, &flavor);
-            vm::insert(tx, &vm)
-                .await
-                .map_err(|error| name_in_use(error, &request))?;
-            operation::insert(tx, &operation).await?;
-            let mut events = vec![EventKind::Requested {
-                operation: OperationKind::Create,
-            }];
-            if request.hold {
-                events.push(EventKind::Note {
-                    text: "Held until released".to_owned(),
-                });
+        let wanted = form.check()?;
+        let tenant_id = cx.subject.tenant_id;
+        let answer = write_tx!(self.store(), |tx| {
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok(answer);
             }
-            let events: Vec<NewEvent> = events
-                .into_iter()
-                .map(|event| NewEvent {
-                    at: vm.created_at,
-                    actor: Actor::User(cx.subject.user_name.clone()),
-                    tenant_id: Some(tenant),
-                    vm_id: Some(vm.id),
-                    host_id: None,
-                    event,
-                })
-                .collect();
-            event::append(tx, &events).await?;
-            Ok((vm, operation))
+            permit(cx, Permission::CreateVm, Some(tenant_id))?;
+            crate::request::refuse_direct(tx, tenant_id).await?;
+            let owner = Owner {
+                tenant_id,
+                id: cx.subject.user_id,
+                name: cx.subject.user_name.clone(),
+            };
+            let actor = Actor::User(cx.subject.user_name.clone());
+            let (vm, operation) = self.insert_vm(tx, actor, owner, &wanted, None).await?;
+            let answer = self.accepted(vm, operation);
+            remember(tx, cx, self.world().now(), &answer).await?;
+            Ok(answer)
         })?;
         self.inner.hub.wake();
-        Ok(self.accepted(vm, operation))
+        Ok(answer)
+    }
+
+    /// Records a VM and its creation.
+    pub(crate) async fn insert_vm(
+        &self,
+        tx: &WriteTx,
+        actor: Actor,
+        owner: Owner,
+        wanted: &VmRequest,
+        request_id: Option<RequestId>,
+    ) -> Result<(VmRecord, OperationRecord), TxError> {
+        let (image, flavor) = ingredients(tx, wanted).await?;
+        let (vm, operation) = self.new_vm(owner, wanted, &image, &flavor, request_id);
+        vm::insert(tx, &vm)
+            .await
+            .map_err(|error| name_in_use(error, wanted))?;
+        operation::insert(tx, &operation).await?;
+        let mut events = vec![EventKind::Requested {
+            operation: OperationKind::Create,
+        }];
+        if wanted.hold {
+            events.push(EventKind::Note {
+                text: "Held until released".to_owned(),
+            });
+        }
+        let events: Vec<NewEvent> = events
+            .into_iter()
+            .map(|event| NewEvent {
+                at: vm.created_at,
+                actor: actor.clone(),
+                tenant_id: Some(vm.tenant_id),
+                vm_id: Some(vm.id),
+                host_id: None,
+                request_id: None,
+                event,
+            })
+            .collect();
+        event::append(tx, &events).await?;
+        Ok((vm, operation))
     }
 
     fn new_vm(
         &self,
-        cx: &OpContext,
-        request: &VmRequest,
+        owner: Owner,
+        wanted: &VmRequest,
         image: &ImageRecord,
         flavor: &FlavorRecord,
+        request_id: Option<RequestId>,
     ) -> (VmRecord, OperationRecord) {
         let now = self.world().now();
         let id = new_id!(self.world(), VmId);
         let operation_id = new_id!(self.world(), OperationId);
-        let by = cx.subject.user_name.as_str();
-        let operation = begun(operation_id, id, OperationKind::Create, by, now);
+        let kind = OperationKind::Create;
+        let steps = kind.steps(Situation {
+            on_host: false,
+            in_datastore: false,
+            runs: false,
+            force: false,
+        });
+        let mut operation = begun(operation_id, id, kind, steps, owner.name.as_str(), now);
+        if let Some(place) = operation.steps.first_mut() {
+            place.state = StepState::Running;
+            place.attempt = 1;
+            place.started_at = Some(now);
+        }
         let vm = VmRecord {
             id,
-            tenant_id: cx.subject.tenant_id,
-            owner_id: cx.subject.user_id,
-            owner_name: cx.subject.user_name.clone(),
-            name: request.name.clone(),
-            state: if request.hold {
+            tenant_id: owner.tenant_id,
+            owner_id: owner.id,
+            owner_name: owner.name,
+            name: wanted.name.clone(),
+            state: if wanted.hold {
                 VmState::Hold
             } else {
                 VmState::Pending
@@ -105,14 +150,16 @@ impl Engine {
             resources: flavor.resources,
             image_id: image.id,
             image_name: image.name.clone(),
-            ssh_key: request.ssh_key.clone(),
-            user_data: request.user_data.clone(),
+            ssh_key: wanted.ssh_key.clone(),
+            user_data: wanted.user_data.clone(),
             host: None,
             run_epoch: 0,
             generation: 1,
             operation_id: Some(operation_id),
             explanation: None,
             explained_at: None,
+            saved: None,
+            request_id,
             created_at: now,
         };
         (vm, operation)
@@ -165,78 +212,6 @@ impl Engine {
         Ok(timeline)
     }
 
-    /// Keeps a pending VM from being placed.
-    ///
-    /// # Errors
-    /// `Conflict` with the table's sentence, `NotFound`, `Forbidden`.
-    pub async fn hold_vm(&self, cx: &OpContext, id: VmId) -> Result<VmView> {
-        let (vm, _) = self.act(cx, id, VmAction::Hold).await?;
-        self.vm_view(vm).await
-    }
-
-    /// Lets a held VM be placed.
-    ///
-    /// # Errors
-    /// As [`Engine::hold_vm`].
-    pub async fn release_vm(&self, cx: &OpContext, id: VmId) -> Result<VmView> {
-        let (vm, _) = self.act(cx, id, VmAction::Release).await?;
-        self.vm_view(vm).await
-    }
-
-    /// Asks the guest to switch itself off, then gives everything back.
-    ///
-    /// # Errors
-    /// As [`Engine::hold_vm`].
-    pub async fn shutdown_vm(&self, cx: &OpContext, id: VmId) -> Result<AcceptedView> {
-        let (vm, operation) = self.act(cx, id, VmAction::Shutdown).await?;
-        self.accepted_latest(vm, operation).await
-    }
-
-    /// Stops the VM at once and gives everything back.
-    ///
-    /// # Errors
-    /// As [`Engine::hold_vm`].
-    pub async fn delete_vm(&self, cx: &OpContext, id: VmId) -> Result<AcceptedView> {
-        let (vm, operation) = self.act(cx, id, VmAction::Delete).await?;
-        self.accepted_latest(vm, operation).await
-    }
-
-    /// Judges, changes and dispatches, for every action of people.
-    async fn act(
-        &self,
-        cx: &OpContext,
-        id: VmId,
-        action: VmAction,
-    ) -> Result<(VmRecord, Option<OperationRecord>)> {
-        let world = self.world();
-        let actor = Actor::User(cx.subject.user_name.clone());
-        let by = cx.subject.user_name.as_str();
-        let (vm, operation) = write_tx!(self.store(), |tx| {
-            let found = Change::lock(tx, world, actor.clone(), id).await?;
-            let permission = Permission::ActOnVm(action);
-            let mut change = authorized(cx, permission, format!("vm `{id}`"), found)?.into_inner();
-            action
-                .judge(change.vm.state)
-                .map_err(|refusal| Error::conflict(format!("`{}` {refusal}", change.vm.name)))?;
-            match action {
-                VmAction::Hold => change.turn(VmState::Hold)?,
-                VmAction::Release => {
-                    change.vm.explanation = None;
-                    change.vm.explained_at = None;
-                    change.turn(VmState::Pending)?;
-                }
-                VmAction::Shutdown => change.begin(world, OperationKind::Shutdown, by)?,
-                VmAction::Delete => delete(&mut change, world, by).await?,
-                // A console changes nothing of the VM; see `console.rs`.
-                VmAction::Console => {}
-            }
-            change.save().await
-        })?;
-        self.inner.hub.wake();
-        self.dispatch(&vm, operation.as_ref()).await;
-        Ok((vm, operation))
-    }
-
     pub(crate) async fn viewable_vm(
         &self,
         cx: &OpContext,
@@ -246,27 +221,11 @@ impl Engine {
         authorized(cx, Permission::ViewVm, format!("vm `{id}`"), found)
     }
 
-    fn accepted(&self, vm: VmRecord, operation: OperationRecord) -> AcceptedView {
+    pub(crate) fn accepted(&self, vm: VmRecord, operation: OperationRecord) -> AcceptedView {
         AcceptedView {
-            operation: operation_view(operation.clone()),
+            operation: self.operation_view(operation.clone()),
             vm: self.join_view(vm, Some(operation)),
         }
-    }
-
-    /// As [`Engine::accepted`] where the operation may have ended already.
-    async fn accepted_latest(
-        &self,
-        vm: VmRecord,
-        operation: Option<OperationRecord>,
-    ) -> Result<AcceptedView> {
-        let operation = match (operation, vm.operation_id) {
-            (Some(operation), _) => Some(operation),
-            (None, Some(id)) => operation::find(&self.store().read(), id).await?,
-            (None, None) => None,
-        };
-        let operation =
-            operation.ok_or_else(|| Error::internal("an accepted operation is not recorded"))?;
-        Ok(self.accepted(vm, operation))
     }
 
     async fn vm_view(&self, record: VmRecord) -> Result<VmView> {
@@ -294,7 +253,7 @@ impl Engine {
             .collect())
     }
 
-    fn join_view(&self, record: VmRecord, operation: Option<OperationRecord>) -> VmView {
+    pub(crate) fn join_view(&self, record: VmRecord, operation: Option<OperationRecord>) -> VmView {
         let pending = (record.state == VmState::Pending).then(|| self.pending_view(&record));
         let VmRecord {
             id,
@@ -317,6 +276,8 @@ impl Engine {
             operation_id: _,
             explanation: _,
             explained_at: _,
+            saved: _,
+            request_id,
             created_at,
         } = record;
         VmView {
@@ -333,11 +294,12 @@ impl Engine {
             image_id,
             resources,
             host,
+            request_id,
             run_epoch,
             generation,
             ssh_key,
             has_user_data: user_data.is_some(),
-            operation: operation.map(operation_view),
+            operation: operation.map(|operation| self.operation_view(operation)),
             created_at,
         }
     }
@@ -405,14 +367,4 @@ fn name_in_use(error: StoreError, request: &VmRequest) -> TxError {
     let mut refusal = Error::new(ErrorKind::Conflict, message.clone());
     refusal.fields = vec![FieldError::new("name", message)];
     refusal.into()
-}
-
-/// A VM that holds nothing on any host is done at once; any other is stopped
-/// and cleaned by its host.
-async fn delete(change: &mut Change<'_>, world: &crate::World, by: &str) -> Result<(), TxError> {
-    if change.vm.host.is_some() {
-        return change.begin(world, OperationKind::Delete, by);
-    }
-    change.begin_and_end(world, OperationKind::Delete, by);
-    change.finish().await
 }

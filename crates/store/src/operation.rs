@@ -5,6 +5,7 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 use serde::{Deserialize, Serialize};
+use vimana_model::unit::Resources;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
 use vimana_model::{OperationId, Timestamp, VmId};
 
@@ -21,6 +22,12 @@ pub struct StepRecord {
     /// How often it, or its undoing, was begun.
     #[serde(default)]
     pub attempt: u32,
+    /// When it is tried again; absent while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// The size it is to give the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
 }

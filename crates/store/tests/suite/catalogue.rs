@@ -187,6 +187,8 @@ pub async fn operations_survive_with_their_steps(world: World) {
             .map(|kind| StepRecord {
                 kind: *kind,
                 attempt: 1,
+                retry_at: None,
+                resources: None,
                 state: StepState::Waiting,
                 started_at: None,
                 ended_at: None,

@@ -1,0 +1,345 @@
+//! What people do with a VM: judged by the table, changed and dispatched.
+
+use vimana_authz::Permission;
+use vimana_model::action::VmAction;
+use vimana_model::event::{Actor, EventKind};
+use vimana_model::name::FlavorName;
+use vimana_model::operation::{OperationKind, StepKind};
+use vimana_model::state::VmState;
+use vimana_model::unit::Resources;
+use vimana_model::vm::{AcceptedView, PowerOffVm, Resize, ResizeVm, VmView};
+use vimana_model::{Error, FieldError, Result, VmId};
+use vimana_store::operation::OperationRecord;
+use vimana_store::vm::VmRecord;
+use vimana_store::{TxError, flavor, host, operation, write_tx};
+
+use crate::Engine;
+use crate::authorize::authorized;
+use crate::change::{Change, Holding};
+use crate::context::OpContext;
+use crate::idempotency::{recall, remember};
+
+/// What may come with an action.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ActionArgs {
+    #[default]
+    None,
+    PowerOff(PowerOffVm),
+    Resize(ResizeVm),
+}
+
+/// What an action led to.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acted {
+    /// It is done: hold and release.
+    Vm(Box<VmView>),
+    /// An operation was accepted for it.
+    Accepted(Box<AcceptedView>),
+}
+
+/// The arguments, checked before any transaction.
+enum Checked {
+    None,
+    PowerOff { force: bool },
+    Resize(Resize),
+}
+
+impl Checked {
+    fn new(action: VmAction, args: ActionArgs) -> Result<Self> {
+        match (action, args) {
+            (VmAction::PowerOff, ActionArgs::PowerOff(PowerOffVm { force })) => {
+                Ok(Self::PowerOff { force })
+            }
+            (VmAction::PowerOff, ActionArgs::None) => Ok(Self::PowerOff { force: false }),
+            (VmAction::Resize, ActionArgs::Resize(form)) => form.check().map(Self::Resize),
+            (VmAction::Resize, ActionArgs::None) => ResizeVm::default().check().map(Self::Resize),
+            (_, ActionArgs::None) => Ok(Self::None),
+            (_, ActionArgs::PowerOff(_) | ActionArgs::Resize(_)) => Err(Error::internal(format!(
+                "{action} does not take these arguments"
+            ))),
+        }
+    }
+}
+
+impl Engine {
+    /// Does `action` with a VM; every action but the console, which is asked
+    /// for with [`Engine::open_console`].
+    ///
+    /// # Errors
+    /// `Conflict` with the table's sentence, `Invalid` naming each field at
+    /// fault, `NotFound`, `Forbidden`.
+    pub async fn act_on_vm(
+        &self,
+        cx: &OpContext,
+        id: VmId,
+        action: VmAction,
+        args: ActionArgs,
+    ) -> Result<Acted> {
+        let args = Checked::new(action, args)?;
+        let world = self.world();
+        let actor = Actor::User(cx.subject.user_name.clone());
+        let (answer, changed) = write_tx!(self.store(), |tx| {
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok((answer, None));
+            }
+            let found = Change::lock(tx, world, actor.clone(), id).await?;
+            let permission = Permission::ActOnVm(action);
+            let mut change = authorized(cx, permission, format!("vm `{id}`"), found)?.into_inner();
+            let in_flight = change.operation.as_ref().map(|operation| operation.kind);
+            action
+                .accept(change.vm.state, in_flight)
+                .map_err(|refusal| Error::conflict(format!("`{}` {refusal}", change.vm.name)))?;
+            crate::request::refuse_release(cx, &change, action)?;
+            act(&mut change, cx.subject.user_name.as_str(), action, &args).await?;
+            let (vm, in_flight) = change.save().await?;
+            let latest = match (&in_flight, vm.operation_id) {
+                (None, Some(id)) => operation::find(tx, id).await?,
+                (found, _) => found.clone(),
+            };
+            let answer = self.acted(action, vm.clone(), latest)?;
+            remember(tx, cx, world.now(), &answer).await?;
+            Ok((answer, Some((vm, in_flight))))
+        })?;
+        self.inner.hub.wake();
+        if let Some((vm, operation)) = changed {
+            self.dispatch(&vm, operation.as_ref()).await;
+        }
+        Ok(answer)
+    }
+
+    fn acted(
+        &self,
+        action: VmAction,
+        vm: VmRecord,
+        operation: Option<OperationRecord>,
+    ) -> Result<Acted> {
+        match action {
+            VmAction::Hold | VmAction::Release | VmAction::Console => {
+                Ok(Acted::Vm(Box::new(self.join_view(vm, operation))))
+            }
+            VmAction::Suspend
+            | VmAction::Stop
+            | VmAction::Resume
+            | VmAction::PowerOff
+            | VmAction::Start
+            | VmAction::Reboot
+            | VmAction::Reset
+            | VmAction::Resize
+            | VmAction::Retry
+            | VmAction::Shutdown
+            | VmAction::Delete => {
+                let operation = operation
+                    .ok_or_else(|| Error::internal("an accepted operation is not recorded"))?;
+                Ok(Acted::Accepted(Box::new(self.accepted(vm, operation))))
+            }
+        }
+    }
+}
+
+async fn act(
+    change: &mut Change<'_>,
+    by: &str,
+    action: VmAction,
+    args: &Checked,
+) -> Result<(), TxError> {
+    let force = matches!(args, Checked::PowerOff { force: true });
+    let at = change.situation(force);
+    let plan = |kind: OperationKind| kind.steps(at);
+    match action {
+        VmAction::Hold => change.turn(VmState::Hold),
+        VmAction::Release => release(change, by).await,
+        VmAction::Suspend => {
+            change.hold(Holding::FullAndSaved).await?;
+            let kind = OperationKind::Suspend;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::Stop => {
+            if at.runs {
+                change.hold(Holding::FullAndSaved).await?;
+            }
+            let kind = OperationKind::Stop;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::Resume => {
+            if at.on_host {
+                change.hold(Holding::FullAndSaved).await?;
+            }
+            let kind = OperationKind::Resume;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::PowerOff => {
+            let kind = OperationKind::PowerOff;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::Start => {
+            change.hold(Holding::Full).await?;
+            let kind = OperationKind::Start;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::Reboot => {
+            let kind = OperationKind::Reboot;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::Reset => {
+            let kind = OperationKind::Reset;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::Resize => match args {
+            Checked::Resize(wanted) => resize(change, by, wanted).await,
+            Checked::None | Checked::PowerOff { .. } => Ok(()),
+        },
+        VmAction::Retry => retry(change, by).await,
+        VmAction::Shutdown => {
+            let kind = OperationKind::Shutdown;
+            change.begin(kind, plan(kind), by).await
+        }
+        VmAction::Delete => remove(change, by).await,
+        // A console changes nothing of the VM; see `console.rs`.
+        VmAction::Console => Ok(()),
+    }
+}
+
+/// A held VM whose creation was cancelled begins anew.
+async fn release(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
+    change.vm.explanation = None;
+    change.vm.explained_at = None;
+    if change.operation.is_none() {
+        let steps = OperationKind::Create.steps(change.situation(false));
+        change.begin(OperationKind::Create, steps, by).await?;
+    }
+    change.turn(VmState::Pending)
+}
+
+/// Stops and removes whatever there is, wherever it is.
+pub async fn remove(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
+    let kind = OperationKind::Delete;
+    let steps = kind.steps(change.situation(false));
+    change.begin(kind, steps, by).await
+}
+
+/// Goes on from where it broke.
+async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
+    let last = match change.vm.operation_id {
+        Some(id) => operation::find(change.tx, id).await?,
+        None => None,
+    };
+    let at = change.situation(false);
+    match last.map(|operation| operation.kind) {
+        Some(OperationKind::Delete | OperationKind::Shutdown) => return remove(change, by).await,
+        // Everything is in the datastore; the host was being cleaned.
+        Some(OperationKind::Stop) if at.on_host && at.in_datastore => {
+            return change
+                .begin(OperationKind::Stop, &[StepKind::Clean], by)
+                .await;
+        }
+        Some(
+            OperationKind::Create
+            | OperationKind::Start
+            | OperationKind::Suspend
+            | OperationKind::Stop
+            | OperationKind::Resume
+            | OperationKind::PowerOff
+            | OperationKind::Reboot
+            | OperationKind::Reset
+            | OperationKind::Resize,
+        )
+        | None => {}
+    }
+    if at.on_host {
+        change.hold(Holding::Full).await?;
+        let steps = &[StepKind::Kill, StepKind::Boot];
+        return change.begin(OperationKind::Start, steps, by).await;
+    }
+    let kind = if at.in_datastore {
+        OperationKind::Resume
+    } else {
+        OperationKind::Create
+    };
+    change.vm.explanation = None;
+    change.vm.explained_at = None;
+    change.begin(kind, kind.steps(at), by).await
+}
+
+async fn resize(change: &mut Change<'_>, by: &str, wanted: &Resize) -> Result<(), TxError> {
+    let from = change.vm.resources;
+    let (flavor, to) = target(change, wanted).await?;
+    if to.disk_mib < from.disk_mib {
+        let message = format!("a disk never shrinks; it has {}", from.disk_mib);
+        return Err(Error::from(FieldError::new("disk_mib", message)).into());
+    }
+    if to == from {
+        let message = format!("`{}` has this size already", change.vm.name);
+        return Err(Error::conflict(message).into());
+    }
+    if change.vm.state == VmState::Running {
+        hot(change, to).await?;
+        change.vm.flavor_name = flavor;
+        let kind = OperationKind::Resize;
+        let steps = kind.steps(change.situation(false));
+        change.begin(kind, steps, by).await?;
+        change.set_target(to);
+        return Ok(());
+    }
+    change.vm.resources = to;
+    change.vm.flavor_name = flavor;
+    change.hold(Holding::Disk).await?;
+    change.begin_and_end(OperationKind::Resize, by);
+    change.add_event(EventKind::Resized { from, to });
+    Ok(())
+}
+
+async fn target(change: &Change<'_>, wanted: &Resize) -> Result<(FlavorName, Resources), TxError> {
+    match wanted {
+        Resize::ToFlavor(name) => {
+            let found = flavor::find_by_name(change.tx, name).await?;
+            let absent = || FieldError::new("flavor", format!("there is no flavor `{name}`"));
+            let found = found.ok_or_else(|| Error::from(absent()))?;
+            // A larger disk stays as it is: it cannot shrink.
+            let disk_mib = found.resources.disk_mib.max(change.vm.resources.disk_mib);
+            Ok((
+                found.name,
+                Resources {
+                    disk_mib,
+                    ..found.resources
+                },
+            ))
+        }
+        Resize::To {
+            vcpus,
+            memory_mib,
+            disk_mib,
+        } => {
+            let is = change.vm.resources;
+            let to = Resources {
+                vcpus: vcpus.unwrap_or(is.vcpus),
+                memory_mib: memory_mib.unwrap_or(is.memory_mib),
+                disk_mib: disk_mib.unwrap_or(is.disk_mib),
+            };
+            Ok((FlavorName::new("custom").map_err(Error::internal)?, to))
+        }
+    }
+}
+
+/// Whether the running machine can get this size, and its room.
+async fn hot(change: &mut Change<'_>, to: Resources) -> Result<(), TxError> {
+    let (name, from) = (change.vm.name.clone(), change.vm.resources);
+    let refuse = |why: &str| -> Result<(), TxError> {
+        let message = format!("`{name}` runs, and {why}; power it off first");
+        Err(Error::conflict(message).into())
+    };
+    let host = match &change.vm.host {
+        Some(on) => host::find(change.tx, on.id).await?,
+        None => None,
+    };
+    if !host.is_some_and(|host| host.hot_resize) {
+        return refuse("its host resizes only machines that are off");
+    }
+    if to.vcpus < from.vcpus || to.memory_mib < from.memory_mib {
+        return refuse("a running machine only grows");
+    }
+    if to.disk_mib != from.disk_mib {
+        return refuse("its disk grows when it is started");
+    }
+    change.hold_exactly(to).await
+}

@@ -1,0 +1,188 @@
+//! Where the memory and disk of stopped VMs are kept.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt as _;
+use vimana_model::operation::{OperationKind, StepKind};
+use vimana_model::saved::{Part, SavedPart};
+use vimana_model::{Error, HostId, Result, VmId};
+use vimana_store::{operation, vm};
+
+use crate::Engine;
+use crate::saga::current;
+
+/// A place for saved machines.
+#[async_trait]
+pub trait Datastore: Send + Sync + 'static {
+    /// Removes all that is kept of a VM; fine if there is nothing.
+    async fn discard(&self, vm: VmId) -> io::Result<()>;
+
+    /// The VMs of which something is kept.
+    async fn holds(&self) -> io::Result<Vec<VmId>>;
+}
+
+/// A directory on the server: `<vm_id>/<run_epoch>/<part>`.
+#[derive(Clone, Debug)]
+pub struct DirDatastore {
+    dir: PathBuf,
+}
+
+/// Which way bytes go between a host and the datastore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    Upload,
+    Download,
+}
+
+impl DirDatastore {
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The file that holds, or will hold, one part.
+    #[must_use]
+    pub fn path(&self, vm: VmId, run_epoch: u64, part: Part) -> PathBuf {
+        self.run_dir(vm, run_epoch).join(part.name())
+    }
+
+    fn run_dir(&self, vm: VmId, run_epoch: u64) -> PathBuf {
+        self.dir.join(vm.to_string()).join(run_epoch.to_string())
+    }
+
+    /// Begins a part anew; what an earlier try left is overwritten.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn receive(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<Receiving> {
+        let dir = self.run_dir(vm, run_epoch);
+        fs::create_dir_all(&dir).await?;
+        let unfinished = dir.join(format!("{}.part", part.name()));
+        Ok(Receiving {
+            file: File::create(&unfinished).await?,
+            unfinished,
+            path: dir.join(part.name()),
+            dir,
+            part,
+            size_bytes: 0,
+            hash: Sha256::new(),
+        })
+    }
+}
+
+#[async_trait]
+impl Datastore for DirDatastore {
+    async fn discard(&self, vm: VmId) -> io::Result<()> {
+        match fs::remove_dir_all(self.dir.join(vm.to_string())).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn holds(&self) -> io::Result<Vec<VmId>> {
+        let mut entries = match fs::read_dir(&self.dir).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut vms = Vec::new();
+        while let Some(entry) = entries.next_entry().await? {
+            let name = entry.file_name();
+            vms.extend(name.to_str().and_then(|name| name.parse::<VmId>().ok()));
+        }
+        vms.sort_unstable();
+        Ok(vms)
+    }
+}
+
+/// A part on its way into the datastore. Dropped unfinished, it leaves a file
+/// that the next try overwrites and a discard removes.
+#[derive(Debug)]
+pub struct Receiving {
+    file: File,
+    unfinished: PathBuf,
+    path: PathBuf,
+    dir: PathBuf,
+    part: Part,
+    size_bytes: u64,
+    hash: Sha256,
+}
+
+impl Receiving {
+    /// # Errors
+    /// The file system's.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        let more = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.size_bytes = self.size_bytes.saturating_add(more);
+        self.file.write_all(bytes).await
+    }
+
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Makes the part durable under its name, and says what was stored.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn finish(mut self) -> io::Result<SavedPart> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        fs::rename(&self.unfinished, &self.path).await?;
+        sync_dir(&self.dir).await?;
+        Ok(SavedPart {
+            part: self.part,
+            size_bytes: self.size_bytes,
+            sha256: crate::secret::hex(&self.hash.finalize()),
+        })
+    }
+}
+
+async fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir).await?.sync_all().await
+}
+
+impl Engine {
+    /// Whether `host` has been asked to carry that part of that VM that way.
+    ///
+    /// # Errors
+    /// `NotFound` where it has not.
+    pub async fn check_transfer(
+        &self,
+        host: HostId,
+        id: VmId,
+        run_epoch: u64,
+        way: Transfer,
+    ) -> Result<()> {
+        let refused = || Error::not_found(format!("saved machine `{id}`"));
+        let read = self.store().read();
+        let vm = vm::find(&read, id).await?.ok_or_else(refused)?;
+        let operation = match vm.operation_id {
+            Some(id) => operation::find(&read, id).await?,
+            None => None,
+        };
+        let operation = operation.ok_or_else(refused)?;
+        let step = current(&operation).filter(|current| !current.undo);
+        let asked = match (operation.kind, step.map(|step| step.kind), way) {
+            (OperationKind::Stop, Some(StepKind::Upload), Transfer::Upload) => {
+                vm.run_epoch == run_epoch
+            }
+            (OperationKind::Resume, Some(StepKind::Download), Transfer::Download) => vm
+                .saved
+                .as_ref()
+                .is_some_and(|saved| saved.run_epoch == run_epoch),
+            _ => false,
+        };
+        let here = vm.host.as_ref().is_some_and(|on| on.id == host);
+        if asked && here {
+            Ok(())
+        } else {
+            Err(refused())
+        }
+    }
+}

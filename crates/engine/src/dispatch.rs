@@ -1,0 +1,153 @@
+//! What goes out for the step under way: a command to the VM's host, or work
+//! of the server's own.
+
+use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed};
+use vimana_model::event::Actor;
+use vimana_model::operation::StepKind;
+use vimana_model::{Error, Result, VmId};
+use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
+use vimana_store::image;
+use vimana_store::operation::OperationRecord;
+use vimana_store::vm::VmRecord;
+
+use crate::Engine;
+use crate::report::Answer;
+use crate::saga::{Current, current};
+
+impl Engine {
+    /// Has done what is under way: by the VM's host, if that is connected, or
+    /// by ourselves. Otherwise the command goes out when the host connects.
+    pub(crate) async fn dispatch(&self, vm: &VmRecord, operation: Option<&OperationRecord>) {
+        let Some(operation) = operation else {
+            return;
+        };
+        let Some(current) = current(operation).filter(|current| !current.waits) else {
+            return;
+        };
+        if current.kind == StepKind::Discard {
+            self.spawn_discard(
+                vm.id,
+                command_ref(operation, current),
+                operation.claim_epoch,
+            );
+            return;
+        }
+        let Some(host) = vm.host.as_ref() else {
+            return;
+        };
+        if !self.inner.agents.is_connected(host.id) {
+            return;
+        }
+        match self.command(vm, operation, current).await {
+            Ok(Some(command)) => self.inner.agents.send(host.id, command),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(vm = %vm.id, error = ?error, "a step's command cannot be made");
+            }
+        }
+    }
+
+    async fn command(
+        &self,
+        vm: &VmRecord,
+        operation: &OperationRecord,
+        current: Current,
+    ) -> Result<Option<Command>> {
+        let step = usize::try_from(current.index)
+            .ok()
+            .and_then(|index| operation.steps.get(index));
+        let target = step.and_then(|step| step.resources);
+        let resources = target.unwrap_or(vm.resources);
+        let grace_ms = u64::try_from(self.inner.settings.shutdown_grace.as_millis());
+        let grace_ms = grace_ms.unwrap_or(u64::MAX);
+        let work = match current.kind {
+            StepKind::Place | StepKind::GiveBack | StepKind::Discard => return Ok(None),
+            StepKind::Prepare => Work::Prepare {
+                spec: Box::new(self.incarnation_spec(vm).await?),
+            },
+            StepKind::Boot => Work::Boot { resources },
+            StepKind::Shutdown => Work::Shutdown { grace_ms },
+            StepKind::Kill => Work::Kill,
+            StepKind::Clean => Work::Clean,
+            StepKind::Save => Work::Save,
+            StepKind::Load => Work::Load,
+            StepKind::Upload => Work::Upload,
+            StepKind::Download => {
+                let saved = vm.saved.clone();
+                let nothing = || Error::internal("a stopped VM without a copy in the datastore");
+                Work::Download {
+                    spec: Box::new(self.incarnation_spec(vm).await?),
+                    saved: saved.ok_or_else(nothing)?,
+                }
+            }
+            StepKind::Reboot => Work::Reboot { grace_ms },
+            StepKind::Reset => Work::Reset,
+            StepKind::Resize => Work::Resize { resources },
+        };
+        Ok(Some(Command {
+            command: command_ref(operation, current),
+            vm_id: vm.id,
+            run_epoch: vm.run_epoch,
+            claim_epoch: operation.claim_epoch,
+            work,
+        }))
+    }
+
+    async fn incarnation_spec(&self, vm: &VmRecord) -> Result<IncarnationSpec> {
+        let image = image::find(&self.store().read(), vm.image_id).await?;
+        let image = image.ok_or_else(|| Error::not_found(format!("image `{}`", vm.image_name)))?;
+        Ok(IncarnationSpec {
+            vm_id: vm.id,
+            run_epoch: vm.run_epoch,
+            resources: vm.resources,
+            image: ImageRef {
+                id: image.id,
+                format: image.format,
+                size_bytes: image.size_bytes,
+                sha256: image.sha256,
+            },
+            seed: Seed {
+                host_name: vm.name.guest_host_name(),
+                ssh_key: vm.ssh_key.clone(),
+                user_data: vm.user_data.clone(),
+            },
+        })
+    }
+
+    fn spawn_discard(&self, id: VmId, command: CommandRef, claim_epoch: u64) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let outcome = match engine.inner.datastore.discard(id).await {
+                Ok(()) => Outcome::Ok {
+                    note: None,
+                    saved: None,
+                },
+                Err(error) => {
+                    tracing::error!(vm = %id, %error, "a copy in the datastore cannot be removed");
+                    let message = "the copy in the datastore cannot be removed now";
+                    Outcome::Fault {
+                        fault: Fault::new(FaultKind::Unavailable, message),
+                    }
+                }
+            };
+            let answer = Answer {
+                host: None,
+                command,
+                claim_epoch,
+                outcome,
+            };
+            if let Err(error) = engine.command_done(&Actor::System, answer).await {
+                tracing::error!(vm = %id, error = ?error, "an answer has no effect");
+            }
+        });
+    }
+}
+
+pub fn command_ref(operation: &OperationRecord, current: Current) -> CommandRef {
+    CommandRef {
+        operation_id: operation.id,
+        step: current.index,
+        undo: current.undo,
+        attempt: current.attempt,
+    }
+}

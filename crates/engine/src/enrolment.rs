@@ -1,0 +1,493 @@
+//! How hosts come to belong to the installation: join tokens, certificates,
+//! their renewal, and their end.
+//!
+//! A certificate alone proves little: it may have been copied, replaced or
+//! revoked since it was signed. What counts is what is recorded of the host,
+//! and that is asked with every connection.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use subtle::ConstantTimeEq as _;
+use tokio_util::sync::CancellationToken;
+use vimana_authz::Permission;
+use vimana_model::event::{Actor, EventKind};
+use vimana_model::host::{Accelerator, CreateJoinToken, HostState, HostView, JoinTokenView};
+use vimana_model::name::HostName;
+use vimana_model::unit::Resources;
+use vimana_model::{Error, ErrorKind, FieldError, HostId, Result, Timestamp};
+use vimana_pki::{
+    Authority, CertificateRequest, Fingerprint, JoinToken, PeerIdentity, PkiError, Serial,
+};
+use vimana_protocol::enrolment::{Certified, JoinRequest, RenewRequest};
+use vimana_store::host::{HostCertificate, HostRecord};
+use vimana_store::join_token::JoinTokenRecord;
+use vimana_store::{Store, TxError, WriteTx, enrolment, event, host, join_token, write_tx};
+
+use crate::authorize::permit;
+use crate::context::{OpContext, World, new_id};
+use crate::host::{host_event, host_view, name_in_use};
+use crate::limits::{
+    ALARM_BURST, ALARM_REFILL, DEFAULT_JOIN_TTL_SECONDS, JOIN_BURST, JOIN_REFILL, MAX_BUCKETS,
+    MAX_JOIN_TTL_SECONDS, MAX_PENDING_CERTIFICATES, MAX_SESSION_NUMBER, MIN_JOIN_TTL_SECONDS,
+    RENEW_BURST, RENEW_REFILL,
+};
+use crate::rate_limit::RateLimit;
+use crate::{Engine, secret};
+
+/// What guards the door for hosts.
+pub struct Enrolment {
+    pub(crate) authority: Arc<Authority>,
+    joins: RateLimit<IpAddr>,
+    renewals: RateLimit<HostId>,
+    alarms: RateLimit<HostId>,
+    proofs: Mutex<HashMap<HostId, CancellationToken>>,
+}
+
+/// A host that has proved who it is.
+#[derive(Clone, Debug)]
+pub struct HostProof {
+    pub host_id: HostId,
+    /// Cancelled when the host is revoked: everything that lives off this
+    /// proof ends then.
+    pub revoked: CancellationToken,
+}
+
+/// What is recorded of the certificate that a host shows.
+enum Standing {
+    /// It is the host's.
+    Current,
+    /// It was handed out later than the one in use, and is used now.
+    Next(HostCertificate),
+    Refused(&'static str),
+}
+
+impl Enrolment {
+    pub fn new(authority: Arc<Authority>) -> Self {
+        Self {
+            authority,
+            joins: RateLimit::new(JOIN_BURST, JOIN_REFILL, MAX_BUCKETS),
+            renewals: RateLimit::new(RENEW_BURST, RENEW_REFILL, MAX_BUCKETS),
+            alarms: RateLimit::new(ALARM_BURST, ALARM_REFILL, MAX_BUCKETS),
+            proofs: Mutex::default(),
+        }
+    }
+
+    fn proof(&self, host_id: HostId) -> HostProof {
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        let revoked = proofs.entry(host_id).or_default().clone();
+        HostProof { host_id, revoked }
+    }
+
+    fn end_proofs(&self, host_id: HostId) {
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = proofs.remove(&host_id) {
+            token.cancel();
+        }
+    }
+
+    /// Whether one more alarm about the host is worth an event: a copy that
+    /// tries for days must not fill the log.
+    pub(crate) fn is_news(&self, host_id: HostId) -> bool {
+        self.alarms.take(host_id)
+    }
+}
+
+/// Records a permission for one host to join. For whoever may do so by other
+/// means than a user's permission: the operator on the server's own machine.
+///
+/// # Errors
+/// `Invalid` for a name or a life that makes no sense.
+pub async fn issue_join_token(
+    store: &Store,
+    world: &World,
+    authority: Fingerprint,
+    created_by: &str,
+    form: &CreateJoinToken,
+) -> Result<JoinTokenView> {
+    let host_name = form.host_name.as_deref().map(HostName::new).transpose();
+    let host_name = host_name.map_err(|error| FieldError::new("host_name", error))?;
+    let ttl_ms = ttl_ms(form.ttl_seconds.unwrap_or(DEFAULT_JOIN_TTL_SECONDS))?;
+    let token = JoinToken::new(world.random_bytes(), authority);
+    let now = world.now();
+    let record = JoinTokenRecord {
+        id: new_id!(world, JoinTokenId),
+        secret_hash: secret::stored_form(token.secret()),
+        host_name,
+        created_by: created_by.to_owned(),
+        created_at: now,
+        expires_at: now.plus_ms(ttl_ms),
+        used_at: None,
+        host_id: None,
+    };
+    write_tx!(*store, |tx| {
+        join_token::insert(tx, &record).await?;
+        Ok(())
+    })?;
+    tracing::info!(id = %record.id, created_by, "a host may join");
+    Ok(JoinTokenView {
+        token: token.reveal(),
+        host_name: record.host_name,
+        expires_at: record.expires_at,
+    })
+}
+
+fn ttl_ms(seconds: u64) -> Result<i64> {
+    let range = MIN_JOIN_TTL_SECONDS..=MAX_JOIN_TTL_SECONDS;
+    let ms = seconds
+        .checked_mul(1000)
+        .and_then(|ms| i64::try_from(ms).ok());
+    ms.filter(|_| range.contains(&seconds)).ok_or_else(|| {
+        let days = MAX_JOIN_TTL_SECONDS / (24 * 3600);
+        let told =
+            format!("must be at least {MIN_JOIN_TTL_SECONDS} seconds and at most {days} days");
+        FieldError::new("ttl_seconds", told).into()
+    })
+}
+
+impl Engine {
+    /// A permission for one host to join, once.
+    ///
+    /// # Errors
+    /// `Forbidden`; `Invalid` for a name or a life that makes no sense.
+    pub async fn create_join_token(
+        &self,
+        cx: &OpContext,
+        form: &CreateJoinToken,
+    ) -> Result<JoinTokenView> {
+        permit(cx, Permission::ManageHosts, None)?;
+        let authority = self.inner.enrolment.authority.fingerprint();
+        let created_by = cx.subject.user_name.as_str();
+        issue_join_token(self.store(), self.world(), authority, created_by, form).await
+    }
+
+    /// Takes a host in that shows a join token, and certifies its key.
+    ///
+    /// Whoever did not get the answer may ask again with the same token and
+    /// the same key, until the host's first session.
+    ///
+    /// # Errors
+    /// `Unauthenticated` with one sentence for every token that is not good,
+    /// `RateLimited` after too many of them, `Conflict` where the host or its
+    /// name is taken, `Invalid` for a request that proves nothing.
+    pub async fn join_host(&self, form: &JoinRequest, peer: IpAddr) -> Result<Certified> {
+        let guard = &self.inner.enrolment;
+        if !guard.joins.take(peer) {
+            return Err(Error::new(
+                ErrorKind::RateLimited,
+                "too many join tokens that are not good; wait a minute and try again",
+            ));
+        }
+        if form.session_number > MAX_SESSION_NUMBER {
+            return Err(FieldError::new("session_number", "no host had that many").into());
+        }
+        let asked = read_request(&form.request)?;
+        let (issued, certified) = self.certify(&asked, form.host_id)?;
+        let hash = secret::stored_form(&form.secret);
+        let now = self.world().now();
+        let actor = Actor::Host(form.name.clone());
+        write_tx!(self.store(), |tx| {
+            let found = join_token::find_by_hash(tx, &hash).await?;
+            let token = found
+                .filter(|token| token.expires_at > now)
+                .filter(|token| token.secret_hash.as_bytes().ct_eq(hash.as_bytes()).into())
+                .ok_or_else(not_good)?;
+            let known = enrolment::lock(tx, form.host_id).await?;
+            if token.used_at.is_some() {
+                let again = join_again(&token, known, form, &issued).ok_or_else(not_good)?;
+                enrolment::set_certificate(tx, form.host_id, &again).await?;
+            } else {
+                take_in(tx, &token, known, form, &issued, now).await?;
+            }
+            let fact = host_event(now, &actor, form.host_id, EventKind::HostCertified);
+            event::append(tx, &[fact]).await?;
+            Ok(())
+        })?;
+        guard.joins.give_back(&peer);
+        self.inner.hub.wake();
+        tracing::info!(host = %form.host_id, name = %form.name, "a host has joined");
+        Ok(certified)
+    }
+
+    /// Another certificate for a host that has one. The one it shows stays
+    /// good until the new one is used.
+    ///
+    /// # Errors
+    /// `Unauthenticated` where the certificate shown is not the host's any
+    /// more, `RateLimited`, `Invalid` for a request that proves nothing.
+    pub async fn renew_certificate(
+        &self,
+        shown: &PeerIdentity,
+        form: &RenewRequest,
+    ) -> Result<Certified> {
+        let host_id = shown.host_id;
+        if !self.inner.enrolment.renewals.take(host_id) {
+            return Err(Error::new(
+                ErrorKind::RateLimited,
+                "too many renewals; wait a minute and try again",
+            ));
+        }
+        let asked = read_request(&form.request)?;
+        let (issued, certified) = self.certify(&asked, host_id)?;
+        let now = self.world().now();
+        write_tx!(self.store(), |tx| {
+            let Some(known) = enrolment::lock(tx, host_id).await? else {
+                return Err(unauthenticated(NOT_KNOWN).into());
+            };
+            let current = match standing(&known, shown) {
+                Standing::Refused(why) => return Err(unauthenticated(why).into()),
+                Standing::Next(promoted) => promoted,
+                Standing::Current => known
+                    .certificate
+                    .ok_or_else(|| unauthenticated(NOT_KNOWN))?,
+            };
+            enrolment::set_certificate(tx, host_id, &with_next(current, &issued)).await?;
+            let actor = Actor::Host(known.name);
+            let fact = host_event(now, &actor, host_id, EventKind::HostCertified);
+            event::append(tx, &[fact]).await?;
+            Ok(())
+        })?;
+        self.inner.hub.wake();
+        tracing::info!(host = %host_id, "a host's certificate was renewed");
+        Ok(certified)
+    }
+
+    /// Whether the certificate a host shows, and that TLS has verified, is
+    /// good for this host and now.
+    ///
+    /// # Errors
+    /// `Unauthenticated` with the reason, for the agent's log.
+    pub async fn authenticate_host(&self, shown: &PeerIdentity) -> Result<HostProof> {
+        let host_id = shown.host_id;
+        // Before the look: a revocation right after it ends this proof, too.
+        let proof = self.inner.enrolment.proof(host_id);
+        let known = host::find(&self.store().read(), host_id).await?;
+        let known = known.ok_or_else(|| unauthenticated(NOT_KNOWN))?;
+        match standing(&known, shown) {
+            Standing::Current => Ok(proof),
+            Standing::Next(_) => self.use_next(shown).await.map(|()| proof),
+            Standing::Refused(why) => {
+                self.alarm(&known, why).await?;
+                Err(unauthenticated(why))
+            }
+        }
+    }
+
+    /// The renewed certificate is in use: those before it are not good any more.
+    async fn use_next(&self, shown: &PeerIdentity) -> Result<()> {
+        write_tx!(self.store(), |tx| {
+            let known = enrolment::lock(tx, shown.host_id).await?;
+            match known.as_ref().map(|known| standing(known, shown)) {
+                Some(Standing::Current) => {}
+                Some(Standing::Next(promoted)) => {
+                    enrolment::set_certificate(tx, shown.host_id, &promoted).await?;
+                }
+                Some(Standing::Refused(why)) => return Err(unauthenticated(why).into()),
+                None => return Err(unauthenticated(NOT_KNOWN).into()),
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends what the host's certificate is good for, at once. It comes back
+    /// only by joining with a new token.
+    ///
+    /// # Errors
+    /// `Forbidden`; `NotFound`.
+    pub async fn revoke_host(&self, cx: &OpContext, id: HostId) -> Result<HostView> {
+        permit(cx, Permission::ManageHosts, None)?;
+        let now = self.world().now();
+        let actor = Actor::User(cx.subject.user_name.clone());
+        write_tx!(self.store(), |tx| {
+            if enrolment::revoke(tx, id, now).await? {
+                let fact = host_event(now, &actor, id, EventKind::HostRevoked);
+                event::append(tx, &[fact]).await?;
+            }
+            Ok(())
+        })?;
+        self.inner.enrolment.end_proofs(id);
+        self.inner.agents.cut_off(id);
+        self.inner.hub.wake();
+        tracing::info!(host = %id, by = %cx.subject.user_name, "a host was revoked");
+        let found = host::find(&self.store().read(), id).await?;
+        found
+            .map(host_view)
+            .ok_or_else(|| Error::not_found(format!("host `{id}`")))
+    }
+
+    /// Someone shows what is not the host's (any more): worth an event, now
+    /// and then.
+    pub(crate) async fn alarm(&self, known: &HostRecord, reason: &str) -> Result<()> {
+        tracing::warn!(host = %known.name, reason, "a host was refused");
+        if !self.inner.enrolment.is_news(known.id) {
+            return Ok(());
+        }
+        let now = self.world().now();
+        let reason = reason.to_owned();
+        let kind = EventKind::HostRefused { reason };
+        let fact = host_event(now, &Actor::System, known.id, kind);
+        write_tx!(self.store(), |tx| {
+            event::append(tx, std::slice::from_ref(&fact)).await?;
+            Ok(())
+        })?;
+        self.inner.hub.wake();
+        Ok(())
+    }
+
+    fn certify(
+        &self,
+        request: &CertificateRequest,
+        host_id: HostId,
+    ) -> Result<(HostCertificate, Certified)> {
+        let life = self.inner.settings.certificate_life;
+        let life_ms = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
+        let authority = &self.inner.enrolment.authority;
+        let serial = Serial::from_random(self.world().random_bytes());
+        let expires_at = self.world().now().plus_ms(life_ms);
+        let issued = authority
+            .certify_host(request, host_id, serial, expires_at)
+            .map_err(Error::internal)?;
+        let record = HostCertificate {
+            serial: issued.serial.to_string(),
+            fingerprint: issued.key.to_string(),
+            expires_at: issued.expires_at,
+            next: Vec::new(),
+        };
+        let certified = Certified {
+            certificate: issued.pem,
+            authority: authority.certificate_pem().to_owned(),
+            life_ms: u64::try_from(life_ms).unwrap_or(0),
+        };
+        Ok((record, certified))
+    }
+}
+
+fn read_request(text: &str) -> Result<CertificateRequest> {
+    CertificateRequest::from_pem(text)
+        .map_err(|error: PkiError| FieldError::new("request", error).into())
+}
+
+/// A host's first use of a token that nobody used before.
+async fn take_in(
+    tx: &WriteTx,
+    token: &JoinTokenRecord,
+    known: Option<HostRecord>,
+    form: &JoinRequest,
+    issued: &HostCertificate,
+    now: Timestamp,
+) -> Result<(), TxError> {
+    if let Some(name) = token.host_name.as_ref().filter(|name| **name != form.name) {
+        let told = format!("this token is for a host named `{name}`");
+        return Err(Error::conflict(told).into());
+    }
+    if known.as_ref().is_some_and(|known| is_certified(known, now)) {
+        // Else whoever may bring in a host could take over any other.
+        let told = "this host has a certificate that is good; revoke it first";
+        return Err(Error::conflict(told).into());
+    }
+    if !join_token::spend(tx, token.id, form.host_id, now).await? {
+        return Err(not_good().into());
+    }
+    if known.is_none() {
+        let newcomer = newcomer(form, now);
+        host::insert(tx, &newcomer).await.map_err(name_in_use)?;
+    }
+    enrolment::admit(tx, form.host_id, issued, form.session_number).await?;
+    Ok(())
+}
+
+/// The same host asks again with the token it used, since it did not get the
+/// answer: the key must be the same, and no session may have shown that it
+/// got it.
+fn join_again(
+    token: &JoinTokenRecord,
+    known: Option<HostRecord>,
+    form: &JoinRequest,
+    issued: &HostCertificate,
+) -> Option<HostCertificate> {
+    let known = known
+        .filter(|known| token.host_id == Some(known.id) && known.revoked_at.is_none())
+        .filter(|known| known.session_offered == form.session_number)?;
+    let current = known
+        .certificate
+        .filter(|current| current.fingerprint == issued.fingerprint)?;
+    Some(with_next(current, issued))
+}
+
+fn is_certified(known: &HostRecord, now: Timestamp) -> bool {
+    let expires_at = known.certificate.as_ref().map(|current| {
+        let all = std::iter::once(current).chain(&current.next);
+        all.fold(current.expires_at, |latest, one| latest.max(one.expires_at))
+    });
+    known.revoked_at.is_none() && expires_at.is_some_and(|at| at > now)
+}
+
+/// A host that has joined and was not heard of yet.
+fn newcomer(form: &JoinRequest, now: Timestamp) -> HostRecord {
+    HostRecord {
+        id: form.host_id,
+        name: form.name.clone(),
+        zone: form.zone.clone(),
+        state: HostState::Unknown,
+        connected: false,
+        hypervisor: "not connected yet".to_owned(),
+        accelerator: Accelerator::Tcg,
+        accelerator_note: "the host has joined and not connected yet".to_owned(),
+        capacity: Resources::default(),
+        used: Resources::default(),
+        vms: 0,
+        agent_version: String::new(),
+        connected_since: None,
+        silent_since: Some(now),
+        hot_resize: false,
+        protocol: 0,
+        certificate: None,
+        revoked_at: None,
+        session_number: 0,
+        session_offered: 0,
+        orphans: 0,
+    }
+}
+
+const NOT_KNOWN: &str = "this host is not known here; it has to join with a token";
+const REVOKED: &str = "the host's certificate was revoked; it has to join with a new token";
+const REPLACED: &str = "this certificate was replaced by a later one, or is not the host's";
+
+fn standing(known: &HostRecord, shown: &PeerIdentity) -> Standing {
+    let Some(current) = &known.certificate else {
+        return Standing::Refused(NOT_KNOWN);
+    };
+    if known.revoked_at.is_some() {
+        return Standing::Refused(REVOKED);
+    }
+    let serial = shown.serial.to_string();
+    if current.serial == serial {
+        return Standing::Current;
+    }
+    match current.next.iter().find(|next| next.serial == serial) {
+        Some(next) => Standing::Next(next.clone()),
+        None => Standing::Refused(REPLACED),
+    }
+}
+
+/// `issued` beside what is good already. Where several answers got lost, the
+/// oldest are forgotten.
+fn with_next(mut current: HostCertificate, issued: &HostCertificate) -> HostCertificate {
+    current.next.push(issued.clone());
+    let surplus = current.next.len().saturating_sub(MAX_PENDING_CERTIFICATES);
+    current.next.drain(..surplus);
+    current
+}
+
+fn not_good() -> Error {
+    unauthenticated("the join token is unknown, used or expired; ask for a new one")
+}
+
+fn unauthenticated(why: &str) -> Error {
+    Error::new(ErrorKind::Unauthenticated, why)
+}
+
+/// Life of a host's certificate where the operator sets none.
+pub(crate) const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);

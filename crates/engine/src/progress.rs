@@ -1,0 +1,72 @@
+//! How far operations are, in memory alone: nothing is lost where it is
+//! missed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vimana_model::event::ProgressItem;
+use vimana_model::operation::Progress;
+use vimana_model::{HostId, OperationId, Result};
+use vimana_protocol::agent::CommandRef;
+use vimana_store::{operation, vm};
+
+use crate::Engine;
+use crate::event::Telemetry;
+
+/// The progress of every operation that tells one.
+#[derive(Default)]
+pub struct ProgressBoard {
+    by_operation: Mutex<HashMap<OperationId, Progress>>,
+}
+
+impl ProgressBoard {
+    pub fn of(&self, id: OperationId) -> Option<Progress> {
+        self.lock().get(&id).copied()
+    }
+
+    pub fn forget(&self, id: OperationId) {
+        self.lock().remove(&id);
+    }
+
+    fn set(&self, id: OperationId, progress: Progress) {
+        self.lock().insert(id, progress);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, Progress>> {
+        self.by_operation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// An agent says how far a command is.
+    pub(crate) async fn progressed(
+        &self,
+        host: HostId,
+        command: CommandRef,
+        progress: Progress,
+    ) -> Result<()> {
+        let read = self.store().read();
+        let Some(found) = operation::find(&read, command.operation_id).await? else {
+            return Ok(());
+        };
+        let Some(vm) = vm::find(&read, found.vm_id).await? else {
+            return Ok(());
+        };
+        let here = vm.host.as_ref().is_some_and(|on| on.id == host);
+        if found.state.is_over() || found.step != command.step || !here {
+            return Ok(());
+        }
+        self.inner.progress.set(found.id, progress);
+        let item = ProgressItem {
+            vm_id: vm.id,
+            operation: self.operation_view(found),
+        };
+        self.inner.hub.tell(Telemetry {
+            tenant_id: vm.tenant_id,
+            item,
+        });
+        Ok(())
+    }
+}

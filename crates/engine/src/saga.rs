@@ -1,0 +1,617 @@
+//! How an operation moves on: forward from step to step, and back again when
+//! a step fails or someone cancels.
+//!
+//! A step is recorded before its command goes out, and what takes it back is
+//! known from then on (`OperationKind::undo`): going back begins with the step
+//! under way, whatever of it has happened, and every step is idempotent, so no
+//! answer is needed to know where to begin. Sagas after Garcia-Molina and
+//! Salem, "Sagas" (1987), backward recovery.
+
+use vimana_driver::{Fault, FaultKind};
+use vimana_model::Timestamp;
+use vimana_model::event::EventKind;
+use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
+use vimana_model::state::VmState;
+use vimana_model::unit::Resources;
+use vimana_store::TxError;
+use vimana_store::operation::{OperationRecord, StepRecord, Undo};
+
+use crate::change::{Change, Holding, Kept};
+use crate::context::new_id;
+use crate::limits::{MAX_ATTEMPTS, RETRY_CAP_MS, RETRY_FIRST_MS, patience_ms};
+use crate::operation::begun;
+
+/// What is being done right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// Index of the step.
+    pub index: u32,
+    /// The step, or what takes it back.
+    pub kind: StepKind,
+    pub undo: bool,
+    pub attempt: u32,
+    /// It waits for another try.
+    pub waits: bool,
+}
+
+/// What an operation does right now; `None` when it is over.
+pub fn current(operation: &OperationRecord) -> Option<Current> {
+    let step = operation.steps.get(usize::try_from(operation.step).ok()?)?;
+    let (kind, undo) = match operation.state {
+        OperationState::Running => (step.kind, false),
+        OperationState::Undoing => (undo_of(operation, step.kind)?, true),
+        OperationState::Succeeded | OperationState::Failed | OperationState::Cancelled => {
+            return None;
+        }
+    };
+    Some(Current {
+        index: operation.step,
+        kind,
+        undo,
+        attempt: step.attempt,
+        waits: step.retry_at.is_some(),
+    })
+}
+
+fn undo_of(operation: &OperationRecord, step: StepKind) -> Option<StepKind> {
+    let kinds: Vec<StepKind> = operation.steps.iter().map(|step| step.kind).collect();
+    operation.kind.undo(step, &kinds)
+}
+
+impl Change<'_> {
+    pub fn current(&self) -> Option<Current> {
+        self.operation.as_ref().and_then(current)
+    }
+
+    pub fn situation(&self, force: bool) -> Situation {
+        // A copy that was begun counts: it is registered before its effect.
+        let uploading = self.operation.as_ref().is_some_and(|operation| {
+            operation.steps.iter().any(|step| {
+                step.kind == StepKind::Upload
+                    && !matches!(step.state, StepState::Waiting | StepState::Skipped)
+            })
+        });
+        Situation {
+            on_host: self.vm.host.is_some(),
+            in_datastore: self.vm.saved.is_some() || uploading,
+            runs: self.vm.state == VmState::Running,
+            force,
+        }
+    }
+
+    /// Begins an operation and enters its first step; one in flight is
+    /// overtaken by it.
+    pub async fn begin(
+        &mut self,
+        kind: OperationKind,
+        steps: &[StepKind],
+        by: &str,
+    ) -> Result<(), TxError> {
+        self.add_operation(kind, steps, by);
+        if steps.is_empty() {
+            return self.complete().await;
+        }
+        self.enter_step()
+    }
+
+    /// Records an operation whose work is done in this very transaction.
+    pub fn begin_and_end(&mut self, kind: OperationKind, by: &str) {
+        self.add_operation(kind, &[], by);
+        self.retire(OperationState::Succeeded, None);
+    }
+
+    fn add_operation(&mut self, kind: OperationKind, steps: &[StepKind], by: &str) {
+        self.retire(OperationState::Cancelled, None);
+        let id = new_id!(self.world, OperationId);
+        let record = begun(id, self.vm.id, kind, steps, by, self.now);
+        self.add_event(EventKind::Requested { operation: kind });
+        self.vm.operation_id = Some(id);
+        self.begun = Some(id);
+        self.operation = Some(record);
+    }
+
+    /// What the step under way is to make of the machine.
+    pub fn set_target(&mut self, target: Resources) {
+        if let Some(step) = self.step_mut() {
+            step.resources = Some(target);
+        }
+    }
+
+    fn step_mut(&mut self) -> Option<&mut StepRecord> {
+        let operation = self.operation.as_mut()?;
+        let index = usize::try_from(operation.step).ok()?;
+        operation.steps.get_mut(index)
+    }
+
+    /// The step or its undoing begins anew with attempt 1.
+    fn mark_begun(&mut self, state: StepState) {
+        let now = self.now;
+        let Some(current) = self.current() else {
+            return;
+        };
+        if let Some(step) = self.step_mut() {
+            step.state = state;
+            step.attempt = 1;
+            step.retry_at = None;
+            if state == StepState::Running {
+                step.started_at = Some(now);
+            }
+        }
+        self.set_due(patience_ms(current.kind).map(|ms| now.plus_ms(ms)));
+    }
+
+    fn set_due(&mut self, due_at: Option<Timestamp>) {
+        if let Some(operation) = self.operation.as_mut() {
+            operation.due_at = due_at;
+        }
+        self.touch();
+    }
+
+    /// Begins the step under way: the state and the ids that belong to it.
+    pub fn enter_step(&mut self) -> Result<(), TxError> {
+        let Some((kind, step)) = self.forward() else {
+            return Ok(());
+        };
+        self.mark_begun(StepState::Running);
+        self.enter_state(kind, step)?;
+        let new_run = match (kind, step) {
+            (OperationKind::Start, StepKind::Boot) => true,
+            // A placed VM got its epoch with its host.
+            (OperationKind::Resume, StepKind::Load) => self.vm.saved.is_none(),
+            _ => false,
+        };
+        if new_run {
+            self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn forward(&self) -> Option<(OperationKind, StepKind)> {
+        let operation = self.operation.as_ref()?;
+        let current = current(operation).filter(|current| !current.undo)?;
+        Some((operation.kind, current.kind))
+    }
+
+    /// The state that belongs to the step under way, also after silence.
+    pub fn reenter_state(&mut self) -> Result<(), TxError> {
+        match self.forward() {
+            Some((kind, step)) => self.enter_state(kind, step),
+            None if self.vm.state == VmState::Unknown => self.reenter_undo(),
+            None => Ok(()),
+        }
+    }
+
+    /// Going back has no states of its own: the VM stays in the one it was in.
+    fn reenter_undo(&mut self) -> Result<(), TxError> {
+        let Some(operation) = self.operation.as_ref() else {
+            return Ok(());
+        };
+        let saves = operation
+            .steps
+            .get(usize::try_from(operation.step).unwrap_or(usize::MAX))
+            .is_some_and(|step| step.kind == StepKind::Save);
+        self.turn(match operation.kind {
+            OperationKind::Create | OperationKind::Resume => VmState::Prolog,
+            OperationKind::Start => VmState::Boot,
+            OperationKind::Stop if !saves => VmState::Suspended,
+            OperationKind::Suspend
+            | OperationKind::Stop
+            | OperationKind::PowerOff
+            | OperationKind::Reboot
+            | OperationKind::Reset
+            | OperationKind::Resize
+            | OperationKind::Shutdown
+            | OperationKind::Delete => VmState::Running,
+        })
+    }
+
+    fn enter_state(&mut self, kind: OperationKind, step: StepKind) -> Result<(), TxError> {
+        use OperationKind as O;
+        use StepKind as S;
+        let silent = self.vm.state == VmState::Unknown;
+        match (kind, step) {
+            // A new VM waits in Pending already, or in Hold.
+            (O::Create, S::Place) if self.vm.state == VmState::Hold => Ok(()),
+            (O::Create | O::Resume, S::Place) => self.turn(VmState::Pending),
+            (O::Create, S::Prepare) | (O::Resume, S::Download) => self.turn(VmState::Prolog),
+            (O::Create | O::Start, S::Boot) => self.turn(VmState::Boot),
+            (O::Resume, S::Load) if self.vm.saved.is_some() => self.turn(VmState::Boot),
+            (O::Resume, S::Load) | (O::Stop, S::Upload | S::Clean) => self.turn(VmState::Suspended),
+            (O::Shutdown | O::PowerOff, S::Shutdown) => self.turn(VmState::Shutdown),
+            (O::Shutdown | O::Delete, S::Kill | S::Clean | S::Discard) => {
+                self.turn(VmState::Epilog)
+            }
+            (O::Start, S::Kill) if silent => self.turn(VmState::Boot),
+            _ if silent => self.turn(VmState::Running),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends what is under way and goes on: forward, or further back.
+    pub async fn end_step(&mut self) -> Result<(), TxError> {
+        let Some(current) = self.current() else {
+            return Ok(());
+        };
+        if current.undo {
+            return self.end_undo_step().await;
+        }
+        let now = self.now;
+        if current.kind != StepKind::Place {
+            self.add_event(EventKind::Step { step: current.kind });
+        }
+        if let Some(step) = self.step_mut() {
+            step.state = StepState::Done;
+            step.retry_at = None;
+            step.ended_at = Some(now);
+        }
+        self.leave_step(current.kind).await?;
+        let Some(operation) = self.operation.as_mut() else {
+            return Ok(());
+        };
+        operation.step = operation.step.saturating_add(1);
+        let more = usize::try_from(operation.step).is_ok_and(|n| n < operation.steps.len());
+        if more {
+            self.enter_step()
+        } else {
+            self.complete().await
+        }
+    }
+
+    /// What holds as soon as a step is through, before its operation is.
+    async fn leave_step(&mut self, step: StepKind) -> Result<(), TxError> {
+        let Some(kind) = self.operation.as_ref().map(|operation| operation.kind) else {
+            return Ok(());
+        };
+        match (kind, step) {
+            (OperationKind::Resume, StepKind::Load) => {
+                self.hold(Holding::Full).await?;
+                self.turn(VmState::Running)
+            }
+            (_, StepKind::Discard) => {
+                self.vm.saved = None;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All steps are done.
+    async fn complete(&mut self) -> Result<(), TxError> {
+        let Some(operation) = self.operation.as_ref() else {
+            return Ok(());
+        };
+        let kind = operation.kind;
+        let target = operation.steps.last().and_then(|step| step.resources);
+        self.retire(OperationState::Succeeded, None);
+        match kind {
+            OperationKind::Create | OperationKind::Start | OperationKind::Resume => {
+                self.turn(VmState::Running)
+            }
+            OperationKind::Suspend => {
+                self.hold(Holding::Saved).await?;
+                self.turn(VmState::Suspended)
+            }
+            OperationKind::Stop => {
+                self.leave_host().await?;
+                self.turn(VmState::Stopped)
+            }
+            OperationKind::PowerOff => {
+                self.hold(Holding::Disk).await?;
+                self.turn(VmState::PoweredOff)
+            }
+            OperationKind::Resize => {
+                if let Some(to) = target {
+                    let from = std::mem::replace(&mut self.vm.resources, to);
+                    self.hold(Holding::Full).await?;
+                    self.add_event(EventKind::Resized { from, to });
+                }
+                Ok(())
+            }
+            OperationKind::Reboot | OperationKind::Reset => Ok(()),
+            OperationKind::Shutdown | OperationKind::Delete => self.finish().await,
+        }
+    }
+
+    /// A step, or its undoing, failed on the host.
+    pub async fn step_failed(&mut self, fault: &Fault) -> Result<(), TxError> {
+        let Some(current) = self.current() else {
+            return Ok(());
+        };
+        let gone = fault.kind == FaultKind::NoSuchVm;
+        let removes = match current.kind {
+            StepKind::Shutdown | StepKind::Kill | StepKind::Clean | StepKind::Discard => true,
+            StepKind::Place
+            | StepKind::Prepare
+            | StepKind::Boot
+            | StepKind::Save
+            | StepKind::Load
+            | StepKind::Upload
+            | StepKind::Download
+            | StepKind::GiveBack
+            | StepKind::Reboot
+            | StepKind::Reset
+            | StepKind::Resize => false,
+        };
+        if gone && removes {
+            // A host that no longer has the machine has nothing to remove.
+            return self.end_step().await;
+        }
+        // Overtaken by nothing that is recorded: what was overtaken is asked again.
+        let may_pass = fault.kind.may_pass() || fault.kind == FaultKind::Cancelled;
+        if may_pass && current.attempt < MAX_ATTEMPTS {
+            self.retry_later(current, &fault.message);
+            return Ok(());
+        }
+        self.give_up(&fault.message, gone).await
+    }
+
+    fn retry_later(&mut self, current: Current, reason: &str) {
+        let at = self.now.plus_ms(backoff_ms(current.attempt));
+        if let Some(step) = self.step_mut() {
+            step.retry_at = Some(at);
+        }
+        self.set_due(Some(at));
+        self.add_event(EventKind::StepRetried {
+            step: current.kind,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Another try of what is under way begins now.
+    pub fn try_again(&mut self) {
+        let Some(current) = self.current() else {
+            return;
+        };
+        if let Some(step) = self.step_mut() {
+            step.attempt = step.attempt.saturating_add(1);
+            step.retry_at = None;
+        }
+        let now = self.now;
+        self.set_due(patience_ms(current.kind).map(|ms| now.plus_ms(ms)));
+    }
+
+    /// The host is away: what it was asked for keeps waiting for it.
+    pub fn wait_longer(&mut self) {
+        let now = self.now;
+        let patience = self.current().and_then(|current| patience_ms(current.kind));
+        self.set_due(patience.map(|ms| now.plus_ms(ms)));
+    }
+
+    /// Nothing more is tried: goes back, or fails where there is no way back.
+    pub async fn give_up(&mut self, reason: &str, machine_is_gone: bool) -> Result<(), TxError> {
+        let Some(current) = self.current() else {
+            return Ok(());
+        };
+        if current.undo {
+            return self.undo_failed(reason).await;
+        }
+        let Some(operation) = self.operation.as_mut() else {
+            return Ok(());
+        };
+        let kind = operation.kind;
+        let placed = operation
+            .steps
+            .first()
+            .is_some_and(|step| step.kind == StepKind::Place);
+        let lost = machine_is_gone && !placed;
+        let way_back = operation
+            .steps
+            .iter()
+            .take(
+                usize::try_from(current.index)
+                    .unwrap_or(0)
+                    .saturating_add(1),
+            )
+            .any(|step| undo_of(operation, step.kind).is_some());
+        if way_back && !lost {
+            let operation = self.operation.as_mut();
+            if let Some(operation) = operation {
+                operation.state = OperationState::Undoing;
+                operation.undo = Some(Undo::Failed);
+                operation.error = Some(reason.to_owned());
+            }
+            let now = self.now;
+            if let Some(step) = self.step_mut() {
+                step.ended_at = Some(now);
+            }
+            self.add_event(EventKind::Undoing {
+                operation: kind,
+                reason: reason.to_owned(),
+            });
+            return self.enter_undo().await;
+        }
+        self.retire(OperationState::Failed, Some(reason));
+        if lost {
+            return self.break_down(reason, Kept::Nothing).await;
+        }
+        self.fail_in_place(kind, current.kind, reason).await
+    }
+
+    /// An operation failed that has no way back: what is the VM now?
+    async fn fail_in_place(
+        &mut self,
+        kind: OperationKind,
+        step: StepKind,
+        reason: &str,
+    ) -> Result<(), TxError> {
+        use OperationKind as O;
+        match (kind, step) {
+            // Half removed, or nobody knows.
+            (O::Delete, _) | (O::Shutdown, StepKind::Clean) | (O::Stop, _) => {
+                return self.break_down(reason, Kept::Everything).await;
+            }
+            (O::PowerOff | O::Shutdown, _) => self.turn(VmState::Running)?,
+            (O::Resize, _) => self.hold(Holding::Full).await?,
+            // It still has its saved memory.
+            (O::Resume, StepKind::Load) => self.hold(Holding::Saved).await?,
+            // It runs already; the copy in the datastore is removed with the VM.
+            (O::Resume, _) => {}
+            (O::Reboot | O::Reset | O::Create | O::Start | O::Suspend, _) => {}
+        }
+        self.add_event(EventKind::OperationFailed {
+            operation: kind,
+            reason: reason.to_owned(),
+        });
+        Ok(())
+    }
+
+    /// Someone wants the operation in flight taken back.
+    pub async fn cancel(&mut self, by: &str) -> Result<(), TxError> {
+        let Some(operation) = self.operation.as_mut() else {
+            return Ok(());
+        };
+        operation.state = OperationState::Undoing;
+        operation.undo = Some(Undo::Cancelled { by: by.to_owned() });
+        let kind = operation.kind;
+        self.add_event(EventKind::Cancelling { operation: kind });
+        self.enter_undo().await
+    }
+
+    /// Begins to take the step under way back, or the nearest before it that
+    /// has a way back.
+    async fn enter_undo(&mut self) -> Result<(), TxError> {
+        loop {
+            let Some(operation) = self.operation.as_mut() else {
+                return Ok(());
+            };
+            let Some(current) = current(operation) else {
+                // This step has nothing to take back.
+                if operation.step == 0 {
+                    return self.end_undo().await;
+                }
+                let failed = operation.error.is_some();
+                skip(operation, failed);
+                operation.step -= 1;
+                continue;
+            };
+            self.mark_begun(StepState::Undoing);
+            match current.kind {
+                // Needs nobody but us.
+                StepKind::GiveBack => {
+                    self.leave_host().await?;
+                    self.mark_undone();
+                    return self.end_undo().await;
+                }
+                StepKind::Load => {
+                    self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
+                }
+                _ => {}
+            }
+            return Ok(());
+        }
+    }
+
+    fn mark_undone(&mut self) {
+        let now = self.now;
+        if let Some(step) = self.step_mut() {
+            step.state = StepState::Undone;
+            step.retry_at = None;
+            step.ended_at = Some(now);
+        }
+    }
+
+    async fn end_undo_step(&mut self) -> Result<(), TxError> {
+        self.mark_undone();
+        let Some(operation) = self.operation.as_mut() else {
+            return Ok(());
+        };
+        let taken_back = operation
+            .steps
+            .get(usize::try_from(operation.step).unwrap_or(usize::MAX))
+            .map(|step| step.kind);
+        if taken_back == Some(StepKind::Upload) {
+            self.vm.saved = None;
+        }
+        let Some(operation) = self.operation.as_mut() else {
+            return Ok(());
+        };
+        if operation.step == 0 {
+            return self.end_undo().await;
+        }
+        operation.step -= 1;
+        self.enter_undo().await
+    }
+
+    /// Everything is taken back: the VM is what it was before.
+    async fn end_undo(&mut self) -> Result<(), TxError> {
+        let Some(operation) = self.operation.as_ref() else {
+            return Ok(());
+        };
+        let kind = operation.kind;
+        let error = operation.error.clone();
+        let cancelled = operation.undo != Some(Undo::Failed);
+        let was_saved = operation
+            .steps
+            .iter()
+            .all(|step| step.kind != StepKind::Save);
+        let state = if cancelled {
+            OperationState::Cancelled
+        } else {
+            OperationState::Failed
+        };
+        self.retire(state, error.as_deref());
+        let reason = error.unwrap_or_default();
+        match kind {
+            OperationKind::Create if cancelled => self.turn(VmState::Hold)?,
+            OperationKind::Create => return self.break_down(&reason, Kept::Nothing).await,
+            OperationKind::Start => {
+                self.hold(Holding::Disk).await?;
+                self.turn(VmState::PoweredOff)?;
+            }
+            OperationKind::Stop if was_saved => self.hold(Holding::Saved).await?,
+            OperationKind::Suspend | OperationKind::Stop => {
+                self.hold(Holding::Full).await?;
+                self.turn(VmState::Running)?;
+            }
+            OperationKind::Resume => self.turn(VmState::Stopped)?,
+            // These have no way back.
+            OperationKind::PowerOff
+            | OperationKind::Reboot
+            | OperationKind::Reset
+            | OperationKind::Resize
+            | OperationKind::Shutdown
+            | OperationKind::Delete => {}
+        }
+        self.add_event(if cancelled {
+            EventKind::Cancelled { operation: kind }
+        } else {
+            EventKind::OperationFailed {
+                operation: kind,
+                reason,
+            }
+        });
+        Ok(())
+    }
+
+    /// What was done could not be taken back either.
+    async fn undo_failed(&mut self, reason: &str) -> Result<(), TxError> {
+        let first = self.operation.as_ref().and_then(|op| op.error.clone());
+        let reason = match first {
+            Some(first) => format!("{first}; and it could not be taken back: {reason}"),
+            None => format!("it could not be taken back: {reason}"),
+        };
+        self.retire(OperationState::Failed, Some(&reason));
+        self.break_down(&reason, Kept::Everything).await
+    }
+}
+
+/// A step without a way back is passed on the way back.
+fn skip(operation: &mut OperationRecord, failed: bool) {
+    let index = usize::try_from(operation.step).unwrap_or(usize::MAX);
+    if let Some(step) = operation.steps.get_mut(index)
+        && step.state == StepState::Running
+    {
+        step.state = if failed {
+            StepState::Failed
+        } else {
+            StepState::Skipped
+        };
+        step.retry_at = None;
+    }
+}
+
+/// Doubles with every try.
+fn backoff_ms(attempt: u32) -> i64 {
+    let doubled = RETRY_FIRST_MS.saturating_mul(1_i64 << attempt.saturating_sub(1).min(30));
+    doubled.min(RETRY_CAP_MS)
+}
