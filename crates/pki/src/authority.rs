@@ -73,13 +73,30 @@ impl Authority {
         })
     }
 
+    /// Key and certificate in one text, for the server's own disk alone: so
+    /// that one file holds both, or none.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!("{}{}", self.key_pem(), self.pem)
+    }
+
+    /// # Errors
+    /// The text is not one of [`Self::to_text`]. It is not repeated.
+    pub fn from_text(text: &str) -> Result<Self> {
+        let certificate = text.find(CERTIFICATE).ok_or_else(|| {
+            PkiError::Certificate("expected a key and then its certificate, in PEM".to_owned())
+        })?;
+        let (key, certificate) = text.split_at(certificate);
+        Self::from_pem(certificate, key)
+    }
+
     /// The certificate, which everyone may know.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.pem
     }
 
-    /// The key, for the server's own disk alone.
+    /// The key alone, for the server's own disk.
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
@@ -155,6 +172,9 @@ impl Authority {
         params.signed_by(key, &self.issuer).map_err(unsigned)
     }
 }
+
+/// How a certificate begins in PEM.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// What all our certificates have in common.
 fn params(serial: Serial, name: &str) -> Result<CertificateParams> {

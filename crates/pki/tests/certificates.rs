@@ -218,6 +218,10 @@ fn an_authority_is_the_same_again_from_its_texts() {
     let first = authority();
     let again = Authority::from_pem(first.certificate_pem(), &first.key_pem()).unwrap();
     assert_eq!(again.fingerprint(), first.fingerprint());
+    let of_one_text = Authority::from_text(&first.to_text()).unwrap();
+    assert_eq!(of_one_text.certificate_pem(), first.certificate_pem());
+    assert!(!of_one_text.certificate_pem().contains("PRIVATE"));
+    assert_eq!(of_one_text.key_pem(), first.key_pem());
     assert!(shake(&agent(identity(&first, 1)), &server(&again, 0)).is_ok());
     assert!(shake(&agent(identity(&again, 1)), &server(&first, 0)).is_ok());
 }
@@ -228,6 +232,9 @@ fn texts_that_do_not_belong_together_are_refused() {
     let mixed = Authority::from_pem(one.certificate_pem(), &other.key_pem());
     assert!(matches!(mixed, Err(PkiError::Mismatch)));
     assert!(Authority::from_pem("", &one.key_pem()).is_err());
+    assert!(Authority::from_text("").is_err());
+    assert!(Authority::from_text(one.certificate_pem()).is_err());
+    assert!(Authority::from_text(&one.key_pem()).is_err());
     let key = HostKey::generate().unwrap();
     let request = CertificateRequest::from_pem(&key.request().unwrap()).unwrap();
     let issued = one.certify_host(&request, host(1), serial(1), NOW).unwrap();
