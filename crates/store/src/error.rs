@@ -91,6 +91,25 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// What a simulated disk's hook refused, on its way to `StoreError` again.
+#[cfg(feature = "simulation")]
+pub(crate) fn injected(error: StoreError) -> DbErr {
+    match error {
+        StoreError::Busy | StoreError::Conflict => {
+            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)
+        }
+        StoreError::Full => {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            DbErr::Exec(RuntimeErr::SqlxError(std::sync::Arc::new(sqlx::Error::Io(
+                full,
+            ))))
+        }
+        StoreError::Duplicate { .. } | StoreError::Corrupt { .. } | StoreError::Database(_) => {
+            DbErr::Custom(error.to_string())
+        }
+    }
+}
+
 /// Whether a unique index refused the statement.
 pub(crate) fn is_unique_violation(error: &DbErr) -> bool {
     sqlx_error(error)
@@ -127,6 +146,11 @@ fn known(error: &sqlx::Error) -> Option<StoreError> {
         return Some(StoreError::Corrupt {
             what: format!("column {index} of another type"),
         });
+    }
+    if let sqlx::Error::Io(error) = error
+        && error.kind() == std::io::ErrorKind::StorageFull
+    {
+        return Some(StoreError::Full);
     }
     let code = error.as_database_error()?.code()?;
     if code.len() == SQLSTATE_LENGTH {

@@ -9,14 +9,22 @@ pub mod error;
 pub mod event;
 pub mod flavor;
 pub mod host;
+pub mod idempotency;
 pub mod image;
 pub mod join_token;
 pub mod limits;
+#[cfg(feature = "simulation")]
+mod line;
+mod link;
 mod migrate;
 pub mod operation;
+pub mod orphan;
 mod pool;
 mod query;
+pub mod request;
 pub mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod store;
 pub mod tenant;
 pub mod token;

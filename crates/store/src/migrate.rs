@@ -5,7 +5,8 @@ use vimana_migrations::{Migrator, MigratorTrait as _};
 
 use crate::error::is_creation_race;
 use crate::limits::MAX_OPEN_TRIES;
-use crate::{Result, StoreError, store, tx};
+use crate::tx::Jitter;
+use crate::{Result, StoreError, store};
 
 /// SQLite's BEGIN IMMEDIATE keeps others out. PostgreSQL has a row to lock;
 /// no advisory lock, since not all databases that speak its protocol have one.
@@ -16,7 +17,7 @@ pub async fn up(writers: &DatabaseConnection) -> Result<()> {
         match try_up(writers).await {
             Err(error) if error.is_retryable() && tries < MAX_OPEN_TRIES => {
                 tracing::debug!(%error, tries, "migration is tried again");
-                tokio::time::sleep(tx::pause(tries)).await;
+                tokio::time::sleep(Jitter::Random.pause(tries)).await;
             }
             outcome => return outcome,
         }

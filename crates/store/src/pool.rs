@@ -17,7 +17,8 @@ use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
 use crate::limits::{
     MAX_IDLE_IN_TX, MAX_OPEN_TRIES, POSTGRES_READERS, POSTGRES_WRITERS, SQLITE_READERS, WAIT,
 };
-use crate::{Result, StoreError, tx};
+use crate::tx::Jitter;
+use crate::{Result, StoreError};
 
 pub struct Pools {
     pub readers: DatabaseConnection,
@@ -72,7 +73,7 @@ async fn sqlite(url: &str) -> Result<Pools> {
             .map_err(StoreError::from)
         {
             Err(error) if error.is_retryable() && tries < MAX_OPEN_TRIES => {
-                tokio::time::sleep(tx::pause(tries)).await;
+                tokio::time::sleep(Jitter::Random.pause(tries)).await;
             }
             outcome => break outcome?,
         }

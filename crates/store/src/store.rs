@@ -4,12 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait as _,
+    DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::TURN;
+use crate::link::Link;
+#[cfg(feature = "simulation")]
+use crate::simulation::{OpenTx, SimDisk};
+use crate::tx::Jitter;
 use crate::{Result, StoreError, migrate, pool};
 
 /// The database of one installation. Clones share the connections.
@@ -22,8 +26,9 @@ struct Inner {
     backend: DbBackend,
     /// Never lent to a transaction: so one who reads while a transaction of
     /// his own is open does not wait for himself.
-    readers: DatabaseConnection,
-    writers: DatabaseConnection,
+    readers: Link,
+    writers: Link,
+    jitter: Jitter,
     /// One permit per connection that writes. Who waits, waits here and in
     /// order, not in the pool, whose patience ends in an error.
     turns: Arc<Semaphore>,
@@ -42,7 +47,9 @@ pub struct Reader {
 pub struct WriteTx {
     // Declared before the permit, hence dropped before it: the next in line
     // finds the connection on its way back.
-    tx: DatabaseTransaction,
+    link: Link,
+    #[cfg(feature = "simulation")]
+    simulated: Option<OpenTx>,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -54,24 +61,18 @@ impl Conn for Reader {}
 impl Conn for WriteTx {}
 
 pub(crate) trait Raw: Send + Sync {
-    type Db: ConnectionTrait;
-
-    fn raw(&self) -> &Self::Db;
+    fn raw(&self) -> &Link;
 }
 
 impl Raw for Reader {
-    type Db = DatabaseConnection;
-
-    fn raw(&self) -> &DatabaseConnection {
+    fn raw(&self) -> &Link {
         &self.inner.readers
     }
 }
 
 impl Raw for WriteTx {
-    type Db = DatabaseTransaction;
-
-    fn raw(&self) -> &DatabaseTransaction {
-        &self.tx
+    fn raw(&self) -> &Link {
+        &self.link
     }
 }
 
@@ -91,8 +92,9 @@ impl Store {
         Ok(Self {
             inner: Arc::new(Inner {
                 backend: pools.writers.get_database_backend(),
-                readers: pools.readers,
-                writers: pools.writers,
+                readers: Link::Pool(pools.readers),
+                writers: Link::Pool(pools.writers),
+                jitter: Jitter::Random,
                 turns: Arc::new(Semaphore::new(turns)),
             }),
         })
@@ -109,6 +111,26 @@ impl Store {
         let file = directory.path().join("vimana.db");
         let store = Self::open(&format!("sqlite://{}", file.display())).await?;
         Ok((store, directory))
+    }
+
+    /// Opens what is committed on a simulated disk. Whoever opened it before is
+    /// cut off, as by a crash: what he did not commit is gone, and all he still
+    /// tries fails.
+    ///
+    /// # Errors
+    /// The file cannot be made or opened.
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(disk: &SimDisk) -> Result<Self> {
+        let [reader, writer] = disk.open()?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                backend: DbBackend::Sqlite,
+                readers: Link::Line(reader),
+                writers: Link::Line(writer),
+                jitter: Jitter::Simulated(disk.clone()),
+                turns: Arc::new(Semaphore::new(1)),
+            }),
+        })
     }
 
     #[must_use]
@@ -130,8 +152,25 @@ impl Store {
             .await
             .map_err(|_| StoreError::Busy)?
             .map_err(|_| StoreError::Busy)?;
-        let tx = begin(&self.inner.writers).await?;
-        Ok(WriteTx { tx, _turn: turn })
+        match &self.inner.writers {
+            Link::Pool(pool) => Ok(WriteTx {
+                link: Link::Tx(begin(pool).await?),
+                #[cfg(feature = "simulation")]
+                simulated: None,
+                _turn: turn,
+            }),
+            #[cfg(feature = "simulation")]
+            Link::Line(line) => Ok(WriteTx {
+                link: Link::Line(Arc::clone(line)),
+                simulated: Some(OpenTx::begin(line).await?),
+                _turn: turn,
+            }),
+            Link::Tx(_) => Err(StoreError::Busy),
+        }
+    }
+
+    pub(crate) fn jitter(&self) -> &Jitter {
+        &self.inner.jitter
     }
 
     /// Closes all connections, once the transactions under way have ended.
@@ -141,9 +180,8 @@ impl Store {
     /// The database's.
     pub async fn close(&self) -> Result<()> {
         self.inner.turns.close();
-        self.inner.readers.close_by_ref().await?;
-        self.inner.writers.close_by_ref().await?;
-        Ok(())
+        self.inner.readers.close().await?;
+        self.inner.writers.close().await
     }
 
     #[must_use]
@@ -170,8 +208,14 @@ impl WriteTx {
     /// [`StoreError::Busy`] when another transaction was preferred; or the
     /// database's.
     pub async fn commit(self) -> Result<()> {
-        let Self { tx, _turn } = self;
-        Ok(tx.commit().await?)
+        #[cfg(feature = "simulation")]
+        if let Some(open) = self.simulated {
+            return open.commit().await;
+        }
+        if let Link::Tx(tx) = self.link {
+            tx.commit().await?;
+        }
+        Ok(())
     }
 
     /// Undoes everything, and waits for it.
@@ -179,8 +223,14 @@ impl WriteTx {
     /// # Errors
     /// The database's; nothing is left even so.
     pub async fn rollback(self) -> Result<()> {
-        let Self { tx, _turn } = self;
-        Ok(tx.rollback().await?)
+        #[cfg(feature = "simulation")]
+        if let Some(open) = self.simulated {
+            return open.rollback().await;
+        }
+        if let Link::Tx(tx) = self.link {
+            tx.rollback().await?;
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use vimana_model::Error;
 
 use crate::limits::{MAX_TRIES, PAUSE_MS};
-use crate::{StoreError, WriteTx};
+#[cfg(feature = "simulation")]
+use crate::simulation::SimDisk;
+use crate::{Store, StoreError, WriteTx};
 
 /// Why the body of a [`write_tx!`](crate::write_tx) gave up.
 ///
@@ -55,7 +57,7 @@ impl From<TxError> for Error {
 macro_rules! write_tx {
     ($store:expr, |$tx:ident| $body:expr) => {{
         let store: &$crate::Store = &$store;
-        let mut tries = $crate::tx::Tries::default();
+        let mut tries = $crate::tx::Tries::new(store);
         loop {
             let outcome = match store.begin().await {
                 ::std::result::Result::Ok(write) => {
@@ -99,20 +101,28 @@ pub async fn end<T>(tx: WriteTx, outcome: Result<T, TxError>) -> Result<T, TxErr
 
 /// Counts the tries of one [`write_tx!`](crate::write_tx).
 #[doc(hidden)]
-#[derive(Debug, Default)]
-pub struct Tries(u32);
+#[derive(Debug)]
+pub struct Tries<'a> {
+    store: &'a Store,
+    count: u32,
+}
 
-impl Tries {
+impl<'a> Tries<'a> {
+    #[must_use]
+    pub const fn new(store: &'a Store) -> Self {
+        Self { store, count: 0 }
+    }
+
     /// Either the final result, or a pause and another try.
     pub async fn judge<T>(
         &mut self,
         outcome: Result<T, TxError>,
     ) -> ControlFlow<Result<T, Error>, ()> {
-        self.0 = self.0.saturating_add(1);
+        self.count = self.count.saturating_add(1);
         match outcome {
-            Err(error) if error.is_retryable() && self.0 < MAX_TRIES => {
-                tracing::debug!(%error, tries = self.0, "transaction is tried again");
-                tokio::time::sleep(pause(self.0)).await;
+            Err(error) if error.is_retryable() && self.count < MAX_TRIES => {
+                tracing::debug!(%error, tries = self.count, "transaction is tried again");
+                tokio::time::sleep(self.store.jitter().pause(self.count)).await;
                 ControlFlow::Continue(())
             }
             outcome => ControlFlow::Break(outcome.map_err(Error::from)),
@@ -120,10 +130,25 @@ impl Tries {
     }
 }
 
-/// A pause that grows with the number of tries and differs between writers,
-/// so that those who met once do not meet again.
-pub(crate) fn pause(tries: u32) -> Duration {
-    let longest = PAUSE_MS.saturating_mul(u64::from(tries)).saturating_add(1);
-    let random = RandomState::new().hash_one(tries);
-    Duration::from_millis(random.checked_rem(longest).unwrap_or(0))
+/// Where the differences between writers come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Jitter {
+    Random,
+    #[cfg(feature = "simulation")]
+    Simulated(SimDisk),
+}
+
+impl Jitter {
+    /// A pause that grows with the number of tries and differs between writers,
+    /// so that those who met once do not meet again.
+    pub(crate) fn pause(&self, tries: u32) -> Duration {
+        let longest = PAUSE_MS.saturating_mul(u64::from(tries)).saturating_add(1);
+        let chance = match self {
+            Self::Random => RandomState::new().hash_one(tries),
+            // Far from its neighbours, as the golden ratio has it.
+            #[cfg(feature = "simulation")]
+            Self::Simulated(disk) => disk.next_try().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32,
+        };
+        Duration::from_millis(chance.checked_rem(longest).unwrap_or(0))
+    }
 }

@@ -1,5 +1,5 @@
-//! What the store promises, kept on SQLite and on PostgreSQL by the same
-//! cases: `cargo test -p vimana-store --test suite`, or `cargo nextest run`.
+//! What the store promises, kept on SQLite, on PostgreSQL and in simulation
+//! by the same cases: `cargo test -p vimana-store --test suite`, or `cargo nextest run`.
 //!
 //! Each case has a database of its own. PostgreSQL is started by the suite, in
 //! a temporary directory on loopback, and is never skipped: where it is
@@ -21,6 +21,7 @@ mod suite {
     pub mod opening;
     pub mod people;
     pub mod postgres;
+    pub mod simulated;
     pub mod transactions;
     pub mod vms;
     pub mod world;
@@ -29,25 +30,22 @@ mod suite {
 use libtest_mimic::{Arguments, Trial};
 use suite::postgres::Server;
 use suite::world::{Backend, World};
-use suite::{catalogue, claims, enrolment, events, opening, people, transactions, vms};
+use suite::{catalogue, claims, enrolment, events, opening, people, simulated, transactions, vms};
+use tokio::runtime::Builder;
 
 /// Turns async functions into one case per backend, named after them.
 macro_rules! cases {
-    ($($module:ident :: { $($case:ident),+ $(,)? })+) => {
-        fn trials() -> Vec<Trial> {
-            let mut trials = Vec::new();
-            for backend in [Backend::Sqlite, Backend::Postgres] {
-                $($(
-                    let name = concat!(stringify!($module), "::", stringify!($case));
-                    trials.push(trial(backend, name, $module::$case));
-                )+)+
-            }
-            trials
+    ($on:ident: $($module:ident :: { $($case:ident),+ $(,)? })+) => {
+        fn $on(trials: &mut Vec<Trial>, backend: Backend) {
+            $($(
+                let name = concat!(stringify!($module), "::", stringify!($case));
+                trials.push(trial(backend, name, $module::$case));
+            )+)+
         }
     };
 }
 
-cases! {
+cases! { everywhere:
     people::{
         names_of_tenants_and_users_are_unique,
         duplicate_leaves_the_transaction_usable,
@@ -103,7 +101,6 @@ cases! {
         timeline_of_a_vm_is_its_latest_oldest_first,
     }
     transactions::{
-        sixty_four_writers_beside_a_long_reader_all_pass,
         uncommitted_is_invisible_to_readers,
         dropped_transaction_leaves_nothing_and_the_next_works,
         cancelled_write_leaves_all_or_nothing,
@@ -114,12 +111,44 @@ cases! {
     }
     opening::{
         reopening_keeps_what_was_written,
-        eight_openers_migrate_at_once,
         corrupt_rows_are_told_and_name_no_value,
         refused_row_is_told_without_its_values,
+    }
+}
+
+// What has an address, and others beside the store.
+cases! { on_databases:
+    transactions::{
+        sixty_four_writers_beside_a_long_reader_all_pass,
+    }
+    opening::{
+        eight_openers_migrate_at_once,
         newer_schema_is_refused,
         strange_address_is_refused_without_repeating_it,
     }
+}
+
+cases! { in_simulation:
+    simulated::{
+        writing_takes_no_virtual_time,
+        busy_task_lets_others_run,
+        crash_at_any_call_leaves_what_was_committed,
+        the_same_run_twice_is_the_same,
+        refusal_of_the_disk_is_the_stores_error,
+        who_was_there_before_is_cut_off,
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for backend in [Backend::Sqlite, Backend::Postgres, Backend::Simulated] {
+        everywhere(&mut trials, backend);
+        match backend {
+            Backend::Sqlite | Backend::Postgres => on_databases(&mut trials, backend),
+            Backend::Simulated => in_simulation(&mut trials, backend),
+        }
+    }
+    trials
 }
 
 fn trial<F>(backend: Backend, name: &str, case: fn(World) -> F) -> Trial
@@ -127,10 +156,14 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     Trial::test(format!("{}::{name}", backend.name()), move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
+        let mut runtime = match backend {
+            Backend::Sqlite | Backend::Postgres => Builder::new_multi_thread(),
+            Backend::Simulated => Builder::new_current_thread(),
+        };
+        if backend == Backend::Simulated {
+            runtime.start_paused(true);
+        }
+        let runtime = runtime.worker_threads(2).enable_all().build()?;
         runtime.block_on(async {
             let world = World::new(backend).await?;
             // In a task of its own, as the engine runs it.

@@ -14,6 +14,7 @@ use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, ImageId, OperationId, TenantId, Timestamp, UserId, VmId, VmState};
 use vimana_store::event::NewEvent;
 use vimana_store::host::HostRecord;
+use vimana_store::simulation::SimDisk;
 use vimana_store::tenant::TenantRecord;
 use vimana_store::user::UserRecord;
 use vimana_store::vm::VmRecord;
@@ -25,6 +26,8 @@ use super::postgres::Server;
 pub enum Backend {
     Sqlite,
     Postgres,
+    /// SQLite on virtual time.
+    Simulated,
 }
 
 impl Backend {
@@ -32,6 +35,7 @@ impl Backend {
         match self {
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
+            Self::Simulated => "simulated",
         }
     }
 }
@@ -41,6 +45,7 @@ impl Backend {
 pub struct World {
     pub store: Store,
     pub url: String,
+    pub disk: Option<SimDisk>,
     pub tenant: TenantRecord,
     pub user: UserRecord,
     directory: Arc<TempDir>,
@@ -53,11 +58,29 @@ impl World {
     pub async fn new(backend: Backend) -> Result<Self, Box<dyn std::error::Error>> {
         let directory = Arc::new(tempfile::tempdir()?);
         let count = Arc::new(AtomicU64::new(1));
-        let url = address(backend, directory.path().join("vimana.db")).await?;
-        let store = Store::open(&url).await?;
+        let (url, disk, store) = match backend {
+            Backend::Sqlite | Backend::Postgres => {
+                let url = address(backend, directory.path().join("vimana.db")).await?;
+                let store = Store::open(&url).await?;
+                (url, None, store)
+            }
+            Backend::Simulated => {
+                let disk = SimDisk::new()?;
+                let url = format!("sqlite://{}", disk.file().display());
+                let store = Store::open_simulated(&disk)?;
+                disk.set_pause(Some(Arc::new(|_| {
+                    Box::pin(async {
+                        tokio::task::yield_now().await;
+                        Ok(())
+                    })
+                })));
+                (url, Some(disk), store)
+            }
+        };
         let world = Self {
             store,
             url,
+            disk,
             tenant: TenantRecord {
                 id: TenantId::from_parts(1, [1; 10]),
                 name: TenantName::new("demo")?,
@@ -198,9 +221,37 @@ impl World {
     }
 
     pub async fn sql(&self, statement: &str) {
+        if self.disk.is_some() {
+            self.sql_in_real_time(statement);
+            return;
+        }
         let raw = self.raw().await;
         raw.execute_unprepared(statement).await.unwrap();
         raw.close().await.unwrap();
+    }
+
+    /// On a thread of its own: a pool's patience does not last in virtual time.
+    fn sql_in_real_time(&self, statement: &str) {
+        let run = || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(async {
+                let raw = self.raw().await;
+                raw.execute_unprepared(statement).await.unwrap();
+                raw.close().await.unwrap();
+            });
+        };
+        std::thread::scope(|scope| scope.spawn(run).join().unwrap());
+    }
+
+    /// What the next process finds.
+    pub async fn reopen(self) -> Self {
+        drop(self.store);
+        let store = match &self.disk {
+            Some(disk) => Store::open_simulated(disk).unwrap(),
+            None => Store::open(&self.url).await.unwrap(),
+        };
+        Self { store, ..self }
     }
 
     /// Address of one more database, empty yet.
@@ -220,7 +271,7 @@ impl World {
 static DATABASES: AtomicU64 = AtomicU64::new(1);
 
 async fn address(backend: Backend, file: PathBuf) -> Result<String, Box<dyn std::error::Error>> {
-    if backend == Backend::Sqlite {
+    if backend != Backend::Postgres {
         return Ok(format!("sqlite://{}", file.display()));
     }
     let name = format!("case_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
