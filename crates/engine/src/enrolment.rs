@@ -29,6 +29,7 @@ use vimana_store::{Store, TxError, WriteTx, enrolment, event, host, join_token, 
 use crate::authorize::permit;
 use crate::context::{OpContext, World, new_id};
 use crate::host::{host_event, host_view, name_in_use};
+use crate::idempotency::{recall, remember};
 use crate::limits::{
     ALARM_BURST, ALARM_REFILL, DEFAULT_JOIN_TTL_SECONDS, JOIN_BURST, JOIN_REFILL, MAX_BUCKETS,
     MAX_JOIN_TTL_SECONDS, MAX_PENDING_CERTIFICATES, MAX_SESSION_NUMBER, MIN_JOIN_TTL_SECONDS,
@@ -300,21 +301,28 @@ impl Engine {
         permit(cx, Permission::ManageHosts, None)?;
         let now = self.world().now();
         let actor = Actor::User(cx.subject.user_name.clone());
-        write_tx!(self.store(), |tx| {
+        let (view, again) = write_tx!(self.store(), |tx| {
+            if let Some(view) = recall(tx, cx).await? {
+                return Ok((view, true));
+            }
             if enrolment::revoke(tx, id, now).await? {
                 let fact = host_event(now, &actor, id, EventKind::HostRevoked);
                 event::append(tx, &[fact]).await?;
             }
-            Ok(())
+            let found = host::find(tx, id).await?;
+            let found = found.ok_or_else(|| Error::not_found(format!("host `{id}`")))?;
+            let view: HostView = host_view(found);
+            remember(tx, cx, now, &view).await?;
+            Ok((view, false))
         })?;
-        self.inner.enrolment.end_proofs(id);
-        self.inner.agents.cut_off(id);
-        self.inner.hub.wake();
-        tracing::info!(host = %id, by = %cx.subject.user_name, "a host was revoked");
-        let found = host::find(&self.store().read(), id).await?;
-        found
-            .map(host_view)
-            .ok_or_else(|| Error::not_found(format!("host `{id}`")))
+        // The host may have joined anew since the same call was made before.
+        if !again {
+            self.inner.enrolment.end_proofs(id);
+            self.inner.agents.cut_off(id);
+            self.inner.hub.wake();
+            tracing::info!(host = %id, by = %cx.subject.user_name, "a host was revoked");
+        }
+        Ok(view)
     }
 
     /// Someone shows what is not the host's (any more): worth an event, now

@@ -12,6 +12,7 @@ use std::time::Duration;
 use vimana_driver::{Fault, FaultKind};
 use vimana_driver_sim::Call;
 use vimana_engine::Settings;
+use vimana_model::action::VmAction;
 use vimana_model::event::EventKind;
 use vimana_model::operation::{OperationKind, OperationState};
 use vimana_model::unit::Resources;
@@ -48,7 +49,7 @@ async fn a_request_runs_and_ends_with_nothing_left() {
     assert_eq!(running.host.unwrap().name, "host-1");
     assert_eq!(used(&world).await, vm.resources);
 
-    world.engine.shutdown_vm(&world.admin, vm.id).await.unwrap();
+    world.act(vm.id, VmAction::Shutdown).await.unwrap();
     let done = world.until(vm.id, VmState::Done).await;
     assert_eq!(done.host, None);
     let names: Vec<&str> = states(&world, vm.id)
@@ -86,10 +87,10 @@ async fn a_held_vm_waits_for_its_release() {
     let other = world.create("now").await;
     world.until(other.id, VmState::Running).await;
     assert_eq!(world.vm(vm.id).await.state, VmState::Hold);
-    let refused = world.engine.hold_vm(&world.admin, vm.id).await.unwrap_err();
+    let refused = world.act(vm.id, VmAction::Hold).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict);
     assert_eq!(refused.public, "`later` is already held");
-    world.engine.release_vm(&world.admin, vm.id).await.unwrap();
+    world.act(vm.id, VmAction::Release).await.unwrap();
     world.until(vm.id, VmState::Running).await;
 }
 
@@ -148,7 +149,7 @@ async fn a_pending_vm_says_why_and_is_placed_when_there_is_room() {
 async fn deleting_a_pending_vm_is_immediate() {
     let world = TestWorld::new().await;
     let vm = world.create("never").await;
-    let accepted = world.engine.delete_vm(&world.admin, vm.id).await.unwrap();
+    let accepted = world.operate(vm.id, VmAction::Delete).await;
     assert_eq!(accepted.vm.state, VmState::Done);
     assert_eq!(accepted.operation.kind, OperationKind::Delete);
     assert_eq!(accepted.operation.state, OperationState::Succeeded);
@@ -176,7 +177,7 @@ async fn a_full_disk_fails_the_vm_and_gives_the_claim_back() {
     assert_eq!(failure.during, VmState::Prolog);
     assert_eq!(failure.reason, "writing the disk: the host's disk is full");
     assert_eq!(used(&world).await, Resources::default());
-    let accepted = world.engine.delete_vm(&world.admin, vm.id).await.unwrap();
+    let accepted = world.operate(vm.id, VmAction::Delete).await;
     assert_eq!(accepted.vm.state, VmState::Done);
 }
 
@@ -194,7 +195,7 @@ async fn a_killed_machine_fails_and_keeps_only_its_disk() {
     let kept = used(&world).await;
     assert_eq!((kept.vcpus, kept.memory_mib.0), (0, 0));
     assert_eq!(kept.disk_mib, vm.resources.disk_mib);
-    world.engine.delete_vm(&world.admin, vm.id).await.unwrap();
+    world.act(vm.id, VmAction::Delete).await.unwrap();
     world.until(vm.id, VmState::Done).await;
     assert_eq!(used(&world).await, Resources::default());
 }
@@ -206,7 +207,7 @@ async fn a_guest_that_switches_itself_off_is_powered_off() {
     world.until(vm.id, VmState::Running).await;
     host.sim.guest_power_off(vm.id);
     world.until(vm.id, VmState::PoweredOff).await;
-    world.engine.delete_vm(&world.admin, vm.id).await.unwrap();
+    world.act(vm.id, VmAction::Delete).await.unwrap();
     world.until(vm.id, VmState::Done).await;
 }
 
@@ -216,7 +217,7 @@ async fn a_delete_overtakes_a_slow_prolog() {
     host.sim.delay(Call::Prepare, Duration::from_secs(3600));
     let vm = world.create("slow").await;
     world.until(vm.id, VmState::Prolog).await;
-    world.engine.delete_vm(&world.admin, vm.id).await.unwrap();
+    world.act(vm.id, VmAction::Delete).await.unwrap();
     world.until(vm.id, VmState::Done).await;
     assert_eq!(used(&world).await, Resources::default());
 }

@@ -1,18 +1,27 @@
 //! A host: the simulated driver behind an agent without a network.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use vimana_driver::{Fault, HostDriver, Observed, ShutdownEnd};
+use vimana_driver::{Fault, FaultKind, GuestEnd, HostDriver, Observed};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_engine::Engine;
-use vimana_model::HostId;
 use vimana_model::name::{HostName, ZoneName};
+use vimana_model::saved::{Part, SavedMachine, SavedPart};
 use vimana_model::unit::{MiB, Resources};
-use vimana_protocol::agent::{Command, FromAgent, Hello, Outcome, PROTOCOL_VERSION, ToAgent, Work};
+use vimana_model::{HostId, VmId};
+use vimana_protocol::agent::{
+    Command, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
+};
+
+/// What all hosts of all worlds have uploaded; VM ids differ.
+static DATASTORE: Mutex<BTreeMap<(VmId, Part), Bytes>> = Mutex::new(BTreeMap::new());
 
 /// One simulated host; its machines outlive its agent.
 pub struct TestHost {
@@ -22,6 +31,7 @@ pub struct TestHost {
     /// What the host "really" holds, and where faults are injected.
     pub sim: Arc<SimHost>,
     agent: Option<CancellationToken>,
+    session_number: Arc<AtomicU64>,
 }
 
 impl TestHost {
@@ -38,6 +48,7 @@ impl TestHost {
             },
             sim: SimHost::new(),
             agent: None,
+            session_number: Arc::default(),
         }
     }
 
@@ -49,7 +60,7 @@ impl TestHost {
         let driver = Arc::new(SimDriver::new(Arc::clone(&self.sim)));
         let changes = driver.subscribe();
         let hello = Hello {
-            protocol: PROTOCOL_VERSION,
+            protocol: PROTOCOL_VERSIONS,
             agent_version: "test".to_owned(),
             host_id: self.id,
             name: HostName::new(self.name.as_str()).unwrap(),
@@ -57,6 +68,8 @@ impl TestHost {
             capabilities: driver.capabilities().clone(),
             capacity: self.capacity,
             inventory: driver.inventory().await.unwrap(),
+            session_number: self.session_number.load(Ordering::SeqCst),
+            fenced: 0,
         };
         let session = engine
             .connect_agent(hello)
@@ -65,13 +78,19 @@ impl TestHost {
         let (outgoing, handle) = session.split();
         let cancel = CancellationToken::new();
         let token = cancel.clone();
+        let number = Arc::clone(&self.session_number);
         tokio::spawn(async move {
             tokio::select! {
-                () = serve(driver, changes, outgoing, &handle) => {}
+                () = serve(driver, changes, outgoing, &handle, &number) => {}
                 () = token.cancelled() => {}
             }
         });
         self.agent = Some(cancel);
+    }
+
+    /// The next session is with an installation that has never seen the host.
+    pub fn forget_session(&mut self) {
+        self.session_number = Arc::default();
     }
 
     /// The agent is gone; its machines run on.
@@ -87,6 +106,7 @@ async fn serve(
     mut changes: tokio::sync::broadcast::Receiver<Observed>,
     mut outgoing: mpsc::Receiver<ToAgent>,
     handle: &vimana_engine::AgentHandle,
+    number: &AtomicU64,
 ) {
     let (to_server, mut answers) = mpsc::channel(64);
     loop {
@@ -97,18 +117,31 @@ async fn serve(
                     let (driver, to_server) = (Arc::clone(&driver), to_server.clone());
                     tokio::spawn(async move {
                         let outcome = match carry_out(&driver, &command).await {
-                            Ok(note) => Outcome::Ok { note },
+                            Ok((note, saved)) => Outcome::Ok { note, saved },
                             Err(fault) => Outcome::Fault { fault },
                         };
-                        let done = FromAgent::Done { command: command.command, outcome };
+                        let done = FromAgent::Done {
+                            command: command.command,
+                            claim_epoch: command.claim_epoch,
+                            outcome,
+                        };
                         let _gone = to_server.send(done).await;
                     });
                 }
+                Some(ToAgent::Welcome { session_number, .. }) => {
+                    number.store(session_number, Ordering::SeqCst);
+                    handle.receive(FromAgent::Ready { session_number }).await;
+                }
+                Some(ToAgent::Discard { vm_id, run_epoch }) => {
+                    driver.kill(vm_id, run_epoch).await.unwrap();
+                    driver.clean(vm_id, run_epoch).await.unwrap();
+                    handle.receive(FromAgent::Discarded { vm_id }).await;
+                }
                 Some(
-                    ToAgent::Welcome { .. }
-                    | ToAgent::Refused { .. }
+                    ToAgent::Refused { .. }
                     | ToAgent::OpenConsole { .. }
-                    | ToAgent::Heartbeat,
+                    | ToAgent::Heartbeat { .. }
+                    | ToAgent::Unknown,
                 ) => {}
             },
             Some(answer) = answers.recv() => handle.receive(answer).await,
@@ -117,19 +150,60 @@ async fn serve(
     }
 }
 
-async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Option<String>, Fault> {
+async fn carry_out(
+    driver: &SimDriver,
+    command: &Command,
+) -> Result<(Option<String>, Option<SavedMachine>), Fault> {
     let (vm, epoch) = (command.vm_id, command.run_epoch);
     match &command.work {
         Work::Prepare { spec } => driver.prepare(spec, Path::new("")).await?,
-        Work::Boot => driver.boot(vm, epoch).await?,
+        Work::Boot { resources } => driver.boot(vm, epoch, resources).await?,
         Work::Shutdown { grace_ms } => {
             let grace = Duration::from_millis(*grace_ms);
-            if driver.shutdown(vm, epoch, grace).await? == ShutdownEnd::Forced {
-                return Ok(Some("switched off by force".to_owned()));
+            if driver.shutdown(vm, epoch, grace).await? == GuestEnd::Forced {
+                return Ok((Some("switched off by force".to_owned()), None));
             }
         }
         Work::Kill => driver.kill(vm, epoch).await?,
         Work::Clean => driver.clean(vm, epoch).await?,
+        Work::Save => driver.save(vm, epoch).await?,
+        Work::Load => driver.load(vm, epoch).await?,
+        Work::Upload => {
+            let parts = driver.export(vm, epoch).await?.into_iter();
+            let saved = SavedMachine {
+                run_epoch: epoch,
+                hypervisor: driver.capabilities().hypervisor.clone(),
+                parts: parts
+                    .map(|(part, _)| SavedPart {
+                        part,
+                        size_bytes: 1,
+                        sha256: String::new(),
+                    })
+                    .collect(),
+            };
+            for (part, path) in driver.export(vm, epoch).await? {
+                let bytes = driver.host().read_file(&path).unwrap();
+                DATASTORE.lock().unwrap().insert((vm, part), bytes);
+            }
+            return Ok((None, Some(saved)));
+        }
+        Work::Download { spec, saved } => {
+            let mut files = Vec::new();
+            for SavedPart { part, .. } in &saved.parts {
+                let path = PathBuf::from(format!("/download/{vm}/{}", part.name()));
+                let bytes = DATASTORE.lock().unwrap().get(&(vm, *part)).cloned();
+                driver.host().write_file(&path, bytes.unwrap());
+                files.push((*part, path));
+            }
+            driver.import(spec, Path::new(""), &files).await?;
+        }
+        Work::Reboot { grace_ms } => {
+            let grace = Duration::from_millis(*grace_ms);
+            driver.reboot(vm, epoch, grace).await?;
+        }
+        Work::Reset => driver.reset(vm, epoch).await?,
+        Work::Resize { resources } => driver.resize(vm, epoch, resources).await?,
+        Work::Unknown => return Err(Fault::new(FaultKind::Unsupported, "what is that?")),
     }
-    Ok(None)
+    Ok((None, None))
 }

@@ -13,16 +13,22 @@ mod host;
 mod scheduler;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Subject;
-use vimana_engine::{Engine, EngineConfig, OpContext, Settings, WatchItem, World};
+use vimana_engine::{
+    Acted, ActionArgs, DirDatastore, Engine, EngineConfig, OpContext, Settings, WatchItem, World,
+};
+use vimana_model::action::VmAction;
 use vimana_model::name::{ImageName, UserName};
-use vimana_model::vm::{CreateVm, VmView};
+use vimana_model::operation::OperationState;
+use vimana_model::vm::{AcceptedView, CreateVm, VmView};
 use vimana_model::{VmId, VmState};
+use vimana_pki::{Authority, Serial};
 use vimana_store::{Store, user};
 
 pub use host::TestHost;
@@ -86,6 +92,38 @@ impl TestWorld {
         self.engine.create_vm(&self.admin, &form).await.unwrap().vm
     }
 
+    /// Does something with a VM that takes no arguments.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn act(&self, id: VmId, action: VmAction) -> vimana_model::Result<Acted> {
+        let args = ActionArgs::None;
+        self.engine.act_on_vm(&self.admin, id, action, args).await
+    }
+
+    /// As [`TestWorld::act`], for what becomes an operation.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub async fn operate(&self, id: VmId, action: VmAction) -> AcceptedView {
+        match self.act(id, action).await.unwrap() {
+            Acted::Accepted(accepted) => *accepted,
+            Acted::Vm(vm) => panic!("{action} of {} is no operation", vm.name),
+        }
+    }
+
+    /// Waits until nothing is in flight for the VM.
+    ///
+    /// # Panics
+    /// It does not come to rest in time.
+    pub async fn until_rest(&self, id: VmId) -> VmView {
+        self.until_vm(id, "the operation's end", |vm| {
+            let state = vm.operation.as_ref().map(|operation| operation.state);
+            state.is_none_or(OperationState::is_over)
+        })
+        .await
+    }
+
     pub async fn vm(&self, id: VmId) -> VmView {
         self.engine.vm(&self.admin, id).await.unwrap()
     }
@@ -139,7 +177,9 @@ async fn open(dir: &Path, settings: Settings) -> Engine {
     let store = Store::open(&format!("sqlite://{}", dir.join("vimana.db").display())).await;
     let config = EngineConfig {
         store: store.unwrap(),
+        authority: Arc::new(Authority::generate(Serial::from_random([7; _])).unwrap()),
         image_dir: dir.join("images"),
+        datastore: Arc::new(DirDatastore::new(dir.join("saved"))),
         settings,
         world: World::system(),
     };
