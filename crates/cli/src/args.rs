@@ -12,7 +12,7 @@ use vimana_client::BaseUrl;
 
 use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS};
 
-pub use host::{Discard, Host, HostShown};
+pub use host::{Discard, Host, HostShown, JoinToken};
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
     RequestShown, RequestWait, Terms,

@@ -1,11 +1,12 @@
 //! Hosts.
 
 use vimana_client::Client;
-use vimana_model::host::{HostView, OrphanView};
+use vimana_model::host::{CreateJoinToken, HostView, OrphanView};
 use vimana_model::unit::MiB;
 
-use crate::args::{Discard, Host, HostShown, Json};
+use crate::args::{Discard, Host, HostShown, JoinToken, Json};
 use crate::failure::{Failure, Outcome};
+use crate::text::shown;
 use crate::{credentials, output};
 
 pub async fn run(command: Host) -> Outcome {
@@ -13,6 +14,8 @@ pub async fn run(command: Host) -> Outcome {
         Host::List(json) => list(json).await,
         Host::Show(args) => show(args).await,
         Host::Events(args) => events(args).await,
+        Host::Token(args) => token(args).await,
+        Host::Revoke(args) => revoke(args).await,
         Host::Orphans(args) => orphans(args).await,
         Host::Discard(args) => discard(args).await,
     }
@@ -120,6 +123,29 @@ async fn events(args: HostShown) -> Outcome {
         return output::json(&events);
     }
     output::timeline(&events)
+}
+
+async fn token(args: JoinToken) -> Outcome {
+    let form = CreateJoinToken {
+        host_name: args.name.map(String::from),
+        ttl_seconds: Some(args.ttl),
+    };
+    let token = credentials::client()?.create_join_token(&form).await?;
+    if args.json.json {
+        return output::json(&token);
+    }
+    // The token alone, so that it can go to a file as it is.
+    output::line(&shown(&token.token))
+}
+
+async fn revoke(args: HostShown) -> Outcome {
+    let client = credentials::client()?;
+    let host = find(&client, &args.host).await?;
+    let host = client.revoke_host(host.id).await?;
+    if args.json.json {
+        return output::json(&host);
+    }
+    output::line(&format!("{} is revoked", host.name))
 }
 
 async fn orphans(args: HostShown) -> Outcome {

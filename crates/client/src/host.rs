@@ -1,7 +1,7 @@
 //! Hosts; for the provider's staff alone.
 
 use vimana_model::event::EventView;
-use vimana_model::host::{HostView, OrphanView};
+use vimana_model::host::{CreateJoinToken, HostView, JoinTokenView, OrphanView};
 use vimana_model::{HostId, Result, VmId};
 
 use crate::Client;
@@ -17,6 +17,16 @@ impl Client {
     pub async fn host_timeline(&self, id: HostId) -> Result<Vec<EventView>> {
         let list: Items<_> = self.get(&format!("/api/v1/hosts/{id}/events")).await?;
         Ok(list.items)
+    }
+
+    /// A permission for one host to join, once.
+    pub async fn create_join_token(&self, form: &CreateJoinToken) -> Result<JoinTokenView> {
+        self.post_json("/api/v1/hosts/join-tokens", form).await
+    }
+
+    /// Ends what the host's certificate is good for.
+    pub async fn revoke_host(&self, id: HostId) -> Result<HostView> {
+        self.post(&format!("/api/v1/hosts/{id}/revoke")).await
     }
 
     /// The machines it holds that are not recorded there.
