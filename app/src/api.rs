@@ -1,22 +1,30 @@
 //! Server functions: extract the caller, one engine call, map the error.
 //!
 //! JSON both ways under `/portal/api`. They serve the portal alone; the public
-//! interface is REST.
+//! interface is REST. What changes something takes a key made in the browser,
+//! so that it has one effect however often it is sent.
 
 mod catalogue;
 mod codec;
 mod error;
 mod host;
+mod once;
+mod operation;
+mod request;
 mod session;
 mod vm;
 
 pub use catalogue::{Catalogue, catalogue};
 pub use error::ApiError;
-pub use host::hosts;
+pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};
+pub use once::{Key, once};
+pub use operation::cancel_operation;
+pub use request::{
+    RequestShow, act_on_request, create_request, request, request_timeline, requests,
+};
 pub use session::{Password, SessionView, current_session, sign_in, sign_out};
 pub use vm::{
-    Show, console_ticket, create_vm, delete_vm, hold_vm, release_vm, shutdown_vm, vm,
-    vm_operations, vm_timeline, vms,
+    Show, VmArgs, act_on_vm, console_ticket, create_vm, vm, vm_operations, vm_timeline, vms,
 };
 
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -24,3 +32,5 @@ pub type ApiResult<T> = Result<T, ApiError>;
 /// Longest list a page shows.
 #[cfg(feature = "ssr")]
 pub(crate) const MAX_LISTED_VMS: u32 = 1000;
+#[cfg(feature = "ssr")]
+pub(crate) const MAX_LISTED_REQUESTS: u32 = 1000;

@@ -8,7 +8,7 @@ use leptos_router::components::Outlet;
 use leptos_router::hooks::{use_location, use_navigate};
 use vimana_ui::ToastRegion;
 
-use crate::page::{ConfirmDialogs, Confirmations};
+use crate::page::{VmDesk, VmDialogs};
 use crate::session::CurrentSession;
 use header::Bar;
 pub use header::Mark;
@@ -18,7 +18,7 @@ pub use header::Mark;
 /// the browser.
 #[component]
 pub fn Frame() -> impl IntoView {
-    provide_context(Confirmations::new());
+    provide_context(VmDesk::new());
     view! {
         <a class="skip" href="#main">
             "Skip to the content"
@@ -29,7 +29,7 @@ pub fn Frame() -> impl IntoView {
         <main id="main" tabindex="-1">
             <Outlet/>
         </main>
-        <ConfirmDialogs/>
+        <VmDialogs/>
         <ToastRegion/>
     }
     .into_any()

@@ -1,25 +1,33 @@
 //! What the page knows of the world, patched by the event stream.
 //!
-//! One entry per VM and host, each a signal of its own: a list row, its badge
-//! and its buttons read the same entry, and an event touches nothing else. All
-//! of it is owned here, at the top; pages come and go.
+//! One entry per VM, host and request, each a signal of its own: a list row,
+//! its badge and its buttons read the same entry, and an event touches nothing
+//! else. All of it is owned here, at the top; pages come and go.
 
+mod entry;
+mod host;
+mod request;
 #[cfg(feature = "hydrate")]
 mod stream;
+mod vm;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leptos::prelude::*;
-use serde::{Deserialize, Serialize};
-use vimana_model::event::{EventView, StreamItem};
-use vimana_model::host::HostView;
-use vimana_model::operation::OperationView;
+use vimana_model::event::{EventView, ProgressItem, StreamItem};
+use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
-use vimana_model::{HostId, VmId};
+use vimana_model::{HostId, RequestId, VmId};
 
-use crate::api::{ApiResult, Show};
-use crate::session::CurrentSession;
+use crate::api::ApiResult;
+use crate::session::{Caller, CurrentSession};
+pub use entry::Mark;
+use entry::{Entry, insert, merge_events, merge_operation};
+pub use host::HostEntry;
+use request::OpenRequests;
+use vm::OpenVms;
+pub use vm::{History, Operations, Timeline};
 
 /// How fresh the page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,40 +43,39 @@ pub enum Link {
     Stale,
 }
 
-/// What one VM's page shows beside the VM itself.
-#[derive(Clone, Default)]
-pub struct History {
-    /// Oldest first.
-    pub events: ArcRwSignal<Vec<EventView>>,
-    /// Newest first.
-    pub operations: ArcRwSignal<Vec<OperationView>>,
+/// What a timeline is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum About {
+    Vm(VmId),
+    Host(HostId),
+    Request(RequestId),
+}
+
+impl About {
+    fn takes(self, event: &EventView) -> bool {
+        match self {
+            Self::Vm(id) => event.vm_id == Some(id),
+            // What its VMs do is on their own pages.
+            Self::Host(id) => event.host_id == Some(id) && event.vm_id.is_none(),
+            Self::Request(id) => event.request_id == Some(id),
+        }
+    }
 }
 
 /// How many events are remembered for pages that are still on their way.
 const RECENT_EVENTS: usize = 512;
 
-/// Something that has a page or a row, and when an event last spoke of it.
-struct Entry<T: 'static> {
-    view: ArcRwSignal<T>,
-    touched: Mark,
-}
-
-/// A moment between two events, as this page received them. What was asked for
-/// at a mark is older than what an event said after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Mark(u64);
-
-struct OpenList {
-    show: Show,
-    ids: ArcRwSignal<Vec<VmId>>,
-}
-
 #[derive(Default)]
 struct Known {
     vms: BTreeMap<VmId, Entry<VmView>>,
-    histories: BTreeMap<VmId, History>,
-    hosts: BTreeMap<HostId, Entry<HostView>>,
-    list: Option<OpenList>,
+    hosts: BTreeMap<HostId, HostEntry>,
+    requests: BTreeMap<RequestId, Entry<RequestView>>,
+    timelines: BTreeMap<About, Timeline>,
+    operations: BTreeMap<VmId, Operations>,
+    open_vms: Option<OpenVms>,
+    open_requests: Option<OpenRequests>,
+    /// For whom requests wait or do not.
+    caller: Option<Caller>,
     now: Mark,
     recent: VecDeque<EventView>,
 }
@@ -77,6 +84,8 @@ struct Known {
 pub struct Live {
     known: Arc<Mutex<Known>>,
     host_ids: ArcRwSignal<Vec<HostId>>,
+    /// Requests that wait for whoever is signed in.
+    waiting: ArcRwSignal<BTreeSet<RequestId>>,
     link: ArcRwSignal<Link>,
     /// Grows when events were lost and everything must be read again.
     resets: ArcRwSignal<u32>,
@@ -89,6 +98,7 @@ impl Live {
         provide_context(Self {
             known: Arc::default(),
             host_ids: ArcRwSignal::new(Vec::new()),
+            waiting: ArcRwSignal::new(BTreeSet::new()),
             link: ArcRwSignal::new(Link::Fresh),
             resets: ArcRwSignal::new(0),
             #[cfg(feature = "hydrate")]
@@ -115,6 +125,7 @@ impl Live {
         stream::close(self);
         *self.lock() = Known::default();
         self.host_ids.set(Vec::new());
+        self.waiting.set(BTreeSet::new());
         self.link.set(Link::Fresh);
     }
 
@@ -140,131 +151,21 @@ impl Live {
         async move { answer.await.map(|value| (asked, value)) }
     }
 
-    /// Takes in a list the server gave and the world's later additions to it.
-    /// The ids are in the order of the list, newest first; a VM stays on it
-    /// even when it no longer belongs there, so that nobody loses sight of it.
-    pub fn open_list(
-        &self,
-        show: Show,
-        (asked, vms): (Mark, Vec<VmView>),
-    ) -> ArcRwSignal<Vec<VmId>> {
-        let mut ids: Vec<VmId> = vms.iter().map(|vm| vm.id).collect();
-        for vm in vms {
-            self.adopt(asked, vm);
-        }
-        let mut known = self.lock();
-        // Came by an event while the list was on its way.
-        for (id, vm) in &known.vms {
-            if show.takes(vm.view.with_untracked(|vm| vm.state)) && !ids.contains(id) {
-                ids.push(*id);
-            }
-        }
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        let ids = ArcRwSignal::new(ids);
-        known.list = Some(OpenList {
-            show,
-            ids: ids.clone(),
-        });
-        ids
-    }
-
-    /// Takes in the list again after events were lost.
-    pub fn take_list(&self, show: Show, (asked, vms): (Mark, Vec<VmView>)) {
-        let ids = self
-            .lock()
-            .list
-            .as_ref()
-            .filter(|list| list.show == show)
-            .map(|list| list.ids.clone());
-        let new: Vec<VmId> = vms.iter().map(|vm| vm.id).collect();
-        for vm in vms {
-            self.adopt(asked, vm);
-        }
-        for id in new {
-            if let Some(ids) = &ids {
-                insert(ids, id);
-            }
-        }
-    }
-
-    /// Takes in a VM the server gave and gives the entry that stays up to date.
-    pub fn adopt(&self, asked: Mark, vm: VmView) -> ArcRwSignal<VmView> {
-        let (view, touched) = {
+    /// Takes in the past of something, and gives what stays up to date.
+    pub fn open_timeline(&self, about: About, events: Vec<EventView>) -> Timeline {
+        let (timeline, recent) = {
             let mut known = self.lock();
-            let now = known.now;
-            let entry = known.vms.entry(vm.id).or_insert_with(|| Entry {
-                view: ArcRwSignal::new(vm.clone()),
-                touched: now,
-            });
-            (entry.view.clone(), entry.touched)
+            let of_it = |event: &&EventView| about.takes(event);
+            let recent: Vec<EventView> = known.recent.iter().filter(of_it).cloned().collect();
+            let timeline = known.timelines.entry(about).or_default().clone();
+            (timeline, recent)
         };
-        let news = view.with_untracked(|old| {
-            vm.generation > old.generation
-                || vm.generation == old.generation && touched <= asked && *old != vm
-        });
-        if news {
-            view.set(vm);
-        }
-        view
-    }
-
-    /// The entry of a VM that was adopted before.
-    #[must_use]
-    pub fn vm(&self, id: VmId) -> Option<ArcRwSignal<VmView>> {
-        self.lock().vms.get(&id).map(|entry| entry.view.clone())
-    }
-
-    /// Takes in the past of a VM that was adopted before, and gives what stays
-    /// up to date.
-    pub fn open_history(
-        &self,
-        id: VmId,
-        events: Vec<EventView>,
-        operations: Vec<OperationView>,
-    ) -> History {
-        let (history, recent, newest) = {
-            let mut known = self.lock();
-            let of_vm = |event: &&EventView| event.vm_id == Some(id);
-            let recent: Vec<EventView> = known.recent.iter().filter(of_vm).cloned().collect();
-            let newest = known.vms.get(&id);
-            let newest = newest.and_then(|vm| vm.view.with_untracked(|vm| vm.operation.clone()));
-            (
-                known.histories.entry(id).or_default().clone(),
-                recent,
-                newest,
-            )
-        };
-        history.events.update(|known| {
+        timeline.update(|known| {
             merge_events(known, events);
             // Came while the others were on their way.
             merge_events(known, recent);
         });
-        history.operations.update(|known| {
-            for operation in operations.into_iter().rev().chain(newest) {
-                merge_operation(known, operation);
-            }
-        });
-        history
-    }
-
-    pub fn open_hosts(&self, (asked, hosts): (Mark, Vec<HostView>)) {
-        for host in hosts {
-            let newer = |entry: &Entry<HostView>| entry.touched > asked;
-            if !self.lock().hosts.get(&host.id).is_some_and(newer) {
-                self.put_host(host);
-            }
-        }
-    }
-
-    /// Ids in the order of the hosts' names; follows the world.
-    #[must_use]
-    pub fn host_ids(&self) -> Vec<HostId> {
-        self.host_ids.get()
-    }
-
-    #[must_use]
-    pub fn host(&self, id: HostId) -> Option<ArcRwSignal<HostView>> {
-        self.lock().hosts.get(&id).map(|entry| entry.view.clone())
+        timeline
     }
 
     /// What the world says now.
@@ -273,116 +174,53 @@ impl Live {
         expect(dead_code, reason = "events reach the browser alone")
     )]
     pub fn apply(&self, item: StreamItem) {
-        let StreamItem { event, vm, host } = item;
-        let asked = {
+        let StreamItem {
+            event,
+            vm,
+            host,
+            request,
+        } = item;
+        let (now, timelines) = {
             let mut known = self.lock();
             if known.recent.len() >= RECENT_EVENTS {
                 known.recent.pop_front();
             }
             known.recent.push_back(event.clone());
-            known.now = Mark(known.now.0.saturating_add(1));
-            known.now
+            known.now = known.now.next();
+            let timelines: Vec<Timeline> = known
+                .timelines
+                .iter()
+                .filter(|(about, _)| about.takes(&event))
+                .map(|(_, timeline)| timeline.clone())
+                .collect();
+            (known.now, timelines)
         };
-        if let Some(vm) = vm {
-            self.put_vm(asked, vm, event);
-        }
         if let Some(host) = host {
-            self.put_host(host);
+            self.put_host(host, Some(&event));
+        }
+        if let Some(request) = request {
+            self.put_request(now, request);
+        }
+        if let Some(vm) = vm {
+            self.put_vm(now, vm);
+        }
+        for timeline in timelines {
+            timeline.update(|known| merge_events(known, vec![event.clone()]));
         }
     }
 
-    fn put_vm(&self, now: Mark, vm: VmView, event: EventView) {
-        let (id, state, operation) = (vm.id, vm.state, vm.operation.clone());
-        self.adopt(now, vm);
-        let (history, ids) = {
-            let mut known = self.lock();
-            if let Some(entry) = known.vms.get_mut(&id) {
-                entry.touched = now;
-            }
-            let list = known.list.as_ref().filter(|list| list.show.takes(state));
-            (
-                known.histories.get(&id).cloned(),
-                list.map(|list| list.ids.clone()),
-            )
-        };
-        if let Some(ids) = ids {
-            insert(&ids, id);
-        }
-        if let Some(history) = history {
-            history
-                .events
-                .update(|known| merge_events(known, vec![event]));
-            if let Some(operation) = operation {
-                history
-                    .operations
-                    .update(|known| merge_operation(known, operation));
-            }
-        }
-    }
-
-    fn put_host(&self, host: HostView) {
-        let id = host.id;
-        let (entry, mut names) = {
-            let mut known = self.lock();
-            let now = known.now;
-            let new = !known.hosts.contains_key(&id);
-            let entry = known.hosts.entry(id).or_insert_with(|| Entry {
-                view: ArcRwSignal::new(host.clone()),
-                touched: now,
-            });
-            entry.touched = now;
-            let view = entry.view.clone();
-            let named = |(id, host): (&HostId, &Entry<HostView>)| {
-                (host.view.with_untracked(|host| host.name.to_string()), *id)
-            };
-            (
-                view,
-                new.then(|| known.hosts.iter().map(named).collect::<Vec<_>>()),
-            )
-        };
-        if let Some(names) = names.as_mut() {
-            names.sort();
-            self.host_ids.set(names.iter().map(|(_, id)| *id).collect());
-        }
-        if entry.with_untracked(|old| *old != host) {
-            entry.set(host);
-        }
+    /// How far an operation is now. What came with events counts for more.
+    #[cfg_attr(
+        not(any(feature = "hydrate", test)),
+        expect(dead_code, reason = "events reach the browser alone")
+    )]
+    pub fn apply_progress(&self, item: &ProgressItem) {
+        self.put_progress(item.vm_id, &item.operation);
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Nothing here panics half-way through a change.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Puts a VM on a list at its place, newest first, unless it is there.
-fn insert(ids: &ArcRwSignal<Vec<VmId>>, id: VmId) {
-    if ids.with_untracked(|ids| !ids.contains(&id)) {
-        ids.update(|ids| {
-            let at = ids.partition_point(|other| *other > id);
-            ids.insert(at, id);
-        });
-    }
-}
-
-/// Adds what is new, in the order of the sequence.
-fn merge_events(known: &mut Vec<EventView>, events: Vec<EventView>) {
-    for event in events {
-        match known.binary_search_by_key(&event.seq, |known| known.seq) {
-            Ok(_) => {}
-            Err(at) => known.insert(at, event),
-        }
-    }
-}
-
-/// Replaces the operation, or puts it first.
-fn merge_operation(known: &mut Vec<OperationView>, operation: OperationView) {
-    match known.iter_mut().find(|known| known.id == operation.id) {
-        Some(known) => *known = operation,
-        None => {
-            let at = known.partition_point(|other| other.id > operation.id);
-            known.insert(at, operation);
-        }
     }
 }
 

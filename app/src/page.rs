@@ -1,24 +1,32 @@
 //! The pages, one file each.
 
-mod confirm;
+mod host;
 mod hosts;
 mod new_vm;
 mod not_found;
 mod problem;
+mod request;
+mod requests;
 mod sign_in;
+mod terms;
+mod timeline;
 mod vm;
 mod vm_actions;
 mod vms;
 
-pub use confirm::{ConfirmDialogs, Confirmations};
+pub use host::HostPage;
 pub use hosts::HostsPage;
 pub use new_vm::NewVmPage;
 pub use not_found::NotFoundPage;
+pub use request::RequestPage;
+pub use requests::RequestsPage;
 pub use sign_in::SignInPage;
 pub use vm::VmPage;
+pub use vm_actions::{VmDesk, VmDialogs};
 pub use vms::VmsPage;
 
 use vimana_model::VmState;
+use vimana_model::request::RequestState;
 use vimana_model::state::Tone as StateTone;
 use vimana_ui::Tone;
 
@@ -48,6 +56,16 @@ const fn tone(state: VmState) -> Tone {
         StateTone::Healthy => Tone::Good,
         StateTone::Troubled => Tone::Bad,
         StateTone::Over => Tone::Over,
+    }
+}
+
+const fn request_tone(state: RequestState) -> Tone {
+    match state {
+        RequestState::Request | RequestState::Returned | RequestState::Release => Tone::Resting,
+        RequestState::Provision => Tone::Moving,
+        RequestState::Operation => Tone::Good,
+        RequestState::Rejected => Tone::Bad,
+        RequestState::Withdrawn | RequestState::Released => Tone::Over,
     }
 }
 

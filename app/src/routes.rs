@@ -8,7 +8,10 @@ use vimana_ui::{Clock, Toasts};
 
 use crate::frame::Frame;
 use crate::live::Live;
-use crate::page::{HostsPage, NewVmPage, NotFoundPage, SignInPage, VmPage, VmsPage};
+use crate::page::{
+    HostPage, HostsPage, NewVmPage, NotFoundPage, RequestPage, RequestsPage, SignInPage, VmPage,
+    VmsPage,
+};
 use crate::session::CurrentSession;
 
 /// Every page waits for its data: it comes from the same process within
@@ -32,7 +35,10 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/vms") view=VmsPage ssr=SsrMode::Async/>
                     <Route path=path!("/vms/new") view=NewVmPage ssr=SsrMode::Async/>
                     <Route path=path!("/vms/:id") view=VmPage ssr=SsrMode::Async/>
+                    <Route path=path!("/requests") view=RequestsPage ssr=SsrMode::Async/>
+                    <Route path=path!("/requests/:id") view=RequestPage ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts") view=HostsPage ssr=SsrMode::Async/>
+                    <Route path=path!("/admin/hosts/:id") view=HostPage ssr=SsrMode::Async/>
                 </ParentRoute>
             </Routes>
         </Router>

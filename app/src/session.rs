@@ -5,7 +5,10 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use vimana_authz::{Decision, Permission, Subject, decide};
 use vimana_model::action::VmAction;
+use vimana_model::operation::OperationView;
+use vimana_model::request::{RequestAction, RequestState, RequestView, Side};
 use vimana_model::session::MeView;
+use vimana_model::tenant::TenantKind;
 use vimana_model::vm::VmView;
 use vimana_model::{Error, ErrorKind, TenantId};
 
@@ -94,9 +97,32 @@ impl Caller {
         self.may(Permission::ViewHosts, None)
     }
 
+    /// Whether they let orphans be removed.
+    #[must_use]
+    pub fn may_manage_hosts(&self) -> bool {
+        self.may(Permission::ManageHosts, None)
+    }
+
+    /// Whether what they ask for waits for a decision.
+    #[must_use]
+    pub fn asks_first(&self) -> bool {
+        self.me.tenant_kind == TenantKind::Manual
+    }
+
     #[must_use]
     pub fn may_create(&self) -> bool {
-        self.may(Permission::CreateVm, Some(self.me.tenant_id))
+        let permission = if self.asks_first() {
+            Permission::CreateRequest
+        } else {
+            Permission::CreateVm
+        };
+        self.may(permission, Some(self.me.tenant_id))
+    }
+
+    /// Whether there is anything for them on the page of requests.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.asks_first()
     }
 
     /// Why `action` is not possible on `vm` now; `None` where it is.
@@ -105,10 +131,80 @@ impl Caller {
         if !self.may(Permission::ActOnVm(action), Some(vm.tenant_id)) {
             return Some(NOT_ALLOWED.to_owned());
         }
+        let ends = matches!(action, VmAction::Shutdown | VmAction::Delete);
+        let released = self.may(Permission::DecideRequest, Some(vm.tenant_id));
+        if ends && vm.request_id.is_some() && !released && action.judge(vm.state).is_ok() {
+            let name = &vm.name;
+            return Some(format!(
+                "{name} was requested; ask for its release instead."
+            ));
+        }
+        let in_flight = vm.operation.as_ref();
+        let in_flight = in_flight.filter(|operation| !operation.state.is_over());
         action
-            .judge(vm.state)
+            .accept(vm.state, in_flight.map(|operation| operation.kind))
             .err()
             .map(|refusal| format!("{} {refusal}.", vm.name))
+    }
+
+    /// Why `operation` on a VM of `tenant` cannot be cancelled now.
+    #[must_use]
+    pub fn cancel_refusal(&self, operation: &OperationView, tenant: TenantId) -> Option<String> {
+        if !self.may(Permission::CancelOperation, Some(tenant)) {
+            return Some(NOT_ALLOWED.to_owned());
+        }
+        operation
+            .judge_cancel()
+            .err()
+            .map(|refusal| format!("The {} {refusal}.", operation.kind))
+    }
+
+    #[must_use]
+    pub fn asked_for(&self, request: &RequestView) -> bool {
+        request.requester == self.me.user_name
+    }
+
+    #[must_use]
+    pub fn decides_about(&self, request: &RequestView) -> bool {
+        self.may(Permission::DecideRequest, Some(request.tenant_id))
+    }
+
+    /// Whether the action is theirs at all, on this request.
+    #[must_use]
+    pub fn takes_part(&self, action: RequestAction, request: &RequestView) -> bool {
+        match action.side() {
+            Side::Requester => self.asked_for(request),
+            Side::Manager => self.decides_about(request),
+            Side::Either => self.asked_for(request) || self.decides_about(request),
+        }
+    }
+
+    /// Why `action` is not possible on `request` now; `None` where it is.
+    #[must_use]
+    pub fn request_refusal(&self, action: RequestAction, request: &RequestView) -> Option<String> {
+        if !self.takes_part(action, request) {
+            return Some(NOT_ALLOWED.to_owned());
+        }
+        action
+            .judge(request.state)
+            .err()
+            .map(|refusal| format!("The request {refusal}."))
+    }
+
+    /// Whether the request does not go on before they do something. Staff may
+    /// decide everywhere; only their own tenant's requests wait for them.
+    #[must_use]
+    pub fn waits_for(&self, request: &RequestView) -> bool {
+        let ours = request.tenant_id == self.me.tenant_id && self.decides_about(request);
+        match request.state {
+            RequestState::Request | RequestState::Release => ours,
+            RequestState::Returned => self.asked_for(request),
+            RequestState::Rejected
+            | RequestState::Withdrawn
+            | RequestState::Provision
+            | RequestState::Operation
+            | RequestState::Released => false,
+        }
     }
 }
 

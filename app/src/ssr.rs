@@ -23,7 +23,6 @@
 //!   server sets one only where none is set yet.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
@@ -33,11 +32,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use leptos::prelude::{provide_context, use_context};
 use leptos_axum::ResponseOptions;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tower_sessions::Session;
-use vimana_engine::{Engine, OpContext};
+use vimana_engine::{Engine, IdempotencyKey, OpContext};
 use vimana_model::{Error, ErrorKind, Result, UserId};
 
-use crate::api::ApiError;
+use crate::api::{ApiError, Key};
 use crate::{SiteAssets, shell};
 
 /// Session key of the signed-in user's id.
@@ -125,10 +126,30 @@ pub async fn caller() -> Result<OpContext> {
     let user = signed_in().await?;
     let user = user.ok_or_else(|| Error::new(ErrorKind::Unauthenticated, "sign in first"))?;
     let subject = engine()?.subject_of_user(user).await?;
-    Ok(OpContext {
-        subject: Arc::new(subject),
-    })
+    Ok(OpContext::new(subject))
 }
+
+/// Who asks for a change that is to have one effect, however often it comes
+/// under `key`. `asked` is all that was asked of `function`.
+///
+/// # Errors
+/// Those of [`caller`]; [`ErrorKind::Malformed`] for a key that is none.
+pub async fn caller_once(function: &str, asked: &impl Serialize, key: Key) -> Result<OpContext> {
+    let cx = caller().await?;
+    let Key(key) = key;
+    if key.is_empty() || key.len() > MAX_KEY_BYTES || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Error::new(ErrorKind::Malformed, "the key is none"));
+    }
+    // Hashed: a form may hold secrets.
+    let mut hash = Sha256::new();
+    hash.update(function);
+    hash.update(serde_json::to_vec(asked).map_err(Error::internal)?);
+    let fingerprint = format!("{:x}", hash.finalize());
+    Ok(cx.with_idempotency(IdempotencyKey { key, fingerprint }))
+}
+
+/// Longest key of one press or one form.
+const MAX_KEY_BYTES: usize = 64;
 
 /// The address the request came from.
 #[must_use]

@@ -5,6 +5,9 @@ use vimana_model::{Error, ErrorKind, Problem};
 
 use super::codec::JsonText;
 
+/// Nobody answered: whether it was done is not known.
+pub const UNREACHABLE: &str = "the server cannot be reached; try again";
+
 /// What a server function answers when it cannot do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -53,10 +56,7 @@ impl FromServerFnError for ApiError {
     /// The transport's own faults. Nothing of their text is for the user.
     fn from_server_fn_error(error: ServerFnErrorErr) -> Self {
         let (kind, public) = match error {
-            ServerFnErrorErr::Request(_) => (
-                ErrorKind::Unavailable,
-                "the server cannot be reached; try again",
-            ),
+            ServerFnErrorErr::Request(_) => (ErrorKind::Unavailable, UNREACHABLE),
             ServerFnErrorErr::Deserialization(_) | ServerFnErrorErr::Response(_) => (
                 ErrorKind::Unavailable,
                 "the server gave an answer this page does not understand; reload the page",

@@ -1,6 +1,7 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use vimana_model::RequestId;
 use vimana_model::session::MeView;
 #[cfg(feature = "ssr")]
 use vimana_model::session::SignIn;
@@ -17,6 +18,8 @@ pub struct SessionView {
     /// Older than anything the page shows, so that a stream that begins here
     /// misses nothing.
     pub seq: u64,
+    /// Requests that wait for whoever is signed in.
+    pub waiting: Vec<RequestId>,
 }
 
 /// A password on its way; never shown.
@@ -49,10 +52,9 @@ async fn session_view() -> vimana_model::Result<Option<SessionView>> {
         Err(error) => return Err(error),
     };
     let seq = use_context::<ssr::StreamStart>().map_or_else(|| engine.last_seq(), |start| start.0);
-    Ok(Some(SessionView {
-        me: engine.me(&cx).await?,
-        seq,
-    }))
+    let me = engine.me(&cx).await?;
+    let waiting = super::request::waiting(&engine, &cx, &me).await?;
+    Ok(Some(SessionView { me, seq, waiting }))
 }
 
 #[server(name = SignInCall, prefix = "/portal/api", endpoint = "sign-in", input = Json, output = Json)]

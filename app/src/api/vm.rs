@@ -1,14 +1,15 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use vimana_model::action::VmAction;
 use vimana_model::event::EventView;
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
-use vimana_model::vm::{AcceptedView, CreateVm, VmView};
+use vimana_model::vm::{AcceptedView, CreateVm, PowerOffVm, ResizeVm, VmView};
 use vimana_model::{VmId, VmState};
 
-use super::ApiError;
 use super::codec::Json;
+use super::{ApiError, Key};
 #[cfg(feature = "ssr")]
 use crate::ssr;
 
@@ -123,8 +124,10 @@ pub async fn vm_operations(id: VmId) -> Result<Vec<OperationView>, ApiError> {
 }
 
 #[server(name = CreateVmCall, prefix = "/portal/api", endpoint = "create-vm", input = Json, output = Json)]
-pub async fn create_vm(form: CreateVm) -> Result<AcceptedView, ApiError> {
-    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+pub async fn create_vm(form: CreateVm, key: Key) -> Result<AcceptedView, ApiError> {
+    let cx = ssr::caller_once("create-vm", &form, key)
+        .await
+        .map_err(ssr::refuse)?;
     ssr::engine()
         .map_err(ssr::refuse)?
         .create_vm(&cx, &form)
@@ -132,44 +135,49 @@ pub async fn create_vm(form: CreateVm) -> Result<AcceptedView, ApiError> {
         .map_err(ssr::refuse)
 }
 
-#[server(prefix = "/portal/api", endpoint = "hold-vm", input = Json, output = Json)]
-pub async fn hold_vm(id: VmId) -> Result<VmView, ApiError> {
-    let cx = ssr::caller().await.map_err(ssr::refuse)?;
-    ssr::engine()
-        .map_err(ssr::refuse)?
-        .hold_vm(&cx, id)
-        .await
-        .map_err(ssr::refuse)
+/// What comes with an action.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmArgs {
+    #[default]
+    None,
+    PowerOff(PowerOffVm),
+    Resize(ResizeVm),
 }
 
-#[server(prefix = "/portal/api", endpoint = "release-vm", input = Json, output = Json)]
-pub async fn release_vm(id: VmId) -> Result<VmView, ApiError> {
-    let cx = ssr::caller().await.map_err(ssr::refuse)?;
-    ssr::engine()
-        .map_err(ssr::refuse)?
-        .release_vm(&cx, id)
-        .await
-        .map_err(ssr::refuse)
+#[cfg(feature = "ssr")]
+impl From<VmArgs> for vimana_engine::ActionArgs {
+    fn from(args: VmArgs) -> Self {
+        match args {
+            VmArgs::None => Self::None,
+            VmArgs::PowerOff(form) => Self::PowerOff(form),
+            VmArgs::Resize(form) => Self::Resize(form),
+        }
+    }
 }
 
-#[server(prefix = "/portal/api", endpoint = "shutdown-vm", input = Json, output = Json)]
-pub async fn shutdown_vm(id: VmId) -> Result<AcceptedView, ApiError> {
-    let cx = ssr::caller().await.map_err(ssr::refuse)?;
-    ssr::engine()
-        .map_err(ssr::refuse)?
-        .shutdown_vm(&cx, id)
-        .await
-        .map_err(ssr::refuse)
-}
+/// Does it, or begins to; answers how the VM is then.
+#[server(name = ActOnVmCall, prefix = "/portal/api", endpoint = "act-on-vm", input = Json, output = Json)]
+pub async fn act_on_vm(
+    id: VmId,
+    action: VmAction,
+    args: VmArgs,
+    key: Key,
+) -> Result<VmView, ApiError> {
+    use vimana_engine::Acted;
 
-#[server(prefix = "/portal/api", endpoint = "delete-vm", input = Json, output = Json)]
-pub async fn delete_vm(id: VmId) -> Result<AcceptedView, ApiError> {
-    let cx = ssr::caller().await.map_err(ssr::refuse)?;
-    ssr::engine()
-        .map_err(ssr::refuse)?
-        .delete_vm(&cx, id)
+    let cx = ssr::caller_once("act-on-vm", &(id, action, &args), key)
         .await
-        .map_err(ssr::refuse)
+        .map_err(ssr::refuse)?;
+    let acted = ssr::engine()
+        .map_err(ssr::refuse)?
+        .act_on_vm(&cx, id, action, args.into())
+        .await
+        .map_err(ssr::refuse)?;
+    Ok(match acted {
+        Acted::Vm(vm) => *vm,
+        Acted::Accepted(accepted) => accepted.vm,
+    })
 }
 
 /// One-use permission to open the serial console.

@@ -20,9 +20,16 @@ pub fn Bar(view: SessionView) -> impl IntoView {
     let live = expect_context::<Live>();
     let session = expect_context::<CurrentSession>();
     let seq = view.seq;
-    Effect::new(move |_| live.follow(seq, session));
     let caller = Caller::new(view.me);
+    live.open_waiting(caller.clone(), view.waiting);
+    Effect::new(move |_| live.follow(seq, session));
     let hosts = caller.may_see_hosts();
+    let requests = caller.has_requests();
+    let new = if caller.asks_first() {
+        "New request"
+    } else {
+        "New VM"
+    };
     view! {
         <A href="/vms" attr:class="brand" attr:aria-label="Vimana, my VMs">
             <Mark/>
@@ -32,13 +39,28 @@ pub fn Bar(view: SessionView) -> impl IntoView {
             <A href="/vms" exact=true>
                 "My VMs"
             </A>
-            <A href="/vms/new">"New VM"</A>
+            <A href="/vms/new">{new}</A>
+            {requests.then(|| view! { <A href="/requests">"Requests" <Waiting/></A> })}
             {hosts.then(|| view! { <A href="/admin/hosts">"Hosts"</A> })}
         </nav>
         <LiveMark/>
         <UserMenu me=caller.me/>
     }
     .into_any()
+}
+
+/// How many requests wait for whoever is signed in.
+#[component]
+fn Waiting() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let count = Memo::new(move |_| live.waiting());
+    move || {
+        let count = count.get();
+        (count > 0).then(|| view! {
+            <span class="count">{count}</span>
+            <span class="unseen">{if count == 1 { "waits for you" } else { "wait for you" }}</span>
+        })
+    }
 }
 
 /// A tower of three storeys on a wing: the palace that flies.

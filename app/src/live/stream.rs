@@ -9,7 +9,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use send_wrapper::SendWrapper;
-use vimana_model::event::StreamItem;
+use vimana_model::event::{ProgressItem, StreamItem};
 use wasm_bindgen::JsCast as _;
 use wasm_bindgen::closure::Closure;
 use web_sys::{EventSource, MessageEvent};
@@ -41,11 +41,16 @@ struct Tab {
     source: RefCell<Option<Source>>,
     /// Newest event taken in.
     seq: Cell<u64>,
-    queue: RefCell<Vec<StreamItem>>,
+    queue: RefCell<Vec<News>>,
     scheduled: Cell<bool>,
     tries: Cell<u32>,
     wanted: Cell<bool>,
     session: Cell<Option<CurrentSession>>,
+}
+
+enum News {
+    Item(Box<StreamItem>),
+    Progress(Box<ProgressItem>),
 }
 
 struct Source {
@@ -53,6 +58,7 @@ struct Source {
     _on_open: Closure<dyn FnMut()>,
     _on_error: Closure<dyn FnMut()>,
     _on_item: Closure<dyn FnMut(MessageEvent)>,
+    _on_progress: Closure<dyn FnMut(MessageEvent)>,
     _on_reset: Closure<dyn FnMut(MessageEvent)>,
 }
 
@@ -103,13 +109,21 @@ fn connect(live: &Live) {
         let live = live.clone();
         Closure::<dyn FnMut(MessageEvent)>::new(move |message| take(&live, &message))
     };
+    let on_progress = {
+        let live = live.clone();
+        Closure::<dyn FnMut(MessageEvent)>::new(move |message| take_progress(&live, &message))
+    };
     let on_reset = {
         let live = live.clone();
         Closure::<dyn FnMut(MessageEvent)>::new(move |message| reset(&live, &message))
     };
     source.set_onopen(Some(on_open.as_ref().unchecked_ref()));
     source.set_onerror(Some(on_error.as_ref().unchecked_ref()));
-    for (name, listener) in [("item", &on_item), ("reset", &on_reset)] {
+    for (name, listener) in [
+        ("item", &on_item),
+        ("progress", &on_progress),
+        ("reset", &on_reset),
+    ] {
         // Fails only where the listener is no function.
         let _ = source.add_event_listener_with_callback(name, listener.as_ref().unchecked_ref());
     }
@@ -118,6 +132,7 @@ fn connect(live: &Live) {
         _on_open: on_open,
         _on_error: on_error,
         _on_item: on_item,
+        _on_progress: on_progress,
         _on_reset: on_reset,
     });
 }
@@ -163,14 +178,26 @@ fn take(live: &Live, message: &MessageEvent) {
     match serde_json::from_str::<StreamItem>(&text) {
         Ok(item) => {
             live.stream.0.seq.set(item.event.seq);
-            live.stream.0.queue.borrow_mut().push(item);
-            schedule(live);
+            enqueue(live, News::Item(Box::new(item)));
         }
         // A newer server speaks of things this page does not know.
         Err(_) => live
             .resets
             .update(|resets| *resets = resets.wrapping_add(1)),
     }
+}
+
+/// What cannot be read is missed, and nothing is lost.
+fn take_progress(live: &Live, message: &MessageEvent) {
+    let text = message.data().as_string().unwrap_or_default();
+    if let Ok(item) = serde_json::from_str::<ProgressItem>(&text) {
+        enqueue(live, News::Progress(Box::new(item)));
+    }
+}
+
+fn enqueue(live: &Live, news: News) {
+    live.stream.0.queue.borrow_mut().push(news);
+    schedule(live);
 }
 
 fn reset(live: &Live, message: &MessageEvent) {
@@ -190,9 +217,12 @@ fn schedule(live: &Live) {
     let live = live.clone();
     let flush = move || {
         live.stream.0.scheduled.set(false);
-        let items = std::mem::take(&mut *live.stream.0.queue.borrow_mut());
-        for item in items {
-            live.apply(item);
+        let queue = std::mem::take(&mut *live.stream.0.queue.borrow_mut());
+        for news in queue {
+            match news {
+                News::Item(item) => live.apply(*item),
+                News::Progress(item) => live.apply_progress(&item),
+            }
         }
     };
     // A hidden page gets no frames.

@@ -1,8 +1,11 @@
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::operation::{OperationKind, OperationState};
-use vimana_model::{OperationId, Timestamp};
+use vimana_model::operation::{
+    OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
+};
+use vimana_model::{OperationId, Timestamp, VmState};
 
 use super::*;
+use crate::api::RequestShow;
 
 fn event(seq: u64) -> EventView {
     EventView {
@@ -11,6 +14,7 @@ fn event(seq: u64) -> EventView {
         actor: Actor::System,
         vm_id: None,
         host_id: None,
+        request_id: None,
         event: EventKind::ConsoleOpened,
     }
 }
@@ -23,7 +27,9 @@ fn operation(n: u64, state: OperationState) -> OperationView {
         state,
         steps: Vec::new(),
         requested_by: "ann".to_owned(),
+        cancelled_by: None,
         error: None,
+        progress: None,
         created_at: Timestamp::from_ms(0),
         ended_at: None,
     }
@@ -79,6 +85,7 @@ fn spoken_of(seq: u64, vm: VmView) -> StreamItem {
         },
         vm: Some(vm),
         host: None,
+        request: None,
     }
 }
 
@@ -134,5 +141,137 @@ fn an_answer_asked_for_before_an_event_does_not_undo_it() {
         let asked = live.lock().now;
         live.adopt(asked, vm(1, "from a later answer"));
         assert_eq!(view.get_untracked().owner, "from a later answer");
+    });
+}
+
+fn saving(attempts: u32, done_bytes: u64) -> OperationView {
+    OperationView {
+        kind: OperationKind::Suspend,
+        steps: vec![StepView {
+            kind: StepKind::Save,
+            state: StepState::Running,
+            attempts,
+            retry_at: None,
+            started_at: None,
+            ended_at: None,
+        }],
+        progress: Some(Progress {
+            done_bytes,
+            total_bytes: 100,
+        }),
+        ..operation(1, OperationState::Running)
+    }
+}
+
+#[test]
+fn progress_counts_for_the_step_it_was_made_in() {
+    on_a_page(|live| {
+        let vm = VmView {
+            operation: Some(saving(2, 10)),
+            ..vm(1, "")
+        };
+        let id = vm.id;
+        let view = live.adopt(Mark::default(), vm);
+        let history = live.open_history(id, Vec::new(), Vec::new());
+        let done = || {
+            let of = |operation: &OperationView| operation.progress.unwrap().done_bytes;
+            let beside = history.operations.with_untracked(|known| of(&known[0]));
+            let own = view.with_untracked(|vm| of(vm.operation.as_ref().unwrap()));
+            (own, beside)
+        };
+        let hear = |operation| {
+            live.apply_progress(&ProgressItem {
+                vm_id: id,
+                operation,
+            });
+        };
+        hear(saving(2, 40));
+        assert_eq!(done(), (40, 40));
+        hear(saving(1, 90));
+        assert_eq!(done(), (40, 40), "an earlier try is over");
+    });
+}
+
+fn request(state: &str, generation: u64) -> RequestView {
+    let json = serde_json::json!({
+        "id": RequestId::from_parts(1, [0; 10]),
+        "tenant_id": format!("tenant_{:032x}", 1),
+        "requester": "ann",
+        "state": state,
+        "state_since": "2026-11-22T18:00:00Z",
+        "terms": { "name": "web-1", "image": "demo", "flavor": "tiny" },
+        "remarks": [],
+        "generation": generation,
+        "created_at": "2026-11-22T18:00:00Z",
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+fn caller(name: &str, role: &str) -> Caller {
+    let json = serde_json::json!({
+        "user_id": format!("user_{:032x}", 1),
+        "user_name": name,
+        "staff": null,
+        "tenant_id": format!("tenant_{:032x}", 1),
+        "tenant": "shop",
+        "tenant_kind": "manual",
+        "role": role,
+    });
+    Caller::new(serde_json::from_value(json).unwrap())
+}
+
+fn about(seq: u64, request: RequestView) -> StreamItem {
+    StreamItem {
+        event: EventView {
+            request_id: Some(request.id),
+            ..event(seq)
+        },
+        vm: None,
+        host: None,
+        request: Some(request),
+    }
+}
+
+#[test]
+fn what_waits_for_whom_follows_the_world() {
+    on_a_page(|live| {
+        live.open_waiting(caller("max", "manager"), Vec::new());
+        live.apply(about(1, request("request", 1)));
+        assert_eq!(live.waiting(), 1);
+        live.apply(about(2, request("returned", 2)));
+        assert_eq!(live.waiting(), 0, "now it waits for the requester");
+    });
+    on_a_page(|live| {
+        live.open_waiting(caller("ann", "operator"), Vec::new());
+        live.apply(about(1, request("request", 1)));
+        assert_eq!(live.waiting(), 0);
+        live.apply(about(2, request("returned", 2)));
+        assert_eq!(live.waiting(), 1);
+    });
+}
+
+#[test]
+fn a_request_that_moved_on_stays_in_sight() {
+    on_a_page(|live| {
+        let show = RequestShow::from_query(Some("request"));
+        let ids = live.open_requests(show, (Mark::default(), Vec::new()));
+        live.apply(about(1, request("request", 1)));
+        live.apply(about(2, request("rejected", 2)));
+        assert_eq!(ids.get_untracked().len(), 1);
+    });
+}
+
+#[test]
+fn the_machine_of_a_request_is_as_its_own_events_say() {
+    on_a_page(|live| {
+        let id = request("operation", 1).id;
+        let view = live.adopt_request(Mark::default(), request("operation", 1));
+        let of_request = VmView {
+            request_id: Some(id),
+            ..vm(1, "")
+        };
+        live.apply(spoken_of(1, of_request));
+        let state = view.with_untracked(|request| request.vm.as_ref().map(|vm| vm.state));
+        assert_eq!(state, Some(VmState::Pending));
     });
 }

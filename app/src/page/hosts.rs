@@ -3,14 +3,16 @@
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
-use vimana_model::HostId;
+use leptos_router::components::A;
 use vimana_model::host::{HostState, HostView};
 use vimana_model::unit::MiB;
-use vimana_ui::{Badge, Cell, EmptyState, Meter, Table, Tone};
+use vimana_model::{HostId, Timestamp};
+use vimana_ui::{Badge, Cell, Clock, EmptyState, Meter, Prose, Table, Tone, Until};
 
 use super::problem::ProblemView;
+use super::sentence;
 use crate::api::hosts;
-use crate::live::Live;
+use crate::live::{HostEntry, Live};
 use crate::session::CurrentSession;
 
 #[component]
@@ -83,29 +85,21 @@ fn Rows(ids: Memo<Vec<HostId>>) -> impl IntoView {
 }
 
 #[component]
-fn HostRow(host: ArcRwSignal<HostView>) -> impl IntoView {
-    let host = RwSignal::from(host);
-    let name = host.with_untracked(|host| host.name.to_string());
+fn HostRow(host: HostEntry) -> impl IntoView {
+    let entry = host.clone();
+    let host = RwSignal::from(host.view);
+    let (id, name) = host.with_untracked(|host| (host.id, host.name.to_string()));
     let of = |name: &str, what: &str| format!("{what} of {name}");
     let (vcpus, memory, disk) = (of(&name, "vCPUs"), of(&name, "Memory"), of(&name, "Disk"));
     let row_name = name.clone();
-    let condition = Memo::new(move |_| host.with(|host| (host.state, host.connected)));
     view! {
         <tr role="row" data-host=row_name>
             <Cell title="Host">
-                <span class="name">{name}</span>
+                <A href=format!("/admin/hosts/{id}") attr:class="name">{name}</A>
                 <span class="why">{move || host.with(|host| format!("zone {}", host.zone))}</span>
             </Cell>
             <Cell title="State">
-                <Badge
-                    tone=Signal::derive(move || match condition.get() {
-                        (HostState::Enabled, true) => Tone::Good,
-                        (HostState::Enabled, false) => Tone::Moving,
-                        (HostState::Unknown, _) => Tone::Bad,
-                    })
-                    text=Signal::derive(move || condition.get().0.name().to_owned())
-                />
-                <span class="why">{move || if condition.get().1 { "connected" } else { "not connected" }}</span>
+                <HostCondition host=entry/>
             </Cell>
             <Cell title="Hypervisor">
                 {move || host.with(|host| format!("{} · {}", host.hypervisor, host.accelerator))}
@@ -131,8 +125,75 @@ fn HostRow(host: ArcRwSignal<HostView>) -> impl IntoView {
     .into_any()
 }
 
+/// The state of a host, and everything about it that wants attention.
 #[component]
-fn AmountMeter(
+pub fn HostCondition(host: HostEntry) -> impl IntoView {
+    let HostEntry { view, doubt, .. } = host;
+    let condition = {
+        let view = view.clone();
+        Memo::new(move |_| view.with(|host| (host.state, host.connected)))
+    };
+    let orphans = {
+        let view = view.clone();
+        Memo::new(move |_| view.with(|host| host.orphans))
+    };
+    view! {
+        <Badge
+            tone=Signal::derive(move || host_tone(condition.get()))
+            text=Signal::derive(move || condition.get().0.name().to_owned())
+        />
+        <span class="why">{move || if condition.get().1 { "connected" } else { "not connected" }}</span>
+        {move || doubt.get().map(|reason| view! { <span class="alarm"><Prose text=sentence(&reason)/></span> })}
+        <CertificateAlarm host=view/>
+        {move || orphans_text(orphans.get()).map(|text| view! { <span class="alarm">{text}</span> })}
+    }
+}
+
+const fn host_tone(condition: (HostState, bool)) -> Tone {
+    match condition {
+        (HostState::Enabled, true) => Tone::Good,
+        (HostState::Enabled, false) => Tone::Moving,
+        (HostState::Doubted | HostState::Unknown, _) => Tone::Bad,
+    }
+}
+
+/// How long before its end a certificate becomes an alarm: it is renewed long
+/// before by itself.
+const CLOSE_TO_EXPIRY_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// The certificate, if somebody should look at it.
+#[component]
+fn CertificateAlarm(host: ArcRwSignal<HostView>) -> impl IntoView {
+    let clock = use_context::<Clock>();
+    let certificate =
+        Memo::new(move |_| host.with(|host| (host.revoked, host.certificate_expires_at)));
+    let close = Memo::new(move |_| {
+        let now = clock.and_then(Clock::now_ms);
+        let expires = certificate.get().1.map(Timestamp::as_ms);
+        now.zip(expires)
+            .is_some_and(|(now, at)| at.saturating_sub(now) < CLOSE_TO_EXPIRY_MS)
+    });
+    move || {
+        match certificate.get() {
+        (true, _) => Some(view! { <span class="alarm">"Its certificate is revoked."</span> }.into_any()),
+        (false, Some(at)) if close.get() => Some(
+            view! { <span class="alarm">"Its certificate ends " <Until at_ms=at.as_ms()/> "."</span> }.into_any(),
+        ),
+        (false, Some(_) | None) => None,
+    }
+    }
+}
+
+fn orphans_text(count: u32) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("Holds 1 machine that is not recorded.".to_owned()),
+        count => Some(format!("Holds {count} machines that are not recorded.")),
+    }
+}
+
+#[component]
+pub fn AmountMeter(
     label: String,
     host: RwSignal<HostView>,
     used: fn(&HostView) -> MiB,

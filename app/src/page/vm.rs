@@ -5,7 +5,7 @@ mod facts;
 mod lifecycle;
 mod operations;
 mod panels;
-mod timeline;
+mod way;
 
 use futures::join;
 use leptos::prelude::*;
@@ -18,6 +18,7 @@ use vimana_model::{Error, VmId};
 use vimana_ui::{Badge, Time};
 
 use super::problem::ProblemView;
+use super::timeline::Timeline;
 use super::tone;
 use super::vm_actions::VmActions;
 use crate::api::{ApiError, ApiResult, vm, vm_operations, vm_timeline};
@@ -28,7 +29,6 @@ use facts::Facts;
 use lifecycle::LifecyclePicture;
 use operations::Operations;
 use panels::{FailurePanel, PendingPanel};
-use timeline::Timeline;
 
 #[component]
 pub fn VmPage() -> impl IntoView {
@@ -98,7 +98,7 @@ fn take_in(live: &Live, (asked, found): (Mark, Found)) -> (ArcRwSignal<VmView>, 
 
 #[component]
 fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
-    let name = vm.with_untracked(|vm| vm.name.to_string());
+    let (name, tenant) = vm.with_untracked(|vm| (vm.name.to_string(), vm.tenant_id));
     view! {
         <Title text=name/>
         <Head vm=vm.clone()/>
@@ -107,7 +107,7 @@ fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
             <div class="vm-main">
                 <PendingPanel vm=vm.clone()/>
                 <FailurePanel vm=vm.clone()/>
-                <Operations operations=history.operations/>
+                <Operations operations=history.operations tenant=tenant/>
                 <ConsolePanel vm=vm.clone()/>
             </div>
             <div class="vm-side">

@@ -1,151 +1,229 @@
-//! The buttons of one VM, in its row and on its page.
+//! What can be done with one VM, in its row and on its page: the two or three
+//! things that make sense now as buttons, and all of them in a menu, each with
+//! what it does or why not now.
+
+mod desk;
+mod dialogs;
+mod resize;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use leptos_router::hooks::use_navigate;
 use vimana_model::VmState;
 use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
-use vimana_ui::{Button, ButtonKind, IconName, ToastKind, Toasts};
+use vimana_ui::{Button, ButtonKind, IconName, Menu, MenuItem};
 
-use super::confirm::Confirmations;
-use crate::api::{ApiResult, hold_vm, release_vm, shutdown_vm};
-use crate::live::{Live, Mark};
-use crate::session::{Caller, CurrentSession};
+use super::sentence;
+use crate::session::Caller;
+pub use desk::VmDesk;
+pub use dialogs::VmDialogs;
 
-/// What one looks for first stands first; what cannot be undone, last.
-const ORDER: [VmAction; 5] = [
+/// Everything, in the order of the menu: to and fro of the same thing stand
+/// beside each other; what cannot be undone, last.
+const MENU: [VmAction; 14] = [
     VmAction::Console,
+    VmAction::Suspend,
+    VmAction::Stop,
+    VmAction::Resume,
+    VmAction::PowerOff,
+    VmAction::Start,
+    VmAction::Reboot,
+    VmAction::Reset,
+    VmAction::Resize,
     VmAction::Hold,
     VmAction::Release,
+    VmAction::Retry,
     VmAction::Shutdown,
     VmAction::Delete,
 ];
 
-/// Every action on the VM. What is refused now says why.
-#[component]
-pub fn VmActions(
-    vm: ArcRwSignal<VmView>,
-    /// Icons alone, and of hold and release only the one that fits.
-    #[prop(optional)]
-    compact: bool,
-) -> impl IntoView {
-    let held = {
-        let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| vm.state == VmState::Hold))
-    };
-    view! {
-        <div class="actions" role="group" aria-label="Actions">
-            {ORDER
-                .into_iter()
-                .map(|action| {
-                    let vm = vm.clone();
-                    let fits = move || match action {
-                        VmAction::Hold => !compact || !held.get(),
-                        VmAction::Release => !compact || held.get(),
-                        VmAction::Shutdown | VmAction::Delete | VmAction::Console => true,
-                    };
-                    view! { <Show when=fits><ActionButton vm=vm.clone() action=action compact=compact/></Show> }
-                })
-                .collect_view()}
-        </div>
-    }
-    .into_any()
-}
-
-#[component]
-fn ActionButton(vm: ArcRwSignal<VmView>, action: VmAction, compact: bool) -> impl IntoView {
-    let caller = expect_context::<Caller>();
-    let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
-    let toasts = expect_context::<Toasts>();
-    let confirmations = expect_context::<Confirmations>();
-    let navigate = use_navigate();
-    let busy = RwSignal::new(false);
-    let blocked = {
-        let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| caller.refusal(action, vm)))
-    };
-    let (id, name) = vm.with_untracked(|vm| (vm.id, vm.name.clone()));
-    let label = if compact {
-        format!("{} {name}", title(action))
-    } else {
-        title(action).to_owned()
-    };
-    let press = Callback::new(move |()| {
-        match action {
-            VmAction::Console => {
-                return navigate(
-                    &format!("/vms/{id}?console=open#console"),
-                    Default::default(),
-                );
-            }
-            VmAction::Delete => return vm.with_untracked(|vm| confirmations.ask_delete(vm)),
-            VmAction::Hold | VmAction::Release | VmAction::Shutdown => {}
-        }
-        busy.set(true);
-        let live = live.clone();
-        let name = name.clone();
-        spawn_local(async move {
-            let answer: ApiResult<(Mark, VmView)> = match action {
-                VmAction::Hold => live.ask(hold_vm(id)).await,
-                VmAction::Release => live.ask(release_vm(id)).await,
-                VmAction::Shutdown => live.ask(shutdown_vm(id)).await.map(|(m, a)| (m, a.vm)),
-                VmAction::Delete | VmAction::Console => return,
-            };
-            busy.try_set(false);
-            match answer {
-                Ok((asked, vm)) => {
-                    live.adopt(asked, vm);
-                    toasts.show(ToastKind::Info, format!("{name} {}", outcome(action)));
-                }
-                Err(error) => {
-                    session.notice(&error);
-                    toasts.show(ToastKind::Error, error.sentence());
-                }
-            }
-        });
-    });
-    view! {
-        <Button
-            id=format!("{}-{id}", action.name())
-            label=label
-            on_press=press
-            kind=if action == VmAction::Delete { ButtonKind::Danger } else { ButtonKind::Plain }
-            icon=icon(action)
-            icon_only=compact
-            blocked=blocked
-            busy=busy
-        />
+/// What one most likely wants now; the way on first.
+const fn likely(state: VmState) -> &'static [VmAction] {
+    match state {
+        VmState::Pending => &[VmAction::Hold, VmAction::Delete],
+        VmState::Hold => &[VmAction::Release, VmAction::Delete],
+        VmState::Running => &[VmAction::Console, VmAction::Suspend, VmAction::PowerOff],
+        VmState::Suspended => &[VmAction::Resume, VmAction::Stop],
+        VmState::Stopped => &[VmAction::Resume, VmAction::Delete],
+        VmState::PoweredOff => &[VmAction::Start, VmAction::Resize],
+        VmState::Failed => &[VmAction::Retry, VmAction::Delete],
+        VmState::Boot | VmState::Shutdown => &[VmAction::Console],
+        VmState::Unknown => &[VmAction::Delete],
+        VmState::Prolog | VmState::Migrate | VmState::Epilog | VmState::Done => &[],
     }
 }
 
-const fn title(action: VmAction) -> &'static str {
+/// Whether it leads on from where nothing happens by itself.
+const fn leads_on(action: VmAction) -> bool {
     match action {
-        VmAction::Hold => "Hold",
-        VmAction::Release => "Release",
-        VmAction::Shutdown => "Shut down",
-        VmAction::Delete => "Delete",
-        VmAction::Console => "Console",
+        VmAction::Release | VmAction::Resume | VmAction::Start | VmAction::Retry => true,
+        VmAction::Hold
+        | VmAction::Suspend
+        | VmAction::Stop
+        | VmAction::PowerOff
+        | VmAction::Reboot
+        | VmAction::Reset
+        | VmAction::Resize
+        | VmAction::Shutdown
+        | VmAction::Delete
+        | VmAction::Console => false,
     }
 }
 
 const fn icon(action: VmAction) -> IconName {
     match action {
         VmAction::Hold => IconName::Hold,
-        VmAction::Release => IconName::Release,
-        VmAction::Shutdown => IconName::Power,
+        VmAction::Release | VmAction::Resume => IconName::Release,
+        VmAction::Suspend => IconName::Suspend,
+        VmAction::Stop => IconName::Stop,
+        VmAction::PowerOff | VmAction::Start => IconName::Power,
+        VmAction::Reboot => IconName::Reboot,
+        VmAction::Reset => IconName::Reset,
+        VmAction::Resize => IconName::Resize,
+        VmAction::Retry => IconName::Retry,
+        VmAction::Shutdown => IconName::SignOut,
         VmAction::Delete => IconName::Trash,
         VmAction::Console => IconName::Console,
     }
 }
 
-const fn outcome(action: VmAction) -> &'static str {
-    match action {
-        VmAction::Hold => "is held.",
-        VmAction::Release => "is released.",
-        VmAction::Shutdown => "is asked to switch itself off.",
-        VmAction::Delete => "is being deleted.",
-        VmAction::Console => "",
+#[component]
+pub fn VmActions(
+    vm: ArcRwSignal<VmView>,
+    /// Icons alone, and no more than two.
+    #[prop(optional)]
+    compact: bool,
+) -> impl IntoView {
+    let most = if compact { 2 } else { 3 };
+    let shown = {
+        let vm = vm.clone();
+        Memo::new(move |_| vm.with(|vm| likely(vm.state)))
+    };
+    let buttons = vm.clone();
+    view! {
+        <div class="actions" role="group" aria-label="Actions">
+            <For
+                each=move || shown.get().iter().take(most)
+                key=|action| **action
+                children=move |action| {
+                    view! { <ActionButton vm=buttons.clone() action=*action compact=compact/> }
+                }
+            />
+            <ActionMenu vm=vm compact=compact/>
+        </div>
+    }
+    .into_any()
+}
+
+/// Why the action is not possible now.
+fn blocked(vm: &ArcRwSignal<VmView>, action: VmAction) -> Memo<Option<String>> {
+    let caller = expect_context::<Caller>();
+    let vm = vm.clone();
+    Memo::new(move |_| vm.with(|vm| caller.refusal(action, vm)))
+}
+
+/// What pressing it does: the console is on the VM's page, everything else is
+/// the desk's.
+fn pressed(vm: ArcRwSignal<VmView>, action: VmAction, busy: RwSignal<bool>) -> Callback<()> {
+    let desk = expect_context::<VmDesk>();
+    let navigate = use_navigate();
+    let id = vm.with_untracked(|vm| vm.id);
+    Callback::new(move |()| {
+        if action == VmAction::Console {
+            let url = format!("/vms/{id}?console=open#console");
+            navigate(&url, Default::default());
+        } else {
+            desk.press(action, &vm, busy);
+        }
+    })
+}
+
+#[component]
+fn ActionButton(vm: ArcRwSignal<VmView>, action: VmAction, compact: bool) -> impl IntoView {
+    let busy = RwSignal::new(false);
+    let (id, name) = vm.with_untracked(|vm| (vm.id, vm.name.to_string()));
+    let label = if compact {
+        format!("{} {name}", action.title())
+    } else {
+        action.title().to_owned()
+    };
+    let kind = if action == VmAction::Delete {
+        ButtonKind::Danger
+    } else if leads_on(action) && !compact {
+        ButtonKind::Primary
+    } else {
+        ButtonKind::Plain
+    };
+    view! {
+        <Button
+            id=format!("{}-{id}", action.name())
+            label=label
+            blocked=blocked(&vm, action)
+            on_press=pressed(vm, action, busy)
+            kind=kind
+            icon=icon(action)
+            icon_only=compact
+            busy=busy
+        />
+    }
+}
+
+#[component]
+fn ActionMenu(vm: ArcRwSignal<VmView>, compact: bool) -> impl IntoView {
+    let (id, name) = vm.with_untracked(|vm| (vm.id, vm.name.to_string()));
+    let menu = format!("menu-{id}");
+    let label = if compact {
+        format!("All actions on {name}")
+    } else {
+        "All actions".to_owned()
+    };
+    let items = menu.clone();
+    view! {
+        <Menu id=menu label=label icon=IconName::More icon_only=compact>
+            {MENU
+                .into_iter()
+                .map(|action| view! { <ActionItem vm=vm.clone() action=action menu=items.clone()/> })
+                .collect_view()}
+        </Menu>
+    }
+}
+
+#[component]
+fn ActionItem(vm: ArcRwSignal<VmView>, action: VmAction, menu: String) -> impl IntoView {
+    view! {
+        <MenuItem
+            id=format!("{menu}-{}", action.name())
+            menu=menu
+            label=action.title()
+            icon=icon(action)
+            note=sentence(action.meaning())
+            blocked=blocked(&vm, action)
+            danger=action.is_destructive()
+            first=action == VmAction::Console
+            on_press=pressed(vm, action, RwSignal::new(false))
+        />
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_offered_as_a_button_is_accepted_in_the_state() {
+        for state in VmState::ALL {
+            for action in likely(state) {
+                assert_eq!(action.judge(state), Ok(()), "{action} in {state}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_menu_holds_every_action_once() {
+        let mut menu = MENU;
+        menu.sort_unstable();
+        let mut all = VmAction::ALL;
+        all.sort_unstable();
+        assert_eq!(menu, all);
     }
 }

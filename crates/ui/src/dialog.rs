@@ -1,15 +1,67 @@
-//! A question that must be answered before anything irreversible happens.
+//! What comes over the page and wants an answer.
 
 use leptos::html;
 use leptos::prelude::*;
 
-/// A modal question. It is open while `open` holds; Escape, "Keep" and a press
-/// outside answer no.
+use crate::prose::Prose;
+
+/// A modal panel. It is open while `open` holds; `on_close` ends that, also
+/// after Escape. What it holds is made when it opens, so that nothing of the
+/// last time is left.
+#[component]
+pub fn Dialog(
+    /// Unique in the page.
+    id: &'static str,
+    #[prop(into)] open: Signal<bool>,
+    on_close: Callback<()>,
+    #[prop(into)] title: Signal<String>,
+    /// A press outside closes it: nothing typed would be lost.
+    #[prop(optional)]
+    light: bool,
+    /// Room for a form.
+    #[prop(optional)]
+    wide: bool,
+    children: ChildrenFn,
+) -> impl IntoView {
+    let dialog = NodeRef::<html::Dialog>::new();
+    Effect::new(move |_| {
+        let wanted = open.get();
+        if let Some(dialog) = dialog.get() {
+            // After what it holds is there: the focus goes into it.
+            request_animation_frame(move || show(&dialog, wanted));
+        }
+    });
+    let title_id = format!("{id}-title");
+    let labelled_by = title_id.clone();
+    view! {
+        <dialog
+            node_ref=dialog
+            id=id
+            class="dialog"
+            class:wide=wide
+            aria-labelledby=labelled_by
+            closedby=if light { "any" } else { "closerequest" }
+            on:close=move |_| {
+                if open.get_untracked() {
+                    on_close.run(());
+                }
+            }
+        >
+            <h2 id=title_id>{move || title.get()}</h2>
+            <Show when=move || open.get()>{children()}</Show>
+        </dialog>
+    }
+    .into_any()
+}
+
+/// A question that must be answered before anything irreversible happens.
+/// Escape, `no` and a press outside answer no.
 #[component]
 pub fn Confirm(
     /// Unique in the page.
     id: &'static str,
-    open: RwSignal<bool>,
+    #[prop(into)] open: Signal<bool>,
+    on_close: Callback<()>,
     #[prop(into)] title: Signal<String>,
     #[prop(into)] text: Signal<String>,
     /// What the answer yes does, as a verb.
@@ -18,43 +70,23 @@ pub fn Confirm(
     #[prop(into)] no: String,
     on_yes: Callback<()>,
 ) -> impl IntoView {
-    let dialog = NodeRef::<html::Dialog>::new();
-    Effect::new(move |_| {
-        let wanted = open.get();
-        if let Some(dialog) = dialog.get() {
-            show(&dialog, wanted);
-        }
-    });
-    let title_id = format!("{id}-title");
-    let text_id = format!("{id}-text");
-    let (labelled_by, described_by) = (title_id.clone(), text_id.clone());
     let confirm = move |_| {
-        open.set(false);
+        on_close.run(());
         on_yes.run(());
     };
     view! {
-        <dialog
-            node_ref=dialog
-            id=id
-            class="dialog"
-            aria-labelledby=labelled_by
-            aria-describedby=described_by
-            closedby="any"
-            on:close=move |_| open.set(false)
-        >
-            <h2 id=title_id>{move || title.get()}</h2>
-            <p id=text_id>{move || text.get()}</p>
+        <Dialog id=id open=open on_close=on_close title=title light=true>
+            <p>{move || view! { <Prose text=text.get()/> }}</p>
             <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=move |_| open.set(false)>
-                    {no}
+                <button r#type="button" class="button" data-kind="plain" on:click=move |_| on_close.run(())>
+                    {no.clone()}
                 </button>
                 <button r#type="button" class="button" data-kind="danger" on:click=confirm>
                     {move || yes.get()}
                 </button>
             </div>
-        </dialog>
+        </Dialog>
     }
-    .into_any()
 }
 
 #[cfg(feature = "hydrate")]

@@ -68,6 +68,9 @@ pub fn TextField(
     #[prop(default = "off")] autocomplete: &'static str,
     #[prop(optional)] placeholder: &'static str,
     #[prop(optional)] autofocus: bool,
+    /// Digits alone: brings up their keyboard.
+    #[prop(optional)]
+    numeric: bool,
     value: RwSignal<String>,
     #[prop(into, optional)] error: Signal<Option<String>>,
     #[prop(into, optional)] on_leave: Option<Callback<()>>,
@@ -86,7 +89,9 @@ pub fn TextField(
                 spellcheck="false"
                 placeholder=placeholder
                 autofocus=autofocus
+                inputmode=numeric.then_some("numeric")
                 required=true
+                value=value.get_untracked()
                 aria-invalid=invalid(error)
                 aria-describedby=described_by(id, error)
                 node_ref=node
@@ -101,12 +106,16 @@ pub fn TextField(
     }
 }
 
-/// Several lines of text; always optional here.
+/// Several lines of text; optional unless it says otherwise.
 #[component]
 pub fn TextAreaField(
     id: &'static str,
     #[prop(into)] label: String,
     #[prop(into, optional)] hint: String,
+    #[prop(optional)] required: bool,
+    /// A text for people rather than one for machines.
+    #[prop(optional)]
+    prose: bool,
     #[prop(default = "3")] rows: &'static str,
     #[prop(optional)] placeholder: &'static str,
     value: RwSignal<String>,
@@ -116,15 +125,17 @@ pub fn TextAreaField(
     let node = NodeRef::<html::Textarea>::new();
     Effect::new(move |_| keep_typed(value, node.get().map(|input| input.value())));
     view! {
-        <Field id=id label=label hint=hint optional=true error=error>
+        <Field id=id label=label hint=hint optional=!required error=error>
             <textarea
                 id=id
                 name=id
                 class="input"
+                class:prose=prose
                 rows=rows
                 autocomplete="off"
-                autocapitalize="none"
-                spellcheck="false"
+                autocapitalize=if prose { "sentences" } else { "none" }
+                spellcheck=if prose { "true" } else { "false" }
+                required=required
                 placeholder=placeholder
                 aria-invalid=invalid(error)
                 aria-describedby=described_by(id, error)
@@ -135,7 +146,7 @@ pub fn TextAreaField(
                         leave.run(());
                     }
                 }
-            ></textarea>
+            >{value.get_untracked()}</textarea>
         </Field>
     }
 }

@@ -3,10 +3,12 @@
 
 pub mod badge;
 pub mod button;
+pub mod diagram;
 pub mod dialog;
 pub mod empty;
 pub mod field;
 pub mod icon;
+pub mod menu;
 pub mod meter;
 pub mod prose;
 pub mod table;
@@ -15,12 +17,14 @@ pub mod toast;
 
 pub use badge::{Badge, Tone};
 pub use button::{Button, ButtonKind};
-pub use dialog::Confirm;
+pub use diagram::{Diagram, Drawing, Node};
+pub use dialog::{Confirm, Dialog};
 pub use empty::EmptyState;
 pub use field::{CheckField, Choice, SelectField, TextAreaField, TextField};
 pub use icon::{Icon, IconName};
-pub use meter::Meter;
+pub use menu::{Menu, MenuItem};
+pub use meter::{Meter, Progress};
 pub use prose::Prose;
 pub use table::{Cell, Table};
-pub use time::{Clock, Elapsed, Time};
+pub use time::{Clock, Elapsed, Time, Until};
 pub use toast::{ToastKind, ToastRegion, Toasts};

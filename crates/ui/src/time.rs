@@ -66,6 +66,27 @@ pub fn Time(
     }
 }
 
+/// A point in time to come: "in 12 s", and "now" from then on.
+#[component]
+pub fn Until(
+    /// Milliseconds since the Unix epoch.
+    #[prop(into)]
+    at_ms: Signal<i64>,
+) -> impl IntoView {
+    let clock = use_context::<Clock>();
+    let shown = Memo::new(move |_| {
+        clock.and_then(Clock::now_ms).map_or_else(
+            || absolute(at_ms.get()),
+            |now| until(at_ms.get().saturating_sub(now)),
+        )
+    });
+    view! {
+        <time datetime=move || machine(at_ms.get()) title=move || absolute(at_ms.get())>
+            {move || shown.get()}
+        </time>
+    }
+}
+
 /// How long something took, or has taken so far.
 #[component]
 pub fn Elapsed(
@@ -135,6 +156,16 @@ fn relative(ago_ms: i64) -> String {
     }
 }
 
+/// "in 12 s", "now".
+fn until(ms: i64) -> String {
+    if ms <= 0 {
+        "now".to_owned()
+    } else {
+        // The last second is not over before it is.
+        format!("in {}", coarse(ms.saturating_add(999)))
+    }
+}
+
 fn coarse(ms: i64) -> String {
     match ms / 1000 {
         seconds @ ..60 => format!("{seconds} s"),
@@ -181,6 +212,15 @@ mod tests {
                 "2 h ago",
                 "2 d ago"
             ]
+        );
+    }
+
+    #[test]
+    fn times_to_come_read_well() {
+        let shown = [-5, 0, 1, 59_000, 61_000, 200_000_000].map(until);
+        assert_eq!(
+            shown,
+            ["now", "now", "in 1 s", "in 59 s", "in 1 min", "in 2 d"]
         );
     }
 

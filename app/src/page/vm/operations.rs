@@ -1,22 +1,31 @@
-//! What is being done with the VM, step by step, and what was done.
+//! What is being done with the VM, step by step, and what was done. An event
+//! patches what it changes; the button under one's finger stays.
 
 use leptos::prelude::*;
-use vimana_model::OperationId;
-use vimana_model::operation::{OperationKind, OperationState, OperationView, StepState, StepView};
-use vimana_ui::{Badge, Elapsed, Prose, Time, Tone};
+use leptos::task::spawn_local;
+use vimana_model::operation::{
+    OperationKind, OperationState, OperationView, Progress as Bytes, StepState, StepView,
+};
+use vimana_model::{OperationId, TenantId};
+use vimana_ui::{
+    Badge, Button, Elapsed, IconName, Progress, Prose, Time, ToastKind, Toasts, Tone, Until,
+};
 
+use crate::api::{Key, cancel_operation, once};
+use crate::live::{Live, Operations as Known};
 use crate::page::sentence;
+use crate::session::{Caller, CurrentSession};
 
 #[component]
-pub fn Operations(operations: ArcRwSignal<Vec<OperationView>>) -> impl IntoView {
-    let (running, past) = (of(&operations, true), of(&operations, false));
+pub fn Operations(operations: Known, tenant: TenantId) -> impl IntoView {
+    let (in_flight, past) = (of(&operations, false), of(&operations, true));
     let list = move |ids: Memo<Vec<OperationId>>| {
         let operations = operations.clone();
         view! {
             <For
                 each=move || ids.get()
                 key=|id| *id
-                children=move |id| view! { <Operation id=id operations=operations.clone()/> }
+                children=move |id| view! { <Operation id=id operations=operations.clone() tenant=tenant/> }
             />
         }
     };
@@ -24,10 +33,10 @@ pub fn Operations(operations: ArcRwSignal<Vec<OperationView>>) -> impl IntoView 
     view! {
         <section class="panel" aria-labelledby="operations-title">
             <h2 id="operations-title">"Operations"</h2>
-            <Show when=move || running.with(Vec::is_empty)>
+            <Show when=move || in_flight.with(Vec::is_empty)>
                 <p class="faint">"Nothing is in flight."</p>
             </Show>
-            {list.clone()(running)}
+            {list.clone()(in_flight)}
             <details class="past" open=true hidden=move || count() == 0>
                 <summary>{move || format!("Past operations ({})", count())}</summary>
                 {list(past)}
@@ -37,14 +46,14 @@ pub fn Operations(operations: ArcRwSignal<Vec<OperationView>>) -> impl IntoView 
     .into_any()
 }
 
-/// The operations that run, or those that ended; newest first.
-fn of(operations: &ArcRwSignal<Vec<OperationView>>, running: bool) -> Memo<Vec<OperationId>> {
+/// The operations in flight, or those that are over; newest first.
+fn of(operations: &Known, over: bool) -> Memo<Vec<OperationId>> {
     let operations = operations.clone();
     Memo::new(move |_| {
         operations.with(|operations| {
             operations
                 .iter()
-                .filter(|operation| (operation.state == OperationState::Running) == running)
+                .filter(|operation| operation.state.is_over() == over)
                 .map(|operation| operation.id)
                 .collect()
         })
@@ -52,66 +61,201 @@ fn of(operations: &ArcRwSignal<Vec<OperationView>>, running: bool) -> Memo<Vec<O
 }
 
 #[component]
-fn Operation(id: OperationId, operations: ArcRwSignal<Vec<OperationView>>) -> impl IntoView {
+fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoView {
     let operation = Memo::new(move |_| {
         operations.with(|operations| {
-            operations
-                .iter()
-                .find(|operation| operation.id == id)
-                .cloned()
+            let found = operations.iter().find(|operation| operation.id == id);
+            found.cloned()
         })
     });
-    move || {
-        operation.get().map(|operation| {
-            let (tone, state) = shown(operation.state);
-            view! {
-                <article class="operation" aria-label=title(operation.kind)>
-                    <header>
-                        <h3>{title(operation.kind)}</h3>
-                        <Badge tone=tone text=state.to_owned()/>
-                        <span class="faint">
-                            {operation.requested_by} " · " <Time at_ms=operation.created_at.as_ms()/> " · "
-                            <Elapsed
-                                from_ms=operation.created_at.as_ms()
-                                to_ms=operation.ended_at.map(|at| at.as_ms())
-                            />
-                        </span>
-                    </header>
-                    <ol class="steps">
-                        {operation.steps.into_iter().map(|step| view! { <Step step=step/> }).collect_view()}
-                    </ol>
-                    {operation.error.map(|error| view! { <p class="operation-error"><Prose text=sentence(&error)/></p> })}
-                </article>
-            }
+    let first = operation.get_untracked()?;
+    let steps = first.steps.len();
+    let state =
+        Memo::new(move |_| operation.with(|now| now.as_ref().map_or(first.state, |now| now.state)));
+    let ended = Memo::new(move |_| {
+        operation.with(|now| {
+            now.as_ref()
+                .and_then(|now| now.ended_at)
+                .map(|at| at.as_ms())
         })
+    });
+    let error =
+        Memo::new(move |_| operation.with(|now| now.as_ref().and_then(|now| now.error.clone())));
+    let cancelled_by = Memo::new(move |_| {
+        operation.with(|now| now.as_ref().and_then(|now| now.cancelled_by.clone()))
+    });
+    let going_back = move || state.get() == OperationState::Undoing;
+    Some(
+        view! {
+            <article class="operation" aria-label=title(first.kind)>
+                <header>
+                    <h3>{title(first.kind)}</h3>
+                    <Badge
+                        tone=Signal::derive(move || shown(state.get()).0)
+                        text=Signal::derive(move || shown(state.get()).1.to_owned())
+                    />
+                    <span class="faint">
+                        {first.requested_by} " · " <Time at_ms=first.created_at.as_ms()/> " · "
+                        <Elapsed from_ms=first.created_at.as_ms() to_ms=ended/>
+                    </span>
+                    <Show when=move || !state.get().is_over()>
+                        <Cancel id=id operation=operation tenant=tenant/>
+                    </Show>
+                </header>
+                <ol class="steps" data-back=move || going_back().then_some("true")>
+                    {(0..steps).map(|n| view! { <Step n=n operation=operation/> }).collect_view()}
+                </ol>
+                <p class="operation-error">
+                    {move || error.get().map(|error| view! { <Prose text=sentence(&error)/> })}
+                </p>
+                <p class="faint">
+                    {move || cancelled_by.get().map(|who| format!("Cancelled by {who}."))}
+                </p>
+            </article>
+        }
+        .into_any(),
+    )
+}
+
+#[component]
+fn Cancel(
+    id: OperationId,
+    operation: Memo<Option<OperationView>>,
+    tenant: TenantId,
+) -> impl IntoView {
+    let caller = expect_context::<Caller>();
+    let live = expect_context::<Live>();
+    let session = expect_context::<CurrentSession>();
+    let toasts = expect_context::<Toasts>();
+    let busy = RwSignal::new(false);
+    let blocked = Memo::new(move |_| {
+        let now = operation.get()?;
+        caller.cancel_refusal(&now, tenant)
+    });
+    let press = Callback::new(move |()| {
+        busy.set(true);
+        let live = live.clone();
+        spawn_local(async move {
+            let answer = live
+                .ask(once(Key::fresh(), |key| cancel_operation(id, key)))
+                .await;
+            busy.try_set(false);
+            match answer {
+                // What comes of it, the events tell.
+                Ok((_, now)) => {
+                    let text = format!("The {} is being taken back.", now.kind);
+                    toasts.show(ToastKind::Info, text);
+                }
+                Err(error) => {
+                    session.notice(&error);
+                    toasts.show(ToastKind::Error, error.sentence());
+                }
+            }
+        });
+    });
+    view! {
+        <span class="operation-cancel">
+            <Button id=format!("cancel-{id}") label="Cancel" icon=IconName::Undo on_press=press blocked=blocked busy=busy/>
+        </span>
     }
 }
 
 #[component]
-fn Step(step: StepView) -> impl IntoView {
-    let (slug, word) = match step.state {
+fn Step(n: usize, operation: Memo<Option<OperationView>>) -> impl IntoView {
+    let step = Memo::new(move |_| {
+        operation.with(|now| now.as_ref().and_then(|now| now.steps.get(n).cloned()))
+    });
+    let title = step.with_untracked(|step| step.as_ref().map(|step| step.kind.title()));
+    let state = Memo::new(move |_| {
+        step.with(|step| step.as_ref().map_or(StepState::Waiting, |step| step.state))
+    });
+    let under_way = move || matches!(state.get(), StepState::Running | StepState::Undoing);
+    let progress = Memo::new(move |_| {
+        let bytes = operation.with(|now| now.as_ref().and_then(|now| now.progress));
+        bytes.filter(|_| under_way())
+    });
+    let slug = move || word(state.get()).0;
+    view! {
+        <li data-step=slug aria-current=move || under_way().then_some("step")>
+            <span class="step-title">{title}</span>
+            <span class="faint">{move || step.get().map(|step| view! { <StepLine step=step/> })}</span>
+            <Show when=move || progress.get().is_some()>
+                <Moved label=title.unwrap_or_default() progress=progress/>
+            </Show>
+        </li>
+    }
+    .into_any()
+}
+
+/// How the step is: its state, how often it was tried, when it is again.
+#[component]
+fn StepLine(step: StepView) -> impl IntoView {
+    let StepView {
+        kind: _,
+        state,
+        attempts,
+        retry_at,
+        started_at,
+        ended_at,
+    } = step;
+    let waits = retry_at.is_some();
+    view! {
+        {if waits { "failed, tried again" } else { word(state).1 }}
+        {retry_at.map(|at| view! { " " <Until at_ms=at.as_ms()/> })}
+        {started_at.filter(|_| !waits).map(|from| view! {
+            ", " <Elapsed from_ms=from.as_ms() to_ms=ended_at.map(|at| at.as_ms())/>
+        })}
+        {(attempts > 1).then(|| format!(", try {attempts}"))}
+    }
+}
+
+#[component]
+fn Moved(label: &'static str, progress: Memo<Option<Bytes>>) -> impl IntoView {
+    view! {
+        <Progress
+            label=label
+            done=Signal::derive(move || progress.get().map_or(0.0, part))
+            text=Signal::derive(move || progress.get().map(amounts).unwrap_or_default())
+        />
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "only the length of a bar")]
+fn part(bytes: Bytes) -> f64 {
+    bytes.done_bytes as f64 / (bytes.total_bytes.max(1)) as f64
+}
+
+/// "512 MiB of 2 GiB".
+fn amounts(bytes: Bytes) -> String {
+    use vimana_model::unit::MiB;
+
+    let (done, total) = (bytes.done_bytes, bytes.total_bytes.max(bytes.done_bytes));
+    format!("{} of {}", MiB::from_bytes(done), MiB::from_bytes(total))
+}
+
+const fn word(state: StepState) -> (&'static str, &'static str) {
+    match state {
         StepState::Waiting => ("waiting", "waits"),
         StepState::Running => ("running", "in progress"),
         StepState::Done => ("done", "done"),
         StepState::Failed => ("failed", "failed"),
         StepState::Skipped => ("skipped", "skipped"),
-    };
-    view! {
-        <li data-step=slug aria-current=(step.state == StepState::Running).then_some("step")>
-            <span class="step-title">{step.kind.title()}</span>
-            <span class="faint">
-                {word}
-                {step.started_at.map(|from| view! {
-                    ", " <Elapsed from_ms=from.as_ms() to_ms=step.ended_at.map(|at| at.as_ms())/>
-                })}
-            </span>
-        </li>
+        StepState::Undoing => ("undoing", "being taken back"),
+        StepState::Undone => ("undone", "taken back"),
     }
 }
 
 const fn title(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::Create => "Create",
+        OperationKind::Start => "Start",
+        OperationKind::Suspend => "Suspend",
+        OperationKind::Stop => "Stop",
+        OperationKind::Resume => "Resume",
+        OperationKind::PowerOff => "Power off",
+        OperationKind::Reboot => "Reboot",
+        OperationKind::Reset => "Reset",
+        OperationKind::Resize => "Resize",
         OperationKind::Shutdown => "Shut down",
         OperationKind::Delete => "Delete",
     }
@@ -120,8 +264,23 @@ const fn title(kind: OperationKind) -> &'static str {
 const fn shown(state: OperationState) -> (Tone, &'static str) {
     match state {
         OperationState::Running => (Tone::Moving, "running"),
+        OperationState::Undoing => (Tone::Moving, "going back"),
         OperationState::Succeeded => (Tone::Good, "succeeded"),
         OperationState::Failed => (Tone::Bad, "failed"),
         OperationState::Cancelled => (Tone::Over, "cancelled"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_never_show_more_done_than_there_is() {
+        let bytes = Bytes {
+            done_bytes: 3 << 30,
+            total_bytes: 2 << 30,
+        };
+        assert_eq!(amounts(bytes), "3 GiB of 3 GiB");
     }
 }

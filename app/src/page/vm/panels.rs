@@ -87,7 +87,7 @@ pub fn FailurePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
                         <Icon name=IconName::Warning/> {format!("Failed during {}", failure.during)}
                     </h2>
                     <p><Prose text=sentence(&failure.reason)/></p>
-                    <p class="faint">"Delete it and create it anew; its reason stays in the timeline."</p>
+                    <p class="faint">"Retry goes on from where it broke; delete gives everything back. The reason stays in the timeline."</p>
                 </section>
             }
         })

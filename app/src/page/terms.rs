@@ -1,0 +1,329 @@
+//! What a VM is to be: the fields of the form, for those who ask for one and
+//! for those who approve it with changes; and the difference between two.
+
+use leptos::prelude::*;
+use vimana_model::flavor::FlavorView;
+use vimana_model::unit::Resources;
+use vimana_model::vm::CreateVm;
+use vimana_ui::{CheckField, Choice, SelectField, TextAreaField, TextField};
+
+use super::sentence;
+use crate::api::{ApiError, Catalogue};
+
+/// "2 vCPUs, 1 GiB memory, 8 GiB disk".
+#[must_use]
+pub fn size(size: Resources) -> String {
+    let cpus = if size.vcpus == 1 { "vCPU" } else { "vCPUs" };
+    format!(
+        "{} {cpus}, {} memory, {} disk",
+        size.vcpus, size.memory_mib, size.disk_mib
+    )
+}
+
+/// What is in the form, and which of it the user has been to.
+#[derive(Clone, Copy)]
+pub struct TermsDraft {
+    name: RwSignal<String>,
+    image: RwSignal<String>,
+    flavor: RwSignal<String>,
+    ssh_key: RwSignal<String>,
+    user_data: RwSignal<String>,
+    hold: RwSignal<bool>,
+    touched: RwSignal<Vec<&'static str>>,
+    /// What the server said, and about which terms.
+    refused: RwSignal<Option<(CreateVm, ApiError)>>,
+}
+
+impl TermsDraft {
+    /// Begins with the smallest flavor and the first image.
+    #[must_use]
+    pub fn new(choices: &Catalogue) -> Self {
+        let smallest = |flavor: &&FlavorView| flavor.resources.memory_mib;
+        let flavor = choices.flavors.iter().min_by_key(smallest);
+        let image = choices.images.first();
+        Self::of(&CreateVm {
+            image: image
+                .map(|image| image.name.to_string())
+                .unwrap_or_default(),
+            flavor: flavor
+                .map(|flavor| flavor.name.to_string())
+                .unwrap_or_default(),
+            ..CreateVm::default()
+        })
+    }
+
+    /// Begins with what is already said.
+    #[must_use]
+    pub fn of(terms: &CreateVm) -> Self {
+        let text = |text: &Option<String>| RwSignal::new(text.clone().unwrap_or_default());
+        Self {
+            name: RwSignal::new(terms.name.clone()),
+            image: RwSignal::new(terms.image.clone()),
+            flavor: RwSignal::new(terms.flavor.clone()),
+            ssh_key: text(&terms.ssh_key),
+            user_data: text(&terms.user_data),
+            hold: RwSignal::new(terms.hold),
+            touched: RwSignal::new(Vec::new()),
+            refused: RwSignal::new(None),
+        }
+    }
+
+    /// The form as it is now.
+    #[must_use]
+    pub fn terms(self) -> CreateVm {
+        let filled = |text: String| (!text.trim().is_empty()).then_some(text);
+        CreateVm {
+            name: self.name.get(),
+            image: self.image.get(),
+            flavor: self.flavor.get(),
+            ssh_key: filled(self.ssh_key.get()),
+            user_data: filled(self.user_data.get()),
+            hold: self.hold.get(),
+        }
+    }
+
+    pub fn touch_all(self) {
+        self.touched.set(FIELDS.to_vec());
+    }
+
+    /// Keeps what the server said about `terms`.
+    pub fn refuse(self, terms: CreateVm, error: ApiError) {
+        self.refused.try_set(Some((terms, error)));
+    }
+
+    fn touch(self, field: &'static str) -> Callback<()> {
+        Callback::new(move |()| {
+            self.touched.update(|touched| {
+                if !touched.contains(&field) {
+                    touched.push(field);
+                }
+            });
+        })
+    }
+
+    /// What is wrong with a field: shown once the user has been there. The
+    /// server's word holds as long as the form is the one it spoke about.
+    fn error(self, field: &'static str) -> Signal<Option<String>> {
+        Signal::derive(move || {
+            let terms = self.terms();
+            let own = self
+                .touched
+                .with(|touched| touched.contains(&field))
+                .then(|| {
+                    let error = terms.check().err();
+                    error.and_then(|error| ApiError::from(error).field(field))
+                })
+                .flatten();
+            let theirs = || {
+                self.refused.with(|refused| {
+                    refused
+                        .as_ref()
+                        .filter(|(sent, _)| *sent == terms)
+                        .and_then(|(_, error)| error.field(field))
+                })
+            };
+            own.or_else(theirs).map(|text| sentence(&text))
+        })
+    }
+}
+
+const FIELDS: [&str; 5] = ["name", "image", "flavor", "ssh_key", "user_data"];
+
+#[component]
+pub fn TermsFields(
+    draft: TermsDraft,
+    choices: Catalogue,
+    /// The page is about this form: begin with it.
+    #[prop(optional)]
+    first: bool,
+) -> impl IntoView {
+    let images = choices
+        .images
+        .iter()
+        .map(|image| Choice {
+            value: image.name.to_string(),
+            text: format!(
+                "{} · {} disk, {}",
+                image.name,
+                image.virtual_mib,
+                image.format.name()
+            ),
+        })
+        .collect();
+    let flavors = choices
+        .flavors
+        .iter()
+        .map(|flavor| Choice {
+            value: flavor.name.to_string(),
+            text: format!("{} · {}", flavor.name, size(flavor.resources)),
+        })
+        .collect();
+    let (images, flavors) = (with(images, draft.image), with(flavors, draft.flavor));
+    view! {
+        <TextField
+            id="name"
+            label="Name"
+            hint="Letters, digits, “-”, “_” and “.”; it becomes the host name in the machine."
+            placeholder="web-1"
+            autofocus=first
+            value=draft.name
+            error=draft.error("name")
+            on_leave=draft.touch("name")
+        />
+        <SelectField id="image" label="Image" choices=images value=draft.image error=draft.error("image")/>
+        <SelectField id="flavor" label="Flavor" choices=flavors value=draft.flavor error=draft.error("flavor")/>
+        <TextAreaField
+            id="ssh_key"
+            label="SSH key"
+            hint="The public key that may log in."
+            placeholder="ssh-ed25519 AAAA… you@laptop"
+            value=draft.ssh_key
+            error=draft.error("ssh_key")
+            on_leave=draft.touch("ssh_key")
+        />
+        <TextAreaField
+            id="user_data"
+            label="User-data"
+            hint="For cloud-init, handed to the machine as it is."
+            placeholder="#cloud-config"
+            rows="5"
+            value=draft.user_data
+            error=draft.error("user_data")
+            on_leave=draft.touch("user_data")
+        />
+        <CheckField
+            id="hold"
+            label="Hold it"
+            hint="Keep it from being placed until somebody releases it."
+            value=draft.hold
+        />
+    }
+    .into_any()
+}
+
+/// The choices with what is chosen among them, even where it is no longer on
+/// offer.
+fn with(mut choices: Vec<Choice>, chosen: RwSignal<String>) -> Vec<Choice> {
+    let value = chosen.get_untracked();
+    if !value.is_empty() && !choices.iter().any(|choice| choice.value == value) {
+        let text = format!("{value} · no longer on offer");
+        choices.push(Choice { value, text });
+    }
+    choices
+}
+
+/// One thing that is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub title: &'static str,
+    pub from: String,
+    pub to: String,
+}
+
+/// What of `terms` changes with `next`.
+#[must_use]
+pub fn changes(terms: &CreateVm, next: &CreateVm) -> Vec<Change> {
+    let CreateVm {
+        name,
+        image,
+        flavor,
+        ssh_key,
+        user_data,
+        hold,
+    } = terms;
+    let given = |text: &Option<String>| {
+        let text = text.as_deref().map(str::trim);
+        let given = text.is_some_and(|text| !text.is_empty());
+        if given { "given" } else { "none" }.to_owned()
+    };
+    let other = |from: &Option<String>, to: &Option<String>| {
+        // What it says may be long, and is in the form.
+        match (given(from), given(to)) {
+            (from, to) if from == to => (from, "another".to_owned()),
+            both => both,
+        }
+    };
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let clean = |text: &Option<String>| {
+        let text = text.as_deref().unwrap_or_default().trim();
+        text.to_owned()
+    };
+    let mut changes = Vec::new();
+    let mut note = |changed: bool, title: &'static str, (from, to): (String, String)| {
+        if changed {
+            changes.push(Change { title, from, to });
+        }
+    };
+    note(
+        *name != next.name,
+        "Name",
+        (name.clone(), next.name.clone()),
+    );
+    note(
+        *image != next.image,
+        "Image",
+        (image.clone(), next.image.clone()),
+    );
+    note(
+        *flavor != next.flavor,
+        "Flavor",
+        (flavor.clone(), next.flavor.clone()),
+    );
+    note(
+        clean(ssh_key) != clean(&next.ssh_key),
+        "SSH key",
+        other(ssh_key, &next.ssh_key),
+    );
+    note(
+        clean(user_data) != clean(&next.user_data),
+        "User-data",
+        other(user_data, &next.user_data),
+    );
+    note(*hold != next.hold, "Hold it", (yes(*hold), yes(next.hold)));
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_a_change() {
+        let asked = CreateVm {
+            name: "web-1".to_owned(),
+            flavor: "large".to_owned(),
+            ssh_key: Some("ssh-ed25519 AAAA\n".to_owned()),
+            ..CreateVm::default()
+        };
+        let given = CreateVm {
+            flavor: "small".to_owned(),
+            ssh_key: Some("ssh-ed25519 AAAA".to_owned()),
+            user_data: Some(String::new()),
+            hold: true,
+            ..asked.clone()
+        };
+        let shown: Vec<String> = changes(&asked, &given)
+            .into_iter()
+            .map(|change| format!("{}: {} → {}", change.title, change.from, change.to))
+            .collect();
+        assert_eq!(shown, ["Flavor: large → small", "Hold it: no → yes"]);
+        assert_eq!(changes(&asked, &asked), []);
+    }
+
+    #[test]
+    fn another_key_is_named_without_showing_it() {
+        let with = |user_data: &str| CreateVm {
+            user_data: Some(user_data.to_owned()),
+            ..CreateVm::default()
+        };
+        let found = changes(&with("#cloud-config\na: 1"), &with("#cloud-config\na: 2"));
+        assert_eq!(
+            found,
+            [Change {
+                title: "User-data",
+                from: "given".to_owned(),
+                to: "another".to_owned()
+            }]
+        );
+    }
+}

@@ -1,0 +1,74 @@
+use leptos::prelude::*;
+use vimana_model::event::{EventKind, EventView};
+use vimana_model::request::RequestState;
+use vimana_ui::{Prose, Time, Tone};
+
+use crate::live;
+use crate::page::{request_tone, tone};
+
+/// What happened, who did it, when; newest first, since that is what one came
+/// to see.
+#[component]
+pub fn Timeline(events: live::Timeline) -> impl IntoView {
+    view! {
+        <section class="panel" aria-labelledby="timeline-title">
+            <h2 id="timeline-title">"Timeline"</h2>
+            <ol class="timeline" reversed>
+                <For
+                    each=move || events.get().into_iter().rev()
+                    key=|event| event.seq
+                    children=|event| view! { <Entry event=event/> }
+                />
+            </ol>
+        </section>
+    }
+    .into_any()
+}
+
+#[component]
+fn Entry(event: EventView) -> impl IntoView {
+    view! {
+        <li data-tone=tone_of(&event.event).map(Tone::slug)>
+            <p><Prose text=event.event.sentence()/></p>
+            <p class="faint">
+                <span class="actor">{event.actor.to_string()}</span>
+                " · "
+                <Time at_ms=event.at.as_ms()/>
+            </p>
+        </li>
+    }
+    .into_any()
+}
+
+/// What stands out: turns of state, and what went wrong.
+fn tone_of(event: &EventKind) -> Option<Tone> {
+    match event {
+        EventKind::State { to, .. } => Some(tone(*to)),
+        EventKind::RequestMoved { to } => Some(request_tone(*to)),
+        EventKind::Request { action: None } => Some(request_tone(RequestState::Request)),
+        EventKind::Failed { .. }
+        | EventKind::Undoing { .. }
+        | EventKind::OperationFailed { .. }
+        | EventKind::HostSilent
+        | EventKind::HostRefused { .. }
+        | EventKind::HostDoubted { .. }
+        | EventKind::HostRevoked
+        | EventKind::HostFenced { .. }
+        | EventKind::OrphanFound { .. } => Some(Tone::Bad),
+        EventKind::StepRetried { .. } | EventKind::Cancelling { .. } => Some(Tone::Moving),
+        EventKind::Cancelled { .. } => Some(Tone::Over),
+        EventKind::Resized { .. }
+        | EventKind::Request { action: Some(_) }
+        | EventKind::Requested { .. }
+        | EventKind::Placed { .. }
+        | EventKind::NotPlaced { .. }
+        | EventKind::Step { .. }
+        | EventKind::Note { .. }
+        | EventKind::ConsoleOpened
+        | EventKind::HostConnected
+        | EventKind::HostDisconnected
+        | EventKind::HostCertified
+        | EventKind::OrphanGone { .. }
+        | EventKind::OrphanDiscarded { .. } => None,
+    }
+}

@@ -1,0 +1,247 @@
+//! Boxes and the ways between them: which box one is in, where one has been,
+//! and the way that is being gone.
+
+use leptos::prelude::*;
+
+use crate::badge::Tone;
+
+/// One box.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Node {
+    /// Unique in the drawing.
+    pub slug: &'static str,
+    pub label: &'static str,
+    pub tone: Tone,
+    /// Its centre.
+    pub at: (f64, f64),
+}
+
+/// How boxes and ways are laid out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawing {
+    /// Unique among the drawings of a page: "lying", "standing".
+    pub name: &'static str,
+    pub view_box: &'static str,
+    /// Half of a box: across and down.
+    pub half: (f64, f64),
+    pub nodes: Vec<Node>,
+    /// Slugs of the boxes at both ends. Two ways between the same boxes are one
+    /// line with two heads.
+    pub edges: Vec<(&'static str, &'static str)>,
+    /// Words beside the boxes: where, and what.
+    pub asides: Vec<((f64, f64), &'static str)>,
+}
+
+#[component]
+pub fn Diagram(
+    drawing: Drawing,
+    /// What the picture says, in a sentence.
+    #[prop(into)]
+    label: Signal<String>,
+    /// The box one is in.
+    #[prop(into)]
+    current: Signal<&'static str>,
+    /// The boxes one has been in, in order.
+    #[prop(into)]
+    seen: Signal<Vec<&'static str>>,
+    /// The boxes on the way that is being gone, from the current one on.
+    #[prop(into)]
+    way: Signal<Vec<&'static str>>,
+    /// The way leads back.
+    #[prop(into)]
+    back: Signal<bool>,
+) -> impl IntoView {
+    let Drawing {
+        name,
+        view_box,
+        half,
+        nodes,
+        edges,
+        asides,
+    } = drawing;
+    let (arrow, ahead) = (format!("{name}-arrow"), format!("{name}-ahead"));
+    let (arrow_end, ahead_end) = (format!("url(#{arrow})"), format!("url(#{ahead})"));
+    let places = nodes.clone();
+    let place = move |slug: &str| {
+        let node = places.iter().find(|node| node.slug == slug);
+        node.map(|node| node.at)
+    };
+    let lines = edges
+        .iter()
+        .filter(|(from, to)| !(edges.contains(&(*to, *from)) && from > to))
+        .filter_map(|(from, to)| {
+            let (from, to) = (*from, *to);
+            let both = edges.contains(&(to, from));
+            let d = line(half, place(from)?, place(to)?);
+            let walked = move || {
+                let fits = |pair: &[&str]| *pair == [from, to] || both && *pair == [to, from];
+                seen.with(|seen| seen.windows(2).any(fits))
+            };
+            Some(view! {
+                <path
+                    class="edge"
+                    d=d
+                    data-walked=move || walked().then_some("true")
+                    marker-end=arrow_end.clone()
+                    marker-start=both.then(|| arrow_end.clone())
+                ></path>
+            })
+        })
+        .collect_view();
+    let ahead_lines = move || {
+        let way = way.get();
+        way.windows(2)
+            .filter_map(|pair| match pair {
+                [from, to] => Some(line(half, place(from)?, place(to)?)),
+                _ => None,
+            })
+            .map(|d| {
+                view! { <path class="way" d=d marker-end=ahead_end.clone()></path> }.into_any()
+            })
+            .collect_view()
+    };
+    let boxes = nodes
+        .into_iter()
+        .map(|node| view! { <Place node=node half=half current=current seen=seen way=way/> })
+        .collect_view();
+    let asides = asides
+        .into_iter()
+        .map(|((x, y), text)| view! { <text class="aside" x=x y=y>{text}</text> })
+        .collect_view();
+    view! {
+        <svg
+            class="diagram"
+            data-turn=name
+            data-back=move || back.get().then_some("true")
+            viewBox=view_box
+            role="img"
+            aria-label=move || label.get()
+        >
+            <defs>
+                <Arrow id=arrow class="arrow"/>
+                <Arrow id=ahead class="arrow-ahead"/>
+            </defs>
+            {lines}
+            <g class="ways">{ahead_lines}</g>
+            {boxes}
+            {asides}
+        </svg>
+    }
+    .into_any()
+}
+
+#[component]
+fn Arrow(id: String, class: &'static str) -> impl IntoView {
+    view! {
+        <marker id=id viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">
+            <path class=class d="M1 1 7 4 1 7Z"></path>
+        </marker>
+    }
+}
+
+#[component]
+fn Place(
+    node: Node,
+    half: (f64, f64),
+    current: Signal<&'static str>,
+    seen: Signal<Vec<&'static str>>,
+    way: Signal<Vec<&'static str>>,
+) -> impl IntoView {
+    let Node {
+        slug,
+        label,
+        tone,
+        at: (x, y),
+    } = node;
+    let ahead = move || way.with(|way| way.iter().skip(1).any(|on_it| *on_it == slug));
+    let goal = move || way.with(|way| way.len() > 1 && way.last() == Some(&slug));
+    view! {
+        <g
+            class="state"
+            data-state=slug
+            data-tone=tone.slug()
+            data-current=move || (current.get() == slug).then_some("true")
+            data-seen=move || seen.with(|seen| seen.contains(&slug)).then_some("true")
+            data-ahead=move || ahead().then_some("true")
+            data-goal=move || goal().then_some("true")
+        >
+            <rect x=x - half.0 y=y - half.1 width=half.0 * 2.0 height=half.1 * 2.0 rx=half.1></rect>
+            <text x=x y=y + 4.5 text-anchor="middle">{label}</text>
+        </g>
+    }
+}
+
+/// A line between the borders of two boxes: straight, or in a bow where other
+/// boxes of the same row stand between them.
+fn line(half: (f64, f64), from: (f64, f64), to: (f64, f64)) -> String {
+    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    if dy == 0.0 && dx.abs() > half.0 * 6.0 {
+        return bow(
+            (from.0, from.1 + half.1 + 3.0),
+            (to.0, to.1 + half.1 + 5.0),
+            (0.0, 40.0),
+        );
+    }
+    if dx == 0.0 && dy.abs() > half.1 * 10.0 {
+        return bow(
+            (from.0 + half.0 + 3.0, from.1),
+            (to.0 + half.0 + 5.0, to.1),
+            (56.0, 0.0),
+        );
+    }
+    let leave = |gap: f64| {
+        let (w, h) = (half.0 + gap, half.1 + gap);
+        let across = if dx == 0.0 {
+            f64::INFINITY
+        } else {
+            w / dx.abs()
+        };
+        let down = if dy == 0.0 {
+            f64::INFINITY
+        } else {
+            h / dy.abs()
+        };
+        across.min(down)
+    };
+    let (start, end) = (leave(4.0), 1.0 - leave(5.0));
+    format!(
+        "M{:.1} {:.1}L{:.1} {:.1}",
+        from.0 + dx * start,
+        from.1 + dy * start,
+        from.0 + dx * end,
+        from.1 + dy * end
+    )
+}
+
+fn bow(from: (f64, f64), to: (f64, f64), out: (f64, f64)) -> String {
+    format!(
+        "M{:.1} {:.1}C{:.1} {:.1} {:.1} {:.1} {:.1} {:.1}",
+        from.0,
+        from.1,
+        from.0 + out.0,
+        from.1 + out.1,
+        to.0 + out.0,
+        to.1 + out.1,
+        to.0,
+        to.1
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: (f64, f64) = (47.0, 16.0);
+
+    #[test]
+    fn a_line_runs_from_border_to_border() {
+        assert_eq!(line(HALF, (0.0, 0.0), (200.0, 0.0)), "M51.0 0.0L148.0 0.0");
+    }
+
+    #[test]
+    fn a_line_past_other_boxes_bows_out() {
+        assert!(line(HALF, (0.0, 0.0), (600.0, 0.0)).contains('C'));
+        assert!(line(HALF, (0.0, 0.0), (0.0, 300.0)).contains('C'));
+        assert!(!line(HALF, (0.0, 0.0), (600.0, 88.0)).contains('C'));
+    }
+}
