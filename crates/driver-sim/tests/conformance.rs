@@ -1,6 +1,6 @@
 //! The simulated driver keeps every promise of the trait.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,7 +25,9 @@ impl Harness for Sim {
 
     async fn driver_on_full_disk(&self) -> Arc<dyn HostDriver> {
         let fault = Fault::new(FaultKind::NoSpace, "the host's disk is full");
-        self.0.fail_next(Call::Prepare, fault);
+        for call in [Call::Prepare, Call::Save, Call::Import] {
+            self.0.fail_next(call, fault.clone());
+        }
         self.driver().await
     }
 
@@ -54,11 +56,17 @@ impl Harness for Sim {
     }
 
     fn left_behind(&self, vm: VmId) -> Vec<String> {
-        Vec::from_iter(self.0.power(vm).map(|_| "entry".to_owned()))
+        self.0.left_behind(vm)
     }
 
     async fn crash(&self, vm: VmId) {
         assert!(self.0.crash(vm, "the simulated machine crashed"));
+    }
+
+    fn carry(&self, file: &Path, to: &Self) -> PathBuf {
+        let place = Path::new("/carried").join(file.file_name().unwrap());
+        to.0.write_file(&place, self.0.read_file(file).unwrap());
+        place
     }
 
     async fn guest_off(&self, _driver: &dyn HostDriver, vm: VmId) {

@@ -7,12 +7,15 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a suite of tests: a broken promise panics"
 )]
 
 mod cases;
+mod restarting;
+mod saving;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,14 +28,23 @@ use vimana_model::unit::Resources;
 use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, SerialStream};
 
 pub use cases::*;
+pub use restarting::*;
+pub use saving::*;
+
+/// Typed on the serial line, it makes the guest count in its memory and say how
+/// far it got, as a letter from `A` on.
+pub const COUNT: u8 = 0x05;
+/// Typed on the serial line, it makes the guest say how often it was started
+/// from its disk, as a letter from `A` on.
+pub const BOOTS: u8 = 0x02;
 
 /// How long the suite waits for something that should happen soon.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A host to try a driver on. Each case gets its own.
 ///
-/// Its guest prints something on its serial line when it runs, echoes what is
-/// typed, and switches itself off when asked to.
+/// Its guest prints something on its serial line when it starts, echoes what is
+/// typed, answers [`COUNT`] and [`BOOTS`], and switches itself off when asked to.
 #[async_trait]
 pub trait Harness: Send + Sync + Sized {
     async fn new() -> Self;
@@ -41,7 +53,7 @@ pub trait Harness: Send + Sync + Sized {
     /// it is the agent's restart.
     async fn driver(&self) -> Arc<dyn HostDriver>;
 
-    /// A driver on a host with no disk space left.
+    /// A driver on this host when it has no disk space left.
     async fn driver_on_full_disk(&self) -> Arc<dyn HostDriver>;
 
     /// A bootable image.
@@ -59,6 +71,9 @@ pub trait Harness: Send + Sync + Sized {
 
     /// Kills the machine from outside, not through the driver.
     async fn crash(&self, vm: VmId);
+
+    /// Carries a file to another host, as a datastore does; its place there.
+    fn carry(&self, file: &Path, to: &Self) -> PathBuf;
 
     /// Makes the guest switch itself off of its own accord.
     async fn guest_off(&self, driver: &dyn HostDriver, vm: VmId);
@@ -94,6 +109,28 @@ macro_rules! conformance_suite {
             cancelled_prepare_is_cleaned
             cancelled_boot_is_killed_and_cleaned
             next_epoch_can_be_prepared_and_booted
+            next_run_starts_from_the_same_disk
+            failed_start_can_be_repeated
+            reboot_is_by_the_guest
+            reboot_is_forced_after_the_grace_time
+            reset_starts_the_guest_at_once
+            kill_overtakes_a_reboot
+            only_what_runs_can_be_restarted_or_resized
+            resize_is_as_the_capabilities_say
+            saved_machine_goes_on_where_it_was
+            saved_machine_survives_a_restart_of_the_driver
+            memory_is_used_once
+            nothing_but_load_uses_a_saved_memory
+            clean_removes_a_saved_machine
+            only_what_runs_can_be_saved
+            failed_save_leaves_the_machine_running
+            load_takes_back_a_save_that_never_began
+            save_is_overtaken_by_load
+            cancelled_save_and_load_lose_nothing
+            kill_overtakes_a_load
+            saved_machine_goes_on_elsewhere
+            export_changes_nothing
+            bad_import_leaves_nothing
         }
     };
     ($harness:ty: $($case:ident)+) => {$(
@@ -192,6 +229,44 @@ pub async fn type_text(driver: &dyn HostDriver, vm: VmId, text: &[u8]) {
 pub async fn guest_answers(driver: &dyn HostDriver, vm: VmId) {
     let mut line = driver.serial(vm).await.unwrap();
     read_until(&mut line, "\n").await;
+}
+
+/// What the guest answers to a key, with everything it said before skipped.
+pub async fn answer(driver: &dyn HostDriver, vm: VmId, key: u8) -> char {
+    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
+    let mark = format!("?{}:", QUESTIONS.fetch_add(1, Ordering::Relaxed));
+    let mut line = driver.serial(vm).await.unwrap();
+    type_text(driver, vm, mark.as_bytes()).await;
+    type_text(driver, vm, &[key]).await;
+    let mut seen = read_until(&mut line, &mark).await;
+    loop {
+        let (_, after) = seen.split_once(&mark).unwrap();
+        if let Some(letter) = after.chars().next() {
+            return letter;
+        }
+        let mut more = [0; 64];
+        let read = line.read(&mut more).await.unwrap();
+        assert_ne!(read, 0, "the line ended");
+        seen += &String::from_utf8_lossy(&more[..read]);
+    }
+}
+
+/// Asks until the guest, which may just be starting, answers so.
+async fn answers(driver: &dyn HostDriver, vm: VmId, key: u8, wanted: char) {
+    let mut line = driver.serial(vm).await.unwrap();
+    let asking = async {
+        let mut seen = String::new();
+        while !seen.contains(wanted) {
+            type_text(driver, vm, &[key]).await;
+            let mut more = [0; 64];
+            let reading = tokio::time::timeout(Duration::from_millis(200), line.read(&mut more));
+            if let Ok(read) = reading.await {
+                seen += &String::from_utf8_lossy(&more[..read.unwrap()]);
+            }
+        }
+    };
+    let answered = tokio::time::timeout(PATIENCE, asking).await;
+    assert!(answered.is_ok(), "the guest never says {wanted:?}");
 }
 
 /// Waits for a change of power state, as a subscriber and in the inventory.

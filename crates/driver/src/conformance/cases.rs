@@ -115,6 +115,13 @@ pub async fn lower_epoch_is_refused_without_effect<H: Harness>(h: &H) {
         driver.boot(spec.vm_id, 4, &h.resources()).await.err(),
         driver.shutdown(spec.vm_id, 4, GRACE).await.err(),
         driver.kill(spec.vm_id, 4).await.err(),
+        driver.save(spec.vm_id, 4).await.err(),
+        driver.load(spec.vm_id, 4).await.err(),
+        driver.export(spec.vm_id, 4).await.err(),
+        driver.import(&old, &h.image().1, &[]).await.err(),
+        driver.reboot(spec.vm_id, 4, GRACE).await.err(),
+        driver.reset(spec.vm_id, 4).await.err(),
+        driver.resize(spec.vm_id, 4, &h.resources()).await.err(),
         driver.clean(spec.vm_id, 4).await.err(),
     ];
     for refusal in refusals {
@@ -154,7 +161,8 @@ pub async fn guest_power_off_is_observed<H: Harness>(h: &H) {
     let mut changes = driver.subscribe();
     h.guest_off(&*driver, spec.vm_id).await;
     let off = |p: &Power| *p == Power::Off;
-    expect_power(&*driver, &mut changes, spec.vm_id, PATIENCE, off).await;
+    let soon = Duration::from_secs(2);
+    expect_power(&*driver, &mut changes, spec.vm_id, soon, off).await;
     driver.boot(spec.vm_id, 1, &h.resources()).await.unwrap();
     let now = power(&*driver, spec.vm_id).await;
     assert_eq!(
