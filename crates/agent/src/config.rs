@@ -1,22 +1,31 @@
-//! What an agent is told at its start.
+//! What an agent is told at its start, and what it is made of.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use vimana_driver::HostDriver;
+use vimana_model::HostId;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::Resources;
-use vimana_protocol::dial::{Retry, Server};
+use vimana_protocol::dial::{Dial, Random, Retry, Server};
 
+use crate::images::ImageCache;
+use crate::journal::{FileJournal, Journal};
 use crate::limits::REFUSED_RETRY;
+use crate::saved::ServerDatastore;
+use crate::transfer::Transfer;
+use crate::{DataDir, Datastore, ImageSource, Lease, Watchdog};
 
-/// Everything an agent needs beside its driver and its directory.
+/// Everything an agent is told.
 #[derive(Clone)]
 pub struct Config {
-    pub server: Server,
     pub name: HostName,
     pub zone: ZoneName,
     /// What the host gives to VMs.
     pub capacity: Resources,
     pub timing: Timing,
+    pub random: Random,
 }
 
 /// How patient an agent is.
@@ -24,7 +33,7 @@ pub struct Config {
 pub struct Timing {
     /// After a lost connection.
     pub retry: Retry,
-    /// After the server refused the Hello.
+    /// At least, after the server refused the Hello.
     pub refused: Duration,
 }
 
@@ -34,5 +43,66 @@ impl Default for Timing {
             retry: Retry::default(),
             refused: REFUSED_RETRY,
         }
+    }
+}
+
+/// What an agent is made of. A real host's agent has files and sockets, a
+/// simulated one nothing but memory.
+pub struct Parts {
+    pub host_id: HostId,
+    pub config: Config,
+    pub driver: Arc<dyn HostDriver>,
+    pub dial: Arc<dyn Dial>,
+    pub images: Arc<dyn ImageSource>,
+    pub datastore: Arc<dyn Datastore>,
+    pub journal: Arc<dyn Journal>,
+    pub lease: Arc<dyn Lease>,
+    /// Where viewers of serial lines are served; None where they are not.
+    pub consoles: Option<Server>,
+}
+
+/// Why a directory cannot serve as an agent's.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    #[error("cannot clear the image cache: {0}")]
+    Images(io::Error),
+    #[error("cannot clear what was on its way from the datastore: {0}")]
+    Saved(io::Error),
+    #[error("cannot open the ledger: {0}")]
+    Ledger(io::Error),
+    #[error("cannot prepare to fetch images: {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+impl Parts {
+    /// Those of a real host: files in `data_dir`, sockets to `server`, and no
+    /// watchdog.
+    ///
+    /// # Errors
+    /// Where the directory cannot be used or TLS cannot be set up.
+    pub fn of_host(
+        config: Config,
+        server: Server,
+        data_dir: impl Into<Arc<DataDir>>,
+        driver: Arc<dyn HostDriver>,
+    ) -> Result<Self, PartsError> {
+        let data_dir = data_dir.into();
+        let random = config.random.clone();
+        let transfer = Transfer::new(server.clone(), config.timing.retry, random)?;
+        let images = ImageCache::open(data_dir.images(), transfer.clone());
+        let datastore = ServerDatastore::open(data_dir.saved(), transfer);
+        // The journal holds on to the directory, and with it to its lock.
+        let journal = FileJournal::open(&data_dir).map_err(PartsError::Ledger)?;
+        Ok(Self {
+            host_id: data_dir.host_id(),
+            config,
+            driver,
+            dial: Arc::new(server.clone()),
+            images: Arc::new(images.map_err(PartsError::Images)?),
+            datastore: Arc::new(datastore.map_err(PartsError::Saved)?),
+            journal: Arc::new(journal),
+            lease: Arc::new(Watchdog::none()),
+            consoles: Some(server),
+        })
     }
 }

@@ -11,7 +11,6 @@ use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use vimana_driver::{HostDriver, SerialStream};
 use vimana_model::{ConsoleId, VmId};
 use vimana_protocol::dial::{Server, Socket};
@@ -19,6 +18,7 @@ use vimana_protocol::dial::{Server, Socket};
 use crate::limits::{
     CONSOLE_PING_EVERY, CONSOLE_READ_BYTES, CONSOLE_TIMEOUT, MAX_CONSOLE_FRAME_BYTES, MAX_CONSOLES,
 };
+use crate::tasks::Spawner;
 
 /// Longest reason a close frame can carry.
 const MAX_REASON_BYTES: usize = 123;
@@ -28,7 +28,7 @@ pub struct Consoles {
     server: Server,
     driver: Arc<dyn HostDriver>,
     free: Semaphore,
-    tasks: TaskTracker,
+    tasks: Spawner,
     stop: CancellationToken,
 }
 
@@ -51,7 +51,7 @@ impl Consoles {
     pub fn new(
         server: Server,
         driver: Arc<dyn HostDriver>,
-        tasks: TaskTracker,
+        tasks: Spawner,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -113,6 +113,7 @@ impl Consoles {
         };
         let (output, input) = tokio::io::split(line);
         tokio::select! {
+            biased;
             end = show(output, sink) => end,
             end = enter(stream, input) => end,
         }
@@ -129,6 +130,7 @@ async fn show(
     let mut ping = interval(CONSOLE_PING_EVERY);
     loop {
         let message = tokio::select! {
+            biased;
             read = output.read(&mut buffer) => match read {
                 Ok(0) => return End::new(CloseCode::Normal, "the machine's serial line ended"),
                 Ok(n) => {

@@ -32,8 +32,9 @@ struct Identity {
 
 /// An agent's own directory, locked as long as this value lives.
 ///
-/// `host.json` names the host, `images/` is the image cache, the rest belongs
-/// to the driver.
+/// `host.json` names the host, `ledger` is what it was commanded, `images/` the
+/// image cache, `saved/` holds machines on their way from the datastore; the
+/// rest belongs to the driver.
 #[derive(Debug)]
 pub struct DataDir {
     root: PathBuf,
@@ -54,6 +55,7 @@ impl DataDir {
         let lock = lock(&root)?;
         let host_id = identity(&root)?;
         make_dir(&root.join("images"))?;
+        make_dir(&root.join("saved"))?;
         Ok(Self {
             root,
             host_id,
@@ -75,11 +77,33 @@ impl DataDir {
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
     }
+
+    #[must_use]
+    pub fn saved(&self) -> PathBuf {
+        self.root.join("saved")
+    }
 }
 
 /// Writes a file's entry in `directory` to the disk.
 pub fn sync_dir(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Removes what is called so in `directory`.
+pub fn sweep(directory: &Path, prefix: &str) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn io_error(path: &Path, error: io::Error) -> DataDirError {

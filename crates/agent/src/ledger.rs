@@ -1,151 +1,275 @@
-//! Which commands run, how the last ones ended, and what the server has not
-//! been told yet.
+//! What was commanded, how it ended, and what the server has not been told
+//! yet.
+//!
+//! Every command is in the [`Journal`] before it has an effect, and its
+//! outcome before the server is told. So a command that comes again, be it
+//! after the agent was killed, is answered and not carried out; and one that
+//! is older than what was already commanded for its VM is refused.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod books;
+mod pen;
+mod reports;
 
-use tokio::sync::Notify;
-use vimana_protocol::agent::{CommandRef, Outcome};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::{MAX_REMEMBERED_OUTCOMES, MAX_UNSENT_OUTCOMES};
+use vimana_driver::{Fault, FaultKind, Observed};
+use vimana_model::VmId;
+use vimana_model::operation::Progress;
+use vimana_protocol::agent::{Command, CommandRef, FromAgent, Outcome};
+
+pub use pen::Written;
+
+use crate::journal::Journal;
+use books::{Books, Record};
+use pen::Pen;
+use reports::Reports;
 
 /// What to do about a command that arrived.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Never seen: run it.
-    New,
+    /// Run it once its record is written.
+    New(Written),
     /// Under way or answered: nothing to do.
     Known,
 }
 
 /// Shared between the session and the work.
-#[derive(Debug, Default)]
 pub struct Ledger {
-    books: Mutex<Books>,
-    changed: Notify,
+    inner: Mutex<Inner>,
+    pen: Pen,
+    reports: Reports,
 }
 
-#[derive(Debug, Default)]
-struct Books {
-    /// None while it runs.
-    commands: HashMap<CommandRef, Option<Outcome>>,
-    /// Ended commands, oldest first.
-    ended: VecDeque<CommandRef>,
-    unsent: VecDeque<(CommandRef, Outcome)>,
+struct Inner {
+    books: Books,
+    /// Commands under way, with the claim under which each came last.
+    active: BTreeMap<CommandRef, u64>,
 }
 
 impl Ledger {
-    /// Registers a command. One that already ended is answered again with
-    /// what it ended with.
-    pub fn arrive(&self, command: CommandRef) -> Arrival {
-        let mut books = self.books();
-        match books.commands.get(&command) {
-            None => {
-                books.commands.insert(command, None);
-                Arrival::New
-            }
-            Some(None) => Arrival::Known,
-            Some(Some(outcome)) => {
-                let outcome = outcome.clone();
-                books.queue(command, outcome);
-                drop(books);
-                self.changed.notify_one();
-                Arrival::Known
-            }
+    /// Reads what earlier agents of this host recorded.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub async fn open(journal: Arc<dyn Journal>) -> io::Result<Self> {
+        let records = journal.read().await?;
+        let books = read(&records);
+        Ok(Self {
+            inner: Mutex::new(Inner {
+                books,
+                active: BTreeMap::new(),
+            }),
+            pen: Pen::new(journal, records.len()),
+            reports: Reports::default(),
+        })
+    }
+
+    /// Writes records down, for as long as it is polled; nothing becomes
+    /// durable without it.
+    pub async fn keep(&self) {
+        self.pen
+            .write(|| self.inner().books.records(), || self.reports.wake())
+            .await;
+    }
+
+    /// Waits until all that was recorded so far is written or has failed.
+    pub async fn flush(&self) {
+        self.pen.flush().await;
+    }
+
+    /// What the host holds, at the agent's start: of other VMs nothing is
+    /// left, and no run is later than the one that is here.
+    pub fn compare(&self, inventory: &[Observed]) {
+        let mut inner = self.inner();
+        for observed in inventory {
+            inner.books.apply(Record::Epochs {
+                vm_id: observed.vm_id,
+                run_epoch: observed.run_epoch,
+                claim_epoch: 0,
+            });
+        }
+        let gone: Vec<VmId> = inner
+            .books
+            .held()
+            .filter(|vm_id| inventory.iter().all(|observed| observed.vm_id != *vm_id))
+            .collect();
+        for vm_id in gone {
+            inner.books.apply(Record::Gone { vm_id });
         }
     }
 
-    /// A command ended.
-    pub fn end(&self, command: CommandRef, outcome: Outcome) {
-        let mut books = self.books();
-        books.commands.insert(command, Some(outcome.clone()));
-        books.ended.push_back(command);
-        if books.ended.len() > MAX_REMEMBERED_OUTCOMES
-            && let Some(oldest) = books.ended.pop_front()
-        {
-            books.commands.remove(&oldest);
-        }
-        books.queue(command, outcome);
-        drop(books);
-        self.changed.notify_one();
+    /// The number of the last session; 0 before the first.
+    #[must_use]
+    pub fn session_number(&self) -> u64 {
+        self.inner().books.session_number
     }
 
-    /// The next outcome to send; waits for one. Dropping the future loses nothing.
-    pub async fn unsent(&self) -> (CommandRef, Outcome) {
-        loop {
-            // Bound first: the lock must not live across the wait.
-            let next = self.books().unsent.pop_front();
-            match next {
-                Some(entry) => return entry,
-                None => self.changed.notified().await,
+    /// The number of the session to come, to be durable before it begins.
+    pub fn begin_session(&self, session_number: u64) -> Written {
+        let (written, _) = self.record(&mut self.inner(), Record::Session { session_number });
+        written
+    }
+
+    /// Takes a command in. One that is known is answered with what it ended
+    /// with, or will be when it ends; one that is out of date is refused.
+    /// Where there is no `room` for it, a new one is sent back.
+    pub fn arrive(&self, command: &Command, work: &str, room: Result<(), Fault>) -> Arrival {
+        let mut inner = self.inner();
+        let refuse = |fault| {
+            let outcome = Outcome::Fault { fault };
+            self.answer(command.command, command.claim_epoch, outcome, 0);
+            Arrival::Known
+        };
+        let mut claims_more = true;
+        if let Some(vm) = inner.books.vm(command.vm_id) {
+            if let Err(why) = vm.judge(command) {
+                return refuse(Fault::new(FaultKind::Superseded, why));
+            }
+            claims_more = command.claim_epoch > vm.claim_epoch || command.run_epoch > vm.run_epoch;
+            if let Some(outcome) = vm.outcome(command.command).cloned() {
+                let after = self.claim(&mut inner, command, claims_more);
+                self.answer(command.command, command.claim_epoch, outcome, after);
+                return Arrival::Known;
             }
         }
+        if inner.active.contains_key(&command.command) {
+            self.claim(&mut inner, command, claims_more);
+            inner.active.insert(command.command, command.claim_epoch);
+            return Arrival::Known;
+        }
+        if let Err(fault) = room {
+            return refuse(fault);
+        }
+        inner.active.insert(command.command, command.claim_epoch);
+        let begun = Record::Begun {
+            vm_id: command.vm_id,
+            run_epoch: command.run_epoch,
+            claim_epoch: command.claim_epoch,
+            command: command.command,
+            work: work.to_owned(),
+        };
+        Arrival::New(self.record(&mut inner, begun).0)
     }
 
-    /// Puts an outcome back that could not be sent.
-    pub fn put_back(&self, command: CommandRef, outcome: Outcome) {
-        self.books().unsent.push_front((command, outcome));
-        self.changed.notify_one();
+    /// A command ended; `cleaned` where nothing of its VM is left.
+    pub fn end(&self, vm_id: VmId, command: CommandRef, outcome: Outcome, cleaned: bool) {
+        let mut inner = self.inner();
+        let claim_epoch = inner.active.remove(&command).unwrap_or_default();
+        let ended = Record::Ended {
+            vm_id,
+            command,
+            outcome: outcome.clone(),
+            cleaned,
+        };
+        let (_, after) = self.record(&mut inner, ended);
+        self.answer(command, claim_epoch, outcome, after);
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    /// A command that could not be recorded ends without an effect.
+    pub fn give_up(&self, vm_id: VmId, command: CommandRef, fault: Fault) {
+        let mut inner = self.inner();
+        let claim_epoch = inner.active.remove(&command).unwrap_or_default();
+        inner.books.strike(vm_id, command);
+        self.answer(command, claim_epoch, Outcome::Fault { fault }, 0);
+    }
+
+    /// Answers a command that is not to be remembered.
+    pub fn refuse(&self, command: CommandRef, claim_epoch: u64, fault: Fault) {
+        self.answer(command, claim_epoch, Outcome::Fault { fault }, 0);
+    }
+
+    /// A machine that is not recorded shall go; gives the highest run that is
+    /// known of it.
+    pub fn discard(&self, vm_id: VmId, run_epoch: u64) -> (u64, Written) {
+        let mut inner = self.inner();
+        let epochs = Record::Epochs {
+            vm_id,
+            run_epoch,
+            claim_epoch: 0,
+        };
+        let (written, _) = self.record(&mut inner, epochs);
+        let known = inner.books.vm(vm_id).map(|vm| vm.run_epoch);
+        (known.unwrap_or(run_epoch), written)
+    }
+
+    /// Nothing is left of a machine that was to go.
+    pub fn discarded(&self, vm_id: VmId) {
+        let (_, after) = self.record(&mut self.inner(), Record::Gone { vm_id });
+        self.reports.queue(FromAgent::Discarded { vm_id }, after);
+    }
+
+    /// How far a command is; the server need not learn of every step.
+    pub fn progress(&self, command: CommandRef, progress: Progress) {
+        if self.inner().active.contains_key(&command) {
+            self.reports.progress(command, progress);
+        }
+    }
+
+    /// The next report to send; waits for one. Dropping the future loses nothing.
+    pub async fn report(&self) -> FromAgent {
+        self.reports.next(|| self.pen.settled()).await
+    }
+
+    /// Puts a report back that could not be sent.
+    pub fn put_back(&self, report: FromAgent) {
+        self.reports.put_back(report);
+    }
+
+    /// Records that the server claims more than before, if it does; gives the
+    /// record that must be written before anything is said under the claim.
+    fn claim(&self, inner: &mut Inner, command: &Command, claims_more: bool) -> u64 {
+        if !claims_more {
+            return 0;
+        }
+        let epochs = Record::Epochs {
+            vm_id: command.vm_id,
+            run_epoch: command.run_epoch,
+            claim_epoch: command.claim_epoch,
+        };
+        self.record(inner, epochs).1
+    }
+
+    fn record(&self, inner: &mut Inner, record: Record) -> (Written, u64) {
+        // Records are plain: writing them as JSON cannot fail. If it did,
+        // nothing may be done upon them.
+        let line = serde_json::to_string(&record).map_err(io::Error::other);
+        inner.books.apply(record);
+        self.pen.take(line)
+    }
+
+    fn answer(&self, command: CommandRef, claim_epoch: u64, outcome: Outcome, after: u64) {
+        self.reports.forget_progress(command);
+        let done = FromAgent::Done {
+            command,
+            claim_epoch,
+            outcome,
+        };
+        self.reports.queue(done, after);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         // Every change above leaves the books whole, also when it panics.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Books {
-    fn queue(&mut self, command: CommandRef, outcome: Outcome) {
-        if self.unsent.len() >= MAX_UNSENT_OUTCOMES {
-            self.unsent.pop_front();
-        }
-        self.unsent.push_back((command, outcome));
-    }
+/// The number of the last session of the host whose journal it is; 0 before
+/// the first.
+///
+/// # Errors
+/// Where it cannot be read.
+pub async fn session_number(journal: &dyn Journal) -> io::Result<u64> {
+    Ok(read(&journal.read().await?).session_number)
 }
 
-#[cfg(test)]
-mod tests {
-    use futures::FutureExt as _;
-    use vimana_model::OperationId;
-
-    use super::*;
-
-    fn command(n: u64) -> CommandRef {
-        CommandRef {
-            operation_id: OperationId::from_parts(n, [0; 10]),
-            step: 0,
+fn read(records: &[String]) -> Books {
+    let mut books = Books::default();
+    for record in records {
+        match serde_json::from_str(record) {
+            Ok(record) => books.apply(record),
+            Err(error) => tracing::warn!(%error, "a record of the ledger makes no sense"),
         }
     }
-
-    fn ok() -> Outcome {
-        Outcome::Ok { note: None }
-    }
-
-    #[test]
-    fn a_command_runs_once_and_its_outcome_is_repeated() {
-        let ledger = Ledger::default();
-        assert_eq!(ledger.arrive(command(1)), Arrival::New);
-        assert_eq!(ledger.arrive(command(1)), Arrival::Known);
-        assert_eq!(ledger.unsent().now_or_never(), None);
-        ledger.end(command(1), ok());
-        assert_eq!(ledger.unsent().now_or_never(), Some((command(1), ok())));
-        assert_eq!(ledger.arrive(command(1)), Arrival::Known);
-        assert_eq!(ledger.unsent().now_or_never(), Some((command(1), ok())));
-        assert_eq!(ledger.unsent().now_or_never(), None);
-    }
-
-    #[test]
-    fn the_books_stay_bounded_and_keep_the_newest() {
-        let ledger = Ledger::default();
-        let total = MAX_REMEMBERED_OUTCOMES as u64 + 10;
-        for n in 0..total {
-            ledger.arrive(command(n));
-            ledger.end(command(n), ok());
-        }
-        let books = ledger.books();
-        assert_eq!(books.commands.len(), MAX_REMEMBERED_OUTCOMES);
-        assert_eq!(books.unsent.len(), MAX_UNSENT_OUTCOMES);
-        assert!(books.commands.contains_key(&command(total - 1)));
-        assert!(!books.commands.contains_key(&command(0)));
-    }
+    books
 }

@@ -1,9 +1,13 @@
 //! The agent: one per host. It carries out the server's commands through a
 //! [`vimana_driver::HostDriver`] and reports what the host holds.
 //!
-//! The agent dials out and keeps no state that matters: machines outlive it,
-//! the driver re-adopts them, and the inventory in each session's first frame
-//! tells the server the rest.
+//! The agent dials out. Machines outlive it: the driver re-adopts them, and the
+//! inventory in each session's first frame tells the server of them. What it
+//! was commanded it keeps in a ledger, so that no command has its effect twice
+//! and none that is out of date has any.
+//!
+//! What it is made of, its [`Parts`], can all be memory: then it runs in a
+//! simulation, on virtual time.
 
 mod agent;
 pub mod capacity;
@@ -11,15 +15,27 @@ mod config;
 mod console;
 mod data_dir;
 mod images;
+mod journal;
+mod lease;
 mod ledger;
 pub mod limits;
+mod meter;
+mod saved;
 mod session;
 mod stop;
+mod tasks;
+mod transfer;
 pub mod watchdog;
 mod work;
 
 pub use agent::{Agent, StartError};
-pub use config::{Config, Timing};
+pub use config::{Config, Parts, PartsError, Timing};
 pub use data_dir::{DataDir, DataDirError};
+pub use images::ImageSource;
+pub use journal::{FileJournal, Journal, MemoryJournal};
+pub use lease::Lease;
+pub use ledger::session_number;
+pub use meter::Meter;
+pub use saved::{Datastore, Fetched};
 pub use stop::{StopError, stop_machines};
 pub use watchdog::Watchdog;

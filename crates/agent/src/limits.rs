@@ -4,11 +4,26 @@ use std::time::Duration;
 
 /// Commands that wait for one VM.
 pub const MAX_WAITING_PER_VM: usize = 16;
-/// Outcomes remembered, so that a repeated command is answered and not run.
-pub const MAX_REMEMBERED_OUTCOMES: usize = 1024;
-/// Outcomes kept while there is no session. The oldest go first: the server
+/// VMs for which commands wait or run.
+pub const MAX_BUSY_VMS: usize = 4096;
+/// Commands of one VM remembered, so that one that is repeated is answered and
+/// not run: those of the last few operations.
+pub const MAX_COMMANDS_PER_VM: usize = 16;
+/// VMs remembered of which nothing is left on the host.
+pub const MAX_CLEANED_VMS: usize = 1024;
+/// VMs remembered at all.
+pub const MAX_LEDGER_VMS: usize = 4096;
+/// Reports kept while there is no session. The oldest go first: the server
 /// repeats commands without an outcome.
-pub const MAX_UNSENT_OUTCOMES: usize = 1024;
+pub const MAX_UNSENT_REPORTS: usize = 1024;
+/// Records written before the ledger is written anew, shorter.
+pub const MIN_RECORDS_BEFORE_REWRITE: usize = 4096;
+/// Room kept ready behind the ledger's last record.
+pub const JOURNAL_RESERVE_BYTES: u64 = 1 << 20;
+/// Heartbeats that wait for the server's answer.
+pub const MAX_UNANSWERED_HEARTBEATS: usize = 64;
+/// How often the server is told how far a command is, at most.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Serial consoles open at once.
 pub const MAX_CONSOLES: usize = 64;
 /// Largest message from a console's viewer.
@@ -19,10 +34,15 @@ pub const CONSOLE_READ_BYTES: usize = 16 << 10;
 pub const CONSOLE_PING_EVERY: Duration = Duration::from_secs(20);
 /// Silence after which a console's connection is taken for dead.
 pub const CONSOLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Tries to fetch an image while the server has a bad moment.
-pub const MAX_DOWNLOAD_TRIES: u32 = 6;
-/// Silence after which the download of an image is given up.
+/// Tries to move a file while the server has a bad moment.
+pub const MAX_TRANSFER_TRIES: u32 = 6;
+/// Silence after which a download is tried anew.
 pub const DOWNLOAD_STALL: Duration = Duration::from_secs(30);
+/// How long an upload may stand still until it is tried anew; the server
+/// brings it to its disk within this time, too.
+pub const UPLOAD_STALL: Duration = Duration::from_secs(120);
+/// Bytes of a file read and sent at once.
+pub const TRANSFER_CHUNK_BYTES: usize = 256 << 10;
 /// How long running work may take to stop when the agent stops.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Wait after the server refused the agent: somebody has to do something.

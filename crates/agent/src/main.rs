@@ -13,7 +13,8 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use vimana_agent::{Agent, Config, DataDir, Timing, Watchdog, watchdog};
+use vimana_agent::{Agent, Config, DataDir, Parts, Timing, Watchdog, watchdog};
+use vimana_protocol::dial::Random;
 
 use args::{Args, Command, Driver, ServeArgs, StopArgs};
 
@@ -93,13 +94,14 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
         "this host"
     );
     let config = Config {
-        server,
         name,
         zone: args.zone.clone(),
         capacity,
         timing: Timing::default(),
+        random: Random::from_system(),
     };
-    Ok(Agent::new(config, data_dir, driver)?.guarded_by(watchdog))
+    let parts = Parts::of_host(config, server, data_dir, driver)?;
+    Ok(Agent::new(parts).guarded_by(watchdog))
 }
 
 /// Somebody who stops the machines when a lease is over. Without it the host

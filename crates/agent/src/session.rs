@@ -1,20 +1,28 @@
 //! One session with the server: Hello, then commands in, outcomes and
 //! changes out.
 
+mod frame;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio::sync::broadcast;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use vimana_driver::{Fault, HostDriver};
+use vimana_driver::{Fault, FaultKind, HostDriver, Observed};
 use vimana_model::HostId;
-use vimana_protocol::agent::{FromAgent, Hello, PROTOCOL_VERSION, ToAgent};
-use vimana_protocol::dial::{DialError, Link, LinkError};
-use vimana_protocol::limits::{HELLO_TIMEOUT, MAX_FRAME_BYTES};
+use vimana_protocol::agent::{FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent, Versions};
+use vimana_protocol::dial::{Dial, DialError, Link, LinkError};
+use vimana_protocol::limits::{HEARTBEAT_EVERY, HELLO_TIMEOUT};
 
-use crate::Config;
 use crate::console::Consoles;
+use crate::ledger::Ledger;
+use crate::limits::MAX_UNANSWERED_HEARTBEATS;
+use crate::watchdog::BootTime;
 use crate::work::Workshop;
+use crate::{Config, Lease};
+use frame::Arrived;
 
 const PATH: &str = "/agent/v1/session";
 
@@ -29,6 +37,8 @@ pub enum SessionError {
     Link(#[from] LinkError),
     #[error("the host's machines cannot be listed: {0}")]
     Inventory(Fault),
+    #[error("the session's number cannot be kept: {0}")]
+    Ledger(Fault),
     #[error("the server did not answer the Hello within {} s", HELLO_TIMEOUT.as_secs())]
     NoWelcome,
     #[error("the server refused this agent: {0}")]
@@ -37,6 +47,8 @@ pub enum SessionError {
     Lagged(u64),
     #[error("the driver ended")]
     DriverEnded,
+    #[error("the lease is over: what the server commands may be out of date")]
+    LeaseOver,
     #[error("the server sent a frame that has no place here")]
     Unexpected,
 }
@@ -46,8 +58,27 @@ pub struct Host {
     pub id: HostId,
     pub config: Config,
     pub driver: Arc<dyn HostDriver>,
+    pub dial: Arc<dyn Dial>,
+    pub ledger: Arc<Ledger>,
+    pub lease: Arc<dyn Lease>,
     pub work: Arc<Workshop>,
-    pub consoles: Arc<Consoles>,
+    /// None where serial lines are not served.
+    pub consoles: Option<Arc<Consoles>>,
+}
+
+/// What the server says of a session that it opens.
+struct Opening {
+    session_number: u64,
+    lease: Option<Duration>,
+}
+
+/// An open session.
+struct Session {
+    link: AgentLink,
+    number: u64,
+    changes: broadcast::Receiver<Observed>,
+    /// When the heartbeats were sent that the server has not answered yet.
+    asked: VecDeque<BootTime>,
 }
 
 impl Host {
@@ -57,20 +88,38 @@ impl Host {
         opened: &mut Option<Instant>,
         shutdown: &CancellationToken,
     ) -> Result<(), SessionError> {
-        let Some(open) = shutdown.run_until_cancelled(self.open()).await else {
+        let Some(session) = shutdown.run_until_cancelled(self.open()).await else {
             return Ok(());
         };
-        let (mut link, mut changes) = open?;
+        let mut session = session?;
         *opened = Some(Instant::now());
-        tracing::info!("the session with the server is open");
+        tracing::info!(
+            number = session.number,
+            "the session with the server is open"
+        );
+        let served = shutdown.run_until_cancelled(self.serve(&mut session)).await;
+        if let Some(result) = served {
+            return result;
+        }
+        session.link.close().await;
+        Ok(())
+    }
+
+    /// Until the session breaks.
+    async fn serve(&self, session: &mut Session) -> Result<(), SessionError> {
+        let Session {
+            link,
+            number,
+            changes,
+            asked,
+        } = session;
+        let mut pulse = interval_at(Instant::now() + HEARTBEAT_EVERY, HEARTBEAT_EVERY);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let room = link.room();
             tokio::select! {
                 // A machine's change goes before the outcome that it belongs to.
                 biased;
-                () = shutdown.cancelled() => {
-                    link.close().await;
-                    return Ok(());
-                }
                 change = changes.recv() => match change {
                     Ok(observed) => link.send(&FromAgent::Observed(observed))?,
                     Err(broadcast::error::RecvError::Lagged(missed)) => {
@@ -80,34 +129,50 @@ impl Host {
                         return Err(SessionError::DriverEnded);
                     }
                 },
-                (command, outcome) = self.work.ledger().unsent() => {
-                    let frame = FromAgent::Done { command, outcome: outcome.clone() };
-                    if let Err(error) = link.send(&frame) {
-                        self.work.ledger().put_back(command, outcome);
+                _ = pulse.tick() => {
+                    // Not remembered, its answer prolongs no lease.
+                    if asked.len() < MAX_UNANSWERED_HEARTBEATS {
+                        asked.push_back(self.lease.now());
+                    }
+                    link.send(&FromAgent::Heartbeat)?;
+                }
+                report = self.next_report(room) => {
+                    if let Err(error) = link.send(&report) {
+                        self.ledger.put_back(report);
                         return Err(error.into());
                     }
                 }
-                frame = link.receive() => self.take(frame?)?,
+                text = link.receive_text() => match frame::read(&text?)? {
+                    Arrived::Frame(frame) => self.take(frame, *number, asked)?,
+                    Arrived::Command { command, claim_epoch } => {
+                        self.ledger.refuse(command, claim_epoch, not_understood());
+                    }
+                    Arrived::Strange => {}
+                },
             }
         }
     }
 
+    /// Once there is room for it: a server that reads slowly is waited for.
+    async fn next_report(&self, room: impl Future<Output = ()>) -> FromAgent {
+        room.await;
+        self.ledger.report().await
+    }
+
     /// Dials and introduces the host.
-    async fn open(
-        &self,
-    ) -> Result<(AgentLink, broadcast::Receiver<vimana_driver::Observed>), SessionError> {
+    async fn open(&self) -> Result<Session, SessionError> {
         // Subscribed before the inventory: what changes in between comes twice
         // rather than never.
         let changes = self.driver.subscribe();
-        let inventory = self
-            .driver
-            .inventory()
-            .await
-            .map_err(SessionError::Inventory)?;
-        let socket = self.config.server.open(PATH, MAX_FRAME_BYTES).await?;
-        let mut link = AgentLink::new(socket, &FromAgent::Heartbeat)?;
+        let inventory = self.driver.inventory().await;
+        let inventory = inventory.map_err(SessionError::Inventory)?;
+        let wire = self.dial.dial(PATH).await?;
+        let mut link = AgentLink::without_heartbeat(wire);
+        let fenced = self.lease.fenced();
+        let machines = fenced.as_ref().map_or(0, |fenced| fenced.vms.len());
+        let asked_at = self.lease.now();
         link.send(&FromAgent::Hello(Hello {
-            protocol: PROTOCOL_VERSION,
+            protocol: PROTOCOL_VERSIONS,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             host_id: self.id,
             name: self.config.name.clone(),
@@ -115,42 +180,101 @@ impl Host {
             capabilities: self.driver.capabilities().clone(),
             capacity: self.config.capacity,
             inventory,
+            session_number: self.ledger.session_number(),
+            fenced: u32::try_from(machines).unwrap_or(u32::MAX),
         }))?;
-        tokio::time::timeout(HELLO_TIMEOUT, welcome(&mut link))
+        let opening = tokio::time::timeout(HELLO_TIMEOUT, welcome(&mut link))
             .await
             .map_err(|_| SessionError::NoWelcome)??;
-        Ok((link, changes))
+
+        let number = opening.session_number;
+        // Gone where the agent ends; then so does this.
+        let written = self.ledger.begin_session(number).await;
+        written.unwrap_or(Ok(())).map_err(SessionError::Ledger)?;
+        link.send(&FromAgent::Ready {
+            session_number: number,
+        })?;
+        self.lease.grant(asked_at, opening.lease);
+        if let Some(fenced) = fenced {
+            self.lease.told(&fenced);
+        }
+        Ok(Session {
+            link,
+            number,
+            changes,
+            asked: VecDeque::new(),
+        })
     }
 
-    fn take(&self, frame: ToAgent) -> Result<(), SessionError> {
+    fn take(
+        &self,
+        frame: ToAgent,
+        number: u64,
+        asked: &mut VecDeque<BootTime>,
+    ) -> Result<(), SessionError> {
         match frame {
+            ToAgent::Command(_) | ToAgent::Discard { .. } if self.lease.is_over() => {
+                return Err(SessionError::LeaseOver);
+            }
             ToAgent::Command(command) => self.work.submit(command),
-            ToAgent::OpenConsole { console_id, vm_id } => self.consoles.open(console_id, vm_id),
-            ToAgent::Heartbeat => {}
+            ToAgent::Discard { vm_id, run_epoch } => self.work.discard(vm_id, run_epoch),
+            ToAgent::OpenConsole { console_id, vm_id } => {
+                if let Some(consoles) = &self.consoles {
+                    consoles.open(console_id, vm_id);
+                }
+            }
+            ToAgent::Heartbeat { lease_ms } => {
+                // The server answers heartbeats in their order.
+                if let Some(at) = asked.pop_front() {
+                    self.lease.grant(at, lease_ms.map(Duration::from_millis));
+                }
+            }
             ToAgent::Refused { reason } => return Err(SessionError::Refused(reason)),
+            // The same once more changes nothing.
+            ToAgent::Welcome { session_number, .. } if session_number == number => {}
             ToAgent::Welcome { .. } => return Err(SessionError::Unexpected),
+            ToAgent::Unknown => {
+                tracing::warn!("the server sent a frame of a later version");
+            }
         }
         Ok(())
     }
 }
 
-async fn welcome(link: &mut AgentLink) -> Result<(), SessionError> {
+async fn welcome(link: &mut AgentLink) -> Result<Opening, SessionError> {
     loop {
         match link.receive().await? {
             ToAgent::Welcome {
-                protocol: PROTOCOL_VERSION,
-            } => return Ok(()),
-            ToAgent::Welcome { protocol } => {
-                let reason = format!(
-                    "it speaks version {protocol} of the protocol, this agent {PROTOCOL_VERSION}"
-                );
-                return Err(SessionError::Refused(reason));
+                protocol,
+                session_number,
+                lease_ms,
+            } => {
+                let only = Versions {
+                    min: protocol,
+                    max: protocol,
+                };
+                if PROTOCOL_VERSIONS.common(only).is_none() {
+                    let Versions { min, max } = PROTOCOL_VERSIONS;
+                    let reason = format!(
+                        "it speaks version {protocol} of the protocol, this agent {min} to {max}"
+                    );
+                    return Err(SessionError::Refused(reason));
+                }
+                return Ok(Opening {
+                    session_number,
+                    lease: lease_ms.map(Duration::from_millis),
+                });
             }
             ToAgent::Refused { reason } => return Err(SessionError::Refused(reason)),
-            ToAgent::Heartbeat => {}
-            ToAgent::Command(_) | ToAgent::OpenConsole { .. } => {
+            ToAgent::Heartbeat { .. } | ToAgent::Unknown => {}
+            ToAgent::Command(_) | ToAgent::OpenConsole { .. } | ToAgent::Discard { .. } => {
                 return Err(SessionError::Unexpected);
             }
         }
     }
+}
+
+fn not_understood() -> Fault {
+    let message = "this agent is older than the server and does not know what to do";
+    Fault::new(FaultKind::Unsupported, message)
 }

@@ -1,36 +1,52 @@
 //! Carries out commands: one lane per VM, one command at a time in each.
 
-use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+mod carry_out;
 
-use futures::FutureExt as _;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use vimana_driver::{Fault, FaultKind, HostDriver, IncarnationSpec, ShutdownEnd};
+use vimana_driver::{Fault, FaultKind, HostDriver};
 use vimana_model::VmId;
 use vimana_protocol::agent::{Command, Outcome, Work};
 
-use crate::images::Images;
-use crate::ledger::{Arrival, Ledger};
-use crate::limits::MAX_WAITING_PER_VM;
+use crate::ledger::{Arrival, Ledger, Written};
+use crate::limits::{MAX_BUSY_VMS, MAX_WAITING_PER_VM};
+use crate::tasks::Spawner;
+use crate::{Datastore, ImageSource};
 
 /// All commands on this host.
 pub struct Workshop {
     driver: Arc<dyn HostDriver>,
-    images: Images,
-    ledger: Ledger,
-    lanes: Mutex<HashMap<VmId, Lane>>,
-    tasks: TaskTracker,
+    images: Arc<dyn ImageSource>,
+    datastore: Arc<dyn Datastore>,
+    ledger: Arc<Ledger>,
+    lanes: Mutex<BTreeMap<VmId, Lane>>,
+    tasks: Spawner,
     stop: CancellationToken,
 }
 
-/// The commands for one VM. A lane exists as long as its task does.
+/// The jobs for one VM. A lane exists as long as its task does.
 #[derive(Default)]
 struct Lane {
-    waiting: VecDeque<Command>,
+    waiting: VecDeque<Job>,
     running: Option<Running>,
+}
+
+struct Job {
+    run_epoch: u64,
+    task: Task,
+    /// It has no effect before its record is written.
+    written: Written,
+}
+
+enum Task {
+    Command(Command),
+    /// A machine that is not recorded shall go. `known` is the highest run
+    /// that the ledger has seen.
+    Discard {
+        known: u64,
+    },
 }
 
 struct Running {
@@ -42,49 +58,75 @@ struct Running {
 impl Workshop {
     pub fn new(
         driver: Arc<dyn HostDriver>,
-        images: Images,
-        tasks: TaskTracker,
+        images: Arc<dyn ImageSource>,
+        datastore: Arc<dyn Datastore>,
+        ledger: Arc<Ledger>,
+        tasks: Spawner,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             driver,
             images,
-            ledger: Ledger::default(),
+            datastore,
+            ledger,
             lanes: Mutex::default(),
             tasks,
             stop,
         })
     }
 
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
     /// Takes a command in; its outcome comes out of the ledger. A command that
     /// is already known is not run again.
     pub fn submit(self: &Arc<Self>, command: Command) {
-        if self.ledger.arrive(command.command) == Arrival::Known {
+        let lanes = self.lanes();
+        let room = room(&lanes, command.vm_id);
+        let arrival = self.ledger.arrive(&command, name(&command.work), room);
+        let Arrival::New(written) = arrival else {
+            return;
+        };
+        let job = Job {
+            run_epoch: command.run_epoch,
+            task: Task::Command(command.clone()),
+            written,
+        };
+        self.enqueue(lanes, command.vm_id, job);
+    }
+
+    /// Stops and removes a machine that is not recorded, unless a later run
+    /// than the one meant is here or on its way.
+    pub fn discard(self: &Arc<Self>, vm_id: VmId, run_epoch: u64) {
+        let lanes = self.lanes();
+        let is_later = lanes.get(&vm_id).is_some_and(|l| l.has_later(run_epoch));
+        if is_later || room(&lanes, vm_id).is_err() {
+            tracing::warn!(%vm_id, run_epoch, "a machine is not discarded: there is work for it");
             return;
         }
-        let vm_id = command.vm_id;
-        let mut ended = Vec::new();
-        let mut lanes = self.lanes();
+        let (known, written) = self.ledger.discard(vm_id, run_epoch);
+        let job = Job {
+            run_epoch,
+            task: Task::Discard { known },
+            written,
+        };
+        self.enqueue(lanes, vm_id, job);
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        mut lanes: MutexGuard<'_, BTreeMap<VmId, Lane>>,
+        vm_id: VmId,
+        job: Job,
+    ) {
         let is_new = !lanes.contains_key(&vm_id);
         let lane = lanes.entry(vm_id).or_default();
-        if overtakes(&command.work) {
-            ended.extend(
-                lane.clear_way(command.run_epoch)
-                    .map(|old| (old, overtaken())),
-            );
-        }
-        if lane.waiting.len() < MAX_WAITING_PER_VM {
-            lane.waiting.push_back(command);
+        let overtaken = if job.overtakes() {
+            lane.clear_way()
         } else {
-            ended.push((command, crowded()));
-        }
+            Vec::new()
+        };
+        lane.waiting.push_back(job);
         drop(lanes);
-        for (command, fault) in ended {
-            self.ledger.end(command.command, Outcome::Fault { fault });
+        for job in overtaken {
+            self.overtaken(vm_id, &job);
         }
         if is_new {
             let this = Arc::clone(self);
@@ -92,135 +134,154 @@ impl Workshop {
         }
     }
 
-    /// A lane's task: its commands in order, until none is left.
+    /// A lane's task: its jobs in order, until none is left.
     async fn walk(&self, vm_id: VmId) {
-        while let Some((command, cancel)) = self.next(vm_id) {
-            let outcome = cancel.run_until_cancelled(self.perform(&command)).await;
+        while let Some((mut job, cancel)) = self.next(vm_id) {
+            match (&mut job.written).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => {
+                    self.give_up(vm_id, &job, fault);
+                    continue;
+                }
+                // The agent ends.
+                Err(_) => return,
+            }
+            let done = self.carry_out(vm_id, &job.task, job.run_epoch);
+            let done = cancel.run_until_cancelled(done).await;
             if self.stop.is_cancelled() {
                 // Not ended but left: the server asks again.
                 return;
             }
-            let outcome = outcome.unwrap_or_else(|| Outcome::Fault { fault: overtaken() });
-            self.ledger.end(command.command, outcome);
+            if done.is_none() {
+                self.overtaken(vm_id, &job);
+            }
         }
     }
 
-    fn next(&self, vm_id: VmId) -> Option<(Command, CancellationToken)> {
+    fn next(&self, vm_id: VmId) -> Option<(Job, CancellationToken)> {
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(&vm_id)?;
-        let Some(command) = lane.waiting.pop_front() else {
+        let Some(job) = lane.waiting.pop_front() else {
             lanes.remove(&vm_id);
             return None;
         };
         let cancel = self.stop.child_token();
         lane.running = Some(Running {
-            run_epoch: command.run_epoch,
-            overtakes: overtakes(&command.work),
+            run_epoch: job.run_epoch,
+            overtakes: job.overtakes(),
             cancel: cancel.clone(),
         });
-        Some((command, cancel))
+        Some((job, cancel))
     }
 
-    async fn perform(&self, command: &Command) -> Outcome {
-        let started = Instant::now();
-        // A driver that panics must not take its VM's lane with it.
-        let done = AssertUnwindSafe(self.execute(command)).catch_unwind().await;
-        let done = done.unwrap_or_else(|_| {
-            Err(Fault::new(
-                FaultKind::Host,
-                "the agent stumbled over a fault of its own",
-            ))
-        });
-        let (vm_id, epoch, work) = (command.vm_id, command.run_epoch, name(&command.work));
-        let ms = started.elapsed().as_millis();
-        match done {
-            Ok(note) => {
-                tracing::info!(%vm_id, epoch, work, ms, note, "a command is done");
-                Outcome::Ok { note }
+    /// A job ends before it ended by itself.
+    fn overtaken(&self, vm_id: VmId, job: &Job) {
+        match &job.task {
+            Task::Command(command) => {
+                let message = "a later command overtook this one";
+                let fault = Fault::new(FaultKind::Cancelled, message);
+                let outcome = Outcome::Fault { fault };
+                self.ledger.end(vm_id, command.command, outcome, false);
             }
-            Err(fault) => {
-                tracing::warn!(%vm_id, epoch, work, ms, kind = ?fault.kind, %fault, "a command failed");
-                Outcome::Fault { fault }
+            Task::Discard { .. } => {}
+        }
+    }
+
+    /// A job that could not be recorded.
+    fn give_up(&self, vm_id: VmId, job: &Job, fault: Fault) {
+        match &job.task {
+            Task::Command(command) => self.ledger.give_up(vm_id, command.command, fault),
+            Task::Discard { .. } => {
+                tracing::error!(%vm_id, %fault, "a machine is not discarded");
             }
         }
     }
 
-    async fn execute(&self, command: &Command) -> Result<Option<String>, Fault> {
-        let (vm, epoch) = (command.vm_id, command.run_epoch);
-        match &command.work {
-            Work::Prepare { spec } => self.prepare(vm, epoch, spec).await.map(|()| None),
-            Work::Boot => self.driver.boot(vm, epoch).await.map(|()| None),
-            Work::Shutdown { grace_ms } => {
-                let grace = Duration::from_millis(*grace_ms);
-                Ok(match self.driver.shutdown(vm, epoch, grace).await? {
-                    ShutdownEnd::ByGuest => None,
-                    ShutdownEnd::Forced => {
-                        Some("the guest did not react; it was switched off".to_owned())
-                    }
-                })
-            }
-            Work::Kill => self.driver.kill(vm, epoch).await.map(|()| None),
-            Work::Clean => self.driver.clean(vm, epoch).await.map(|()| None),
-        }
-    }
-
-    async fn prepare(&self, vm: VmId, epoch: u64, spec: &IncarnationSpec) -> Result<(), Fault> {
-        if (spec.vm_id, spec.run_epoch) != (vm, epoch) {
-            let message = "the command and its specification name different machines";
-            return Err(Fault::new(FaultKind::Host, message));
-        }
-        let image = self.images.get(&spec.image).await?;
-        self.driver.prepare(spec, &image).await
-    }
-
-    fn lanes(&self) -> MutexGuard<'_, HashMap<VmId, Lane>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<VmId, Lane>> {
         // Nothing panics while the lanes are half changed.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lane {
-    /// Cancels what stands in the way of a kill or clean of `run_epoch`: work
-    /// of that run or an earlier one, except kills and cleans. Gives what had
-    /// not begun.
-    fn clear_way(&mut self, run_epoch: u64) -> impl Iterator<Item = Command> {
+    /// Cancels what stands in the way of a job that overtakes: everything that
+    /// does not do so itself. Gives what had not begun. (Nothing here is of a
+    /// later run than the job, or the ledger would have refused it.)
+    fn clear_way(&mut self) -> Vec<Job> {
         if let Some(running) = &self.running
             && !running.overtakes
-            && running.run_epoch <= run_epoch
         {
             running.cancel.cancel();
         }
         let waiting = std::mem::take(&mut self.waiting);
-        let (overtaken, kept) = waiting
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|w| !overtakes(&w.work) && w.run_epoch <= run_epoch);
-        self.waiting = kept;
-        overtaken.into_iter()
+        let (overtaken, kept): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|job| !job.overtakes());
+        self.waiting = kept.into();
+        overtaken
     }
+
+    fn has_later(&self, run_epoch: u64) -> bool {
+        let running = self.running.as_ref().map(|running| running.run_epoch);
+        let waiting = self.waiting.iter().map(|job| job.run_epoch);
+        running.into_iter().chain(waiting).any(|at| at > run_epoch)
+    }
+}
+
+impl Job {
+    fn overtakes(&self) -> bool {
+        match &self.task {
+            Task::Command(command) => command.command.undo || overtakes(&command.work),
+            Task::Discard { .. } => true,
+        }
+    }
+}
+
+/// Whether one more job may come for the VM.
+fn room(lanes: &BTreeMap<VmId, Lane>, vm_id: VmId) -> Result<(), Fault> {
+    let waiting = lanes.get(&vm_id).map(|lane| lane.waiting.len());
+    let message = match waiting {
+        Some(n) if n >= MAX_WAITING_PER_VM => {
+            format!("{MAX_WAITING_PER_VM} commands already wait for this VM")
+        }
+        None if lanes.len() >= MAX_BUSY_VMS => {
+            format!("the host is already busy with {MAX_BUSY_VMS} VMs")
+        }
+        Some(_) | None => return Ok(()),
+    };
+    Err(Fault::new(FaultKind::Host, message))
 }
 
 fn overtakes(work: &Work) -> bool {
     match work {
         Work::Kill | Work::Clean => true,
-        Work::Prepare { .. } | Work::Boot | Work::Shutdown { .. } => false,
+        Work::Prepare { .. }
+        | Work::Boot { .. }
+        | Work::Shutdown { .. }
+        | Work::Save
+        | Work::Load
+        | Work::Upload
+        | Work::Download { .. }
+        | Work::Reboot { .. }
+        | Work::Reset
+        | Work::Resize { .. }
+        | Work::Unknown => false,
     }
 }
 
 fn name(work: &Work) -> &'static str {
     match work {
         Work::Prepare { .. } => "prepare",
-        Work::Boot => "boot",
+        Work::Boot { .. } => "boot",
         Work::Shutdown { .. } => "shutdown",
         Work::Kill => "kill",
         Work::Clean => "clean",
+        Work::Save => "save",
+        Work::Load => "load",
+        Work::Upload => "upload",
+        Work::Download { .. } => "download",
+        Work::Reboot { .. } => "reboot",
+        Work::Reset => "reset",
+        Work::Resize { .. } => "resize",
+        Work::Unknown => "unknown",
     }
-}
-
-fn overtaken() -> Fault {
-    Fault::new(FaultKind::Cancelled, "a later command overtook this one")
-}
-
-fn crowded() -> Fault {
-    let message = format!("{MAX_WAITING_PER_VM} commands already wait for this VM");
-    Fault::new(FaultKind::Host, message)
 }

@@ -6,7 +6,7 @@ use vimana_driver::{Fault, FaultKind, Power};
 use vimana_driver_sim::Call;
 use vimana_protocol::agent::{FromAgent, Outcome, Work};
 
-use crate::world::{OK, World, command, prepare, vm};
+use crate::world::{OK, World, boot, command, prepare, vm};
 
 fn fault_kind(outcome: &Outcome) -> Option<FaultKind> {
     match outcome {
@@ -22,7 +22,7 @@ async fn a_machine_is_prepared_booted_shut_down_and_cleaned() {
     let mut session = world.session().await;
     let vm = vm(1);
     assert_eq!(session.carry_out(&prepare(vm, 0, &image)).await, OK);
-    assert_eq!(session.carry_out(&command(vm, 1, Work::Boot)).await, OK);
+    assert_eq!(session.carry_out(&boot(vm, 1)).await, OK);
     assert_eq!(world.host.power(vm), Some(Power::Running));
     let shutdown = Work::Shutdown { grace_ms: 1000 };
     assert_eq!(session.carry_out(&command(vm, 2, shutdown)).await, OK);
@@ -36,7 +36,7 @@ async fn changes_of_power_are_told_before_the_outcome_they_belong_to() {
     let image = world.add_image(b"content");
     let mut session = world.session().await;
     session.carry_out(&prepare(vm(1), 0, &image)).await;
-    session.order(&command(vm(1), 1, Work::Boot)).await;
+    session.order(&boot(vm(1), 1)).await;
     let told = session.next().await;
     assert!(matches!(told, FromAgent::Observed(o) if o.power == Power::Running));
     assert_eq!(session.outcome().await.1, OK);
@@ -52,13 +52,13 @@ async fn a_forced_shutdown_says_so() {
     let image = world.add_image(b"content");
     let mut session = world.session().await;
     session.carry_out(&prepare(vm(1), 0, &image)).await;
-    session.carry_out(&command(vm(1), 1, Work::Boot)).await;
+    session.carry_out(&boot(vm(1), 1)).await;
     world.host.ignore_shutdown(vm(1), true);
     let outcome = session
         .carry_out(&command(vm(1), 2, Work::Shutdown { grace_ms: 20 }))
         .await;
     let note = Some("the guest did not react; it was switched off".to_owned());
-    assert_eq!(outcome, Outcome::Ok { note });
+    assert_eq!(outcome, Outcome::Ok { note, saved: None });
 }
 
 #[tokio::test]
@@ -71,14 +71,14 @@ async fn the_same_command_twice_has_one_effect_and_the_same_outcome() {
     // Twice while it runs: one outcome.
     session.order(&order).await;
     assert_eq!(session.carry_out(&order).await, OK);
-    session.stays_quiet().await;
+    session.is_silent().await;
     // Once more when it is done: the outcome again.
     assert_eq!(session.carry_out(&order).await, OK);
     assert_eq!(world.host.effects(vm(1)).prepared, 1);
 
     let fault = Fault::new(FaultKind::Hypervisor, "broken");
     world.host.fail_next(Call::Boot, fault.clone());
-    let boot = command(vm(1), 1, Work::Boot);
+    let boot = boot(vm(1), 1);
     let failed = Outcome::Fault { fault };
     assert_eq!(session.carry_out(&boot).await, failed);
     assert_eq!(session.carry_out(&boot).await, failed);
@@ -92,7 +92,7 @@ async fn a_kill_overtakes_a_slow_prepare_and_what_waits_behind_it() {
     world.close_gate();
     let mut session = world.session().await;
     session.order(&prepare(vm(1), 0, &image)).await;
-    session.order(&command(vm(1), 1, Work::Boot)).await;
+    session.order(&boot(vm(1), 1)).await;
     world.downloads_reach(1).await;
     session.order(&command(vm(1), 2, Work::Kill)).await;
     session.order(&command(vm(1), 3, Work::Clean)).await;
@@ -125,14 +125,10 @@ async fn a_kill_of_an_earlier_run_does_not_cancel_a_later_one() {
     }
     session.order(&later).await;
     world.downloads_reach(1).await;
-    session.order(&command(vm(1), 1, Work::Kill)).await;
-    session.stays_quiet().await;
+    let earlier = session.carry_out(&command(vm(1), 1, Work::Kill)).await;
+    assert_eq!(fault_kind(&earlier), Some(FaultKind::Superseded));
     world.open_gate();
     assert_eq!(session.outcome().await, (later.command, OK));
-    assert_eq!(
-        fault_kind(&session.outcome().await.1),
-        Some(FaultKind::Superseded)
-    );
 }
 
 #[tokio::test]

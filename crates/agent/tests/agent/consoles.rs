@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use vimana_model::ConsoleId;
 use vimana_protocol::agent::{ToAgent, Work};
 
-use crate::world::{PATIENCE, Session, World, command, prepare, vm};
+use crate::world::{PATIENCE, Session, World, boot, command, prepare, vm};
 
 pub async fn open(world: &mut World, session: &mut Session) -> WebSocket {
     let console_id = ConsoleId::from_parts(1, [1; 10]);
@@ -45,7 +45,7 @@ async fn running() -> (World, Session) {
     let image = world.add_image(b"content");
     let mut session = world.session().await;
     session.carry_out(&prepare(vm(1), 0, &image)).await;
-    session.carry_out(&command(vm(1), 1, Work::Boot)).await;
+    session.carry_out(&boot(vm(1), 1)).await;
     (world, session)
 }
 

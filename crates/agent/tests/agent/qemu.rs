@@ -9,7 +9,7 @@ use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver, READY, boot
 use vimana_protocol::agent::Work;
 
 use crate::consoles::{farewell, open, read_until};
-use crate::world::{OK, World, command, prepare, vm};
+use crate::world::{OK, World, boot, command, prepare, vm};
 
 async fn driver(dir: &Path) -> Arc<QemuDriver> {
     let mut config = QemuConfig::new(dir.join("machines"));
@@ -24,7 +24,7 @@ async fn a_machine_lives_through_its_agents_restart_and_leaves_nothing() {
     let image = world.add_image(&boot_sector());
     let mut session = world.session().await;
     assert_eq!(session.carry_out(&prepare(vm(1), 0, &image)).await, OK);
-    assert_eq!(session.carry_out(&command(vm(1), 1, Work::Boot)).await, OK);
+    assert_eq!(session.carry_out(&boot(vm(1), 1)).await, OK);
     let mut console = open(&mut world, &mut session).await;
     read_until(&mut console, READY).await;
     console.send(Message::Binary("typed".into())).await.unwrap();

@@ -7,7 +7,7 @@ use vimana_driver::Power;
 use vimana_driver_sim::{Call, SimDriver};
 use vimana_protocol::agent::{ToAgent, Work};
 
-use crate::world::{OK, REFUSED, World, command, prepare, vm};
+use crate::world::{OK, REFUSED, World, boot, command, prepare, vm};
 
 #[tokio::test]
 async fn the_hello_carries_identity_and_inventory() {
@@ -15,7 +15,7 @@ async fn the_hello_carries_identity_and_inventory() {
     let image = world.add_image(b"content");
     let mut session = world.session().await;
     session.carry_out(&prepare(vm(1), 0, &image)).await;
-    session.carry_out(&command(vm(1), 1, Work::Boot)).await;
+    session.carry_out(&boot(vm(1), 1)).await;
     drop(session);
     world.host.crash(vm(1), "lightning");
     let (_, again) = world.hello().await;
@@ -65,7 +65,7 @@ async fn machines_outlive_a_stopped_agent() {
     let image = world.add_image(b"content");
     let mut session = world.session().await;
     session.carry_out(&prepare(vm(1), 0, &image)).await;
-    session.carry_out(&command(vm(1), 1, Work::Boot)).await;
+    session.carry_out(&boot(vm(1), 1)).await;
     // Work under way does not hold the agent up.
     world.host.delay(Call::Shutdown, Duration::from_secs(3600));
     session
@@ -82,7 +82,7 @@ async fn stopping_the_machines_needs_no_agent_and_leaves_the_disks() {
     let mut session = world.session().await;
     for n in 1..=2 {
         session.carry_out(&prepare(vm(n), 0, &image)).await;
-        session.carry_out(&command(vm(n), 1, Work::Boot)).await;
+        session.carry_out(&boot(vm(n), 1)).await;
     }
     world.stop_agent().await;
     world.host.ignore_shutdown(vm(2), true);

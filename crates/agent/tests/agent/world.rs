@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use vimana_agent::{Agent, Config, DataDir, Timing};
+use vimana_agent::{Agent, Config, DataDir, Parts, Timing};
 use vimana_driver::{HostDriver, ImageRef, IncarnationSpec, Seed};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_model::image::ImageFormat;
@@ -26,9 +26,9 @@ use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{ImageId, OperationId, VmId};
 use vimana_protocol::agent::{
-    Command, CommandRef, FromAgent, Hello, Outcome, PROTOCOL_VERSION, ToAgent, Work,
+    Command, CommandRef, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
 };
-use vimana_protocol::dial::{Retry, Server};
+use vimana_protocol::dial::{Random, Retry, Server};
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const REFUSED: Duration = Duration::from_millis(600);
@@ -36,6 +36,12 @@ const CAPACITY: Resources = Resources {
     vcpus: 8,
     memory_mib: MiB(8192),
     disk_mib: MiB(8192),
+};
+
+pub const RESOURCES: Resources = Resources {
+    vcpus: 1,
+    memory_mib: MiB(128),
+    disk_mib: MiB(64),
 };
 
 /// What the fake server is told and shows.
@@ -108,7 +114,6 @@ impl World {
 
     pub fn start_agent_with(&mut self, driver: Arc<dyn HostDriver>) {
         let config = Config {
-            server: Server::new(&self.address, self.secret.path(), None).unwrap(),
             name: HostName::new("host-a").unwrap(),
             zone: ZoneName::new("default").unwrap(),
             capacity: CAPACITY,
@@ -119,9 +124,11 @@ impl World {
                 },
                 refused: REFUSED,
             },
+            random: Random::from_seed(1),
         };
+        let server = Server::new(&self.address, self.secret.path(), None).unwrap();
         let data_dir = DataDir::open(self.dir.path()).unwrap();
-        let agent = Agent::new(config, data_dir, driver).unwrap();
+        let agent = Agent::new(Parts::of_host(config, server, data_dir, driver).unwrap());
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let task = tokio::spawn(async move { agent.run(token).await.unwrap() });
@@ -208,9 +215,16 @@ impl World {
 pub struct Session(WebSocket);
 
 impl Session {
+    /// Opens the session, and sees that the agent is ready for it.
     pub async fn welcome(&mut self) {
-        let protocol = PROTOCOL_VERSION;
-        self.send(ToAgent::Welcome { protocol }).await;
+        let session_number = 1;
+        let welcome = ToAgent::Welcome {
+            protocol: PROTOCOL_VERSIONS.max,
+            session_number,
+            lease_ms: None,
+        };
+        self.send(welcome).await;
+        assert_eq!(self.next().await, FromAgent::Ready { session_number });
     }
 
     pub async fn send(&mut self, frame: ToAgent) {
@@ -230,10 +244,13 @@ impl Session {
         }
     }
 
-    /// The next outcome; changes of power on the way are passed over.
+    /// The next outcome; what else comes on the way is passed over.
     pub async fn outcome(&mut self) -> (CommandRef, Outcome) {
         loop {
-            if let FromAgent::Done { command, outcome } = self.next().await {
+            if let FromAgent::Done {
+                command, outcome, ..
+            } = self.next().await
+            {
                 return (command, outcome);
             }
         }
@@ -251,10 +268,11 @@ impl Session {
         outcome
     }
 
-    /// Nothing but heartbeats comes for a while.
-    pub async fn stays_quiet(&mut self) {
-        let frame = timeout(Duration::from_millis(200), self.next()).await;
-        assert!(frame.is_err(), "{frame:?}");
+    /// Everything ordered so far was answered: another VM's command is the
+    /// next to end.
+    pub async fn is_silent(&mut self) {
+        let probe = command(vm(255), 0, Work::Kill);
+        assert_eq!(self.carry_out(&probe).await, OK);
     }
 }
 
@@ -271,22 +289,26 @@ pub fn command(vm_id: VmId, step: u32, work: Work) -> Command {
                 vm_id.uuid().as_bytes()[6..].try_into().unwrap(),
             ),
             step,
+            undo: false,
+            attempt: 1,
         },
         vm_id,
         run_epoch: 1,
+        claim_epoch: 1,
         work,
     }
+}
+
+pub fn boot(vm_id: VmId, step: u32) -> Command {
+    let resources = RESOURCES;
+    command(vm_id, step, Work::Boot { resources })
 }
 
 pub fn prepare(vm_id: VmId, step: u32, image: &ImageRef) -> Command {
     let spec = Box::new(IncarnationSpec {
         vm_id,
         run_epoch: 1,
-        resources: Resources {
-            vcpus: 1,
-            memory_mib: MiB(128),
-            disk_mib: MiB(64),
-        },
+        resources: RESOURCES,
         image: image.clone(),
         seed: Seed {
             host_name: "guest".to_owned(),
@@ -297,7 +319,10 @@ pub fn prepare(vm_id: VmId, step: u32, image: &ImageRef) -> Command {
     command(vm_id, step, Work::Prepare { spec })
 }
 
-pub const OK: Outcome = Outcome::Ok { note: None };
+pub const OK: Outcome = Outcome::Ok {
+    note: None,
+    saved: None,
+};
 
 async fn session(
     State(shared): State<Arc<Shared>>,
@@ -317,12 +342,7 @@ async fn console(
     upgrade.on_upgrade(|socket| async move { shared.consoles.send(socket).await.unwrap() })
 }
 
-async fn image(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Response {
-    assert_eq!(headers["authorization"], "Bearer s3cret");
+async fn image(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
     shared.downloads.fetch_add(1, Ordering::SeqCst);
     let _permit = shared.gate.acquire().await.unwrap();
     let found = shared.images.lock().unwrap().get(&id).cloned();

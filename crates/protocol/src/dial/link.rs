@@ -127,6 +127,16 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
             })
     }
 
+    /// Waits until the queue has room for a frame, or the connection is gone.
+    /// The link can be used meanwhile.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + use<In, Out> {
+        let outgoing = self.outgoing.clone();
+        async move {
+            // Whatever it says: who sends learns it, too.
+            let _ = outgoing.reserve().await;
+        }
+    }
+
     /// Queues a frame as soon as there is room.
     ///
     /// # Errors

@@ -1,0 +1,185 @@
+//! What each kind of work comes down to.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+use vimana_driver::{Fault, FaultKind, GuestEnd, IncarnationSpec, Observed, Power, SavedMachine};
+use vimana_model::VmId;
+use vimana_protocol::agent::{Command, Outcome, Work};
+
+use super::{Task, Workshop, name};
+use crate::Meter;
+
+/// What a command has to say beside that it is done.
+#[derive(Default)]
+struct Done {
+    note: Option<String>,
+    saved: Option<SavedMachine>,
+}
+
+impl From<()> for Done {
+    fn from((): ()) -> Self {
+        Self::default()
+    }
+}
+
+impl Done {
+    fn note(note: &str) -> Self {
+        Self {
+            note: Some(note.to_owned()),
+            saved: None,
+        }
+    }
+}
+
+impl Workshop {
+    /// Carries a job out and tells the ledger how it ended. Dropped half way,
+    /// it has told nothing.
+    pub(super) async fn carry_out(&self, vm_id: VmId, task: &Task, run_epoch: u64) {
+        match task {
+            Task::Command(command) => {
+                let outcome = self.perform(command).await;
+                let cleaned =
+                    matches!((&command.work, &outcome), (Work::Clean, Outcome::Ok { .. }));
+                self.ledger.end(vm_id, command.command, outcome, cleaned);
+            }
+            Task::Discard { known } => match caught(self.remove(vm_id, run_epoch, *known)).await {
+                Ok(()) => {
+                    tracing::info!(%vm_id, run_epoch, "a machine that was not recorded is gone");
+                    self.ledger.discarded(vm_id);
+                }
+                Err(fault) => {
+                    tracing::error!(%vm_id, run_epoch, %fault, "a machine is not discarded");
+                }
+            },
+        }
+    }
+
+    async fn perform(&self, command: &Command) -> Outcome {
+        let started = Instant::now();
+        let done = caught(self.execute(command)).await;
+        let (vm_id, epoch, work) = (command.vm_id, command.run_epoch, name(&command.work));
+        let ms = started.elapsed().as_millis();
+        match done {
+            Ok(Done { note, saved }) => {
+                tracing::info!(%vm_id, epoch, work, ms, note, "a command is done");
+                Outcome::Ok { note, saved }
+            }
+            Err(fault) => {
+                tracing::warn!(%vm_id, epoch, work, ms, kind = ?fault.kind, %fault, "a command failed");
+                Outcome::Fault { fault }
+            }
+        }
+    }
+
+    async fn execute(&self, command: &Command) -> Result<Done, Fault> {
+        let (vm, epoch, driver) = (command.vm_id, command.run_epoch, &self.driver);
+        let meter = || Meter::of(command.command, self.ledger.clone());
+        match &command.work {
+            Work::Prepare { spec } => {
+                fits(command, spec)?;
+                let image = self.images.get(&spec.image, &meter()).await?;
+                Ok(driver.prepare(spec, &image).await?.into())
+            }
+            Work::Boot { resources } => Ok(driver.boot(vm, epoch, resources).await?.into()),
+            Work::Shutdown { grace_ms } => {
+                let grace = Duration::from_millis(*grace_ms);
+                Ok(match driver.shutdown(vm, epoch, grace).await? {
+                    GuestEnd::ByGuest => Done::default(),
+                    GuestEnd::Forced => Done::note("the guest did not react; it was switched off"),
+                })
+            }
+            Work::Kill => Ok(driver.kill(vm, epoch).await?.into()),
+            Work::Clean => Ok(driver.clean(vm, epoch).await?.into()),
+            Work::Save => Ok(driver.save(vm, epoch).await?.into()),
+            Work::Load => Ok(driver.load(vm, epoch).await?.into()),
+            Work::Upload => self.upload(vm, epoch, &meter()).await,
+            Work::Download { spec, saved } => {
+                fits(command, spec)?;
+                self.download(spec, saved, &meter()).await
+            }
+            Work::Reboot { grace_ms } => {
+                let grace = Duration::from_millis(*grace_ms);
+                Ok(match driver.reboot(vm, epoch, grace).await? {
+                    GuestEnd::ByGuest => Done::default(),
+                    GuestEnd::Forced => Done::note("the guest did not react; it was reset"),
+                })
+            }
+            Work::Reset => Ok(driver.reset(vm, epoch).await?.into()),
+            Work::Resize { resources } => Ok(driver.resize(vm, epoch, resources).await?.into()),
+            Work::Unknown => {
+                let message = "this agent does not know this work";
+                Err(Fault::new(FaultKind::Unsupported, message))
+            }
+        }
+    }
+
+    async fn upload(&self, vm: VmId, epoch: u64, meter: &Meter) -> Result<Done, Fault> {
+        let files = self.driver.export(vm, epoch).await?;
+        let parts = self.datastore.upload(vm, epoch, &files, meter).await?;
+        let saved = SavedMachine {
+            run_epoch: epoch,
+            hypervisor: self.driver.capabilities().hypervisor.clone(),
+            parts,
+        };
+        Ok(Done {
+            note: None,
+            saved: Some(saved),
+        })
+    }
+
+    async fn download(
+        &self,
+        spec: &IncarnationSpec,
+        saved: &SavedMachine,
+        meter: &Meter,
+    ) -> Result<Done, Fault> {
+        // What an earlier try took over need not come once more.
+        let held = self.held(spec.vm_id).await?;
+        if held.is_some_and(|held| held.run_epoch == spec.run_epoch && held.power == Power::Saved) {
+            return Ok(Done::default());
+        }
+        let image = self.images.get(&spec.image, meter).await?;
+        let fetched = self.datastore.download(spec.vm_id, saved, meter).await?;
+        self.driver.import(spec, &image, &fetched.files).await?;
+        Ok(Done::default())
+    }
+
+    /// `run_epoch` is of the machine that is meant; a later one stays.
+    async fn remove(&self, vm_id: VmId, run_epoch: u64, known: u64) -> Result<(), Fault> {
+        let held = self.held(vm_id).await?;
+        if held.is_some_and(|held| held.run_epoch > run_epoch) {
+            let message = "a later run of the machine is known";
+            return Err(Fault::new(FaultKind::Superseded, message));
+        }
+        // Under an epoch that the driver does not take for out of date.
+        let epoch = run_epoch.max(known);
+        self.driver.kill(vm_id, epoch).await?;
+        self.driver.clean(vm_id, epoch).await
+    }
+
+    async fn held(&self, vm_id: VmId) -> Result<Option<Observed>, Fault> {
+        let inventory = self.driver.inventory().await?;
+        Ok(inventory.into_iter().find(|held| held.vm_id == vm_id))
+    }
+}
+
+/// A driver that panics must not take its VM's lane with it.
+async fn caught<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|_| {
+        let message = "the agent stumbled over a fault of its own";
+        Err(Fault::new(FaultKind::Host, message))
+    })
+}
+
+/// Whether command and specification mean the same machine.
+fn fits(command: &Command, spec: &IncarnationSpec) -> Result<(), Fault> {
+    if (spec.vm_id, spec.run_epoch) == (command.vm_id, command.run_epoch) {
+        return Ok(());
+    }
+    let message = "the command and its specification name different machines";
+    Err(Fault::new(FaultKind::Host, message))
+}
