@@ -18,6 +18,7 @@ mod authorize;
 mod bootstrap;
 mod catalogue;
 mod change;
+pub mod check;
 mod console;
 mod context;
 mod datastore;
