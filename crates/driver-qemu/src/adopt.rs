@@ -1,27 +1,34 @@
 //! Finding out, at the agent's start, what its predecessor left running.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use vimana_driver::{Fault, Power};
 use vimana_model::VmId;
 
-use crate::argv::{QMP_SOCKET, SERIAL_SOCKET};
+use crate::argv::SERIAL_SOCKET;
 use crate::host::{Held, Host, Vm, blocking};
-use crate::limits::{ADOPT_TIMEOUT, KILL_TIMEOUT};
-use crate::machine::{Machine, Parts, record_end};
+use crate::limits::{ADOPT_TIMEOUT, KILL_TIMEOUT, RESTART_AFTERMATH};
+use crate::load::{self, Rest};
+use crate::machine::{Machine, Parts};
 use crate::process::{self, Process};
-use crate::qmp::{Qmp, QmpError, RunState, connect_in};
-use crate::record::{self, Ended, Entry, Layout, Prepared, Started};
+use crate::qmp::{Qmp, RunState, connect_in};
+use crate::record::{
+    self, Ended, Entry, Layout, MEMORY, MEMORY_PART, Prepared, Record as _, Restarting, Saved,
+    Started,
+};
+use crate::supervisor::{reconnect, record_end, record_no_process};
 
 /// What a VM's records say.
-enum Found {
-    /// Nothing runs: prepared, or ended in a known way.
-    AtRest(Held),
+struct Found {
+    held: Held,
     /// Its process may live.
-    Started(Held, Started),
+    started: Option<Started>,
+    /// It was being restarted.
+    restarting: bool,
 }
 
 /// Takes in every VM of the state directory. One that cannot be made sense
@@ -45,7 +52,7 @@ pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
 }
 
 /// The VMs; what is half made or half removed goes. Blocks.
-fn survey(layout: &Layout) -> std::io::Result<Vec<VmId>> {
+fn survey(layout: &Layout) -> io::Result<Vec<VmId>> {
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(layout.state())? {
         let entry = entry?;
@@ -64,88 +71,220 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
     let found =
         blocking(move || look(&place).map_err(|error| Fault::io("reading the records", &error)));
     let vm = host.vm(id);
-    match found.await? {
-        None => {
-            tracing::error!(vm = %id, "a VM on this host is left alone: it has no record");
-        }
-        Some(Found::AtRest(held)) => vm.hold(host, held),
-        Some(Found::Started(held, started)) => {
-            vm.hold(host, held);
-            readopt(host, &vm, &dir, started).await?;
-        }
-    }
-    Ok(())
+    let Some(found) = found.await? else {
+        tracing::error!(vm = %id, "a VM on this host is left alone: it has no record");
+        return Ok(());
+    };
+    let saved = found.held.saved;
+    vm.hold(host, found.held);
+    let Some(started) = found.started else {
+        return Ok(());
+    };
+    let adoption = Adoption {
+        host,
+        vm: &vm,
+        dir: &dir,
+        saved,
+        restarting: found.restarting,
+    };
+    adoption.adopt(started).await
 }
 
 /// Blocks.
-fn look(dir: &Path) -> std::io::Result<Option<Found>> {
+fn look(dir: &Path) -> io::Result<Option<Found>> {
     let Some(record) = record::read::<Prepared>(dir)? else {
         return Ok(None);
     };
     let epoch = record.spec.run_epoch;
+    let ended = record::read::<Ended>(dir)?;
+    let started = record::read::<Started>(dir)?
+        // That of an earlier run counts, too: a run can be given a later
+        // number. Unless that run's end is on record.
+        .filter(|s| s.run_epoch <= epoch)
+        .filter(|s| ended.as_ref().is_none_or(|e| e.run_epoch < s.run_epoch));
+    let ended = ended.filter(|e| e.run_epoch == epoch);
+    let saved = record::read::<Saved>(dir)?.filter(|_| ended.is_none());
+    let restarting = record::read::<Restarting>(dir)?;
+    let restarting =
+        restarting.is_some_and(|r| started.as_ref().is_some_and(|s| s.run_epoch == r.run_epoch));
+    tidy(dir, saved.is_some())?;
     let mut held = Held::prepared(Arc::new(record));
-    let started = record::read::<Started>(dir)?.filter(|s| s.run_epoch == epoch);
-    let ended = record::read::<Ended>(dir)?.filter(|e| e.run_epoch == epoch);
-    Ok(Some(match (ended, started) {
-        (Some(ended), _) => {
-            held.power = ended.power;
-            held.stopped = ended.stopped;
-            Found::AtRest(held)
-        }
-        (None, Some(started)) => Found::Started(held, started),
-        (None, None) => Found::AtRest(held),
+    if let Some(ended) = ended {
+        held.power = ended.power;
+        held.stopped = ended.stopped;
+    } else if saved.is_some() {
+        held.power = Power::Saved;
+        held.saved = saved;
+    }
+    Ok(Some(Found {
+        held,
+        started,
+        restarting,
     }))
 }
 
-/// A VM whose start is on record and whose end is not.
-async fn readopt(
-    host: &Arc<Host>,
-    vm: &Arc<Vm>,
-    dir: &Path,
-    started: Started,
-) -> Result<(), Fault> {
-    let Some(identity) = started.process else {
-        // The start was interrupted before its process was recorded: no
-        // guest code ran, and a process waits for nobody.
-        for identity in process::running(vm.id, dir) {
-            if let Some(process) = Process::find(&identity) {
-                discard(&process).await;
-            }
-        }
-        return never_ran(dir).await;
-    };
-    let Some(process) = Process::find(&identity) else {
-        let reason = "the QEMU process ended while no agent watched it".to_owned();
-        let power = Power::Crashed { reason };
-        return end(host, vm, dir, started.run_epoch, power).await;
-    };
-    let (qmp, events) = match timeout(ADOPT_TIMEOUT, reconnect(dir)).await {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(_)) | Err(_) => {
-            tracing::error!(vm = %vm.id, "a QEMU process lives but does not answer");
-            Qmp::closed()
-        }
-    };
-    if matches!(qmp.query_status().await, Ok(RunState::Prelaunch)) {
-        discard(&process).await;
-        return never_ran(dir).await;
+/// Removes what interrupted calls left. Blocks.
+fn tidy(dir: &Path, saved: bool) -> io::Result<()> {
+    // A QEMU that still writes it keeps its file; only the name goes.
+    record::remove_file(&dir.join(MEMORY_PART))?;
+    record::remove_file(&dir.join(Restarting::FILE))?;
+    if !saved && (dir.join(MEMORY).exists() || dir.join(Saved::FILE).exists()) {
+        record::erase_saved(dir)?;
     }
-    let parts = Parts {
-        qmp,
-        events,
-        process,
-        child: None,
-        serial: connect_in(dir, SERIAL_SOCKET).await.ok(),
-    };
-    Machine::supervise(host, vm, parts);
     Ok(())
 }
 
-async fn reconnect(
-    dir: &Path,
-) -> Result<(Qmp, tokio::sync::broadcast::Receiver<String>), QmpError> {
-    let stream = connect_in(dir, QMP_SOCKET).await;
-    Qmp::connect(stream.map_err(|_| QmpError::Closed)?).await
+/// A VM whose start is on record and whose end is not.
+struct Adoption<'a> {
+    host: &'a Arc<Host>,
+    vm: &'a Arc<Vm>,
+    dir: &'a Path,
+    saved: Option<Saved>,
+    restarting: bool,
+}
+
+/// What is to be done with a process that lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Guest code runs in it, or did.
+    Keep,
+    /// No guest code ran in it, or its memory is saved.
+    Discard,
+}
+
+impl Adoption<'_> {
+    async fn adopt(self, started: Started) -> Result<(), Fault> {
+        let Some(identity) = &started.process else {
+            // The start was interrupted before its process was recorded: no
+            // guest code ran, and a process waits for nobody.
+            for identity in process::running(self.vm.id, self.dir) {
+                if let Some(process) = Process::find(&identity) {
+                    discard(&process).await;
+                }
+            }
+            return self.never_ran().await;
+        };
+        let Some(process) = Process::find(identity) else {
+            return self.gone().await;
+        };
+        let (qmp, events) = match timeout(ADOPT_TIMEOUT, reconnect(self.dir)).await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(_)) | Err(_) => Qmp::closed(),
+        };
+        let state = qmp.query_status().await.ok();
+        match verdict(state, self.saved, self.restarting) {
+            Verdict::Discard => {
+                discard(&process).await;
+                self.never_ran().await
+            }
+            Verdict::Keep => {
+                self.runs(started).await?;
+                let parts = Parts {
+                    qmp,
+                    events,
+                    process,
+                    child: None,
+                    serial: connect_in(self.dir, SERIAL_SOCKET).await.ok(),
+                    restart_until: self.restarting.then(|| Instant::now() + RESTART_AFTERMATH),
+                };
+                Machine::supervise(self.host, self.vm, parts);
+                Ok(())
+            }
+        }
+    }
+
+    /// Back to what it was: prepared or saved.
+    async fn never_ran(&self) -> Result<(), Fault> {
+        let (dir, saved) = (self.dir.to_owned(), self.saved);
+        blocking(move || {
+            let recorded = match saved {
+                Some(saved) => load::unmark(&dir, saved).map(drop),
+                None => record_no_process(&dir),
+            };
+            recorded.map_err(|error| Fault::io("recording the interrupted start", &error))
+        })
+        .await
+    }
+
+    /// Nobody saw its end.
+    async fn gone(&self) -> Result<(), Fault> {
+        if self.saved.is_some_and(|saved| !saved.let_go) {
+            return self.never_ran().await;
+        }
+        let reason = "the QEMU process ended while no agent watched it".to_owned();
+        let power = Power::Crashed { reason };
+        let run_epoch = self.run_epoch();
+        let (dir, saved) = (self.dir.to_owned(), self.saved);
+        let rest = blocking(move || {
+            let rest = match saved {
+                Some(saved) => load::after_end(&dir, run_epoch, saved),
+                None => {
+                    let ended = Ended {
+                        run_epoch,
+                        power: power.clone(),
+                        stopped: false,
+                    };
+                    record_end(&dir, &ended).map(|()| Rest::Crashed(power))
+                }
+            };
+            rest.map_err(|error| Fault::io("recording the end", &error))
+        });
+        let rest = rest.await?;
+        self.vm.change(self.host, |held| rest.put(held));
+        Ok(())
+    }
+
+    /// Brings the records of a machine that runs in line.
+    async fn runs(&self, mut started: Started) -> Result<(), Fault> {
+        let (dir, saved, run_epoch) = (self.dir.to_owned(), self.saved, self.run_epoch());
+        blocking(move || {
+            let mut recorded = Ok(());
+            if saved.is_some() {
+                recorded = record::erase_saved(&dir);
+            }
+            if started.run_epoch != run_epoch {
+                started.run_epoch = run_epoch;
+                recorded = recorded.and_then(|()| record::write(&dir, &started));
+            }
+            recorded.map_err(|error| Fault::io("recording that the machine runs", &error))
+        })
+        .await
+    }
+
+    fn run_epoch(&self) -> u64 {
+        let held = self.vm.held();
+        held.map_or(0, |held| held.record.spec.run_epoch)
+    }
+}
+
+/// `state` is absent where QEMU does not answer.
+fn verdict(state: Option<RunState>, saved: Option<Saved>, restarting: bool) -> Verdict {
+    match (state, saved) {
+        // Its memory has not arrived, or was saved.
+        (Some(RunState::Inmigrate | RunState::Postmigrate), Some(_)) => Verdict::Discard,
+        (Some(RunState::Paused | RunState::Prelaunch) | None, Some(saved)) if !saved.let_go => {
+            Verdict::Discard
+        }
+        // It waits for a memory that there is none of.
+        (Some(RunState::Inmigrate), None) => Verdict::Discard,
+        // It waits for its first start, or for the end of a restart.
+        (Some(RunState::Prelaunch), None) if !restarting => Verdict::Discard,
+        // Whatever stands still otherwise is let run on by its supervisor.
+        (
+            Some(
+                RunState::Prelaunch
+                | RunState::Paused
+                | RunState::Postmigrate
+                | RunState::Running
+                | RunState::Shutdown
+                | RunState::IoError
+                | RunState::InternalError
+                | RunState::Other,
+            )
+            | None,
+            _,
+        ) => Verdict::Keep,
+    }
 }
 
 async fn discard(process: &Process) {
@@ -153,36 +292,47 @@ async fn discard(process: &Process) {
     let _ = timeout(KILL_TIMEOUT, process.ended()).await;
 }
 
-/// Back to prepared.
-async fn never_ran(dir: &Path) -> Result<(), Fault> {
-    let dir = dir.to_owned();
-    blocking(move || {
-        let erased = record::erase::<Started>(&dir);
-        erased.map_err(|error| Fault::io("recording the interrupted start", &error))
-    })
-    .await
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn end(
-    host: &Arc<Host>,
-    vm: &Arc<Vm>,
-    dir: &Path,
-    run_epoch: u64,
-    power: Power,
-) -> Result<(), Fault> {
-    let ended = Ended {
-        run_epoch,
-        power: power.clone(),
-        stopped: false,
-    };
-    let dir = dir.to_owned();
-    blocking(move || {
-        record_end(&dir, &ended).map_err(|error| Fault::io("recording the end", &error))
-    })
-    .await?;
-    if let Some(mut held) = vm.held() {
-        held.power = power;
-        vm.hold(host, held);
+    fn saved(let_go: bool) -> Option<Saved> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(crate::argv::DISK), "disk").unwrap();
+        Some(Saved {
+            ran_epoch: 1,
+            let_go,
+            disk: record::DiskMark::of(dir.path()).unwrap(),
+        })
     }
-    Ok(())
+
+    #[test]
+    fn process_is_kept_exactly_where_guest_code_may_have_run() {
+        use RunState as S;
+        use Verdict::{Discard, Keep};
+        let cases = [
+            // An interrupted start, and one that was not.
+            (Some(S::Prelaunch), None, false, Discard),
+            (Some(S::Running), None, false, Keep),
+            (None, None, false, Keep),
+            // Stood still for a restart, or for a save that did not come to its end.
+            (Some(S::Prelaunch), None, true, Keep),
+            (Some(S::Shutdown), None, true, Keep),
+            (Some(S::Paused), None, false, Keep),
+            (Some(S::Postmigrate), None, false, Keep),
+            // A save that did.
+            (Some(S::Postmigrate), saved(false), false, Discard),
+            (None, saved(false), false, Discard),
+            // A load, before and after the guest was let go.
+            (Some(S::Inmigrate), saved(false), false, Discard),
+            (Some(S::Paused), saved(false), false, Discard),
+            (Some(S::Paused), saved(true), false, Keep),
+            (Some(S::Running), saved(true), false, Keep),
+            (None, saved(true), false, Keep),
+        ];
+        for (state, saved, restarting, wanted) in cases {
+            let found = verdict(state, saved, restarting);
+            assert_eq!(found, wanted, "{state:?} {saved:?} {restarting}");
+        }
+    }
 }

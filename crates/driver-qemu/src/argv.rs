@@ -12,6 +12,8 @@ use vimana_model::image::ImageFormat;
 use vimana_model::unit::Resources;
 
 pub const DISK: &str = "disk.qcow2";
+/// The name of the writable disk inside QEMU.
+pub const DISK_NODE: &str = "disk";
 pub const SEED: &str = "seed.iso";
 pub const QMP_SOCKET: &str = "qmp.sock";
 pub const SERIAL_SOCKET: &str = "serial.sock";
@@ -31,6 +33,8 @@ pub struct Launch<'a> {
     /// The image's path; it only ever appears as a JSON string.
     pub image: &'a str,
     pub format: ImageFormat,
+    /// Waits for a memory that was saved instead of starting the guest anew.
+    pub incoming: bool,
 }
 
 /// The arguments of a machine that waits, paused, for `cont` on QMP.
@@ -52,7 +56,7 @@ pub fn machine(launch: &Launch<'_>) -> Vec<String> {
     // `werror=enospc`: a machine whose host has no room stops and is continued
     // later; its guest never sees the error.
     for device in [
-        json!({"driver": "virtio-blk-pci", "id": "disk0", "drive": "disk", "bootindex": 0,
+        json!({"driver": "virtio-blk-pci", "id": "disk0", "drive": DISK_NODE, "bootindex": 0,
                "discard": true, "write-zeroes": true, "werror": "enospc", "rerror": "report"}),
         json!({"driver": "virtio-blk-pci", "id": "seed0", "drive": "seed"}),
         json!({"driver": "virtio-rng-pci", "id": "entropy0", "rng": "entropy"}),
@@ -66,6 +70,9 @@ pub fn machine(launch: &Launch<'_>) -> Vec<String> {
     // Paused until told to run; and when the guest switches itself off, QEMU
     // waits for us, so that it is known even if no agent was there to see it.
     args.extend(["-S", "-no-shutdown"].map(str::to_owned));
+    if launch.incoming {
+        args.extend(["-incoming", "defer"].map(str::to_owned));
+    }
     args
 }
 
@@ -128,7 +135,7 @@ pub fn disk(image: &str, format: ImageFormat) -> Value {
     };
     json!({
         "driver": "qcow2",
-        "node-name": "disk",
+        "node-name": DISK_NODE,
         "discard": "unmap",
         "detect-zeroes": "unmap",
         "file": {"driver": "file", "filename": DISK, "discard": "unmap"},
@@ -171,6 +178,7 @@ mod tests {
             accelerator,
             image: "/images/a,b\"c.qcow2",
             format,
+            incoming: false,
         }
     }
 
@@ -188,6 +196,16 @@ mod tests {
     fn machine_on_raw_with_kvm() {
         let args = machine(&launch(Accelerator::Kvm, ImageFormat::Raw));
         insta::assert_snapshot!(shown(&args));
+    }
+
+    #[test]
+    fn saved_machine_differs_in_nothing_but_where_its_memory_comes_from() {
+        let mut launch = launch(Accelerator::Tcg, ImageFormat::Raw);
+        let fresh = machine(&launch);
+        launch.incoming = true;
+        let incoming = machine(&launch);
+        assert_eq!(incoming[..fresh.len()], fresh);
+        assert_eq!(incoming[fresh.len()..], ["-incoming", "defer"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From a prepared machine to one that runs guest code.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -8,57 +9,86 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use vimana_driver::{Fault, FaultKind, IncarnationSpec, Power};
 use vimana_model::host::Accelerator;
+use vimana_model::unit::Resources;
 
-use crate::argv::{self, Launch, QMP_SOCKET, SERIAL_SOCKET};
-use crate::host::{Turn, blocking, no_such_vm, overtaken};
+use crate::argv::{self, DISK, Launch, QMP_SOCKET, SERIAL_SOCKET};
+use crate::host::{Held, Turn, blocking, no_such_vm, overtaken};
 use crate::limits::{START_POLL, START_TIMEOUT};
-use crate::machine::{Machine, Parts};
+use crate::machine::{self, Machine, Parts};
 use crate::prepare;
 use crate::process::{self, Identity, Process};
-use crate::qmp::{Qmp, QmpError, connect_in};
-use crate::record::{self, Prepared, Started};
+use crate::qcow2;
+use crate::qmp::{Migration, Qmp, QmpError, connect_in};
+use crate::record::{self, MEMORY, Prepared, Started};
+use crate::supervisor::record_no_process;
 
 /// See [`vimana_driver::HostDriver::boot`].
-pub async fn boot(turn: Turn) -> Result<(), Fault> {
-    let held = turn.vm.held();
-    let held = held.filter(|held| held.record.spec.run_epoch == turn.epoch);
-    let held = held.ok_or_else(no_such_vm)?;
-    let ended = |how: &str| {
-        let message = format!("this run of the machine has already ended: {how}");
-        Err(Fault::new(FaultKind::Hypervisor, message))
-    };
+pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
+    let held = turn.vm.held().ok_or_else(no_such_vm)?;
+    let again = held.record.spec.run_epoch == turn.epoch;
     match &held.power {
         Power::Prepared => {}
-        Power::Running => return Ok(()),
-        Power::Off if held.stopped => return ended("it was stopped"),
-        // It ran, and its guest was quick to switch itself off.
-        Power::Off => return Ok(()),
-        Power::Crashed { reason } => return ended(reason),
+        Power::Saved => return Err(memory_saved()),
+        Power::Running | Power::Off | Power::Crashed { .. } if again => return has_run(&held),
+        Power::Running => return Err(still_runs()),
+        Power::Off | Power::Crashed { .. } => {}
     }
     turn.still_wanted()?;
-    let dir = turn.host.layout.vm(turn.vm.id);
-    let (place, record) = (dir.clone(), held.record.clone());
-    blocking(move || make_ready(&place, &record)).await?;
-    let launch = launch(
-        &held.record.spec,
-        &held.record.image,
-        turn.host.capabilities.accelerator,
-    );
-    let started = start(&turn, &dir, &argv::machine(&launch)).await;
-    match started {
+    let mut record = Prepared::clone(&held.record);
+    record.spec.run_epoch = turn.epoch;
+    record.spec.resources = Resources {
+        // Disks never shrink.
+        disk_mib: record.spec.resources.disk_mib.max(resources.disk_mib),
+        ..resources
+    };
+    prepare::allowed(&turn.host.config, &record.spec.resources)?;
+    let dir = turn.dir();
+    let (place, now) = (dir.clone(), record.clone());
+    let grow_to = blocking(move || {
+        let grow_to = wanted_growth(&place, &now)?;
+        make_ready(&place, &now)?;
+        Ok(grow_to)
+    })
+    .await?;
+    let accelerator = turn.host.capabilities.accelerator;
+    let args = argv::machine(&launch(&record.spec, &record.image, accelerator));
+    turn.vm
+        .hold(&turn.host, Held::prepared(Arc::new(record.clone())));
+    match start(&turn, &dir, &args, Beginning::Fresh { grow_to }).await {
         Ok(parts) => {
             Machine::supervise(&turn.host, &turn.vm, parts);
             Ok(())
         }
         Err(fault) => {
-            blocking(move || {
-                let erased = record::erase::<Started>(&dir);
-                erased.map_err(|error| Fault::io("recording the failed start", &error))
-            })
-            .await?;
+            not_started(dir).await?;
             Err(fault)
         }
     }
+}
+
+/// The answer to a start of a run that has begun already.
+pub fn has_run(held: &Held) -> Result<(), Fault> {
+    let ended = |how: &str| {
+        let message = format!("this run of the machine has already ended: {how}");
+        Err(Fault::new(FaultKind::Hypervisor, message))
+    };
+    match &held.power {
+        // Off: it ran, and its guest was quick to switch itself off.
+        Power::Running | Power::Off if !held.stopped => Ok(()),
+        Power::Running | Power::Off => ended("it was stopped"),
+        Power::Crashed { reason } => ended(reason),
+        Power::Prepared | Power::Saved => Err(no_such_vm()),
+    }
+}
+
+pub fn still_runs() -> Fault {
+    let message = "an earlier run of the machine has not ended";
+    Fault::new(FaultKind::Hypervisor, message)
+}
+
+pub fn memory_saved() -> Fault {
+    let message = "the machine's memory is saved; it can only run on from there";
+    Fault::new(FaultKind::Hypervisor, message)
 }
 
 /// What QEMU is told of a spec: nothing of its seed.
@@ -70,11 +100,20 @@ pub fn launch<'a>(spec: &IncarnationSpec, image: &'a str, accelerator: Accelerat
         accelerator,
         image,
         format: spec.image.format,
+        incoming: false,
     }
 }
 
+/// The bytes the disk has to grow to, if it has to. Blocks.
+fn wanted_growth(dir: &Path, record: &Prepared) -> Result<Option<u64>, Fault> {
+    let wanted = prepare::disk_bytes(&record.spec.resources)?;
+    // A damaged disk is for QEMU to complain about.
+    let has = qcow2::overlay_size(&dir.join(DISK)).ok();
+    Ok(has.is_some_and(|has| has < wanted).then_some(wanted))
+}
+
 /// Before the effect its record. Blocks.
-fn make_ready(dir: &Path, record: &Prepared) -> Result<(), Fault> {
+pub fn make_ready(dir: &Path, record: &Prepared) -> Result<(), Fault> {
     // The image may have changed since; QEMU shall not be the one to find out.
     prepare::measure(Path::new(&record.image), record.spec.image.format)?;
     let started = Started {
@@ -84,16 +123,44 @@ fn make_ready(dir: &Path, record: &Prepared) -> Result<(), Fault> {
     let stale = [QMP_SOCKET, SERIAL_SOCKET].map(|socket| record::remove_file(&dir.join(socket)));
     let ready = stale.into_iter().collect::<Result<(), _>>();
     ready
+        .and_then(|()| record::write(dir, record))
         .and_then(|()| record::write(dir, &started))
         .map_err(|error| Fault::io("recording the start", &error))
 }
 
-/// Starts the process and lets the guest run; no process is left on failure.
-async fn start(turn: &Turn, dir: &Path, args: &[String]) -> Result<Parts, Fault> {
+/// No process is left of a start.
+pub async fn not_started(dir: PathBuf) -> Result<(), Fault> {
+    blocking(move || {
+        record_no_process(&dir).map_err(|error| Fault::io("recording the failed start", &error))
+    })
+    .await
+}
+
+/// What a process does first.
+#[derive(Clone, Copy)]
+pub enum Beginning {
+    /// The guest starts, after its disk has grown to so many bytes.
+    Fresh { grow_to: Option<u64> },
+    /// The memory is read back; the guest stands still.
+    FromMemory,
+}
+
+/// Starts the process; none is left on failure.
+pub async fn start(
+    turn: &Turn,
+    dir: &Path,
+    args: &[String],
+    beginning: Beginning,
+) -> Result<Parts, Fault> {
     let qemu = &turn.host.qemu;
     let mut child = process::spawn(qemu, args, dir)
         .map_err(|error| Fault::io(&format!("starting {}", process::shown(qemu)), &error))?;
-    let up = bring_up(turn.epoch, dir, &mut child);
+    let up = async {
+        let up = bring_up(turn.epoch, dir, &mut child).await?;
+        let begun = begin(&up.qmp, beginning).await;
+        begun.map_err(|error| failed(dir, Some(error)))?;
+        Ok(up)
+    };
     let up = turn.cancelled.run_until_cancelled(up).await;
     match up.unwrap_or_else(|| Err(overtaken())) {
         Ok(up) => Ok(Parts {
@@ -102,12 +169,39 @@ async fn start(turn: &Turn, dir: &Path, args: &[String]) -> Result<Parts, Fault>
             process: up.process,
             serial: Some(up.serial),
             child: Some(child),
+            restart_until: None,
         }),
         Err(fault) => {
             if let Err(error) = child.kill().await {
                 tracing::warn!(vm = %turn.vm.id, %error, "a failed QEMU cannot be ended");
             }
             Err(fault)
+        }
+    }
+}
+
+async fn begin(qmp: &Qmp, beginning: Beginning) -> Result<(), QmpError> {
+    match beginning {
+        Beginning::Fresh { grow_to } => {
+            if let Some(bytes) = grow_to {
+                qmp.block_resize(argv::DISK_NODE, bytes).await?;
+            }
+            qmp.cont().await
+        }
+        Beginning::FromMemory => {
+            qmp.prepare_migration().await?;
+            let mut events = qmp.events().ok_or(QmpError::Closed)?;
+            qmp.migrate_incoming(MEMORY).await?;
+            match machine::moved(qmp, &mut events).await? {
+                Migration::Completed => Ok(()),
+                Migration::Failed { reason } => Err(QmpError::Refused {
+                    command: "migrate-incoming",
+                    description: reason,
+                }),
+                Migration::None | Migration::Underway | Migration::Cancelled => {
+                    Err(QmpError::Unexpected)
+                }
+            }
         }
     }
 }
@@ -141,7 +235,6 @@ async fn bring_up(run_epoch: u64, dir: &Path, child: &mut Child) -> Result<Up, F
     // Connected before the guest runs: none of its output is lost.
     let serial = connect_in(dir, SERIAL_SOCKET).await;
     let serial = serial.map_err(|error| Fault::io("connecting the serial line", &error))?;
-    qmp.cont().await.map_err(|e| failed(dir, Some(e)))?;
     Ok(Up {
         qmp,
         events,

@@ -12,7 +12,7 @@ use vimana_model::VmId;
 
 use crate::config::QemuConfig;
 use crate::machine::Machine;
-use crate::record::{Layout, Prepared};
+use crate::record::{Layout, Prepared, Saved};
 
 /// One host's state directory and what runs in it.
 pub struct Host {
@@ -20,6 +20,8 @@ pub struct Host {
     pub layout: Layout,
     /// The QEMU binary, found.
     pub qemu: PathBuf,
+    /// Its major and minor number.
+    pub version: (u32, u32),
     pub capabilities: Capabilities,
     pub changes: broadcast::Sender<Observed>,
     /// The driver is being dropped; machines live on.
@@ -52,6 +54,8 @@ pub struct Held {
     pub power: Power,
     /// Ended by us: this run does not start again.
     pub stopped: bool,
+    /// There is one while the memory is saved.
+    pub saved: Option<Saved>,
     /// There is one while a process lives.
     pub machine: Option<Arc<Machine>>,
     /// Outlives the machine, for its last words.
@@ -63,6 +67,9 @@ pub struct Held {
 pub enum Manner {
     /// Waits for what runs; cancelled when its caller gives up.
     Queue,
+    /// Waits like that, after it has cancelled what waits and runs for a
+    /// lower epoch.
+    TakeBack,
     /// Cancels what waits and runs; goes to its end even without its caller.
     Overtake,
 }
@@ -108,16 +115,16 @@ impl Host {
         F: Future<Output = Result<T, Fault>> + Send + 'static,
     {
         let vm = self.vm(id);
-        vm.admit(epoch)?;
+        let before = vm.admit(epoch)?;
+        if manner == Manner::Overtake || (manner == Manner::TakeBack && before < epoch) {
+            let fresh = self.closing.child_token();
+            std::mem::replace(&mut *lock(&vm.calls), fresh).cancel();
+        }
         let cancelled = match manner {
-            Manner::Queue => lock(&vm.calls).child_token(),
-            Manner::Overtake => {
-                let fresh = self.closing.child_token();
-                std::mem::replace(&mut *lock(&vm.calls), fresh).cancel();
-                CancellationToken::new()
-            }
+            Manner::Queue | Manner::TakeBack => lock(&vm.calls).child_token(),
+            Manner::Overtake => CancellationToken::new(),
         };
-        let _gives_up = (manner == Manner::Queue).then(|| cancelled.clone().drop_guard());
+        let _gives_up = (manner != Manner::Overtake).then(|| cancelled.clone().drop_guard());
         let turn = Turn {
             host: Arc::clone(self),
             vm: Arc::clone(&vm),
@@ -160,15 +167,15 @@ impl Vm {
         }
     }
 
-    /// Refuses what is out of date, and remembers the highest epoch.
-    fn admit(&self, epoch: u64) -> Result<(), Fault> {
+    /// Refuses what is out of date, and remembers the highest epoch; says
+    /// which one was that before.
+    fn admit(&self, epoch: u64) -> Result<u64, Fault> {
         let mut cell = lock(&self.cell);
         if epoch < cell.highest_epoch {
             let message = "a later run of the machine is known";
             return Err(Fault::new(FaultKind::Superseded, message));
         }
-        cell.highest_epoch = epoch;
-        Ok(())
+        Ok(std::mem::replace(&mut cell.highest_epoch, epoch))
     }
 
     pub fn held(&self) -> Option<Held> {
@@ -182,14 +189,29 @@ impl Vm {
 
     /// Puts a state in the place of the last one and tells if power changed.
     pub fn hold(&self, host: &Host, held: Held) {
-        let change = observed(self.id, &held);
-        let before = {
-            let mut cell = lock(&self.cell);
-            cell.highest_epoch = cell.highest_epoch.max(change.run_epoch);
-            cell.held.replace(held)
-        };
-        if before.map(|held| observed(self.id, &held)).as_ref() != Some(&change) {
-            host.tell(change);
+        self.put(host, |place| *place = Some(held));
+    }
+
+    /// Changes the state, where there is one, and tells if power changed.
+    pub fn change(&self, host: &Host, change: impl FnOnce(&mut Held)) {
+        self.put(host, |place| {
+            if let Some(held) = place {
+                change(held);
+            }
+        });
+    }
+
+    fn put(&self, host: &Host, put: impl FnOnce(&mut Option<Held>)) {
+        let mut cell = lock(&self.cell);
+        let before = cell.held.as_ref().map(|held| observed(self.id, held));
+        put(&mut cell.held);
+        let now = cell.held.as_ref().map(|held| observed(self.id, held));
+        if let Some(now) = now
+            && before.as_ref() != Some(&now)
+        {
+            cell.highest_epoch = cell.highest_epoch.max(now.run_epoch);
+            // Told under the lock: in the order in which it happened.
+            host.tell(now);
         }
     }
 
@@ -207,6 +229,7 @@ impl Held {
             record,
             power: Power::Prepared,
             stopped: false,
+            saved: None,
             machine: None,
             serial: None,
         }
@@ -214,6 +237,24 @@ impl Held {
 }
 
 impl Turn {
+    /// The Incarnation this call is about.
+    pub fn held(&self) -> Result<Held, Fault> {
+        let held = self.vm.held();
+        held.filter(|held| held.record.spec.run_epoch == self.epoch)
+            .ok_or_else(no_such_vm)
+    }
+
+    /// Its machine, where it runs.
+    pub fn machine(&self) -> Result<Arc<Machine>, Fault> {
+        let machine = self.held()?.machine;
+        machine.ok_or_else(|| Fault::new(FaultKind::Hypervisor, "the machine does not run"))
+    }
+
+    /// The VM's directory.
+    pub fn dir(&self) -> PathBuf {
+        self.host.layout.vm(self.vm.id)
+    }
+
     /// An error where a later call has overtaken this one.
     pub fn still_wanted(&self) -> Result<(), Fault> {
         if self.cancelled.is_cancelled() {

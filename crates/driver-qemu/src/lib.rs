@@ -11,6 +11,9 @@
 //! | `qmp.sock`, `serial.sock` | while QEMU runs |
 //! | `qemu.log` | QEMU's own messages |
 //! | `ended.json` | how the run ended |
+//! | `memory`, `saved.json` | a saved memory, and the record that makes it count |
+//! | `memory.part` | one that is being written |
+//! | `restarting.json` | while the guest is restarted |
 //!
 //! QEMU outlives the agent; [`QemuDriver::open`] finds it again.
 
@@ -18,9 +21,11 @@ mod adopt;
 mod argv;
 mod boot;
 mod boot_sector;
+mod carry;
 mod config;
 mod host;
 mod limits;
+mod load;
 mod machine;
 mod prepare;
 mod probe;
@@ -28,12 +33,16 @@ mod process;
 mod qcow2;
 mod qmp;
 mod record;
+mod resize;
+mod restart;
+mod save;
 mod seed;
 mod stop;
+mod supervisor;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,12 +52,13 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    Capabilities, Fault, FaultKind, HostDriver, IncarnationSpec, Observed, SerialStream,
-    ShutdownEnd,
+    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed, Part,
+    SerialStream,
 };
 use vimana_model::VmId;
+use vimana_model::unit::Resources;
 
-pub use boot_sector::{DEAF, OFF, READY, boot_sector};
+pub use boot_sector::{BOOTS, COUNT, DEAF, OFF, READY, boot_sector};
 pub use config::{AcceleratorSetting, GuestLimits, InvalidAccelerator, ProbeImage, QemuConfig};
 
 use host::{Host, Manner, no_such_vm};
@@ -76,16 +86,18 @@ impl QemuDriver {
             Fault::new(FaultKind::Host, format!("`{name}` is not installed"))
         })?;
         let lock = lock_state(&config.state_dir).await?;
-        let version = qemu_version(&qemu).await?;
+        let (numbers, version) = qemu_version(&qemu).await?;
         let (accelerator, accelerator_note) = probe::choose(&config, &qemu, &version).await?;
         let host = Arc::new(Host {
             layout: Layout::new(config.state_dir.clone()),
             config,
             qemu,
+            version: numbers,
             capabilities: Capabilities {
                 hypervisor: format!("QEMU {version}"),
                 accelerator,
                 accelerator_note,
+                hot_resize: false,
             },
             changes: broadcast::Sender::new(limits::CHANGES),
             closing: CancellationToken::new(),
@@ -127,12 +139,13 @@ impl HostDriver for QemuDriver {
         self.host.in_turn(id, epoch, Manner::Queue, work).await
     }
 
-    async fn boot(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
-        let turn = self.host.in_turn(vm, epoch, Manner::Queue, boot::boot);
-        turn.await
+    async fn boot(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault> {
+        let resources = *resources;
+        let work = move |turn| boot::boot(turn, resources);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 
-    async fn shutdown(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<ShutdownEnd, Fault> {
+    async fn shutdown(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<GuestEnd, Fault> {
         let work = move |turn| stop::shutdown(turn, grace);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
@@ -140,6 +153,49 @@ impl HostDriver for QemuDriver {
     async fn kill(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let turn = self.host.in_turn(vm, epoch, Manner::Overtake, stop::kill);
         turn.await
+    }
+
+    async fn save(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let turn = self.host.in_turn(vm, epoch, Manner::Queue, save::save);
+        turn.await
+    }
+
+    async fn load(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let turn = self.host.in_turn(vm, epoch, Manner::TakeBack, load::load);
+        turn.await
+    }
+
+    async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault> {
+        let turn = self.host.in_turn(vm, epoch, Manner::Queue, carry::export);
+        turn.await
+    }
+
+    async fn import(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        files: &[(Part, PathBuf)],
+    ) -> Result<(), Fault> {
+        let (id, epoch) = (spec.vm_id, spec.run_epoch);
+        let (spec, image, files) = (spec.clone(), image.to_owned(), files.to_owned());
+        let work = |turn| carry::import(turn, spec, image, files);
+        self.host.in_turn(id, epoch, Manner::Queue, work).await
+    }
+
+    async fn reboot(&self, vm: VmId, epoch: u64, grace: Duration) -> Result<GuestEnd, Fault> {
+        let work = move |turn| restart::reboot(turn, grace);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn reset(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let turn = self.host.in_turn(vm, epoch, Manner::Queue, restart::reset);
+        turn.await
+    }
+
+    async fn resize(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault> {
+        let resources = *resources;
+        let work = move |turn| resize::resize(turn, resources);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
@@ -186,7 +242,7 @@ async fn lock_state(state: &Path) -> Result<File, Fault> {
 }
 
 /// "10.0.2".
-async fn qemu_version(qemu: &Path) -> Result<String, Fault> {
+async fn qemu_version(qemu: &Path) -> Result<((u32, u32), String), Fault> {
     let asked = Command::new(qemu)
         .arg("--version")
         .kill_on_drop(true)
@@ -202,12 +258,12 @@ async fn qemu_version(qemu: &Path) -> Result<String, Fault> {
     });
     let said = String::from_utf8_lossy(&said.stdout);
     let version = version_in(&said).filter(|(numbers, _)| *numbers >= OLDEST_QEMU);
-    let (_, version) = version.ok_or_else(|| {
+    let (numbers, version) = version.ok_or_else(|| {
         let (major, minor) = OLDEST_QEMU;
         let message = format!("QEMU {major}.{minor} or later is needed");
         Fault::new(FaultKind::Host, message)
     })?;
-    Ok(version.to_owned())
+    Ok((numbers, version.to_owned()))
 }
 
 /// From "QEMU emulator version 10.0.2 (…)".

@@ -18,6 +18,15 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const POWER_BUTTON_EVERY: Duration = Duration::from_secs(3);
 /// How often a machine that stopped for lack of disk space is continued.
 pub const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
+/// How long an event of a move of memory is waited for before asking.
+pub const MIGRATION_POLL: Duration = Duration::from_secs(1);
+/// A move of memory that was cancelled has ended after this.
+pub const MIGRATION_CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a QEMU that lives and hung up on us is tried to be reached.
+pub const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+/// After an agent's death in the middle of a restart, its guest may take this
+/// long to switch itself off and still be started again.
+pub const RESTART_AFTERMATH: Duration = Duration::from_secs(30);
 /// Wait for another agent to let go of the state directory.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A boot sector that takes longer under KVM shows that KVM is not real.

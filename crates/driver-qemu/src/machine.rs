@@ -1,36 +1,51 @@
-//! A machine that runs: its process, its QMP, its serial line, and the task
-//! that watches them.
+//! A machine that runs, as calls see it: its process, its QMP, its serial line.
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use vimana_driver::{Fault, FaultKind, Power, SerialHub};
 
-use crate::argv::{QMP_SOCKET, SERIAL_SOCKET};
-use crate::host::{Host, Vm, blocking};
-use crate::limits::{IO_ERROR_RETRY, KILL_TIMEOUT, LOG_TRIM_EVERY, QUIT_TIMEOUT};
-use crate::process::{self, Process};
-use crate::qmp::{Qmp, RunState};
-use crate::record::{self, Ended, Started};
+use crate::host::{Host, Vm};
+use crate::limits::{
+    KILL_TIMEOUT, MIGRATION_CANCEL_TIMEOUT, MIGRATION_POLL, QMP_TIMEOUT, QUIT_TIMEOUT,
+};
+use crate::process::Process;
+use crate::qmp::{Migration, Qmp, QmpError, RunState};
+use crate::supervisor::{self, Supervisor};
 
-/// A running machine, as calls see it.
 pub struct Machine {
-    pub qmp: Qmp,
-    process: Process,
+    qmp: Mutex<Qmp>,
+    pub process: Process,
     pub serial: Arc<SerialHub>,
-    /// We ended it; else its end is the guest's doing or a crash.
-    stopped: AtomicBool,
+    intent: Mutex<Intent>,
+    /// Held by whoever stops, resets or continues the guest.
+    motion: tokio::sync::Mutex<()>,
+    /// The supervisor is to look at the machine.
+    pub look: Notify,
+    /// Held while the end is recorded, and while a saved memory is: whichever
+    /// comes first decides what the end is.
+    pub ending: tokio::sync::Mutex<()>,
+    /// A guest that switches itself off is started again.
+    restarting: AtomicBool,
+    /// How often that happened.
+    restarts: watch::Sender<u32>,
     gone: watch::Sender<bool>,
+}
+
+/// What the end of the process will mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// We did not ask for it: the guest's doing, or a crash.
+    None,
+    /// We stopped it.
+    Stop,
+    /// Its memory is saved.
+    Saved,
 }
 
 /// What a new supervisor takes over.
@@ -42,48 +57,100 @@ pub struct Parts {
     pub child: Option<Child>,
     /// Absent where the socket could not be reached any more.
     pub serial: Option<UnixStream>,
+    /// A restart was under way when its agent died: until then the guest may
+    /// switch itself off for it.
+    pub restart_until: Option<Instant>,
+}
+
+/// The right to stop, reset and continue the guest.
+pub struct Motion<'a> {
+    machine: &'a Machine,
+    _motion: tokio::sync::MutexGuard<'a, ()>,
 }
 
 impl Machine {
     /// Marks the VM as running and watches over it from now on.
     pub fn supervise(host: &Arc<Host>, vm: &Arc<Vm>, parts: Parts) {
-        let Some(mut held) = vm.held() else {
-            return;
-        };
         let (serial, keys) = SerialHub::new();
         let machine = Arc::new(Self {
-            qmp: parts.qmp,
+            qmp: Mutex::new(parts.qmp),
             process: parts.process,
             serial: Arc::clone(&serial),
-            stopped: AtomicBool::new(false),
+            intent: Mutex::new(Intent::None),
+            motion: tokio::sync::Mutex::default(),
+            look: Notify::new(),
+            ending: tokio::sync::Mutex::default(),
+            restarting: AtomicBool::new(false),
+            restarts: watch::Sender::new(0),
             gone: watch::Sender::new(false),
         });
-        held.power = Power::Running;
-        held.machine = Some(Arc::clone(&machine));
-        held.serial = Some(Arc::clone(&serial));
-        let pump = parts
-            .serial
-            .map(|line| AbortOnDropHandle::new(tokio::spawn(pump(line, serial, keys))));
+        vm.change(host, |held| {
+            held.power = Power::Running;
+            held.saved = None;
+            held.machine = Some(Arc::clone(&machine));
+            held.serial = Some(Arc::clone(&serial));
+        });
+        let pump = parts.serial.map(|line| {
+            let pump = supervisor::pump(line, serial, keys);
+            AbortOnDropHandle::new(tokio::spawn(pump))
+        });
         let supervisor = Supervisor {
             host: Arc::clone(host),
             vm: Arc::clone(vm),
             dir: host.layout.vm(vm.id),
-            run_epoch: held.record.spec.run_epoch,
             machine,
             child: parts.child,
             end: None,
             retry_at: None,
+            restart_until: parts.restart_until,
         };
-        vm.hold(host, held);
         tokio::spawn(supervisor.run(parts.events, pump));
+    }
+
+    /// The connection as it is now.
+    #[must_use]
+    pub fn qmp(&self) -> Qmp {
+        lock(&self.qmp).clone()
+    }
+
+    pub fn set_qmp(&self, qmp: Qmp) {
+        *lock(&self.qmp) = qmp;
+    }
+
+    /// Waits for the right to move the guest. The supervisor looks at the
+    /// machine when it is given back.
+    pub async fn motion(&self) -> Motion<'_> {
+        Motion {
+            machine: self,
+            _motion: self.motion.lock().await,
+        }
+    }
+
+    /// The right to move the guest, unless someone has it.
+    #[must_use]
+    pub fn try_motion(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.motion.try_lock().ok()
+    }
+
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        *lock(&self.intent)
+    }
+
+    /// What was said first stands: a saved memory is not unsaved by a kill.
+    pub fn intend(&self, intent: Intent) {
+        let mut place = lock(&self.intent);
+        if *place == Intent::None {
+            *place = intent;
+        }
     }
 
     /// Ends the machine for good: asks QEMU, then kills the process.
     ///
     /// # Errors
     /// Where the process does not end even so.
-    pub async fn stop(&self) -> Result<(), Fault> {
-        self.stopped.store(true, Ordering::Relaxed);
+    pub async fn stop(&self, intent: Intent) -> Result<(), Fault> {
+        self.intend(intent);
         self.end_process().await;
         if timeout(KILL_TIMEOUT, self.gone()).await.is_err() {
             let message = "the QEMU process cannot be ended";
@@ -98,9 +165,19 @@ impl Machine {
         let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
     }
 
-    async fn end_process(&self) {
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        *self.gone.borrow()
+    }
+
+    /// The end is on record.
+    pub fn set_gone(&self) {
+        self.gone.send_replace(true);
+    }
+
+    pub async fn end_process(&self) {
         let quit = async {
-            if self.qmp.quit().await.is_ok() {
+            if self.qmp().quit().await.is_ok() {
                 self.process.ended().await;
                 return true;
             }
@@ -110,173 +187,82 @@ impl Machine {
             self.process.kill();
         }
     }
-}
 
-struct Supervisor {
-    host: Arc<Host>,
-    vm: Arc<Vm>,
-    dir: PathBuf,
-    run_epoch: u64,
-    machine: Arc<Machine>,
-    child: Option<Child>,
-    /// Known before the process ends.
-    end: Option<Power>,
-    /// When to continue a machine that stopped for lack of disk space.
-    retry_at: Option<Instant>,
-}
-
-impl Supervisor {
-    async fn run(
-        mut self,
-        mut events: broadcast::Receiver<String>,
-        pump: Option<AbortOnDropHandle<()>>,
-    ) {
-        let closing = self.host.closing.clone();
-        let mut trim = tokio::time::interval(LOG_TRIM_EVERY);
-        trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Whatever happened before we listened.
-        self.look().await;
-        let reason = loop {
-            let retry_at = self.retry_at;
-            tokio::select! {
-                () = closing.cancelled() => return,
-                reason = exit(self.child.as_mut(), &self.machine.process) => break reason,
-                () = heard(&mut events) => self.look().await,
-                () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
-                    self.retry_at = None;
-                    if let Err(error) = self.machine.qmp.cont().await {
-                        tracing::warn!(vm = %self.vm.id, %error, "the machine cannot be continued");
-                    }
-                }
-                _ = trim.tick() => {
-                    if let Err(error) = process::trim_log(&self.dir) {
-                        tracing::warn!(vm = %self.vm.id, %error, "QEMU's log cannot be trimmed");
-                    }
-                }
-            }
-        };
-        if let Some(pump) = pump {
-            // The last output is still in the socket.
-            let _ = timeout(Duration::from_millis(500), pump).await;
-        }
-        self.bury(reason).await;
+    /// Whether a guest that switches itself off is to be started again.
+    #[must_use]
+    pub fn is_restarting(&self) -> bool {
+        self.restarting.load(Ordering::SeqCst)
     }
 
-    /// The machine stopped, or something was missed: why?
-    async fn look(&mut self) {
-        let Ok(state) = self.machine.qmp.query_status().await else {
-            return; // the process is ending, or does not talk
-        };
-        match state {
-            RunState::Shutdown => {
-                self.end = Some(Power::Off);
-                self.machine.end_process().await;
-            }
-            RunState::InternalError => {
-                let reason = "the accelerator met an internal error".to_owned();
-                self.end = Some(Power::Crashed { reason });
-                self.machine.end_process().await;
-            }
-            RunState::IoError => {
-                if self.retry_at.is_none() {
-                    tracing::warn!(vm = %self.vm.id, "the machine waits for disk space");
-                }
-                self.retry_at = Some(Instant::now() + IO_ERROR_RETRY);
-            }
-            RunState::Prelaunch | RunState::Running | RunState::Other => {}
-        }
+    pub fn set_restarting(&self, restarting: bool) {
+        self.restarting.store(restarting, Ordering::SeqCst);
     }
 
-    /// Records the end, then tells.
-    async fn bury(self, reason: String) {
-        let stopped = self.machine.stopped.load(Ordering::Relaxed);
-        let power = match self.end {
-            Some(end) => end,
-            None if stopped => Power::Off,
-            None => Power::Crashed { reason },
-        };
-        let ended = Ended {
-            run_epoch: self.run_epoch,
-            power: power.clone(),
-            stopped,
-        };
-        let dir = self.dir.clone();
-        let recorded = blocking(move || {
-            record_end(&dir, &ended).map_err(|error| Fault::io("recording the end", &error))
-        });
-        if let Err(error) = recorded.await {
-            // It is found out again after the agent's next start.
-            tracing::error!(vm = %self.vm.id, %error, "a machine's end is not recorded");
-        }
-        tracing::info!(vm = %self.vm.id, ?power, "the machine ended");
-        self.machine.serial.close();
-        if let Some(mut held) = self.vm.held() {
-            held.power = power;
-            held.stopped = stopped;
-            held.machine = None;
-            self.vm.hold(&self.host, held);
-        }
-        self.machine.gone.send_replace(true);
+    /// Sees restarts from now on.
+    #[must_use]
+    pub fn restarts(&self) -> watch::Receiver<u32> {
+        let mut restarts = self.restarts.subscribe();
+        restarts.mark_unchanged();
+        restarts
     }
 }
 
-/// Replaces the record of a process by the record of its end. Blocks.
-pub fn record_end(dir: &std::path::Path, ended: &Ended) -> io::Result<()> {
-    record::write(dir, ended)?;
-    for socket in [QMP_SOCKET, SERIAL_SOCKET] {
-        record::remove_file(&dir.join(socket))?;
-    }
-    record::erase::<Started>(dir)
-}
-
-/// Waits for the process's end; says how it ended where that can be known.
-async fn exit(child: Option<&mut Child>, process: &Process) -> String {
-    match child {
-        Some(child) => match child.wait().await {
-            Ok(status) => process::describe(status),
-            Err(error) => format!("the QEMU process ended: {error}"),
-        },
-        None => {
-            process.ended().await;
-            "the QEMU process ended unexpectedly".to_owned()
-        }
+impl Drop for Motion<'_> {
+    fn drop(&mut self) {
+        self.machine.look.notify_one();
     }
 }
 
-/// Returns on an event after which the status has to be looked at.
-async fn heard(events: &mut broadcast::Receiver<String>) {
+/// Starts the guest anew, whether it runs, stands still or has switched
+/// itself off. The caller has the right to move it.
+pub async fn restart(machine: &Machine) -> Result<(), QmpError> {
+    let qmp = machine.qmp();
+    let mut events = qmp.events().ok_or(QmpError::Closed)?;
+    qmp.system_reset().await?;
+    // The answer comes before the effect; the event comes after it.
+    let _ = timeout(QMP_TIMEOUT, heard(&mut events, "RESET")).await;
+    if qmp.query_status().await? != RunState::Running {
+        qmp.cont().await?;
+    }
+    machine.restarts.send_modify(|count| *count += 1);
+    Ok(())
+}
+
+/// Lets a guest run on whose memory was being written out, or was written
+/// out. The caller has the right to move it.
+pub async fn run_on(qmp: &Qmp) -> Result<(), QmpError> {
+    if let Some(mut events) = qmp.events() {
+        qmp.migrate_cancel().await?;
+        let ends = moved(qmp, &mut events);
+        // Run on in any case: that is what matters.
+        let _ = timeout(MIGRATION_CANCEL_TIMEOUT, ends).await;
+    }
+    qmp.cont().await
+}
+
+/// Waits for the end of a move of memory; `events` were listened to before it
+/// began.
+pub async fn moved(
+    qmp: &Qmp,
+    events: &mut broadcast::Receiver<String>,
+) -> Result<Migration, QmpError> {
     loop {
-        match events.recv().await {
-            Ok(event) if event == "STOP" => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Lagged(_)) => return,
-            // The process is watched in another way, too.
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        match qmp.query_migrate().await? {
+            Migration::Underway => {}
+            end @ (Migration::None
+            | Migration::Completed
+            | Migration::Cancelled
+            | Migration::Failed { .. }) => return Ok(end),
         }
+        let _ = timeout(MIGRATION_POLL, heard(events, "MIGRATION")).await;
     }
 }
 
-/// Carries bytes between QEMU's end of the serial line and the viewers. The
-/// guest never waits for a viewer.
-async fn pump(line: UnixStream, hub: Arc<SerialHub>, mut keys: mpsc::Receiver<Bytes>) {
-    let (mut read, mut write) = line.into_split();
-    let output = async {
-        let mut buffer = BytesMut::with_capacity(4096);
-        while matches!(read.read_buf(&mut buffer).await, Ok(1..)) {
-            hub.output(&buffer);
-            buffer.clear();
-        }
-    };
-    let input = async {
-        while let Some(typed) = keys.recv().await {
-            if write.write_all(&typed).await.is_err() {
-                break;
-            }
-        }
-        std::future::pending().await
-    };
-    tokio::select! {
-        () = output => {}
-        () = input => {}
-    }
+/// Returns at an event, or when one may have been missed.
+async fn heard(events: &mut broadcast::Receiver<String>, wanted: &str) {
+    while matches!(events.recv().await, Ok(event) if event != wanted) {}
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

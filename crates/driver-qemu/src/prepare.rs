@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use vimana_driver::{Fault, FaultKind, IncarnationSpec};
 use vimana_model::image::ImageFormat;
+use vimana_model::unit::Resources;
 
 use crate::argv::{DISK, SEED};
+use crate::boot::{memory_saved, still_runs};
 use crate::config::QemuConfig;
 use crate::host::{Held, Host, Turn, blocking};
 use crate::limits::BACKING_NAME_BYTES;
@@ -20,10 +22,8 @@ pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Resul
     let before = turn.vm.held();
     match &before {
         Some(held) if held.record.spec.run_epoch == turn.epoch => return Ok(()),
-        Some(held) if held.machine.is_some() => {
-            let message = "an earlier run of the machine has not ended";
-            return Err(Fault::new(FaultKind::Hypervisor, message));
-        }
+        Some(held) if held.machine.is_some() => return Err(still_runs()),
+        Some(held) if held.saved.is_some() => return Err(memory_saved()),
         Some(_) | None => {}
     }
     turn.still_wanted()?;
@@ -45,7 +45,7 @@ pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Resul
 /// A new disk and seed. Blocks.
 fn create(host: &Host, record: Prepared) -> Result<Prepared, Fault> {
     let spec = &record.spec;
-    let size = disk_bytes(spec)?;
+    let size = disk_bytes(&spec.resources)?;
     let made = host.layout.create(spec.vm_id, |dir| {
         record::write(dir, &record)?;
         let disk = record::new_file(&dir.join(DISK))?;
@@ -62,7 +62,7 @@ fn renew(host: &Host, before: &Prepared, record: Prepared) -> Result<Prepared, F
     let spec = &record.spec;
     let same = before.spec.image.sha256 == spec.image.sha256
         && before.image == record.image
-        && before.spec.resources.disk_mib == spec.resources.disk_mib;
+        && before.spec.resources.disk_mib <= spec.resources.disk_mib;
     if !same {
         let message = "the host still holds another disk of this machine";
         return Err(Fault::new(FaultKind::Host, message));
@@ -75,7 +75,7 @@ fn renew(host: &Host, before: &Prepared, record: Prepared) -> Result<Prepared, F
     Ok(record)
 }
 
-fn enough_room(host: &Host) -> Result<(), Fault> {
+pub fn enough_room(host: &Host) -> Result<(), Fault> {
     let facts = rustix::fs::statvfs(host.layout.state())
         .map_err(|error| Fault::io("looking for disk space", &error.into()))?;
     let free = facts.f_bavail.saturating_mul(facts.f_frsize);
@@ -88,17 +88,12 @@ fn enough_room(host: &Host) -> Result<(), Fault> {
 }
 
 /// Checks what is asked for against the image and this host's limits. Blocks.
-fn promised(config: &QemuConfig, spec: IncarnationSpec, image: &Path) -> Result<Prepared, Fault> {
-    let (asked, limits) = (spec.resources, config.limits);
-    if asked.vcpus == 0
-        || asked.vcpus > limits.vcpus
-        || asked.memory_mib.0 == 0
-        || asked.memory_mib > limits.memory
-        || asked.disk_mib > limits.disk
-    {
-        let message = "the machine is larger than this host allows, or empty";
-        return Err(Fault::new(FaultKind::Host, message));
-    }
+pub fn promised(
+    config: &QemuConfig,
+    spec: IncarnationSpec,
+    image: &Path,
+) -> Result<Prepared, Fault> {
+    allowed(config, &spec.resources)?;
     let path = std::path::absolute(image).ok();
     let path = path.as_deref().and_then(Path::to_str);
     let Some(path) = path.filter(|path| path.len() <= BACKING_NAME_BYTES) else {
@@ -113,7 +108,7 @@ fn promised(config: &QemuConfig, spec: IncarnationSpec, image: &Path) -> Result<
         );
         return Err(Fault::new(FaultKind::BadImage, message));
     }
-    if shown > disk_bytes(&spec)? {
+    if shown > disk_bytes(&spec.resources)? {
         let message = "the image is larger than the disk";
         return Err(Fault::new(FaultKind::BadImage, message));
     }
@@ -141,7 +136,22 @@ pub fn measure(image: &Path, format: ImageFormat) -> Result<(u64, u64), Fault> {
     Ok((facts.len(), shown))
 }
 
-fn disk_bytes(spec: &IncarnationSpec) -> Result<u64, Fault> {
-    let too_big = || Fault::new(FaultKind::Host, "the disk is too large");
-    spec.resources.disk_mib.bytes().ok_or_else(too_big)
+/// Refuses what is larger than this host takes.
+pub fn allowed(config: &QemuConfig, asked: &Resources) -> Result<(), Fault> {
+    let limits = config.limits;
+    if asked.vcpus == 0
+        || asked.vcpus > limits.vcpus
+        || asked.memory_mib.0 == 0
+        || asked.memory_mib > limits.memory
+        || asked.disk_mib > limits.disk
+    {
+        let message = "the machine is larger than this host allows, or empty";
+        return Err(Fault::new(FaultKind::Unsupported, message));
+    }
+    Ok(())
+}
+
+pub fn disk_bytes(resources: &Resources) -> Result<u64, Fault> {
+    let too_big = || Fault::new(FaultKind::Unsupported, "the disk is too large");
+    resources.disk_mib.bytes().ok_or_else(too_big)
 }

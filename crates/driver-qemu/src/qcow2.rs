@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use vimana_driver::qcow2::{HEADER_BYTES, Header};
 use vimana_model::image::ImageFormat;
@@ -57,6 +58,24 @@ pub fn virtual_size(file: &File) -> Result<u64, Refusal> {
     if structure.v3 {
         check_extensions(file, structure.header_length, structure.cluster)?;
     }
+    Ok(header.virtual_bytes)
+}
+
+/// The size of the disk an overlay shows. It may refer to a backing file, which
+/// QEMU is told apart, and to nothing else.
+///
+/// # Errors
+/// Where it is damaged, or refers to another file.
+pub fn overlay_size(path: &Path) -> Result<u64, Refusal> {
+    let file = File::open(path)?;
+    let mut start = [0; HEADER_BYTES];
+    file.read_exact_at(&mut start, 0)?;
+    let header = Header {
+        has_backing_file: false,
+        ..Header::parse(&start)?
+    };
+    header.self_contained()?;
+    Structure::of(&header, &start).check(file.metadata()?.len())?;
     Ok(header.virtual_bytes)
 }
 

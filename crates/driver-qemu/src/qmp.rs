@@ -4,6 +4,8 @@
 //! backlog until the first has hung up. Events that happen while nobody is
 //! connected are lost: ask for the status after connecting.
 
+mod command;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -20,6 +22,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+
+pub use command::{Migration, RunState};
 
 use crate::limits::{QMP_COMMANDS, QMP_EVENTS, QMP_LINE_BYTES, QMP_TIMEOUT};
 
@@ -41,31 +45,17 @@ pub enum QmpError {
     Unexpected,
 }
 
-/// What QEMU says about the machine (`RunState` in its schema).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RunState {
-    /// Waits for its first `cont`.
-    Prelaunch,
-    Running,
-    /// The guest switched itself off.
-    Shutdown,
-    /// Stopped because the disk could not be written.
-    IoError,
-    /// The accelerator gave up.
-    InternalError,
-    #[serde(other)]
-    Other,
-}
-
 /// A connection; clones share it, and it ends with the last of them.
 #[derive(Clone)]
 pub struct Qmp {
     commands: mpsc::Sender<Command>,
+    /// Weak, so that receivers see the connection's end.
+    events: broadcast::WeakSender<String>,
 }
 
 struct Command {
     name: &'static str,
+    arguments: Option<Value>,
     answer: oneshot::Sender<Result<Value, QmpError>>,
 }
 
@@ -107,6 +97,7 @@ impl Qmp {
         }
         let (commands, queue) = mpsc::channel(QMP_COMMANDS);
         let (events, first) = broadcast::channel(QMP_EVENTS);
+        let weak = events.downgrade();
         tokio::spawn(async move {
             let mut session = Session {
                 write,
@@ -118,8 +109,11 @@ impl Qmp {
                 tracing::debug!(%error, "a QMP connection ended");
             }
         });
-        let qmp = Self { commands };
-        qmp.execute("qmp_capabilities").await?;
+        let qmp = Self {
+            commands,
+            events: weak,
+        };
+        qmp.execute("qmp_capabilities", None).await?;
         Ok((qmp, first))
     }
 
@@ -127,41 +121,29 @@ impl Qmp {
     #[must_use]
     pub fn closed() -> (Self, broadcast::Receiver<String>) {
         let (commands, _) = mpsc::channel(1);
-        (Self { commands }, broadcast::channel(1).1)
+        let (events, none) = broadcast::channel(1);
+        let events = events.downgrade();
+        (Self { commands, events }, none)
     }
 
-    /// Lets the guest run.
-    pub async fn cont(&self) -> Result<(), QmpError> {
-        self.execute("cont").await.map(drop)
+    /// A new receiver of events' names; `None` once the connection has ended.
+    #[must_use]
+    pub fn events(&self) -> Option<broadcast::Receiver<String>> {
+        Some(self.events.upgrade()?.subscribe())
     }
 
-    /// Ends QEMU. An answer that is cut off by the end is an answer.
-    pub async fn quit(&self) -> Result<(), QmpError> {
-        match self.execute("quit").await {
-            Ok(_) | Err(QmpError::Closed) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Presses the power button.
-    pub async fn system_powerdown(&self) -> Result<(), QmpError> {
-        self.execute("system_powerdown").await.map(drop)
-    }
-
-    pub async fn query_status(&self) -> Result<RunState, QmpError> {
-        #[derive(Deserialize)]
-        struct Status {
-            status: RunState,
-        }
-        let value = self.execute("query-status").await?;
-        let status: Status = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
-        Ok(status.status)
-    }
-
-    async fn execute(&self, name: &'static str) -> Result<Value, QmpError> {
+    async fn execute(
+        &self,
+        name: &'static str,
+        arguments: Option<Value>,
+    ) -> Result<Value, QmpError> {
         let (answer, reply) = oneshot::channel();
         let talk = async {
-            let command = Command { name, answer };
+            let command = Command {
+                name,
+                arguments,
+                answer,
+            };
             let sent = self.commands.send(command).await;
             sent.map_err(|_| QmpError::Closed)?;
             reply.await.map_err(|_| QmpError::Closed)?
@@ -205,8 +187,11 @@ impl Session {
 
     async fn say(&mut self, command: Command) -> Result<(), QmpError> {
         self.last_id += 1;
-        let mut line = json!({"execute": command.name, "id": self.last_id}).to_string();
-        line.push('\n');
+        let mut line = json!({"execute": command.name, "id": self.last_id});
+        if let (Some(arguments), Some(fields)) = (&command.arguments, line.as_object_mut()) {
+            fields.insert("arguments".to_owned(), arguments.clone());
+        }
+        let line = format!("{line}\n");
         self.pending.insert(self.last_id, command);
         let sent = self.write.write_all(line.as_bytes()).await;
         sent.map_err(|_| QmpError::Closed)

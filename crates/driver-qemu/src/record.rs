@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use vimana_driver::{IncarnationSpec, Power};
 use vimana_model::VmId;
 
+use crate::argv::DISK;
 use crate::limits::RECORD_BYTES;
 use crate::process::Identity;
 
@@ -49,6 +50,47 @@ pub struct Ended {
     pub stopped: bool,
 }
 
+/// A memory in the file [`MEMORY`], and what it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    /// Guest code ran up to this run; only a later one may go on.
+    pub ran_epoch: u64,
+    /// A machine that has this memory may have been let run since.
+    pub let_go: bool,
+    /// The disk the memory fits to.
+    pub disk: DiskMark,
+}
+
+/// Tells whether anyone wrote to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskMark {
+    bytes: u64,
+    modified_s: i64,
+    modified_ns: i64,
+}
+
+/// The guest is being restarted: until it is up again, a machine that stands
+/// still waits for us to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restarting {
+    pub run_epoch: u64,
+}
+
+impl DiskMark {
+    /// Of the disk in a VM's directory, as it is now.
+    pub fn of(dir: &Path) -> io::Result<Self> {
+        let facts = fs::metadata(dir.join(DISK))?;
+        Ok(Self {
+            bytes: facts.len(),
+            modified_s: facts.mtime(),
+            modified_ns: facts.mtime_nsec(),
+        })
+    }
+}
+
 impl Record for Prepared {
     const FILE: &'static str = "spec.json";
 }
@@ -58,6 +100,17 @@ impl Record for Started {
 impl Record for Ended {
     const FILE: &'static str = "ended.json";
 }
+impl Record for Saved {
+    const FILE: &'static str = "saved.json";
+}
+impl Record for Restarting {
+    const FILE: &'static str = "restarting.json";
+}
+
+/// A saved memory; it counts only beside its record.
+pub const MEMORY: &str = "memory";
+/// One that is being written.
+pub const MEMORY_PART: &str = "memory.part";
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -221,7 +274,14 @@ pub fn erase<R: Record>(dir: &Path) -> io::Result<()> {
     sync(dir)
 }
 
-fn sync(dir: &Path) -> io::Result<()> {
+/// Removes a saved memory: first what makes it count, then the file.
+pub fn erase_saved(dir: &Path) -> io::Result<()> {
+    erase::<Saved>(dir)?;
+    remove_file(&dir.join(MEMORY))
+}
+
+/// The names in a directory are on the disk when this returns.
+pub fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

@@ -3,25 +3,25 @@
 use std::time::Duration;
 
 use tokio::time::{interval, timeout};
-use vimana_driver::{Fault, FaultKind, Power, ShutdownEnd};
+use vimana_driver::{Fault, FaultKind, GuestEnd, Power};
 
 use crate::host::{Turn, blocking, overtaken};
 use crate::limits::{POWER_BUTTON_EVERY, QUIT_TIMEOUT};
-use crate::machine::Machine;
+use crate::machine::{Intent, Machine};
 use crate::process;
 
 /// See [`vimana_driver::HostDriver::kill`].
 pub async fn kill(turn: Turn) -> Result<(), Fault> {
     match turn.vm.held().and_then(|held| held.machine) {
-        Some(machine) => machine.stop().await,
+        Some(machine) => machine.stop(Intent::Stop).await,
         None => Ok(()),
     }
 }
 
 /// See [`vimana_driver::HostDriver::shutdown`].
-pub async fn shutdown(turn: Turn, grace: Duration) -> Result<ShutdownEnd, Fault> {
+pub async fn shutdown(turn: Turn, grace: Duration) -> Result<GuestEnd, Fault> {
     let Some(machine) = turn.vm.held().and_then(|held| held.machine) else {
-        return Ok(ShutdownEnd::ByGuest);
+        return Ok(GuestEnd::ByGuest);
     };
     tokio::select! {
         biased;
@@ -30,21 +30,21 @@ pub async fn shutdown(turn: Turn, grace: Duration) -> Result<ShutdownEnd, Fault>
     }
     let ended = turn.vm.held().filter(|held| held.machine.is_none());
     match ended {
-        Some(held) if held.power == Power::Off && !held.stopped => Ok(ShutdownEnd::ByGuest),
-        Some(_) => Ok(ShutdownEnd::Forced),
-        None => machine.stop().await.map(|()| ShutdownEnd::Forced),
+        Some(held) if held.power == Power::Off && !held.stopped => Ok(GuestEnd::ByGuest),
+        Some(_) => Ok(GuestEnd::Forced),
+        None => machine.stop(Intent::Stop).await.map(|()| GuestEnd::Forced),
     }
 }
 
 /// Presses the power button again and again until the machine is gone.
-async fn press_power_button(machine: &Machine) {
+pub async fn press_power_button(machine: &Machine) {
     let mut pressing = interval(POWER_BUTTON_EVERY);
     loop {
         tokio::select! {
             () = machine.gone() => return,
             _ = pressing.tick() => {
                 // A QEMU that does not answer is switched off after the grace time.
-                if let Err(error) = machine.qmp.system_powerdown().await {
+                if let Err(error) = machine.qmp().system_powerdown().await {
                     tracing::debug!(%error, "the power button could not be pressed");
                 }
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use vimana_driver::conformance::{new_vm, read_until};
-use vimana_driver::{HostDriver as _, ImageRef, IncarnationSpec, Power, Seed, ShutdownEnd};
+use vimana_driver::{GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed};
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::ImageId;
 use vimana_model::image::ImageFormat;
@@ -70,7 +70,7 @@ async fn linux_reads_its_seed_and_shuts_down_when_asked() {
     let state = dir.path().join(spec.vm_id.to_string());
     let _guard = Guard(state);
     driver.prepare(&spec, &image).await.unwrap();
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     let mut line = driver.serial(spec.vm_id).await.unwrap();
     let mut seen = boot_output(&mut line, "vimana-demo ready").await;
     if !seen.contains("last") {
@@ -88,7 +88,7 @@ async fn linux_reads_its_seed_and_shuts_down_when_asked() {
     }
     let grace = Duration::from_secs(60);
     let end = driver.shutdown(spec.vm_id, 1, grace).await.unwrap();
-    assert_eq!(end, ShutdownEnd::ByGuest);
+    assert_eq!(end, GuestEnd::ByGuest);
     let held = driver.inventory().await.unwrap();
     assert_eq!(held.first().map(|o| o.power.clone()), Some(Power::Off));
     driver.clean(spec.vm_id, 1).await.unwrap();

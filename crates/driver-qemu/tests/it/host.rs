@@ -135,6 +135,13 @@ impl Harness for QemuHost {
         kill_process(pids[0], Signal::KILL).unwrap();
     }
 
+    fn carry(&self, file: &Path, to: &Self) -> PathBuf {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let place = to.file(name);
+        fs::copy(file, &place).unwrap();
+        place
+    }
+
     async fn guest_off(&self, driver: &dyn HostDriver, vm: VmId) {
         type_text(driver, vm, &[OFF]).await;
     }

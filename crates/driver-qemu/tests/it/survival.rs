@@ -18,7 +18,7 @@ use crate::host::QemuHost;
 async fn run(host: &QemuHost, driver: &dyn HostDriver) -> VmId {
     let spec = new_spec(host);
     driver.prepare(&spec, &host.image().1).await.unwrap();
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     guest_answers(driver, spec.vm_id).await;
     spec.vm_id
 }
@@ -73,7 +73,7 @@ async fn start_interrupted_before_its_process_was_recorded_is_undone() {
     let driver = host.driver().await;
     assert_eq!(power(&*driver, vm).await, Some(Power::Prepared));
     assert!(host.processes(vm).is_empty());
-    driver.boot(vm, 1).await.unwrap();
+    driver.boot(vm, 1, &host.resources()).await.unwrap();
     guest_answers(&*driver, vm).await;
 }
 
@@ -119,7 +119,10 @@ async fn failed_start_has_a_reason_and_leaves_no_process() {
     let spec = new_spec(&host);
     driver.prepare(&spec, &host.image().1).await.unwrap();
     fs::write(host.vm_dir(spec.vm_id).join("disk.qcow2"), "damaged").unwrap();
-    let fault = driver.boot(spec.vm_id, 1).await.unwrap_err();
+    let fault = driver
+        .boot(spec.vm_id, 1, &spec.resources)
+        .await
+        .unwrap_err();
     assert_eq!(fault.kind, FaultKind::Hypervisor);
     assert_eq!(
         fault.message,
@@ -136,7 +139,10 @@ async fn image_that_vanished_is_a_fault_without_a_path() {
     let spec = new_spec(&host);
     driver.prepare(&spec, &host.image().1).await.unwrap();
     fs::remove_file(host.image().1).unwrap();
-    let fault = driver.boot(spec.vm_id, 1).await.unwrap_err();
+    let fault = driver
+        .boot(spec.vm_id, 1, &spec.resources)
+        .await
+        .unwrap_err();
     assert!(!fault.message.contains('/'), "{fault}");
 }
 
@@ -183,7 +189,7 @@ async fn state_directory_with_a_long_path_works() {
     let driver = host.open(config).await;
     let spec = new_spec(&host);
     driver.prepare(&spec, &host.image().1).await.unwrap();
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     guest_answers(&*driver, spec.vm_id).await;
     driver.kill(spec.vm_id, 1).await.unwrap();
 }
@@ -202,7 +208,7 @@ async fn steps_take_milliseconds() {
     };
     driver.prepare(&spec, &host.image().1).await.unwrap();
     lap("prepare");
-    driver.boot(spec.vm_id, 1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     lap("boot");
     guest_answers(&*driver, spec.vm_id).await;
     lap("first output");

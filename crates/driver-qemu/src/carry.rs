@@ -1,0 +1,154 @@
+//! Saved machines that come from and go to other hosts.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vimana_driver::{Fault, FaultKind, IncarnationSpec, Part, Power};
+
+use crate::argv::{DISK, SEED};
+use crate::host::{Held, Host, Turn, blocking, no_such_vm};
+use crate::prepare::{self, disk_bytes, enough_room};
+use crate::qcow2::{self, Refusal};
+use crate::record::{self, DiskMark, MEMORY, Prepared, Saved};
+use crate::seed;
+
+/// What QEMU writes first into a saved memory.
+const MEMORY_MAGIC: [u8; 4] = *b"QEVM";
+
+/// See [`vimana_driver::HostDriver::export`].
+pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
+    let held = turn.vm.held().ok_or_else(no_such_vm)?;
+    if held.saved.is_none() || held.machine.is_some() {
+        let message = "the machine's memory is not saved";
+        return Err(Fault::new(FaultKind::Hypervisor, message));
+    }
+    let dir = turn.dir();
+    Ok(Part::ALL.map(|part| (part, dir.join(file(part)))).into())
+}
+
+/// The name of a part's file in a VM's directory.
+const fn file(part: Part) -> &'static str {
+    match part {
+        Part::Disk => DISK,
+        Part::Memory => MEMORY,
+    }
+}
+
+/// See [`vimana_driver::HostDriver::import`].
+pub async fn import(
+    turn: Turn,
+    spec: IncarnationSpec,
+    image: PathBuf,
+    files: Vec<(Part, PathBuf)>,
+) -> Result<(), Fault> {
+    match turn.vm.held() {
+        Some(held) if held.record.spec.run_epoch == turn.epoch => return Ok(()),
+        Some(_) => {
+            let message = "the host still holds another disk of this machine";
+            return Err(Fault::new(FaultKind::Host, message));
+        }
+        None => {}
+    }
+    turn.still_wanted()?;
+    let host = Arc::clone(&turn.host);
+    let taken = blocking(move || {
+        enough_room(&host)?;
+        let record = prepare::promised(&host.config, spec, &image)?;
+        check(&record.spec, &files)?;
+        take_over(&host, record, &files)
+    });
+    let (record, saved) = taken.await?;
+    let mut held = Held::prepared(Arc::new(record));
+    held.power = Power::Saved;
+    held.saved = Some(saved);
+    turn.vm.hold(&turn.host, held);
+    Ok(())
+}
+
+/// Both parts are there and are what they should be. Blocks.
+fn check(spec: &IncarnationSpec, files: &[(Part, PathBuf)]) -> Result<(), Fault> {
+    for part in Part::ALL {
+        let path = find(files, part)?;
+        match part {
+            Part::Disk => {
+                let size = qcow2::overlay_size(path).map_err(|refusal| match refusal {
+                    Refusal::Io(error) => unread(error),
+                    Refusal::Header(_) | Refusal::Corrupt | Refusal::Damaged(_) => {
+                        bad("its disk is damaged")
+                    }
+                })?;
+                if size > disk_bytes(&spec.resources)? {
+                    return Err(bad("its disk is larger than was promised"));
+                }
+            }
+            Part::Memory => {
+                let mut start = [0; MEMORY_MAGIC.len()];
+                let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+                match read {
+                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
+                    read => read.map_err(unread)?,
+                }
+                if start != MEMORY_MAGIC {
+                    return Err(bad("its memory is damaged"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn find(files: &[(Part, PathBuf)], part: Part) -> Result<&Path, Fault> {
+    let file = files.iter().find(|(of, _)| *of == part);
+    let (_, path) = file.ok_or_else(|| bad("a part of it is missing"))?;
+    Ok(path)
+}
+
+/// Blocks.
+fn take_over(
+    host: &Host,
+    record: Prepared,
+    files: &[(Part, PathBuf)],
+) -> Result<(Prepared, Saved), Fault> {
+    let spec = &record.spec;
+    let mut saved = None;
+    let made = host.layout.create(spec.vm_id, |dir| {
+        record::write(dir, &record)?;
+        record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))?;
+        for (part, path) in files {
+            move_file(path, &dir.join(file(*part)))?;
+        }
+        let now = Saved {
+            // What was saved was an earlier run, on another host.
+            ran_epoch: spec.run_epoch.saturating_sub(1),
+            let_go: false,
+            disk: DiskMark::of(dir)?,
+        };
+        record::write(dir, &now)?;
+        saved = Some(now);
+        io::Result::Ok(())
+    });
+    made.map_err(|error| Fault::io("taking over the saved machine", &error))?;
+    let broke = || Fault::new(FaultKind::Host, "the driver met an internal error");
+    Ok((record, saved.ok_or_else(broke)?))
+}
+
+/// Moves a file, across file systems where it has to; it is on the disk then.
+fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::rename(from, to).is_err() {
+        fs::copy(from, to)?;
+    }
+    fs::set_permissions(to, Permissions::from_mode(0o600))?;
+    File::open(to)?.sync_all()
+}
+
+fn unread(error: io::Error) -> Fault {
+    Fault::io("reading the saved machine", &error)
+}
+
+fn bad(what: &str) -> Fault {
+    let message = format!("the saved machine cannot be used: {what}");
+    Fault::new(FaultKind::BadImage, message)
+}

@@ -1,0 +1,141 @@
+//! The commands that are used, each with its types.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Qmp, QmpError};
+
+/// What QEMU says about the machine (`RunState` in its schema).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// Waits for its first `cont`, or was reset while it stood still.
+    Prelaunch,
+    /// Waits for its memory.
+    Inmigrate,
+    Running,
+    /// Stopped on request, or its memory has arrived.
+    Paused,
+    /// Its memory was written out.
+    Postmigrate,
+    /// The guest switched itself off.
+    Shutdown,
+    /// Stopped because the disk could not be written.
+    IoError,
+    /// The accelerator gave up.
+    InternalError,
+    #[serde(other)]
+    Other,
+}
+
+/// How far memory is on its way, in or out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Migration {
+    None,
+    Underway,
+    Completed,
+    Cancelled,
+    Failed { reason: String },
+}
+
+impl Qmp {
+    /// Lets the guest run.
+    pub async fn cont(&self) -> Result<(), QmpError> {
+        self.execute("cont", None).await.map(drop)
+    }
+
+    /// Stops the guest where it is.
+    pub async fn stop(&self) -> Result<(), QmpError> {
+        self.execute("stop", None).await.map(drop)
+    }
+
+    /// Ends QEMU. An answer that is cut off by the end is an answer.
+    pub async fn quit(&self) -> Result<(), QmpError> {
+        match self.execute("quit", None).await {
+            Ok(_) | Err(QmpError::Closed) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Presses the power button.
+    pub async fn system_powerdown(&self) -> Result<(), QmpError> {
+        self.execute("system_powerdown", None).await.map(drop)
+    }
+
+    /// Presses the reset button. A machine that stands still stays so.
+    pub async fn system_reset(&self) -> Result<(), QmpError> {
+        self.execute("system_reset", None).await.map(drop)
+    }
+
+    pub async fn query_status(&self) -> Result<RunState, QmpError> {
+        #[derive(Deserialize)]
+        struct Status {
+            status: RunState,
+        }
+        let value = self.execute("query-status", None).await?;
+        let status: Status = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
+        Ok(status.status)
+    }
+
+    /// Makes a disk larger.
+    pub async fn block_resize(&self, node: &str, bytes: u64) -> Result<(), QmpError> {
+        let arguments = json!({"node-name": node, "size": bytes});
+        self.execute("block_resize", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// Makes the moves of memory send `MIGRATION` events, and as fast as the
+    /// disk takes it.
+    pub async fn prepare_migration(&self) -> Result<(), QmpError> {
+        let events = json!({"capabilities": [{"capability": "events", "state": true}]});
+        self.execute("migrate-set-capabilities", Some(events))
+            .await?;
+        let unlimited = json!({"max-bandwidth": 1_u64 << 50});
+        self.execute("migrate-set-parameters", Some(unlimited))
+            .await
+            .map(drop)
+    }
+
+    /// Begins to write the memory into a file of QEMU's directory.
+    pub async fn migrate(&self, file: &str) -> Result<(), QmpError> {
+        let arguments = uri(file);
+        self.execute("migrate", Some(arguments)).await.map(drop)
+    }
+
+    /// Begins to read the memory from a file of QEMU's directory.
+    pub async fn migrate_incoming(&self, file: &str) -> Result<(), QmpError> {
+        let arguments = uri(file);
+        self.execute("migrate-incoming", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    pub async fn migrate_cancel(&self) -> Result<(), QmpError> {
+        self.execute("migrate_cancel", None).await.map(drop)
+    }
+
+    pub async fn query_migrate(&self) -> Result<Migration, QmpError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Status {
+            status: Option<String>,
+            error_desc: Option<String>,
+        }
+        let value = self.execute("query-migrate", None).await?;
+        let said: Status = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
+        Ok(match said.status.as_deref() {
+            Some("completed") => Migration::Completed,
+            Some("cancelled") => Migration::Cancelled,
+            Some("failed") => Migration::Failed {
+                reason: said.error_desc.unwrap_or_else(|| "it failed".to_owned()),
+            },
+            None | Some("none") => Migration::None,
+            Some(_) => Migration::Underway,
+        })
+    }
+}
+
+fn uri(file: &str) -> Value {
+    json!({"uri": format!("file:{file}")})
+}

@@ -1,0 +1,174 @@
+//! A machine's memory on the host's disk: writing it there.
+//!
+//! The guest is stopped, QEMU writes its memory into `memory.part`, the file
+//! becomes `memory`, and `saved.json` makes it count; only then the process
+//! ends. Until that record is on the disk everything can be taken back, and
+//! from then on nothing lets the process run on. Whoever finds a machine in
+//! between knows by the record which of the two it is.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use vimana_driver::{Fault, FaultKind, Power};
+
+use crate::argv::DISK;
+use crate::host::{Turn, blocking, overtaken};
+use crate::machine::{self, Intent, Machine};
+use crate::prepare::enough_room;
+use crate::qmp::{Migration, Qmp, QmpError, RunState};
+use crate::record::{self, DiskMark, MEMORY, MEMORY_PART, Saved};
+
+/// The first QEMU that moves memory to and from a file.
+pub const SAVING_QEMU: (u32, u32) = (8, 2);
+
+/// See [`vimana_driver::HostDriver::save`].
+pub async fn save(turn: Turn) -> Result<(), Fault> {
+    if turn.held()?.power == Power::Saved {
+        return Ok(());
+    }
+    let machine = turn.machine()?;
+    if turn.host.version < SAVING_QEMU {
+        let (major, minor) = SAVING_QEMU;
+        let message = format!("saving a memory needs QEMU {major}.{minor} or later on the host");
+        return Err(Fault::new(FaultKind::Unsupported, message));
+    }
+    turn.still_wanted()?;
+    let (host, dir) = (Arc::clone(&turn.host), turn.dir());
+    blocking(move || {
+        enough_room(&host)?;
+        record::remove_file(&dir.join(MEMORY_PART)).map_err(unwritten)
+    })
+    .await?;
+    let motion = machine.motion().await;
+    let written = turn.cancelled.run_until_cancelled(write_out(&machine));
+    let written = written.await.unwrap_or_else(|| Err(overtaken()));
+    let kept = match written {
+        Ok(()) => keep(&turn, &machine).await,
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = kept {
+        take_back(&turn, &machine).await;
+        return Err(fault);
+    }
+    drop(motion);
+    // Nothing can take it back any more.
+    machine.stop(Intent::Saved).await
+}
+
+/// Stops the guest and has QEMU write its memory.
+async fn write_out(machine: &Machine) -> Result<(), Fault> {
+    let qmp = machine.qmp();
+    stand_still(&qmp).await.map_err(unanswered)?;
+    match qmp.query_status().await.map_err(unanswered)? {
+        RunState::Shutdown => {
+            let message = "the guest has just switched itself off";
+            return Err(Fault::new(FaultKind::Hypervisor, message));
+        }
+        RunState::Prelaunch
+        | RunState::Inmigrate
+        | RunState::Running
+        | RunState::Paused
+        | RunState::Postmigrate
+        | RunState::IoError
+        | RunState::InternalError
+        | RunState::Other => {}
+    }
+    let mut events = qmp.events().ok_or(QmpError::Closed).map_err(unanswered)?;
+    qmp.migrate(MEMORY_PART).await.map_err(unanswered)?;
+    match machine::moved(&qmp, &mut events).await {
+        Ok(Migration::Completed) => Ok(()),
+        Ok(Migration::Failed { reason }) => Err(refused(&reason)),
+        Ok(Migration::None | Migration::Underway | Migration::Cancelled) => {
+            Err(refused("QEMU cancelled it"))
+        }
+        Err(error) => Err(unanswered(error)),
+    }
+}
+
+async fn stand_still(qmp: &Qmp) -> Result<(), QmpError> {
+    qmp.prepare_migration().await?;
+    qmp.stop().await
+}
+
+/// Makes the memory that was written count.
+async fn keep(turn: &Turn, machine: &Machine) -> Result<(), Fault> {
+    // A machine whose end is on record cannot be saved any more, and one that
+    // is saved here has no other end.
+    let _ending = machine.ending.lock().await;
+    if machine.is_gone() {
+        return Err(unanswered(QmpError::Closed));
+    }
+    let (dir, ran_epoch) = (turn.dir(), turn.epoch);
+    let saved = blocking(move || record_saved(&dir, ran_epoch).map_err(unwritten)).await?;
+    machine.intend(Intent::Saved);
+    turn.vm.change(&turn.host, |held| held.saved = Some(saved));
+    Ok(())
+}
+
+/// Blocks.
+fn record_saved(dir: &Path, ran_epoch: u64) -> std::io::Result<Saved> {
+    // QEMU has flushed both; that they are on the disk is for us to know.
+    for name in [MEMORY_PART, DISK] {
+        File::open(dir.join(name))?.sync_all()?;
+    }
+    let saved = Saved {
+        ran_epoch,
+        let_go: false,
+        disk: DiskMark::of(dir)?,
+    };
+    std::fs::rename(dir.join(MEMORY_PART), dir.join(MEMORY))?;
+    record::sync(dir)?;
+    record::write(dir, &saved)?;
+    Ok(saved)
+}
+
+/// The machine runs on, and nothing of its memory is left.
+async fn take_back(turn: &Turn, machine: &Machine) {
+    let dir = turn.dir();
+    let removed = blocking(move || {
+        record::remove_file(&dir.join(MEMORY_PART))
+            .and_then(|()| record::erase_saved(&dir))
+            .map_err(unwritten)
+    });
+    if let Err(error) = removed.await {
+        tracing::error!(vm = %turn.vm.id, %error, "a memory that was not saved is left");
+    }
+    if !machine.is_gone()
+        && let Err(error) = machine::run_on(&machine.qmp()).await
+    {
+        // The supervisor tries again as soon as QEMU answers.
+        tracing::warn!(vm = %turn.vm.id, %error, "a machine that was not saved does not run on");
+    }
+}
+
+fn unwritten(error: std::io::Error) -> Fault {
+    Fault::io("saving the memory", &error)
+}
+
+fn unanswered(error: QmpError) -> Fault {
+    let message = format!("the memory was not saved: {error}");
+    Fault::new(FaultKind::Hypervisor, message)
+}
+
+fn refused(reason: &str) -> Fault {
+    // QEMU has no other way of saying it.
+    if reason.contains("No space left") || reason.contains("quota exceeded") {
+        let message = "saving the memory: the host's disk is full";
+        return Fault::new(FaultKind::NoSpace, message);
+    }
+    let message = format!("the memory was not saved: {reason}");
+    Fault::new(FaultKind::Hypervisor, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_disk_is_told_apart_from_other_refusals() {
+        let full = refused("Unable to write to file: No space left on device");
+        assert_eq!(full.kind, FaultKind::NoSpace);
+        assert_eq!(refused("Bad luck").kind, FaultKind::Hypervisor);
+    }
+}
