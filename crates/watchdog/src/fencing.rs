@@ -124,9 +124,7 @@ impl Fencing {
         let mut vms = self.vms.clone();
         // What the agent has not yet read is not forgotten; a record that
         // makes no sense is.
-        if let Ok(Some(earlier)) = Fenced::read(&place.dir)
-            && earlier.boot_id == place.boot_id
-        {
+        if let Ok(Some(earlier)) = Fenced::read(&place.dir) {
             vms.extend(earlier.vms);
         }
         let fenced = Fenced {

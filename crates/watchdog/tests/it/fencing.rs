@@ -15,24 +15,9 @@ fn soon(world: &World) -> BootTime {
     until
 }
 
-/// Waits until all is done and on record.
-fn settled(world: &World, until: BootTime) -> Fenced {
-    let mut client = world.client();
-    loop {
-        // A lease that is over changes nothing; each answer comes after
-        // another turn of the watchdog.
-        let state = client.ask(Request::Lease { until }).unwrap();
-        let fenced = Fenced::read(world.dir()).unwrap();
-        if let Some(fenced) = fenced.filter(|fenced| fenced.complete && fenced.at_ms == until) {
-            assert_eq!(state, State::Fenced { at: until });
-            return fenced;
-        }
-    }
-}
-
 fn fence(world: &World) -> Fenced {
     let until = soon(world);
-    settled(world, until)
+    world.settled(until)
 }
 
 #[test]
@@ -46,7 +31,7 @@ fn the_end_of_the_lease_ends_the_recorded_machines_and_says_so() {
         machine.is_killed();
         assert!(BootTime::now() >= until, "before its time");
     }
-    let fenced = settled(&world, until);
+    let fenced = world.settled(until);
     assert_eq!(fenced.vms, ["vm_a", "vm_b"]);
     assert_eq!(fenced.boot_id, host_boot().unwrap());
     assert!(bystander.is_alive());
@@ -136,7 +121,7 @@ fn what_nobody_was_told_yet_is_not_forgotten() {
     let until = BootTime::now().plus(SHORT);
     client.ask(Request::Lease { until }).unwrap();
     second.is_killed();
-    assert_eq!(settled(&world, until).vms, ["vm_a", "vm_b"]);
+    assert_eq!(world.settled(until).vms, ["vm_a", "vm_b"]);
 }
 
 #[test]

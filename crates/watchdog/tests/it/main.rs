@@ -5,7 +5,9 @@
     reason = "a test may panic, and so may its helpers"
 )]
 
+mod agent;
 mod fencing;
 mod leases;
 mod life;
+mod qemu;
 mod world;

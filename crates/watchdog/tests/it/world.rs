@@ -9,10 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::json;
 use tempfile::TempDir;
-use vimana_watchdog::{BootTime, Client, MACHINES, READY, host_boot};
+use vimana_watchdog::protocol::{Request, State};
+use vimana_watchdog::{BootTime, Client, Fenced, MACHINES, READY, host_boot};
 
 /// Longer than anything takes that takes place at all.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -103,8 +105,44 @@ impl World {
         first_line(command).0
     }
 
+    /// Waits until machines were stopped for the want of a lease after `until`,
+    /// and all is done and on record.
+    pub fn settled(&self, until: BootTime) -> Fenced {
+        let mut client = self.client();
+        let begun = BootTime::now();
+        while begun.until(BootTime::now()) < PATIENCE {
+            // A lease that is over changes nothing; each answer comes after
+            // another turn of the watchdog.
+            let state = client.ask(Request::Lease { until }).unwrap();
+            let fenced = Fenced::read(self.dir()).unwrap();
+            if let Some(fenced) = fenced.filter(|fenced| fenced.complete && fenced.at_ms == until) {
+                assert_eq!(state, State::Fenced { at: until });
+                return fenced;
+            }
+        }
+        panic!("nothing was fenced: {}", self.log());
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir().join("watchdog.log")).unwrap()
+    }
+}
+
+impl Drop for World {
+    /// What a driver started is no child of the test, and goes with it even so.
+    fn drop(&mut self) {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let cwd = fs::read_link(entry.path().join("cwd"));
+            let pid = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.and_then(Pid::from_raw)
+                && cwd.is_ok_and(|cwd| cwd.starts_with(&self.path))
+            {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }
 
@@ -159,8 +197,15 @@ pub fn descriptor(pid: i32) -> OwnedFd {
 }
 
 pub fn ended_within(fd: &OwnedFd, patience: Duration) -> bool {
-    let patience = Timespec::try_from(patience).unwrap();
-    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&patience)).unwrap() > 0
+    let end = BootTime::now().plus(patience);
+    loop {
+        let rest = Timespec::try_from(BootTime::now().until(end)).unwrap();
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&rest)) {
+            // A child of another test ended.
+            Err(Errno::INTR) => {}
+            ended => return ended.unwrap() > 0,
+        }
+    }
 }
 
 pub fn sleeper() -> Process {
