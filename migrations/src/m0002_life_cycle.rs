@@ -28,8 +28,7 @@ impl MigrationTrait for Migration {
 
 // `claim_epoch` grows whenever a server takes the operation on; answers to an
 // older one have no effect. `undo` says why what was done is taken back, while
-// it is and afterwards. `due_at` is the next moment at which something happens
-// without an answer: another try, or the end of patience.
+// it is and afterwards. `due_at` is when a step that failed is tried again.
 const OPERATIONS: &[&str] = &[
     "ALTER TABLE operations ADD COLUMN claim_epoch BIGINT NOT NULL DEFAULT 0",
     "ALTER TABLE operations ADD COLUMN undo TEXT",

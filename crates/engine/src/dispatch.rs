@@ -6,11 +6,12 @@ use vimana_model::event::Actor;
 use vimana_model::operation::StepKind;
 use vimana_model::{Error, Result, VmId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
-use vimana_store::image;
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
+use vimana_store::{image, operation, vm};
 
 use crate::Engine;
+use crate::limits::patience;
 use crate::report::Answer;
 use crate::saga::{Current, current};
 
@@ -39,12 +40,29 @@ impl Engine {
             return;
         }
         match self.command(vm, operation, current).await {
-            Ok(Some(command)) => self.inner.agents.send(host.id, command),
+            Ok(Some(command)) => {
+                if let Some(patience) = patience(current.kind) {
+                    let deadlines = &self.inner.deadlines;
+                    deadlines.set(vm.id, command.command, patience);
+                }
+                self.inner.agents.send(host.id, command);
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(vm = %vm.id, error = ?error, "a step's command cannot be made");
             }
         }
+    }
+
+    /// Work of the server's own that was under way when it ended goes on.
+    pub(crate) async fn resume_own_work(&self) -> Result<()> {
+        for found in operation::running(&self.store().read()).await? {
+            let own = current(&found).is_some_and(|current| current.kind == StepKind::Discard);
+            if own && let Some(vm) = vm::find(&self.store().read(), found.vm_id).await? {
+                self.dispatch(&vm, Some(&found)).await;
+            }
+        }
+        Ok(())
     }
 
     async fn command(

@@ -1,5 +1,5 @@
-//! How hosts come to belong to the installation: join tokens, certificates,
-//! their renewal, and their end.
+//! How hosts come to belong to the installation: certificates, their renewal,
+//! and their end.
 //!
 //! A certificate alone proves little: it may have been copied, replaced or
 //! revoked since it was signed. What counts is what is recorded of the host,
@@ -14,26 +14,22 @@ use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::host::{Accelerator, CreateJoinToken, HostState, HostView, JoinTokenView};
-use vimana_model::name::HostName;
+use vimana_model::host::{Accelerator, HostState, HostView};
 use vimana_model::unit::Resources;
 use vimana_model::{Error, ErrorKind, FieldError, HostId, Result, Timestamp};
-use vimana_pki::{
-    Authority, CertificateRequest, Fingerprint, JoinToken, PeerIdentity, PkiError, Serial,
-};
+use vimana_pki::{Authority, CertificateRequest, PeerIdentity, PkiError, Serial};
 use vimana_protocol::enrolment::{Certified, JoinRequest, RenewRequest};
 use vimana_store::host::{HostCertificate, HostRecord};
 use vimana_store::join_token::JoinTokenRecord;
-use vimana_store::{Store, TxError, WriteTx, enrolment, event, host, join_token, write_tx};
+use vimana_store::{TxError, WriteTx, enrolment, event, host, join_token, write_tx};
 
 use crate::authorize::permit;
-use crate::context::{OpContext, World, new_id};
+use crate::context::OpContext;
 use crate::host::{host_event, host_view, name_in_use};
 use crate::idempotency::{recall, remember};
 use crate::limits::{
-    ALARM_BURST, ALARM_REFILL, DEFAULT_JOIN_TTL_SECONDS, JOIN_BURST, JOIN_REFILL, MAX_BUCKETS,
-    MAX_JOIN_TTL_SECONDS, MAX_PENDING_CERTIFICATES, MAX_SESSION_NUMBER, MIN_JOIN_TTL_SECONDS,
-    RENEW_BURST, RENEW_REFILL,
+    ALARM_BURST, ALARM_REFILL, JOIN_BURST, JOIN_REFILL, MAX_BUCKETS, MAX_PENDING_CERTIFICATES,
+    MAX_SESSION_NUMBER, RENEW_BURST, RENEW_REFILL,
 };
 use crate::rate_limit::RateLimit;
 use crate::{Engine, secret};
@@ -96,74 +92,7 @@ impl Enrolment {
     }
 }
 
-/// Records a permission for one host to join. For whoever may do so by other
-/// means than a user's permission: the operator on the server's own machine.
-///
-/// # Errors
-/// `Invalid` for a name or a life that makes no sense.
-pub async fn issue_join_token(
-    store: &Store,
-    world: &World,
-    authority: Fingerprint,
-    created_by: &str,
-    form: &CreateJoinToken,
-) -> Result<JoinTokenView> {
-    let host_name = form.host_name.as_deref().map(HostName::new).transpose();
-    let host_name = host_name.map_err(|error| FieldError::new("host_name", error))?;
-    let ttl_ms = ttl_ms(form.ttl_seconds.unwrap_or(DEFAULT_JOIN_TTL_SECONDS))?;
-    let token = JoinToken::new(world.random_bytes(), authority);
-    let now = world.now();
-    let record = JoinTokenRecord {
-        id: new_id!(world, JoinTokenId),
-        secret_hash: secret::stored_form(token.secret()),
-        host_name,
-        created_by: created_by.to_owned(),
-        created_at: now,
-        expires_at: now.plus_ms(ttl_ms),
-        used_at: None,
-        host_id: None,
-    };
-    write_tx!(*store, |tx| {
-        join_token::insert(tx, &record).await?;
-        Ok(())
-    })?;
-    tracing::info!(id = %record.id, created_by, "a host may join");
-    Ok(JoinTokenView {
-        token: token.reveal(),
-        host_name: record.host_name,
-        expires_at: record.expires_at,
-    })
-}
-
-fn ttl_ms(seconds: u64) -> Result<i64> {
-    let range = MIN_JOIN_TTL_SECONDS..=MAX_JOIN_TTL_SECONDS;
-    let ms = seconds
-        .checked_mul(1000)
-        .and_then(|ms| i64::try_from(ms).ok());
-    ms.filter(|_| range.contains(&seconds)).ok_or_else(|| {
-        let days = MAX_JOIN_TTL_SECONDS / (24 * 3600);
-        let told =
-            format!("must be at least {MIN_JOIN_TTL_SECONDS} seconds and at most {days} days");
-        FieldError::new("ttl_seconds", told).into()
-    })
-}
-
 impl Engine {
-    /// A permission for one host to join, once.
-    ///
-    /// # Errors
-    /// `Forbidden`; `Invalid` for a name or a life that makes no sense.
-    pub async fn create_join_token(
-        &self,
-        cx: &OpContext,
-        form: &CreateJoinToken,
-    ) -> Result<JoinTokenView> {
-        permit(cx, Permission::ManageHosts, None)?;
-        let authority = self.inner.enrolment.authority.fingerprint();
-        let created_by = cx.subject.user_name.as_str();
-        issue_join_token(self.store(), self.world(), authority, created_by, form).await
-    }
-
     /// Takes a host in that shows a join token, and certifies its key.
     ///
     /// Whoever did not get the answer may ask again with the same token and

@@ -22,11 +22,13 @@ pub mod check;
 mod console;
 mod context;
 mod datastore;
+mod deadline;
 mod dispatch;
 mod enrolment;
 mod event;
 mod host;
 mod idempotency;
+mod join_token;
 mod limits;
 mod operation;
 mod orphan;
@@ -54,10 +56,11 @@ pub use action::{Acted, ActionArgs};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{Clock, OpContext, SystemClock, World};
 pub use datastore::{Datastore, DirDatastore, Receiving, Transfer};
-pub use enrolment::{HostProof, issue_join_token};
+pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use host::{AgentHandle, AgentSession};
 pub use idempotency::IdempotencyKey;
+pub use join_token::issue_join_token;
 pub use placement::{SchedulerHandle, SchedulerSession};
 pub use request::RequestQuery;
 pub use vm::VmQuery;
@@ -114,6 +117,8 @@ struct Inner {
     image_dir: PathBuf,
     datastore: Arc<dyn Datastore>,
     progress: progress::ProgressBoard,
+    deadlines: deadline::Deadlines,
+    absences: deadline::Absences,
     settings: Settings,
     world: World,
     hub: event::Hub,
@@ -146,6 +151,8 @@ impl Engine {
                 image_dir,
                 datastore,
                 progress: progress::ProgressBoard::default(),
+                deadlines: deadline::Deadlines::default(),
+                absences: deadline::Absences::default(),
                 settings,
                 world,
                 hub: event::Hub::new(last_seq),

@@ -80,7 +80,7 @@ pub const ALARM_REFILL: Duration = Duration::from_secs(600);
 
 /// How long a connected host may take for a step; `None` for as long as it
 /// takes. Shutdown and reboot come on top of the guest's own grace time.
-pub const fn patience_ms(step: StepKind) -> Option<i64> {
+pub const fn patience(step: StepKind) -> Option<Duration> {
     let seconds = match step {
         StepKind::Place | StepKind::GiveBack => return None,
         StepKind::Prepare => 3600,
@@ -91,5 +91,5 @@ pub const fn patience_ms(step: StepKind) -> Option<i64> {
         StepKind::Save => 1800,
         StepKind::Upload | StepKind::Download => 6 * 3600,
     };
-    Some(seconds * 1000)
+    Some(Duration::from_secs(seconds))
 }

@@ -7,16 +7,18 @@ use tokio_util::sync::CancellationToken;
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::host::HostState;
-use vimana_model::operation::StepKind;
 use vimana_model::state::VmState;
-use vimana_model::{Error, Result, VmId};
+use vimana_model::{Error, HostId, Result, VmId};
+use vimana_protocol::agent::CommandRef;
 use vimana_store::host::HostRecord;
 use vimana_store::{event, host, idempotency, join_token, operation, session, token, vm, write_tx};
 
 use crate::Engine;
 use crate::change::Change;
+use crate::dispatch::command_ref;
 use crate::host::host_event;
-use crate::limits::{IDEMPOTENCY_LIFE_MS, MAX_DUE};
+use crate::limits::{IDEMPOTENCY_LIFE_MS, MAX_DUE, RETRY_CAP_MS};
+use crate::saga::current;
 
 const EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -24,11 +26,16 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 impl Engine {
     /// Runs everything that is not a request, until cancelled.
     pub async fn run(&self, cancel: CancellationToken) {
+        if let Err(error) = self.resume_own_work().await {
+            tracing::error!(error = ?error, "the server's own work cannot be taken up again");
+        }
         tokio::join!(
             self.run_hub(cancel.clone()),
             repeat(&cancel, EVERY, "silent hosts", || self.mark_silent_hosts()),
-            repeat(&cancel, EVERY, "operations that are due", || self
-                .move_due()),
+            repeat(&cancel, EVERY, "steps to be tried again", || self
+                .retry_due()),
+            repeat(&cancel, EVERY, "hosts that do not answer", || self
+                .give_up_overdue()),
             repeat(&cancel, SWEEP_EVERY, "what has expired", || self.sweep()),
             repeat(&cancel, SWEEP_EVERY, "the datastore", || self
                 .sweep_datastore()),
@@ -36,27 +43,30 @@ impl Engine {
     }
 
     /// A host that has been away for longer than the grace time is Unknown,
-    /// and so is what runs on it.
+    /// and so is what runs on it. Counted on the monotonic clock: a step of
+    /// the wall clock makes nobody silent.
     async fn mark_silent_hosts(&self) -> Result<()> {
-        let now = self.world().now();
-        let grace = i64::try_from(self.inner.settings.silence_grace.as_millis());
-        let grace = grace.unwrap_or(i64::MAX);
-        for record in host::list(&self.store().read()).await? {
-            let silent = !record.connected
-                && record.state != HostState::Unknown
-                && record
-                    .silent_since
-                    .is_some_and(|since| now.since_ms(since) >= grace);
-            if silent {
+        let absences = &self.inner.absences;
+        let away = host::away(&self.store().read()).await?;
+        absences.keep(&away.iter().map(|host| host.id).collect());
+        for record in away {
+            if absences.seen_away(record.id) >= self.inner.settings.silence_grace {
                 self.mark_silent(record).await?;
             }
         }
         Ok(())
     }
 
+    /// The VMs first: where the server ends in between, the host is looked at
+    /// again, and so are they.
     async fn mark_silent(&self, record: HostRecord) -> Result<()> {
-        let now = self.world().now();
         let id = record.id;
+        for vm in vm::on_host(&self.store().read(), id).await? {
+            if vm.state.can_become(VmState::Unknown) {
+                self.mark_vm_unknown(id, vm.id).await?;
+            }
+        }
+        let now = self.world().now();
         let gone = write_tx!(self.store(), |tx| {
             let Some(mut current) = host::find(tx, id).await? else {
                 return Ok(false);
@@ -70,41 +80,41 @@ impl Engine {
             event::append(tx, &[fact]).await?;
             Ok(true)
         })?;
-        if !gone {
-            return Ok(());
-        }
-        tracing::warn!(host = %record.name, "host is silent");
-        for vm in vm::on_host(&self.store().read(), id).await? {
-            if !vm.state.can_become(VmState::Unknown) {
-                continue;
-            }
-            write_tx!(self.store(), |tx| {
-                let lock = Change::lock(tx, self.world(), Actor::System, vm.id).await?;
-                let Some(mut change) = lock else {
-                    return Ok(());
-                };
-                let still_away = host::find(tx, id)
-                    .await?
-                    .is_some_and(|host| !host.connected);
-                if still_away && change.vm.state.can_become(VmState::Unknown) {
-                    change.turn(VmState::Unknown)?;
-                    change.save().await?;
-                }
-                Ok(())
-            })?;
+        if gone {
+            tracing::warn!(host = %record.name, "host is silent");
         }
         self.inner.hub.wake();
         Ok(())
     }
 
-    /// Operations whose next try has come, or whose host took too long.
-    async fn move_due(&self) -> Result<()> {
+    async fn mark_vm_unknown(&self, host_id: HostId, id: VmId) -> Result<()> {
+        write_tx!(self.store(), |tx| {
+            let lock = Change::lock(tx, self.world(), Actor::System, id).await?;
+            let Some(mut change) = lock else {
+                return Ok(());
+            };
+            let away = host::find(tx, host_id)
+                .await?
+                .is_some_and(|host| !host.connected);
+            let here = change.is_on(host_id);
+            if away && here && change.vm.state.can_become(VmState::Unknown) {
+                change.turn(VmState::Unknown)?;
+                change.save().await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Operations whose next try has come.
+    async fn retry_due(&self) -> Result<()> {
         loop {
             let now = self.world().now();
-            let due = operation::due(&self.store().read(), now, MAX_DUE).await?;
+            // No try is ever that far away: the clock was set back meanwhile.
+            let beyond = now.plus_ms(RETRY_CAP_MS);
+            let due = operation::due(&self.store().read(), now, beyond, MAX_DUE).await?;
             let more = u32::try_from(due.len()).is_ok_and(|n| n >= MAX_DUE);
             for id in due {
-                self.move_on(id).await?;
+                self.move_on(id, None).await?;
             }
             if !more {
                 return Ok(());
@@ -112,31 +122,39 @@ impl Engine {
         }
     }
 
-    async fn move_on(&self, id: VmId) -> Result<()> {
+    /// Commands whose host took too long.
+    async fn give_up_overdue(&self) -> Result<()> {
+        for (vm, command) in self.inner.deadlines.take_overdue() {
+            self.move_on(vm, Some(command)).await?;
+        }
+        Ok(())
+    }
+
+    async fn move_on(&self, id: VmId, overdue: Option<CommandRef>) -> Result<()> {
         let world = self.world();
         let changed = write_tx!(self.store(), |tx| {
             let lock = Change::lock(tx, world, Actor::System, id).await?;
             let Some(mut change) = lock else {
                 return Ok(None);
             };
-            let due = change.operation.as_ref().and_then(|op| op.due_at);
-            let (Some(current), true) = (change.current(), due.is_some_and(|at| at <= world.now()))
-            else {
+            let under_way = change.operation.as_ref().and_then(|operation| {
+                current(operation).map(|current| (current, command_ref(operation, current)))
+            });
+            let Some((current, command)) = under_way else {
                 return Ok(None);
             };
-            // Our own work, or one whose time has come, begins anew; so does
-            // what the host cannot even have heard of.
-            let ours = current.kind == StepKind::Discard;
-            let away = change
-                .vm
-                .host
-                .as_ref()
-                .is_some_and(|host| !self.inner.agents.is_connected(host.id));
-            if current.waits || ours {
+            if current.waits && overdue.is_none() {
                 change.try_again();
-            } else if away {
-                change.wait_longer();
-            } else {
+            } else if overdue == Some(command) {
+                let away = change
+                    .vm
+                    .host
+                    .as_ref()
+                    .is_none_or(|host| !self.inner.agents.is_connected(host.id));
+                if away {
+                    // Asked again, with all patience, when it is back.
+                    return Ok(None);
+                }
                 let fault = Fault::new(FaultKind::Host, "the host did not answer in time");
                 change.step_failed(&fault).await?;
             }

@@ -148,9 +148,10 @@ impl Engine {
             }
             change.save().await.map(Some)
         })?;
-        self.inner.progress.forget(command.operation_id);
         self.inner.hub.wake();
         if let Some((vm, operation)) = changed {
+            self.inner.progress.forget(command.operation_id);
+            self.inner.deadlines.forget(command.operation_id);
             self.dispatch(&vm, operation.as_ref()).await;
         }
         Ok(())

@@ -18,7 +18,7 @@ use vimana_store::operation::{OperationRecord, StepRecord, Undo};
 
 use crate::change::{Change, Holding, Kept};
 use crate::context::new_id;
-use crate::limits::{MAX_ATTEMPTS, RETRY_CAP_MS, RETRY_FIRST_MS, patience_ms};
+use crate::limits::{MAX_ATTEMPTS, RETRY_CAP_MS, RETRY_FIRST_MS};
 use crate::operation::begun;
 
 /// What is being done right now.
@@ -126,9 +126,6 @@ impl Change<'_> {
     /// The step or its undoing begins anew with attempt 1.
     fn mark_begun(&mut self, state: StepState) {
         let now = self.now;
-        let Some(current) = self.current() else {
-            return;
-        };
         if let Some(step) = self.step_mut() {
             step.state = state;
             step.attempt = 1;
@@ -137,7 +134,7 @@ impl Change<'_> {
                 step.started_at = Some(now);
             }
         }
-        self.set_due(patience_ms(current.kind).map(|ms| now.plus_ms(ms)));
+        self.set_due(None);
     }
 
     fn set_due(&mut self, due_at: Option<Timestamp>) {
@@ -359,22 +356,11 @@ impl Change<'_> {
 
     /// Another try of what is under way begins now.
     pub fn try_again(&mut self) {
-        let Some(current) = self.current() else {
-            return;
-        };
         if let Some(step) = self.step_mut() {
             step.attempt = step.attempt.saturating_add(1);
             step.retry_at = None;
         }
-        let now = self.now;
-        self.set_due(patience_ms(current.kind).map(|ms| now.plus_ms(ms)));
-    }
-
-    /// The host is away: what it was asked for keeps waiting for it.
-    pub fn wait_longer(&mut self) {
-        let now = self.now;
-        let patience = self.current().and_then(|current| patience_ms(current.kind));
-        self.set_due(patience.map(|ms| now.plus_ms(ms)));
+        self.set_due(None);
     }
 
     /// Nothing more is tried: goes back, or fails where there is no way back.

@@ -88,6 +88,16 @@ pub async fn list(conn: &impl Conn) -> Result<Vec<HostRecord>> {
     Ok(hosts)
 }
 
+/// Those that are not connected and not known to be silent yet, by name.
+pub async fn away(conn: &impl Conn) -> Result<Vec<HostRecord>> {
+    let found = Entity::find()
+        .filter(Column::Connected.eq(false))
+        .filter(Column::State.ne(HostState::Unknown.slug()));
+    let mut hosts = query::all(found.all(conn.raw()).await?, from_row)?;
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(hosts)
+}
+
 /// Writes everything but what other modules write: claims, orphans, and what
 /// the host proves itself with. Whether there is such a host.
 ///

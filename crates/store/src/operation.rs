@@ -1,12 +1,13 @@
 //! User-visible pieces of work.
 
+use sea_orm::sea_query::ExprTrait as _;
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
     QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 use serde::{Deserialize, Serialize};
-use vimana_model::unit::Resources;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
+use vimana_model::unit::Resources;
 use vimana_model::{OperationId, Timestamp, VmId};
 
 use crate::column::{Row, time, to_time};
@@ -60,8 +61,7 @@ pub struct OperationRecord {
     /// Grows whenever a server takes the operation on.
     pub claim_epoch: u64,
     pub undo: Option<Undo>,
-    /// When something happens without an answer: the next try, or the end of
-    /// patience.
+    /// When a step that failed is tried again.
     pub due_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
@@ -132,10 +132,18 @@ const IN_FLIGHT: [&str; 2] = [
 ];
 
 /// The VMs of the first `limit` operations in flight that are due at `now`,
-/// the longest due first.
-pub async fn due(conn: &impl Conn, now: Timestamp, limit: u32) -> Result<Vec<VmId>> {
+/// the longest due first; those due only after `beyond` count as well.
+pub async fn due(
+    conn: &impl Conn,
+    now: Timestamp,
+    beyond: Timestamp,
+    limit: u32,
+) -> Result<Vec<VmId>> {
+    let due = Column::DueAt
+        .lte(now.as_ms())
+        .or(Column::DueAt.gt(beyond.as_ms()));
     let rows = Entity::find()
-        .filter(Column::DueAt.lte(now.as_ms()))
+        .filter(due)
         .filter(Column::State.is_in(IN_FLIGHT))
         .order_by_asc(Column::DueAt)
         .order_by_asc(Column::Id)
