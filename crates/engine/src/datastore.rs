@@ -9,7 +9,8 @@ use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt as _;
 use vimana_model::operation::{OperationKind, StepKind};
 use vimana_model::saved::{Part, SavedPart};
-use vimana_model::{Error, HostId, Result, VmId};
+use vimana_model::{Error, ErrorKind, HostId, Result, VmId};
+use vimana_store::vm::VmRecord;
 use vimana_store::{operation, vm};
 
 use crate::Engine;
@@ -23,6 +24,12 @@ pub trait Datastore: Send + Sync + 'static {
 
     /// The VMs of which something is kept.
     async fn holds(&self) -> io::Result<Vec<VmId>>;
+
+    /// Begins a part anew; what an earlier try left is overwritten.
+    async fn receive(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<Receiving>;
+
+    /// A part that was received, and its size.
+    async fn open(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<(File, u64)>;
 }
 
 /// A directory on the server: `<vm_id>/<run_epoch>/<part>`.
@@ -33,7 +40,7 @@ pub struct DirDatastore {
 
 /// Which way bytes go between a host and the datastore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transfer {
+enum Transfer {
     Upload,
     Download,
 }
@@ -44,33 +51,8 @@ impl DirDatastore {
         Self { dir }
     }
 
-    /// The file that holds, or will hold, one part.
-    #[must_use]
-    pub fn path(&self, vm: VmId, run_epoch: u64, part: Part) -> PathBuf {
-        self.run_dir(vm, run_epoch).join(part.name())
-    }
-
     fn run_dir(&self, vm: VmId, run_epoch: u64) -> PathBuf {
         self.dir.join(vm.to_string()).join(run_epoch.to_string())
-    }
-
-    /// Begins a part anew; what an earlier try left is overwritten.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub async fn receive(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<Receiving> {
-        let dir = self.run_dir(vm, run_epoch);
-        fs::create_dir_all(&dir).await?;
-        let unfinished = dir.join(format!("{}.part", part.name()));
-        Ok(Receiving {
-            file: File::create(&unfinished).await?,
-            unfinished,
-            path: dir.join(part.name()),
-            dir,
-            part,
-            size_bytes: 0,
-            hash: Sha256::new(),
-        })
     }
 }
 
@@ -95,6 +77,27 @@ impl Datastore for DirDatastore {
         }
         vms.sort_unstable();
         Ok(vms)
+    }
+
+    async fn receive(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<Receiving> {
+        let dir = self.run_dir(vm, run_epoch);
+        fs::create_dir_all(&dir).await?;
+        let unfinished = dir.join(format!("{}.part", part.name()));
+        Ok(Receiving {
+            file: File::create(&unfinished).await?,
+            unfinished,
+            path: dir.join(part.name()),
+            dir,
+            part,
+            size_bytes: 0,
+            hash: Sha256::new(),
+        })
+    }
+
+    async fn open(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<(File, u64)> {
+        let file = File::open(self.run_dir(vm, run_epoch).join(part.name())).await?;
+        let size_bytes = file.metadata().await?.len();
+        Ok((file, size_bytes))
     }
 }
 
@@ -148,17 +151,65 @@ async fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 impl Engine {
-    /// Whether `host` has been asked to carry that part of that VM that way.
+    /// Begins to take in a part of a saved machine, from the host that was
+    /// asked for it; at most as much as may come, in bytes.
+    ///
+    /// # Errors
+    /// `NotFound` where the host was not asked, `Unavailable` where the
+    /// datastore has no room.
+    pub async fn receive_saved(
+        &self,
+        host: HostId,
+        id: VmId,
+        run_epoch: u64,
+        part: Part,
+    ) -> Result<(Receiving, u64)> {
+        let vm = self
+            .transferred(host, id, run_epoch, Transfer::Upload)
+            .await?;
+        let amount = match part {
+            Part::Disk => vm.resources.disk_mib,
+            Part::Memory => vm.resources.memory_mib,
+        };
+        // Tables of the formats, and devices' state, come on top.
+        let most = amount.bytes().unwrap_or(u64::MAX);
+        let most = most.saturating_add(most / 16).saturating_add(256 << 20);
+        let receiving = self.inner.datastore.receive(id, run_epoch, part).await;
+        Ok((receiving.map_err(datastore_error)?, most))
+    }
+
+    /// A part of a saved machine, for the host that was asked to take it.
+    ///
+    /// # Errors
+    /// `NotFound` where the host was not asked, or it is not there.
+    pub async fn open_saved(
+        &self,
+        host: HostId,
+        id: VmId,
+        run_epoch: u64,
+        part: Part,
+    ) -> Result<(File, u64)> {
+        self.transferred(host, id, run_epoch, Transfer::Download)
+            .await?;
+        match self.inner.datastore.open(id, run_epoch, part).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::not_found(format!("saved machine `{id}`")))
+            }
+            other => other.map_err(datastore_error),
+        }
+    }
+
+    /// The VM, if `host` has been asked to carry it that way.
     ///
     /// # Errors
     /// `NotFound` where it has not.
-    pub async fn check_transfer(
+    async fn transferred(
         &self,
         host: HostId,
         id: VmId,
         run_epoch: u64,
         way: Transfer,
-    ) -> Result<()> {
+    ) -> Result<VmRecord> {
         let refused = || Error::not_found(format!("saved machine `{id}`"));
         let read = self.store().read();
         let vm = vm::find(&read, id).await?.ok_or_else(refused)?;
@@ -180,9 +231,21 @@ impl Engine {
         };
         let here = vm.host.as_ref().is_some_and(|on| on.id == host);
         if asked && here {
-            Ok(())
+            Ok(vm)
         } else {
             Err(refused())
         }
     }
+}
+
+/// What the datastore's file system says, for whoever asked.
+#[must_use]
+pub fn datastore_error(error: io::Error) -> Error {
+    let message = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the datastore is full",
+        _ => "the datastore cannot be used now",
+    };
+    let mut told = Error::new(ErrorKind::Unavailable, message);
+    told.source = Some(error.into());
+    told
 }

@@ -55,7 +55,7 @@ use vimana_store::Store;
 pub use action::{Acted, ActionArgs};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{Clock, OpContext, SystemClock, World};
-pub use datastore::{Datastore, DirDatastore, Receiving, Transfer};
+pub use datastore::{Datastore, DirDatastore, Receiving, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use host::{AgentHandle, AgentSession};
