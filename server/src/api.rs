@@ -6,9 +6,14 @@ mod extract;
 mod flavor;
 mod host;
 mod image;
+mod once;
 mod operation;
+mod orphan;
 pub mod problem;
+mod request;
 mod session;
+mod tenant;
+mod user;
 mod vm;
 
 use axum::Router;
@@ -23,6 +28,7 @@ use utoipa_axum::routes;
 
 pub use console::not_a_websocket;
 pub use extract::{Id, authorization_token};
+use vimana_model::event::ProgressItem;
 use vimana_model::{Error, ErrorKind};
 
 use crate::state::App;
@@ -40,8 +46,10 @@ pub struct Items<T> {
         title = "Vimana",
         description = "Virtual machines on a fleet of hosts. Every refusal is a problem document \
                        (RFC 9457). A list answers an object with `items`. Changes are accepted \
-                       with 202 and go on as an operation; follow them at /events.",
+                       with 202 and go on as an operation; follow them at /events. With an \
+                       `Idempotency-Key` a change happens once, however often it is sent.",
     ),
+    components(schemas(ProgressItem)),
     security(("token" = []), ("session" = [])),
     modifiers(&Credentials),
 )]
@@ -71,18 +79,38 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(session::delete_current))
         .routes(routes!(session::me))
         .routes(routes!(vm::list, vm::create))
-        .routes(routes!(vm::show, vm::delete))
-        .routes(routes!(vm::hold))
-        .routes(routes!(vm::release))
-        .routes(routes!(vm::shutdown))
+        .routes(routes!(vm::show, vm::action::delete))
+        .routes(routes!(vm::action::hold))
+        .routes(routes!(vm::action::release))
+        .routes(routes!(vm::action::suspend))
+        .routes(routes!(vm::action::stop))
+        .routes(routes!(vm::action::resume))
+        .routes(routes!(vm::action::power_off))
+        .routes(routes!(vm::action::start))
+        .routes(routes!(vm::action::reboot))
+        .routes(routes!(vm::action::reset))
+        .routes(routes!(vm::action::resize))
+        .routes(routes!(vm::action::retry))
+        .routes(routes!(vm::action::shutdown))
         .routes(routes!(vm::timeline))
         .routes(routes!(vm::operations))
         .routes(routes!(vm::console_ticket))
         .routes(routes!(console::open))
         .routes(routes!(operation::show))
+        .routes(routes!(operation::cancel))
+        .routes(routes!(request::list, request::create))
+        .routes(routes!(request::show))
+        .routes(routes!(request::events))
+        .routes(routes!(request::act))
         .routes(routes!(host::list))
+        .routes(routes!(host::events))
+        .routes(routes!(orphan::list))
+        .routes(routes!(orphan::discard))
         .routes(routes!(image::list))
         .routes(routes!(flavor::list))
+        .routes(routes!(tenant::list, tenant::create))
+        .routes(routes!(tenant::update))
+        .routes(routes!(user::list, user::create))
         .routes(routes!(event::stream));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }
@@ -90,14 +118,16 @@ fn documented() -> OpenApiRouter<App> {
 /// The interface's description.
 #[must_use]
 pub fn openapi() -> Document {
-    documented().into_openapi()
+    let mut document = documented().into_openapi();
+    once::describe(&mut document);
+    document
 }
 
 /// Everything below `/api`.
 pub fn router() -> Router<App> {
-    let (router, document) = documented().split_for_parts();
+    let (router, _) = documented().split_for_parts();
     // The document does not change while the server runs.
-    let text = document.to_pretty_json().unwrap_or_default();
+    let text = openapi().to_pretty_json().unwrap_or_default();
     let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
     router
         .route("/api/v1/openapi.json", get(describe))

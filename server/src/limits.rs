@@ -14,6 +14,8 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest text of a parser's complaint that is passed on, in characters.
 pub const MAX_COMPLAINT_CHARS: usize = 300;
+/// Longest idempotency key, in characters.
+pub const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// Event streams open at the same time.
 pub const MAX_EVENT_STREAMS: usize = 4096;
 /// Viewers' consoles open at the same time.

@@ -30,8 +30,10 @@ pub struct StreamParams {
 /// Server-sent events. `item` carries one event and how things look after it,
 /// and its id is the event's `seq`; come back with it in `Last-Event-ID` and
 /// nothing is missed. `reset` carries `{"seq": …}`: too much was missed to be
-/// told, load everything again and go on from there. A comment comes every
-/// ten seconds when nothing else does.
+/// told, load everything again and go on from there. `progress` carries a
+/// VM's id and how far its operation is; it has no id, and nothing is lost
+/// where one is missed. A comment comes every ten seconds when nothing else
+/// does.
 #[utoipa::path(
     get, path = "/events", tag = "event", operation_id = "events",
     params(StreamParams),
@@ -83,6 +85,7 @@ fn event(item: &WatchItem) -> Option<Event> {
             .id(item.event.seq.to_string())
             .event("item")
             .json_data(item),
+        WatchItem::Progress(item) => Event::default().event("progress").json_data(item),
         WatchItem::Reset { seq } => Event::default()
             .id(seq.to_string())
             .event("reset")

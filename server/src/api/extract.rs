@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -17,6 +16,7 @@ use vimana_engine::OpContext;
 use vimana_model::{Error, ErrorKind, Result};
 
 use super::problem::ApiError;
+use crate::guard::body::WholeBody;
 use crate::guard::session::user_of;
 use crate::limits;
 use crate::state::App;
@@ -40,9 +40,7 @@ impl FromRequestParts<App> for Caller {
                 app.engine.subject_of_user(user).await?
             }
         };
-        Ok(Self(OpContext {
-            subject: Arc::new(subject),
-        }))
+        Ok(Self(OpContext::new(subject)))
     }
 }
 
@@ -102,6 +100,32 @@ where
     }
 }
 
+/// Two ids, or other words, out of the path.
+pub struct Ids<A, B>(pub A, pub B);
+
+impl<S, A, B> FromRequestParts<S> for Ids<A, B>
+where
+    S: Send + Sync,
+    A: FromStr<Err: Display>,
+    B: FromStr<Err: Display>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let refused = |why: String| ApiError(Error::new(ErrorKind::NotFound, why));
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| refused(rejection.body_text()))?;
+        let first = first
+            .parse()
+            .map_err(|error: A::Err| refused(error.to_string()))?;
+        let second = second
+            .parse()
+            .map_err(|error: B::Err| refused(error.to_string()))?;
+        Ok(Self(first, second))
+    }
+}
+
 /// The query string; unknown parameters are refused by the type.
 pub struct Query<T>(pub T);
 
@@ -134,6 +158,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             .await
             .map_err(|rejection: BytesRejection| refused(&rejection.body_text()))?;
         parse(&bytes).map(Self).map_err(|why| refused(&why))
+    }
+}
+
+/// A JSON body that may be left out.
+pub struct JsonOrNothing<T>(pub T);
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for JsonOrNothing<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
+        let body = request.extensions().get::<WholeBody>();
+        if body.is_some_and(|WholeBody(bytes)| bytes.is_empty()) {
+            return Ok(Self(T::default()));
+        }
+        let Json(value) = Json::from_request(request, app).await?;
+        Ok(Self(value))
     }
 }
 

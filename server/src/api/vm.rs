@@ -1,5 +1,7 @@
 //! VMs.
 
+pub mod action;
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,10 +15,9 @@ use vimana_model::{Error, FieldError, Problem, VmId, VmState};
 
 use super::Items;
 use super::extract::{Caller, Id, Json, Query};
+use super::once::Once;
 use super::problem::{ApiResult, Refusals};
 use crate::state::App;
-
-type Accepted = (StatusCode, Answer<AcceptedView>);
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -74,16 +75,16 @@ pub async fn list(
     request_body = CreateVm,
     responses(
         (status = 202, description = "Accepted", body = AcceptedView),
-        (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The name is taken, or a manager decides in this tenant", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Fields at fault, all at once", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]
 pub async fn create(
     State(app): State<App>,
-    Caller(cx): Caller,
+    Once(cx): Once,
     Json(form): Json<CreateVm>,
-) -> ApiResult<Accepted> {
+) -> ApiResult<(StatusCode, Answer<AcceptedView>)> {
     let engine = app.engine.clone();
     let accepted = app
         .detached(async move { engine.create_vm(&cx, &form).await })
@@ -107,98 +108,6 @@ pub async fn show(
     Id(id): Id<VmId>,
 ) -> ApiResult<Answer<VmView>> {
     Ok(Answer(app.engine.vm(&cx, id).await?))
-}
-
-/// Stop at once and give everything back
-#[utoipa::path(
-    delete, path = "/vms/{vm_id}", tag = "vm", operation_id = "delete_vm",
-    params(("vm_id" = VmId, Path)),
-    responses(
-        (status = 202, description = "Accepted", body = AcceptedView),
-        (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Not in this state", body = Problem, content_type = "application/problem+json"),
-        Refusals,
-    ),
-)]
-pub async fn delete(
-    State(app): State<App>,
-    Caller(cx): Caller,
-    Id(id): Id<VmId>,
-) -> ApiResult<Accepted> {
-    let engine = app.engine.clone();
-    let accepted = app
-        .detached(async move { engine.delete_vm(&cx, id).await })
-        .await?;
-    Ok((StatusCode::ACCEPTED, Answer(accepted)))
-}
-
-/// Keep a pending VM from being placed
-#[utoipa::path(
-    post, path = "/vms/{vm_id}/hold", tag = "vm", operation_id = "hold_vm",
-    params(("vm_id" = VmId, Path)),
-    responses(
-        (status = 200, description = "Held", body = VmView),
-        (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Not in this state", body = Problem, content_type = "application/problem+json"),
-        Refusals,
-    ),
-)]
-pub async fn hold(
-    State(app): State<App>,
-    Caller(cx): Caller,
-    Id(id): Id<VmId>,
-) -> ApiResult<Answer<VmView>> {
-    let engine = app.engine.clone();
-    let vm = app
-        .detached(async move { engine.hold_vm(&cx, id).await })
-        .await?;
-    Ok(Answer(vm))
-}
-
-/// Let a held VM be placed
-#[utoipa::path(
-    post, path = "/vms/{vm_id}/release", tag = "vm", operation_id = "release_vm",
-    params(("vm_id" = VmId, Path)),
-    responses(
-        (status = 200, description = "Released", body = VmView),
-        (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Not in this state", body = Problem, content_type = "application/problem+json"),
-        Refusals,
-    ),
-)]
-pub async fn release(
-    State(app): State<App>,
-    Caller(cx): Caller,
-    Id(id): Id<VmId>,
-) -> ApiResult<Answer<VmView>> {
-    let engine = app.engine.clone();
-    let vm = app
-        .detached(async move { engine.release_vm(&cx, id).await })
-        .await?;
-    Ok(Answer(vm))
-}
-
-/// Ask the guest to switch itself off, then give everything back
-#[utoipa::path(
-    post, path = "/vms/{vm_id}/shutdown", tag = "vm", operation_id = "shutdown_vm",
-    params(("vm_id" = VmId, Path)),
-    responses(
-        (status = 202, description = "Accepted", body = AcceptedView),
-        (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Not in this state", body = Problem, content_type = "application/problem+json"),
-        Refusals,
-    ),
-)]
-pub async fn shutdown(
-    State(app): State<App>,
-    Caller(cx): Caller,
-    Id(id): Id<VmId>,
-) -> ApiResult<Accepted> {
-    let engine = app.engine.clone();
-    let accepted = app
-        .detached(async move { engine.shutdown_vm(&cx, id).await })
-        .await?;
-    Ok((StatusCode::ACCEPTED, Answer(accepted)))
 }
 
 /// What happened to a VM, oldest first
@@ -240,6 +149,8 @@ pub async fn operations(
 }
 
 /// A ticket that opens the serial console once
+///
+/// A repeated call makes another ticket: nobody keeps the text of the first.
 #[utoipa::path(
     post, path = "/vms/{vm_id}/console", tag = "vm", operation_id = "create_console_ticket",
     params(("vm_id" = VmId, Path)),
@@ -252,9 +163,12 @@ pub async fn operations(
 )]
 pub async fn console_ticket(
     State(app): State<App>,
-    Caller(cx): Caller,
+    Once(cx): Once,
     Id(id): Id<VmId>,
 ) -> ApiResult<(StatusCode, Answer<TicketView>)> {
-    let ticket = app.engine.console_ticket(&cx, id).await?;
+    let engine = app.engine.clone();
+    let ticket = app
+        .detached(async move { engine.console_ticket(&cx, id).await })
+        .await?;
     Ok((StatusCode::CREATED, Answer(ticket)))
 }

@@ -12,13 +12,18 @@ use vimana_model::{Error, ErrorKind, Result};
 use crate::api::problem::ApiError;
 use crate::limits;
 
+/// The body, for those who look at it before the one who takes it.
+#[derive(Clone)]
+pub struct WholeBody(pub Bytes);
+
 /// Replaces the request's body by its bytes. What is too large is refused
 /// and costs no more memory than what is not.
 pub async fn read_whole(request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let read = tokio::time::timeout(limits::BODY_TIMEOUT, read(&parts.headers, body));
     match read.await {
         Ok(Ok(bytes)) => {
+            parts.extensions.insert(WholeBody(bytes.clone()));
             next.run(Request::from_parts(parts, Body::from(bytes)))
                 .await
         }

@@ -6,6 +6,54 @@ use crate::world::{World, problem};
 /// Routes that need nobody signed in.
 const PUBLIC: [&str; 2] = ["get /api/v1/console", "post /api/v1/tokens"];
 
+/// The path with something in every place.
+fn filled(path: &str) -> String {
+    let zeros = "0".repeat(32);
+    let url = path
+        .replace("{vm_id}", &format!("vm_{zeros}"))
+        .replace("{operation_id}", &format!("op_{zeros}"))
+        .replace("{request_id}", &format!("req_{zeros}"))
+        .replace("{host_id}", &format!("host_{zeros}"))
+        .replace("{tenant_id}", &format!("tenant_{zeros}"))
+        .replace("{action}", "approve");
+    assert!(!url.contains('{'), "{url}");
+    url
+}
+
+#[tokio::test]
+async fn every_change_takes_an_idempotency_key() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let document = world.ask(&token, "/api/v1/openapi.json").await;
+    let mut without = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let takes = operation["parameters"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|it| it["name"] == "Idempotency-Key"));
+            match (takes, method.as_str()) {
+                (true, _) => {}
+                (false, "get") => continue,
+                (false, _) => {
+                    without.push(format!("{method} {path}"));
+                    continue;
+                }
+            }
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let request = world.http.request(method.clone(), world.url(&filled(path)));
+            let request = request.header("idempotency-key", "x".repeat(256));
+            let answer = request.bearer_auth(&token).send().await.unwrap();
+            assert_eq!(answer.status(), 422, "{method} {path}");
+            let problem = problem(answer, 422).await;
+            assert_eq!(problem["errors"][0]["field"], "Idempotency-Key");
+        }
+    }
+    assert_eq!(
+        without,
+        ["post /api/v1/tokens", "delete /api/v1/tokens/current"]
+    );
+}
+
 #[tokio::test]
 async fn every_route_is_closed_to_strangers() {
     let world = World::new().await;
@@ -24,10 +72,7 @@ async fn every_route_is_closed_to_strangers() {
                 public.push(format!("{method} {path}"));
                 continue;
             }
-            let url = path
-                .replace("{vm_id}", "vm_00000000000000000000000000000000")
-                .replace("{operation_id}", "op_00000000000000000000000000000000");
-            assert!(!url.contains('{'), "{url}");
+            let url = filled(path);
             let method: Method = method.to_uppercase().parse().unwrap();
             let answer = world.http.request(method.clone(), world.url(&url));
             let answer = answer.send().await.unwrap();
@@ -65,7 +110,7 @@ async fn what_does_not_exist_says_so() {
 #[tokio::test]
 async fn a_wrong_method_is_told_the_right_ones() {
     let world = World::new().await;
-    for path in ["/api/v1/vms", "/healthz", "/agent/v1/session"] {
+    for path in ["/api/v1/vms", "/healthz", "/scheduler/v1/session"] {
         let answer = world.http.put(world.url(path)).send().await.unwrap();
         assert!(answer.headers().contains_key("allow"), "{path}");
         problem(answer, 405).await;
@@ -88,6 +133,8 @@ async fn unknown_parameters_and_states_are_refused() {
     problem(ask("/api/v1/vms?owner=x").await.unwrap(), 400).await;
     problem(ask("/api/v1/vms?limit=-1").await.unwrap(), 400).await;
     problem(ask("/api/v1/events?after=x").await.unwrap(), 400).await;
+    problem(ask("/api/v1/requests?owner=x").await.unwrap(), 400).await;
+    problem(ask("/api/v1/requests?state=gone").await.unwrap(), 422).await;
     let problem = problem(ask("/api/v1/vms?state=running,gone").await.unwrap(), 422).await;
     assert_eq!(problem["errors"][0]["field"], "state");
 }

@@ -55,3 +55,75 @@ async fn a_name_is_taken_once() {
     let again = world.post("/api/v1/vms").bearer_auth(&token).json(&form);
     problem(again.send().await.unwrap(), 409).await;
 }
+
+#[tokio::test]
+async fn what_the_table_refuses_is_refused_with_its_sentence() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let (id, _) = world.held_vm(&token, "web-1").await;
+    for (action, sentence) in [
+        ("suspend", "`web-1` is still being created"),
+        ("stop", "`web-1` is still being created"),
+        ("resume", "`web-1` is still being created"),
+        ("poweroff", "`web-1` is still being created"),
+        ("start", "`web-1` is still being created"),
+        ("reboot", "`web-1` is still being created"),
+        ("reset", "`web-1` is still being created"),
+        ("retry", "`web-1` is still being created"),
+        ("shutdown", "`web-1` is still being created"),
+        ("hold", "`web-1` is already held"),
+    ] {
+        let request = world.post(&format!("/api/v1/vms/{id}/{action}"));
+        let answer = request.bearer_auth(&token).send().await.unwrap();
+        let problem = problem(answer, 409).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(sentence), "{action}: {detail}");
+    }
+    let request = world.post(&format!("/api/v1/vms/{id}/migrate"));
+    let answer = request.bearer_auth(&token).send().await.unwrap();
+    problem(answer, 404).await;
+}
+
+#[tokio::test]
+async fn what_comes_with_an_action_is_checked() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let (id, _) = world.held_vm(&token, "web-1").await;
+    let ask = async |action: &str, body: Value| {
+        let request = world.post(&format!("/api/v1/vms/{id}/{action}"));
+        request
+            .bearer_auth(&token)
+            .json(&body)
+            .send()
+            .await
+            .unwrap()
+    };
+    problem(ask("poweroff", json!({ "force": "yes" })).await, 400).await;
+    problem(ask("poweroff", json!({ "delay": 1 })).await, 400).await;
+    problem(ask("resize", json!({})).await, 422).await;
+    problem(ask("resize", json!({ "vcpus": -1 })).await, 400).await;
+    let both = json!({ "flavor": "small", "vcpus": 1 });
+    problem(ask("resize", both).await, 422).await;
+    let much = json!({ "vcpus": 1_000_000, "memory_mib": 1 });
+    let refused = problem(ask("resize", much).await, 422).await;
+    assert_eq!(refused["errors"][1]["field"], "memory_mib");
+}
+
+#[tokio::test]
+async fn an_operation_is_cancelled_once() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let (id, _) = world.held_vm(&token, "web-1").await;
+    let vm = world.ask(&token, &format!("/api/v1/vms/{id}")).await;
+    let operation = vm["operation"]["id"].as_str().unwrap().to_owned();
+    let cancel = async || {
+        let request = world.post(&format!("/api/v1/operations/{operation}/cancel"));
+        request.bearer_auth(&token).send().await.unwrap()
+    };
+    let answer = cancel().await;
+    assert_eq!(answer.status(), 202);
+    let cancelled: Value = answer.json().await.unwrap();
+    assert_eq!(cancelled["state"], "cancelled");
+    assert_eq!(cancelled["cancelled_by"], "admin");
+    problem(cancel().await, 409).await;
+}
