@@ -143,6 +143,11 @@ impl Host {
                     }
                 }
                 text = link.receive_text() => match frame::read(&text?)? {
+                    Arrived::Frame(ToAgent::TakeInventory) => {
+                        let inventory = self.driver.inventory().await;
+                        let inventory = inventory.map_err(SessionError::Inventory)?;
+                        link.send(&FromAgent::Inventory { inventory })?;
+                    }
                     Arrived::Frame(frame) => self.take(frame, *number, asked)?,
                     Arrived::Command { command, claim_epoch } => {
                         self.ledger.refuse(command, claim_epoch, not_understood());
@@ -232,7 +237,9 @@ impl Host {
             ToAgent::Refused { reason } => return Err(SessionError::Refused(reason)),
             // The same once more changes nothing.
             ToAgent::Welcome { session_number, .. } if session_number == number => {}
-            ToAgent::Welcome { .. } => return Err(SessionError::Unexpected),
+            ToAgent::Welcome { .. } | ToAgent::TakeInventory => {
+                return Err(SessionError::Unexpected);
+            }
             ToAgent::Unknown => {
                 tracing::warn!("the server sent a frame of a later version");
             }
@@ -267,7 +274,10 @@ async fn welcome(link: &mut AgentLink) -> Result<Opening, SessionError> {
             }
             ToAgent::Refused { reason } => return Err(SessionError::Refused(reason)),
             ToAgent::Heartbeat { .. } | ToAgent::Unknown => {}
-            ToAgent::Command(_) | ToAgent::OpenConsole { .. } | ToAgent::Discard { .. } => {
+            ToAgent::Command(_)
+            | ToAgent::OpenConsole { .. }
+            | ToAgent::Discard { .. }
+            | ToAgent::TakeInventory => {
                 return Err(SessionError::Unexpected);
             }
         }

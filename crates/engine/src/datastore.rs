@@ -26,10 +26,16 @@ pub trait Datastore: Send + Sync + 'static {
     async fn holds(&self) -> io::Result<Vec<VmId>>;
 
     /// Begins a part anew; what an earlier try left is overwritten.
-    async fn receive(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<Receiving>;
+    ///
+    /// A place whose bytes hosts carry by another way has none here.
+    async fn receive(&self, _vm: VmId, _run_epoch: u64, _part: Part) -> io::Result<Receiving> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// A part that was received, and its size.
-    async fn open(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<(File, u64)>;
+    async fn open(&self, _vm: VmId, _run_epoch: u64, _part: Part) -> io::Result<(File, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// A directory on the server: `<vm_id>/<run_epoch>/<part>`.
@@ -40,7 +46,7 @@ pub struct DirDatastore {
 
 /// Which way bytes go between a host and the datastore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transfer {
+pub enum Transfer {
     Upload,
     Download,
 }
@@ -197,6 +203,21 @@ impl Engine {
             }
             other => other.map_err(datastore_error),
         }
+    }
+
+    /// Whether `host` has been asked to carry the saved machine that way, for
+    /// datastores that hosts reach by themselves.
+    ///
+    /// # Errors
+    /// `NotFound` where it has not.
+    pub async fn check_transfer(
+        &self,
+        host: HostId,
+        id: VmId,
+        run_epoch: u64,
+        way: Transfer,
+    ) -> Result<()> {
+        self.transferred(host, id, run_epoch, way).await.map(drop)
     }
 
     /// The VM, if `host` has been asked to carry it that way.

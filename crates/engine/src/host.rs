@@ -1,11 +1,13 @@
 //! Machines with an agent: their sessions, their reports, their views.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use vimana_authz::Permission;
+use vimana_driver::Observed;
 use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::host::{HostState, HostView};
 use vimana_model::unit::Resources;
@@ -26,6 +28,8 @@ use crate::report::Answer;
 #[derive(Default)]
 pub struct Agents {
     sessions: Mutex<Sessions>,
+    /// Who waits for hosts' inventories.
+    asked: Mutex<Vec<mpsc::Sender<(HostId, Vec<Observed>)>>>,
 }
 
 #[derive(Default)]
@@ -62,6 +66,11 @@ impl Agents {
         let outgoing = Some(outgoing);
         sessions.by_host.insert(id, Session { number, outgoing });
         number
+    }
+
+    fn inventory_taken(&self, id: HostId, inventory: Vec<Observed>) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.retain(|asker| asker.try_send((id, inventory.clone())).is_ok());
     }
 
     /// Ends the host's session, if it has one.
@@ -194,6 +203,13 @@ impl AgentHandle {
                     outcome,
                 };
                 self.engine.command_done(&self.actor, answer).await
+            }
+            FromAgent::Inventory { inventory } => {
+                self.engine
+                    .inner
+                    .agents
+                    .inventory_taken(self.host_id, inventory);
+                Ok(())
             }
             FromAgent::Observed(observed) => {
                 self.engine
@@ -331,6 +347,35 @@ impl Engine {
         self.inner.hub.wake();
         tracing::info!(host = %hello.name, "host connected");
         Ok(AgentSession { outgoing, handle })
+    }
+
+    /// What every connected host holds right now; those that do not answer
+    /// within `patience` are left out.
+    pub async fn inventories(&self, patience: Duration) -> BTreeMap<HostId, Vec<Observed>> {
+        let agents = &self.inner.agents;
+        let connected: Vec<HostId> = agents.lock().by_host.keys().copied().collect();
+        let (to_us, mut answers) = mpsc::channel(connected.len().max(1));
+        agents
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(to_us);
+        let mut awaited: BTreeSet<HostId> = connected
+            .into_iter()
+            .filter(|id| agents.send_frame(*id, ToAgent::TakeInventory))
+            .collect();
+        let mut inventories = BTreeMap::new();
+        let collect = async {
+            while !awaited.is_empty() {
+                let Some((id, inventory)) = answers.recv().await else {
+                    return;
+                };
+                awaited.remove(&id);
+                inventories.insert(id, inventory);
+            }
+        };
+        let _in_time = tokio::time::timeout(patience, collect).await;
+        inventories
     }
 
     fn lease_ms(&self) -> Option<u64> {

@@ -55,7 +55,7 @@ use vimana_store::Store;
 pub use action::{Acted, ActionArgs};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{Clock, OpContext, SystemClock, World};
-pub use datastore::{Datastore, DirDatastore, Receiving, datastore_error};
+pub use datastore::{Datastore, DirDatastore, Receiving, Transfer, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use host::{AgentHandle, AgentSession};
@@ -174,6 +174,21 @@ impl Engine {
     pub async fn ready(&self) -> Result<()> {
         vimana_store::event::last_seq(&self.store().read()).await?;
         Ok(())
+    }
+
+    /// Recomputes the rules that always hold, from the database, what the
+    /// connected hosts say, and the datastore; see [`check`].
+    ///
+    /// # Errors
+    /// The database or the datastore cannot be read.
+    pub async fn check(&self) -> Result<Vec<check::Breach>> {
+        let inventories = self.inventories(limits::INVENTORY_PATIENCE).await;
+        let held = self.inner.datastore.holds().await;
+        let outside = check::Outside {
+            inventories,
+            in_datastore: Some(held.map_err(datastore_error)?),
+        };
+        check::check(&self.store().read(), &outside).await
     }
 
     /// The store, for what is kept beside the engine: sessions of browsers.

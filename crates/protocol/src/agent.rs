@@ -57,6 +57,8 @@ pub enum FromAgent {
     },
     /// A machine's power state changed.
     Observed(Observed),
+    /// Answer to [`ToAgent::TakeInventory`].
+    Inventory { inventory: Vec<Observed> },
     /// Answer to [`ToAgent::Discard`]: nothing of it is left.
     Discarded { vm_id: VmId },
     /// Nothing happened, all is well.
@@ -143,6 +145,8 @@ pub enum ToAgent {
         vm_id: VmId,
         run_epoch: u64,
     },
+    /// Say once more everything the host holds.
+    TakeInventory,
     /// Answers an agent's heartbeat; the lease runs anew from when the agent
     /// sent that.
     Heartbeat {

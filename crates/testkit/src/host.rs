@@ -137,6 +137,10 @@ async fn serve(
                     driver.clean(vm_id, run_epoch).await.unwrap();
                     handle.receive(FromAgent::Discarded { vm_id }).await;
                 }
+                Some(ToAgent::TakeInventory) => {
+                    let inventory = driver.inventory().await.unwrap();
+                    handle.receive(FromAgent::Inventory { inventory }).await;
+                }
                 Some(
                     ToAgent::Refused { .. }
                     | ToAgent::OpenConsole { .. }

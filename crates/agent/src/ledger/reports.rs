@@ -45,6 +45,7 @@ impl Reports {
             | FromAgent::Ready { .. }
             | FromAgent::Done { .. }
             | FromAgent::Observed(_)
+            | FromAgent::Inventory { .. }
             | FromAgent::Discarded { .. }
             | FromAgent::Heartbeat
             | FromAgent::Unknown) => self.queues().frames.push_front((frame, 0)),
