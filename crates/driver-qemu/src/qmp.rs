@@ -29,7 +29,7 @@ use crate::limits::{QMP_COMMANDS, QMP_EVENTS, QMP_LINE_BYTES, QMP_TIMEOUT};
 
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
-    #[error("QEMU hung up")]
+    #[error("QEMU cannot be reached")]
     Closed,
     #[error("QEMU did not answer `{command}` within {} s", within.as_secs())]
     Timeout {

@@ -59,20 +59,9 @@ pub async fn save(turn: Turn) -> Result<(), Fault> {
 /// Stops the guest and has QEMU write its memory.
 async fn write_out(machine: &Machine) -> Result<(), Fault> {
     let qmp = machine.qmp();
-    stand_still(&qmp).await.map_err(unanswered)?;
-    match qmp.query_status().await.map_err(unanswered)? {
-        RunState::Shutdown => {
-            let message = "the guest has just switched itself off";
-            return Err(Fault::new(FaultKind::Hypervisor, message));
-        }
-        RunState::Prelaunch
-        | RunState::Inmigrate
-        | RunState::Running
-        | RunState::Paused
-        | RunState::Postmigrate
-        | RunState::IoError
-        | RunState::InternalError
-        | RunState::Other => {}
+    if stand_still(&qmp).await.map_err(unanswered)? == RunState::Shutdown {
+        let message = "the guest has just switched itself off";
+        return Err(Fault::new(FaultKind::Hypervisor, message));
     }
     let mut events = qmp.events().ok_or(QmpError::Closed).map_err(unanswered)?;
     qmp.migrate(MEMORY_PART).await.map_err(unanswered)?;
@@ -86,9 +75,22 @@ async fn write_out(machine: &Machine) -> Result<(), Fault> {
     }
 }
 
-async fn stand_still(qmp: &Qmp) -> Result<(), QmpError> {
+/// Stops the guest; says how it stands.
+async fn stand_still(qmp: &Qmp) -> Result<RunState, QmpError> {
+    match qmp.query_status().await? {
+        // A save before this one was interrupted, and nobody has let the
+        // machine run on yet. QEMU does not write a memory twice.
+        RunState::Paused | RunState::Postmigrate | RunState::Other => machine::run_on(qmp).await?,
+        RunState::Prelaunch
+        | RunState::Inmigrate
+        | RunState::Running
+        | RunState::Shutdown
+        | RunState::IoError
+        | RunState::InternalError => {}
+    }
     qmp.prepare_migration().await?;
-    qmp.stop().await
+    qmp.stop().await?;
+    qmp.query_status().await
 }
 
 /// Makes the memory that was written count.

@@ -282,3 +282,70 @@ pub async fn pump(line: UnixStream, hub: Arc<SerialHub>, mut keys: mpsc::Receive
         () = input => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vimana_driver::conformance::{guest_answers, new_vm, type_text};
+    use vimana_driver::{HostDriver as _, ImageRef, IncarnationSpec, Seed};
+    use vimana_model::ImageId;
+    use vimana_model::image::ImageFormat;
+    use vimana_model::unit::{MiB, Resources};
+
+    use super::*;
+    use crate::{AcceleratorSetting, OFF, QemuConfig, QemuDriver, boot_sector};
+
+    /// Runs the boot sector in `dir`.
+    async fn run(dir: &Path) -> (QemuDriver, IncarnationSpec) {
+        let image = dir.join("image");
+        std::fs::write(&image, boot_sector()).unwrap();
+        let mut config = QemuConfig::new(dir.join("vms"));
+        config.accelerator = AcceleratorSetting::Tcg;
+        config.disk_reserve = MiB(0);
+        let driver = QemuDriver::open(config).await.unwrap();
+        let spec = IncarnationSpec {
+            vm_id: new_vm(),
+            run_epoch: 1,
+            resources: Resources {
+                vcpus: 1,
+                memory_mib: MiB(32),
+                disk_mib: MiB(1),
+            },
+            image: ImageRef {
+                id: ImageId::from_parts(1, [0; 10]),
+                format: ImageFormat::Raw,
+                size_bytes: 512,
+                sha256: String::new(),
+            },
+            seed: Seed {
+                host_name: "web-1".to_owned(),
+                ssh_key: None,
+                user_data: None,
+            },
+        };
+        driver.prepare(&spec, &image).await.unwrap();
+        driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
+        guest_answers(&driver, spec.vm_id).await;
+        (driver, spec)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn broken_connection_to_a_living_qemu_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (driver, spec) = run(dir.path()).await;
+        let vm = driver.host.known(spec.vm_id).unwrap();
+        let machine = vm.held().unwrap().machine.unwrap();
+        // The connection ends with its last user.
+        machine.set_qmp(Qmp::closed().0);
+        let again = async {
+            while machine.qmp().query_status().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), again).await.unwrap();
+        // The guest's end comes through it.
+        let mut changes = driver.subscribe();
+        type_text(&driver, spec.vm_id, &[OFF]).await;
+        let change = timeout(Duration::from_secs(20), changes.recv()).await;
+        assert_eq!(change.unwrap().unwrap().power, Power::Off);
+    }
+}

@@ -20,10 +20,19 @@ pub struct QemuHost {
 
 impl QemuHost {
     pub fn config(&self) -> QemuConfig {
-        let mut config = QemuConfig::new(self.dir.path().join("vms"));
-        config.accelerator = AcceleratorSetting::Tcg;
-        config.disk_reserve = MiB(0);
-        config
+        config_in(self.dir.path())
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    pub fn size() -> Resources {
+        Resources {
+            vcpus: 1,
+            memory_mib: MiB(32),
+            disk_mib: MiB(1),
+        }
     }
 
     pub async fn open(&self, config: QemuConfig) -> Arc<QemuDriver> {
@@ -53,7 +62,14 @@ impl Drop for QemuHost {
     }
 }
 
-fn processes_below(dir: &Path) -> Vec<Pid> {
+pub fn config_in(dir: &Path) -> QemuConfig {
+    let mut config = QemuConfig::new(dir.join("vms"));
+    config.accelerator = AcceleratorSetting::Tcg;
+    config.disk_reserve = MiB(0);
+    config
+}
+
+pub fn processes_below(dir: &Path) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries
         .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
@@ -99,11 +115,7 @@ impl Harness for QemuHost {
     }
 
     fn resources(&self) -> Resources {
-        Resources {
-            vcpus: 1,
-            memory_mib: MiB(32),
-            disk_mib: MiB(1),
-        }
+        Self::size()
     }
 
     fn left_behind(&self, vm: VmId) -> Vec<String> {

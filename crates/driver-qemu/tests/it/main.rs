@@ -9,4 +9,5 @@
 
 mod conformance;
 mod host;
+mod interrupted;
 mod survival;

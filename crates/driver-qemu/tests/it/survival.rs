@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vimana_driver::conformance::{Harness as _, guest_answers, new_spec};
-use vimana_driver::{FaultKind, HostDriver, Power};
+use vimana_driver::{FaultKind, GuestEnd, HostDriver, Power};
 use vimana_driver_qemu::OFF;
 use vimana_model::VmId;
 use vimana_model::unit::MiB;
@@ -192,6 +192,87 @@ async fn state_directory_with_a_long_path_works() {
     driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     guest_answers(&*driver, spec.vm_id).await;
     driver.kill(spec.vm_id, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_whose_socket_is_gone_runs_and_can_be_ended() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    let vm = run(&host, &*driver).await;
+    drop(driver);
+    fs::remove_file(host.vm_dir(vm).join("qmp.sock")).unwrap();
+    let driver = host.driver().await;
+    assert_eq!(power(&*driver, vm).await, Some(Power::Running));
+    for fault in [
+        driver.save(vm, 1).await.unwrap_err(),
+        driver.reset(vm, 1).await.unwrap_err(),
+    ] {
+        assert_eq!(fault.kind, FaultKind::Hypervisor);
+        assert!(fault.message.ends_with("QEMU cannot be reached"), "{fault}");
+    }
+    assert_eq!(power(&*driver, vm).await, Some(Power::Running));
+    let end = driver.shutdown(vm, 1, Duration::from_millis(100)).await;
+    assert_eq!(end, Ok(GuestEnd::Forced));
+    assert_eq!(power(&*driver, vm).await, Some(Power::Off));
+    driver.boot(vm, 2, &host.resources()).await.unwrap();
+    guest_answers(&*driver, vm).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_grows_with_the_next_run_and_while_it_runs() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    let vm = run(&host, &*driver).await;
+    let mut size = host.resources();
+    let shown = || {
+        let disk = fs::read(host.vm_dir(vm).join("disk.qcow2")).unwrap();
+        u64::from_be_bytes(disk[24..32].try_into().unwrap()) >> 20
+    };
+    for (epoch, asked, wanted) in [(2, 3, 3), (3, 2, 3), (4, 5000, 5000)] {
+        driver.kill(vm, epoch).await.unwrap();
+        size.disk_mib = MiB(asked);
+        driver.boot(vm, epoch, &size).await.unwrap();
+        guest_answers(&*driver, vm).await;
+        assert_eq!(shown(), wanted);
+    }
+    size.disk_mib = MiB(6000);
+    driver.resize(vm, 4, &size).await.unwrap();
+    driver.save(vm, 4).await.unwrap();
+    assert_eq!(shown(), 6000);
+    driver.load(vm, 5).await.unwrap();
+    assert_eq!(power(&*driver, vm).await, Some(Power::Running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_not_used_with_a_disk_that_was_written_since() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    let vm = run(&host, &*driver).await;
+    driver.save(vm, 1).await.unwrap();
+    let path = host.vm_dir(vm).join("disk.qcow2");
+    let mut disk = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    disk.write_all(&[0; 512]).unwrap();
+    let fault = driver.load(vm, 2).await.unwrap_err();
+    assert!(fault.message.contains("no longer fit"), "{fault}");
+    assert_eq!(power(&*driver, vm).await, Some(Power::Saved));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_memory_is_a_fault_and_stays() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    let vm = run(&host, &*driver).await;
+    driver.save(vm, 1).await.unwrap();
+    let path = host.vm_dir(vm).join("memory");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let fault = driver.load(vm, 2).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Hypervisor, "{fault}");
+    assert!(host.processes(vm).is_empty());
+    assert_eq!(power(&*driver, vm).await, Some(Power::Saved));
+    fs::write(&path, whole).unwrap();
+    driver.load(vm, 2).await.unwrap();
+    assert!(!path.exists(), "it was used up");
 }
 
 /// Not a promise with numbers: what the steps take, for whoever looks.

@@ -1,0 +1,216 @@
+//! Agents and QEMU processes that are killed in the middle of things: what is
+//! found afterwards is true, goes on, and no saved memory is lost.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use vimana_driver::conformance::{BOOTS, COUNT, Harness as _, answer, guest_answers, new_spec};
+use vimana_driver::{Fault, FaultKind, HostDriver, Observed, Power};
+use vimana_driver_qemu::QemuDriver;
+use vimana_model::VmId;
+use vimana_model::unit::Resources;
+
+use crate::host::{QemuHost, config_in, processes_below};
+
+/// What an agent is told to do before it is killed: a directory, a VM, a call.
+const ORDER: &str = "VIMANA_TEST_AGENT";
+/// It has begun.
+const BEGUN: &str = "the call begins";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Boot,
+    Save,
+    Load,
+    Reboot,
+}
+
+impl What {
+    const ALL: [Self; 4] = [Self::Boot, Self::Save, Self::Load, Self::Reboot];
+
+    async fn carry_out(self, driver: &dyn HostDriver, vm: VmId) -> Result<(), Fault> {
+        let grace = Duration::from_secs(20);
+        match self {
+            Self::Boot => driver.boot(vm, 1, &size()).await,
+            Self::Save => driver.save(vm, 1).await,
+            Self::Load => driver.load(vm, 2).await,
+            Self::Reboot => driver.reboot(vm, 1, grace).await.map(drop),
+        }
+    }
+}
+
+fn size() -> Resources {
+    QemuHost::size()
+}
+
+/// Brings a VM to where `what` begins.
+async fn ready(host: &QemuHost, driver: &dyn HostDriver, what: What) -> VmId {
+    let spec = new_spec(host);
+    let vm = spec.vm_id;
+    driver.prepare(&spec, &host.image().1).await.unwrap();
+    if what != What::Boot {
+        driver.boot(vm, 1, &size()).await.unwrap();
+        guest_answers(driver, vm).await;
+        assert_eq!(answer(driver, vm, COUNT).await, 'A');
+    }
+    if what == What::Load {
+        driver.save(vm, 1).await.unwrap();
+    }
+    vm
+}
+
+async fn seen(driver: &dyn HostDriver, vm: VmId) -> Observed {
+    let all = driver.inventory().await.unwrap();
+    all.into_iter().find(|o| o.vm_id == vm).unwrap()
+}
+
+/// Not a test: the agent that the tests kill. Does nothing without an order.
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_process() {
+    let Ok(order) = std::env::var(ORDER) else {
+        return;
+    };
+    let [dir, vm, what] = order.splitn(3, '\n').collect::<Vec<_>>()[..] else {
+        panic!("an order has three lines");
+    };
+    let what = What::ALL.into_iter().find(|w| format!("{w:?}") == what);
+    let driver = QemuDriver::open(config_in(Path::new(dir))).await.unwrap();
+    println!("{BEGUN}");
+    let result = what.unwrap().carry_out(&driver, vm.parse().unwrap()).await;
+    println!("{result:?}");
+}
+
+/// Starts an agent in a process of its own, and kills it some time after its
+/// call has begun.
+async fn killed_agent(dir: PathBuf, vm: VmId, what: What, after: Duration) {
+    let mut agent = Command::new(std::env::current_exe().unwrap())
+        .args(["interrupted::agent_process", "--exact", "--nocapture"])
+        .env(ORDER, format!("{}\n{vm}\n{what:?}", dir.display()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(agent.stdout.take().unwrap()).lines();
+    loop {
+        let line = said.next_line().await.unwrap();
+        // The test harness writes in front of it.
+        if line.expect("the agent begins").ends_with(BEGUN) {
+            break;
+        }
+    }
+    tokio::time::sleep(after).await;
+    agent.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_killed_at_any_moment_loses_nothing() {
+    for what in What::ALL {
+        for moment in [0, 4, 10, 20, 35, 50, 70, 100, 140] {
+            let host = QemuHost::new().await;
+            let driver = host.driver().await;
+            let vm = ready(&host, &*driver, what).await;
+            drop(driver);
+            let after = Duration::from_millis(moment);
+            killed_agent(host.dir(), vm, what, after).await;
+            let driver = host.driver().await;
+            let found = seen(&*driver, vm).await;
+            let case = format!("{what:?} after {moment} ms: {found:?}");
+            let may_be: &[Power] = match what {
+                What::Boot => &[Power::Prepared, Power::Running],
+                What::Save | What::Load => &[Power::Running, Power::Saved],
+                What::Reboot => &[Power::Running],
+            };
+            assert!(may_be.contains(&found.power), "{case}");
+            let processes = host.processes(vm).len();
+            assert_eq!(
+                processes,
+                usize::from(found.power == Power::Running),
+                "{case}"
+            );
+            // Whoever gave the order gives it again.
+            what.carry_out(&*driver, vm).await.expect(&case);
+            after_all(&*driver, vm, what, &case).await;
+        }
+    }
+}
+
+/// The call has come to its end, on the second try.
+async fn after_all(driver: &dyn HostDriver, vm: VmId, what: What, case: &str) {
+    match what {
+        // What it printed first may have gone to the agent that was killed.
+        What::Boot => assert_eq!(answer(driver, vm, BOOTS).await, 'A', "{case}"),
+        What::Save | What::Load => {
+            if what == What::Save {
+                assert_eq!(seen(driver, vm).await.power, Power::Saved, "{case}");
+                driver.load(vm, 2).await.unwrap();
+            }
+            assert_eq!(answer(driver, vm, COUNT).await, 'B', "{case}");
+            assert_eq!(answer(driver, vm, BOOTS).await, 'A', "{case}");
+        }
+        What::Reboot => {
+            let now = seen(driver, vm).await;
+            assert_eq!((now.run_epoch, now.power), (1, Power::Running), "{case}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn qemu_killed_at_any_moment_is_seen_and_its_disk_is_free() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    for what in What::ALL {
+        for moment in [0, 4, 10, 20, 35, 50, 70, 100] {
+            let vm = ready(&host, &*driver, what).await;
+            let dir = host.vm_dir(vm);
+            let mut changes = driver.subscribe();
+            let killing = async {
+                tokio::time::sleep(Duration::from_millis(moment)).await;
+                for pid in processes_below(&dir) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+            };
+            let (result, ()) = tokio::join!(what.carry_out(&*driver, vm), killing);
+            if let Err(fault) = &result {
+                assert_eq!(fault.kind, FaultKind::Hypervisor, "{fault}");
+            }
+            // What runs without a process is about to be seen.
+            let case = format!("{what:?} after {moment} ms: {result:?}");
+            loop {
+                let now = seen(&*driver, vm).await;
+                if now.power != Power::Running || !host.processes(vm).is_empty() {
+                    break;
+                }
+                let change = tokio::time::timeout(Duration::from_secs(2), changes.recv());
+                change.await.expect(&case).unwrap();
+            }
+            recovers(&driver, vm, what, &case).await;
+            driver.kill(vm, 9).await.unwrap();
+            driver.clean(vm, 9).await.unwrap();
+            assert_eq!(host.left_behind(vm), [""; 0], "{case}");
+        }
+    }
+}
+
+/// The VM can be run again: from its memory where that was saved.
+async fn recovers(driver: &Arc<dyn HostDriver>, vm: VmId, what: What, case: &str) {
+    let now = seen(&**driver, vm).await;
+    match (what, &now.power) {
+        (What::Load, Power::Saved) | (What::Save, Power::Saved) => {
+            driver.load(vm, 3).await.expect(case);
+            assert_eq!(answer(&**driver, vm, COUNT).await, 'B', "{case}");
+        }
+        (What::Boot | What::Save | What::Load | What::Reboot, Power::Running) => {}
+        (What::Boot, Power::Prepared)
+        | (What::Boot | What::Save | What::Load | What::Reboot, Power::Crashed { .. }) => {
+            driver.boot(vm, 3, &size()).await.expect(case);
+            guest_answers(&**driver, vm).await;
+        }
+        (_, power) => panic!("{case}: {power:?}"),
+    }
+}
