@@ -1,11 +1,11 @@
 //! Waiting for VMs: for what was asked to be through, or for a state.
 
 use vimana_client::{Client, Notice};
-use vimana_model::VmState;
 use vimana_model::event::{EventKind, StreamItem};
-use vimana_model::operation::{OperationKind, OperationState, OperationView};
+use vimana_model::operation::{OperationState, OperationView};
 use vimana_model::state::Tone;
 use vimana_model::vm::VmView;
+use vimana_model::{Timestamp, VmState};
 
 use super::{Notices, Verdict, tell};
 use crate::args::Wait;
@@ -138,7 +138,9 @@ impl Followed {
 
     async fn take(&mut self, item: StreamItem, goal: Goal, client: &Client) -> Outcome {
         if let (EventKind::State { to, .. }, Goal::State(wanted)) = (&item.event.event, goal) {
-            self.passed |= *to == wanted;
+            // What happened just before may be told just now.
+            let after = is_after(self.answer.operation.as_ref(), item.event.at);
+            self.passed |= *to == wanted && after;
         }
         match item.vm {
             Some(vm) => self.answer.vm = vm,
@@ -202,16 +204,12 @@ fn judge_state(answer: &Answer, wanted: VmState, passed: bool) -> Verdict {
             OperationState::Failed | OperationState::Cancelled
         )
     });
-    let under_way = operation
+    let succeeded = operation
         .as_ref()
-        .is_some_and(|operation| !operation.state.is_over());
-    let stays = operation.as_ref().is_some_and(|o| leaves_state(o.kind));
-    if stays {
-        // Being where it was before says nothing.
-        if under_way {
-            return Verdict::Waiting;
-        }
-    } else if passed || vm.state == wanted {
+        .is_none_or(|operation| operation.state == OperationState::Succeeded);
+    // Being where it was before it was asked says nothing.
+    let entered = succeeded || is_after(operation.as_ref(), vm.state_since);
+    if passed || (vm.state == wanted && entered) {
         return Verdict::Reached;
     }
     let working = vm
@@ -234,7 +232,6 @@ fn judge_state(answer: &Answer, wanted: VmState, passed: bool) -> Verdict {
             None => "failed".to_owned(),
         }),
         (_, Some(operation)) => Verdict::Lost(why_not(operation, vm)),
-        (state, None) if state == wanted => Verdict::Reached,
         (state, None) if state.tone() == Tone::Resting => lost(format!(
             "is {}, and nothing is under way that could make it {}",
             state.slug(),
@@ -244,19 +241,9 @@ fn judge_state(answer: &Answer, wanted: VmState, passed: bool) -> Verdict {
     }
 }
 
-/// Whether the VM's state is the same before, during and after.
-const fn leaves_state(kind: OperationKind) -> bool {
-    match kind {
-        OperationKind::Reboot | OperationKind::Reset | OperationKind::Resize => true,
-        OperationKind::Create
-        | OperationKind::Start
-        | OperationKind::Suspend
-        | OperationKind::Stop
-        | OperationKind::Resume
-        | OperationKind::PowerOff
-        | OperationKind::Shutdown
-        | OperationKind::Delete => false,
-    }
+/// Whether `at` is no earlier than the moment the operation was asked for.
+fn is_after(operation: Option<&OperationView>, at: Timestamp) -> bool {
+    operation.is_none_or(|operation| at >= operation.created_at)
 }
 
 /// How an operation ended that did not succeed.
@@ -289,6 +276,7 @@ fn why_not(operation: &OperationView, vm: &VmView) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use vimana_model::operation::OperationKind;
     use vimana_model::operation::OperationState as O;
 
     use super::*;
@@ -372,8 +360,9 @@ mod tests {
     #[test]
     fn a_state_that_was_there_before_counts_only_after_the_operation() {
         let verdict = |operation| {
-            let answer = asked("running", OperationKind::Reboot, operation);
-            judge_state(&answer, VmState::Running, true)
+            let mut answer = asked("running", OperationKind::Reboot, operation);
+            answer.vm.state_since = Timestamp::from_ms(0);
+            judge_state(&answer, VmState::Running, false)
         };
         assert_eq!(verdict(O::Running), Verdict::Waiting);
         assert_eq!(verdict(O::Succeeded), Verdict::Reached);

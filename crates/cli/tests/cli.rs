@@ -1,0 +1,180 @@
+//! The command as scripts meet it: what it asks, what it prints, how it ends.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like the tests themselves"
+)]
+
+#[path = "cli/server.rs"]
+mod server;
+
+use serde_json::{Value, json};
+
+use server::{Server, id_of};
+
+#[tokio::test]
+async fn waiting_ends_well_when_what_was_asked_is_through() {
+    let server = Server::new().await;
+    server.has_vm("web-1", "running");
+    server.ends("suspended", "succeeded", None);
+    let ran = server.run("vm suspend web-1 --wait").await;
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    let id = id_of("web-1");
+    assert_eq!(ran.out, format!("web-1 ({id}) is suspended\n"));
+    assert_eq!(server.asked(), [format!("POST /vms/{id}/suspend ")]);
+}
+
+#[tokio::test]
+async fn a_failed_operation_is_a_failure_with_its_reason() {
+    let server = Server::new().await;
+    server.has_vm("web-1", "running");
+    server.ends("running", "failed", Some("no room on the disk"));
+    for wait in ["--wait", "--wait suspended"] {
+        let ran = server.run(&format!("vm suspend web-1 {wait}")).await;
+        assert_eq!((ran.status, ran.out.as_str()), (1, ""));
+        assert_eq!(
+            ran.err,
+            "vimana: the suspend of `web-1` failed: no room on the disk; it is running\n"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_come_any_more_is_a_failure() {
+    let server = Server::new().await;
+    server.has_vm("web-1", "running");
+    server.ends("done", "succeeded", None);
+    let ran = server.run("vm delete web-1 --wait running").await;
+    assert_eq!(ran.status, 1);
+    assert_eq!(
+        ran.err,
+        "vimana: `web-1` is done and will never be running\n"
+    );
+}
+
+#[tokio::test]
+async fn patience_ends() {
+    let server = Server::new().await;
+    server.has_vm("web-1", "running");
+    let ran = server.run("vm stop web-1 --wait --timeout 1").await;
+    assert_eq!(ran.status, 1);
+    assert_eq!(
+        ran.err,
+        "vimana: the stop of `web-1` is not through after 1 s; it is running\n"
+    );
+}
+
+#[tokio::test]
+async fn of_several_each_is_asked_and_each_answer_told() {
+    let server = Server::new().await;
+    for name in ["a", "b", "c"] {
+        server.has_vm(name, "running");
+    }
+    server.refuses("b", "`b` is already suspended");
+    server.ends("suspended", "succeeded", None);
+    let ran = server.run("vm suspend a b c a --wait --json").await;
+    assert_eq!(ran.status, 1);
+    assert_eq!(ran.err, "vimana: `b` is already suspended\n");
+    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    let states: Vec<_> = printed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["vm"]["name"].as_str(), it["operation"]["state"].as_str()))
+        .collect();
+    let succeeded = Some("succeeded");
+    assert_eq!(states, [(Some("a"), succeeded), (Some("c"), succeeded)]);
+    assert_eq!(server.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn nothing_is_asked_when_a_name_means_nothing() {
+    let server = Server::new().await;
+    server.has_vm("a", "running");
+    let ran = server.run("vm delete a nobody").await;
+    assert_eq!((ran.status, ran.out.as_str()), (1, ""));
+    assert_eq!(ran.err, "vimana: vm `nobody` not found\n");
+    assert!(server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn one_vm_is_one_object_and_forms_are_sent() {
+    let server = Server::new().await;
+    server.has_vm("a", "running");
+    let ran = server.run("vm poweroff a --force --json").await;
+    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(printed["vm"]["name"], "a");
+    server.run("vm resize a --vcpus 2 --memory-mib 512").await;
+    let id = id_of("a");
+    let resized = format!(r#"POST /vms/{id}/resize {{"vcpus":2,"memory_mib":512}}"#);
+    assert_eq!(
+        server.asked(),
+        [
+            format!(r#"POST /vms/{id}/poweroff {{"force":true}}"#),
+            resized
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_not_asked() {
+    let server = Server::new().await;
+    for line in [
+        "vm resize a",
+        "vm suspend",
+        "vm suspend a --wait gone",
+        "vm suspend a --timeout 5",
+        "request reject web-1",
+        "tenant set-kind lab odd",
+        "user create ann --tenant lab --role admin --password-stdin",
+        "operation cancel vm_1",
+    ] {
+        assert_eq!(server.run(line).await.status, 2, "{line}");
+    }
+    assert!(server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn changed_terms_go_with_what_they_were_read_from() {
+    let server = Server::new().await;
+    server.has_request("web-1", "request");
+    let ran = server
+        .run("request approve web-1 --flavor small --remark cheaper")
+        .await;
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let asked = server.asked();
+    let (path, body) = asked[0].split_at(asked[0].rfind(" {\"remark").unwrap());
+    assert!(path.ends_with("/approve"), "{path}");
+    let body: Value = serde_json::from_str(body).unwrap();
+    let expected = json!({
+        "remark": "cheaper", "generation": 3,
+        "terms": { "name": "web-1", "image": "demo", "flavor": "small", "hold": false },
+    });
+    assert_eq!(body, expected);
+    server.run("request release web-1").await;
+    assert!(server.asked()[1].ends_with("/ask-release {}"));
+}
+
+#[tokio::test]
+async fn a_rejected_request_ends_the_wait_with_the_reason() {
+    let server = Server::new().await;
+    server.has_request("web-1", "rejected");
+    let ran = server.run("request keep web-1 --wait operation").await;
+    assert_eq!(ran.status, 1);
+    assert_eq!(
+        ran.err,
+        "vimana: the request for `web-1` was rejected: no budget\n"
+    );
+}
+
+#[tokio::test]
+async fn a_password_comes_from_standard_input_and_is_not_shown() {
+    let server = Server::new().await;
+    let line = "user create ann --tenant lab --role viewer --password-stdin";
+    let ran = server.run_with(line, "hunter2 hunter2\n").await;
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert!(ran.out.contains("is viewer in tenant lab"), "{}", ran.out);
+    assert!(!ran.out.contains("hunter2"));
+    let asked = server.asked();
+    assert!(asked[0].contains(r#""password":"hunter2 hunter2""#));
+}

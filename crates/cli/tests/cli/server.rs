@@ -1,0 +1,251 @@
+//! A server that says what a test tells it to.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Json;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::sync::broadcast;
+
+const AT: &str = "2026-11-22T18:00:00Z";
+const LATER: &str = "2026-11-22T18:00:01Z";
+
+/// How the command ended.
+pub struct Ran {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+#[derive(Clone)]
+pub struct Server {
+    url: String,
+    inner: Arc<Mutex<Inner>>,
+    events: broadcast::Sender<String>,
+}
+
+#[derive(Default)]
+struct Inner {
+    vms: BTreeMap<String, Value>,
+    requests: BTreeMap<String, Value>,
+    refusals: BTreeMap<String, String>,
+    /// What becomes of every operation: the VM's state, its own, why.
+    end: Option<(String, String, Option<String>)>,
+    asked: Vec<String>,
+    seq: u64,
+}
+
+/// The id of the VM of that name.
+pub fn id_of(name: &str) -> String {
+    format!("vm_{:032x}", name.bytes().map(u64::from).sum::<u64>())
+}
+
+fn operation(vm: &str, kind: &str, state: &str, error: Option<&str>) -> Value {
+    json!({
+        "id": vm.replace("vm_", "op_"), "vm_id": vm, "kind": kind, "state": state, "steps": [],
+        "requested_by": "ann", "cancelled_by": null, "error": error, "progress": null,
+        "created_at": LATER, "ended_at": null,
+    })
+}
+
+impl Server {
+    pub async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            inner: Arc::default(),
+            events: broadcast::Sender::new(64),
+        };
+        let v1 = Router::new()
+            .route("/events", get(events))
+            .route("/vms", get(vms))
+            .route("/vms/{id}", delete(remove))
+            .route("/vms/{id}/{action}", post(act))
+            .route("/requests", get(requests))
+            .route("/requests/{id}", get(request))
+            .route("/requests/{id}/{action}", post(decide))
+            .route("/users", post(create_user))
+            .with_state(server.clone());
+        let router = Router::new().nest("/api/v1", v1);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        server
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub fn has_vm(&self, name: &str, state: &str) {
+        let id = id_of(name);
+        let vm = json!({
+            "id": id, "name": name, "owner": "ann", "state": state, "state_since": AT,
+            "tenant_id": format!("tenant_{:032x}", 1), "failure": null, "pending": null,
+            "flavor": "tiny", "image": "demo", "image_id": format!("image_{:032x}", 1),
+            "resources": { "vcpus": 1, "memory_mib": 128, "disk_mib": 1024 }, "host": null,
+            "request_id": null, "run_epoch": 1, "generation": 1, "ssh_key": null,
+            "has_user_data": false, "operation": null, "created_at": AT,
+        });
+        self.lock().vms.insert(id, vm);
+    }
+
+    pub fn has_request(&self, name: &str, state: &str) {
+        let id = format!("req_{:032x}", 1);
+        let request = json!({
+            "id": id, "tenant_id": format!("tenant_{:032x}", 1), "requester": "ann",
+            "state": state, "state_since": AT, "vm": null, "generation": 3, "created_at": AT,
+            "terms": { "name": name, "image": "demo", "flavor": "large" },
+            "remarks": [{ "at": AT, "by": "mia", "action": "reject", "text": "no budget",
+                          "changes": [] }],
+        });
+        self.lock().requests.insert(id, request);
+    }
+
+    pub fn refuses(&self, name: &str, sentence: &str) {
+        let refusal = (id_of(name), sentence.to_owned());
+        self.lock().refusals.extend([refusal]);
+    }
+
+    /// Whatever is asked of a VM, this is how it ends.
+    pub fn ends(&self, state: &str, operation: &str, error: Option<&str>) {
+        let error = error.map(str::to_owned);
+        self.lock().end = Some((state.to_owned(), operation.to_owned(), error));
+    }
+
+    /// The changes that were asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.lock().asked.clone()
+    }
+
+    pub async fn run(&self, line: &str) -> Ran {
+        self.run_with(line, "").await
+    }
+
+    pub async fn run_with(&self, line: &str, input: &str) -> Ran {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vimana"))
+            .args(line.split(' '))
+            .env_clear()
+            .env("VIMANA_URL", &self.url)
+            .env("VIMANA_TOKEN", "secret")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A command that reads nothing may have hung up.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+        let output = child.wait_with_output().await.unwrap();
+        Ran {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn accept(&self, id: &str, kind: &str) -> Response {
+        let mut inner = self.lock();
+        if let Some(sentence) = inner.refusals.get(id) {
+            let problem = json!({ "type": "about:blank", "title": "not possible now",
+                                  "status": 409, "code": "conflict", "detail": sentence });
+            let kind = [("content-type", "application/problem+json")];
+            return (StatusCode::CONFLICT, kind, problem.to_string()).into_response();
+        }
+        let mut vm = inner.vms[id].clone();
+        let begun = operation(id, kind, "running", None);
+        vm["operation"] = begun.clone();
+        let answer = json!({ "vm": vm, "operation": begun });
+        if let Some((state, ended, error)) = inner.end.clone() {
+            vm["state"] = json!(state);
+            vm["state_since"] = json!(LATER);
+            vm["operation"] = operation(id, kind, &ended, error.as_deref());
+            inner.seq += 1;
+            let seq = inner.seq;
+            let event = json!({ "seq": seq, "at": AT, "actor": { "kind": "system" },
+                                "vm_id": id, "host_id": null, "request_id": null,
+                                "event": { "kind": "note", "text": "x" } });
+            let item = json!({ "event": event, "vm": vm, "host": null, "request": null });
+            let frame = format!("id: {seq}\nevent: item\ndata: {item}\n\n");
+            let _ = self.events.send(frame);
+        }
+        (StatusCode::ACCEPTED, Json(answer)).into_response()
+    }
+}
+
+async fn events(State(server): State<Server>) -> Response {
+    let items = futures::stream::unfold(server.events.subscribe(), |mut items| async {
+        let item = items.recv().await.ok()?;
+        Some((item, items))
+    });
+    let hello = futures::stream::iter([": connected\n\n".to_owned()]);
+    let body = hello.chain(items).map(Ok::<_, std::io::Error>);
+    let kind = [("content-type", "text/event-stream")];
+    (kind, Body::from_stream(body)).into_response()
+}
+
+async fn vms(
+    State(server): State<Server>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Json<Value> {
+    let inner = server.lock();
+    let wanted = query.get("name");
+    let items: Vec<&Value> = inner
+        .vms
+        .values()
+        .filter(|vm| wanted.is_none_or(|name| vm["name"] == name.as_str()))
+        .collect();
+    Json(json!({ "items": items }))
+}
+
+async fn act(
+    State(server): State<Server>,
+    Path((id, action)): Path<(String, String)>,
+    body: String,
+) -> Response {
+    let asked = format!("POST /vms/{id}/{action} {body}");
+    server.lock().asked.push(asked);
+    server.accept(&id, &action)
+}
+
+async fn remove(State(server): State<Server>, Path(id): Path<String>) -> Response {
+    server.lock().asked.push(format!("DELETE /vms/{id}"));
+    server.accept(&id, "delete")
+}
+
+async fn requests(State(server): State<Server>) -> Json<Value> {
+    let items: Vec<Value> = server.lock().requests.values().cloned().collect();
+    Json(json!({ "items": items }))
+}
+
+async fn request(State(server): State<Server>, Path(id): Path<String>) -> Json<Value> {
+    Json(server.lock().requests[&id].clone())
+}
+
+async fn decide(
+    State(server): State<Server>,
+    Path((id, action)): Path<(String, String)>,
+    body: String,
+) -> Json<Value> {
+    let asked = format!("POST /requests/{id}/{action} {body}");
+    server.lock().asked.push(asked);
+    Json(server.lock().requests[&id].clone())
+}
+
+async fn create_user(State(server): State<Server>, body: String) -> Json<Value> {
+    server.lock().asked.push(format!("POST /users {body}"));
+    Json(
+        json!({ "id": format!("user_{:032x}", 1), "name": "ann", "role": "viewer",
+                 "tenant_id": format!("tenant_{:032x}", 1), "created_at": AT }),
+    )
+}
