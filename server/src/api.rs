@@ -1,6 +1,7 @@
 //! REST v1: one file per resource, and the document that describes them all.
 
 mod console;
+mod enrolment;
 mod event;
 mod extract;
 mod flavor;
@@ -27,7 +28,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use console::not_a_websocket;
-pub use extract::{Id, authorization_token};
+pub use extract::{Id, Json, authorization_token};
 use vimana_model::event::ProgressItem;
 use vimana_model::{Error, ErrorKind};
 
@@ -104,6 +105,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(request::act))
         .routes(routes!(host::list))
         .routes(routes!(host::events))
+        .routes(routes!(enrolment::create_token))
+        .routes(routes!(enrolment::revoke))
         .routes(routes!(orphan::list))
         .routes(routes!(orphan::discard))
         .routes(routes!(image::list))

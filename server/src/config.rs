@@ -8,6 +8,9 @@ use clap::{Args, Parser};
 use vimana_model::name::ImageName;
 
 const ENVIRONMENT: &str = "\
+Tools, beside a server that runs:
+  vimana-server join-token --help
+
 Environment alone:
   VIMANA_ADMIN_PASSWORD  password for user admin, set on the first start; where
                          it is missing one is made and printed, once
@@ -21,6 +24,21 @@ pub struct Config {
     /// Address to listen on
     #[arg(long, env = "VIMANA_LISTEN", default_value = "127.0.0.1:8700")]
     pub listen: SocketAddr,
+
+    /// Address that agents connect to, by certificates of the installation's
+    /// own alone
+    #[arg(long, env = "VIMANA_AGENT_LISTEN", default_value = "127.0.0.1:8701")]
+    pub agent_listen: SocketAddr,
+
+    /// Days that a host's certificate is good for; it is renewed in time
+    #[arg(
+        long,
+        env = "VIMANA_HOST_CERTIFICATE_DAYS",
+        value_name = "DAYS",
+        default_value = "90",
+        value_parser = clap::value_parser!(u16).range(1..=3650)
+    )]
+    pub host_certificate_days: u16,
 
     /// Directory for the database, the images and the secrets; made with
     /// mode 0700 where it is missing

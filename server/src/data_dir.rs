@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,18 +10,33 @@ use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+/// Where everything is in the directory.
+#[derive(Debug)]
+pub struct Layout {
+    path: PathBuf,
+}
+
 /// The directory, locked until dropped.
 #[derive(Debug)]
 pub struct DataDir {
-    path: PathBuf,
+    layout: Layout,
     _lock: File,
+}
+
+impl Deref for DataDir {
+    type Target = Layout;
+
+    fn deref(&self) -> &Layout {
+        &self.layout
+    }
 }
 
 impl DataDir {
     /// Makes the directory where it is missing and locks it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let path = std::path::absolute(path).context("the data directory")?;
-        make_private(&path)
+        let layout = Layout::of(path)?;
+        let path = layout.path();
+        make_private(path)
             .with_context(|| format!("cannot make the data directory {}", path.display()))?;
         let lock = OpenOptions::new()
             .create(true)
@@ -30,13 +46,28 @@ impl DataDir {
             .open(path.join("lock"))
             .with_context(|| format!("cannot write to the data directory {}", path.display()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self {
+                layout,
+                _lock: lock,
+            }),
             Err(Errno::WOULDBLOCK) => bail!(
                 "another server runs on the data directory {}; stop it first, or use another directory",
                 path.display()
             ),
             Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
+    }
+}
+
+impl Layout {
+    /// Touches nothing.
+    pub fn of(path: &Path) -> anyhow::Result<Self> {
+        let path = std::path::absolute(path).context("the data directory")?;
+        Ok(Self { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     pub fn database_url(&self) -> String {
@@ -45,6 +76,11 @@ impl DataDir {
 
     pub fn images(&self) -> PathBuf {
         self.path.join("images")
+    }
+
+    /// Memory and disks of stopped VMs.
+    pub fn saved(&self) -> PathBuf {
+        self.path.join("saved")
     }
 
     pub fn secrets(&self) -> PathBuf {

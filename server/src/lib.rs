@@ -21,7 +21,9 @@ mod socket;
 mod start;
 mod state;
 mod tls;
+pub mod tool;
 
 pub use api::openapi;
 pub use config::Config;
-pub use start::{Running, start};
+pub use start::{Running, start, start_in};
+pub use tool::Tool;

@@ -9,13 +9,22 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use vimana_server::config::AdminPassword;
-use vimana_server::{Config, Running};
+use vimana_server::{Config, Running, Tool};
 
 fn main() -> ExitCode {
-    let mut config = Config::parse();
-    config.admin_password = AdminPassword::from_environment();
-    log_to_stderr();
-    match run(config) {
+    let outcome = match Tool::asked() {
+        Some(tool) => {
+            log_to_stderr("warn");
+            on_runtime(tool.run())
+        }
+        None => {
+            let mut config = Config::parse();
+            config.admin_password = AdminPassword::from_environment();
+            log_to_stderr("info,sqlx=warn,sea_orm=warn,tower_sessions=off");
+            on_runtime(serve_until_signal(config))
+        }
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vimana-server: {error:#}");
@@ -24,14 +33,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // Fails only when one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve_until_signal(config));
+    let outcome = runtime.block_on(work);
     // A password hash in flight must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -56,12 +65,12 @@ fn announce(running: &Running) -> io::Result<()> {
         writeln!(out, "Administrator password for user admin: {password}")?;
     }
     writeln!(out, "Vimana listens on {}", running.url())?;
+    writeln!(out, "Agents connect to {}", running.agent_url())?;
     out.flush()
 }
 
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("VIMANA_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm=warn,tower_sessions=off"));
+fn log_to_stderr(usual: &str) {
+    let filter = EnvFilter::try_from_env("VIMANA_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

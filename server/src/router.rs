@@ -35,7 +35,7 @@ pub fn router(app: App, site: Option<&Path>) -> anyhow::Result<Router> {
     let mut all = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .merge(peer::router())
+        .merge(peer::schedulers())
         .with_state(app.clone());
     if let Some(site) = site {
         all = all.nest("/assets", site::router(site));

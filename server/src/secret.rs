@@ -1,40 +1,72 @@
-//! What agents and schedulers prove themselves with.
+//! What schedulers prove themselves with, and the installation's authority,
+//! which agents are proved by.
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use subtle::ConstantTimeEq;
+use vimana_engine::World;
+use vimana_pki::{Authority, Serial};
 
 use crate::data_dir::make_private;
 
 /// 32 random bytes, in hexadecimal.
 const SECRET_BYTES: usize = 32;
+/// Where the authority's key and certificate are kept.
+const AUTHORITY: &str = "authority.pem";
 
 /// One secret; shows itself to nobody.
 #[derive(Clone)]
 pub struct Secret(String);
 
-/// The secrets of the two kinds of peers.
-#[derive(Clone, Debug)]
+/// What peers are told apart from others by.
+#[derive(Clone)]
 pub struct PeerSecrets {
-    pub agent: Secret,
     pub scheduler: Secret,
+    pub authority: Arc<Authority>,
 }
 
 impl PeerSecrets {
     /// Reads both from `dir`, or makes them on the first start.
-    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+    pub fn open(dir: &Path, world: &World) -> anyhow::Result<Self> {
         make_private(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let authority = match read_authority(dir)? {
+            Some(authority) => authority,
+            None => make_authority(dir, world)?,
+        };
         Ok(Self {
-            agent: Secret::open(&dir.join("agent"))?,
             scheduler: Secret::open(&dir.join("scheduler"))?,
+            authority: Arc::new(authority),
         })
     }
+}
+
+/// Key and certificate of the authority; none before the server's first start.
+pub fn read_authority(dir: &Path) -> anyhow::Result<Option<Authority>> {
+    let path = dir.join(AUTHORITY);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let authority = Authority::from_text(&text)
+                .with_context(|| format!("cannot use {}", path.display()))?;
+            protect(&path)?;
+            Ok(Some(authority))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn make_authority(dir: &Path, world: &World) -> anyhow::Result<Authority> {
+    let serial = Serial::from_random(world.random_bytes());
+    let authority = Authority::generate(serial).context("cannot make a certificate authority")?;
+    write(&dir.join(AUTHORITY), &authority.to_text())?;
+    Ok(authority)
 }
 
 impl Secret {
@@ -54,8 +86,7 @@ impl Secret {
                 2 * SECRET_BYTES
             );
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot protect {}", path.display()))?;
+        protect(path)?;
         Ok(Self(text.to_owned()))
     }
 
@@ -65,20 +96,7 @@ impl Secret {
             .try_fill_bytes(&mut bytes)
             .context("the system gives no randomness")?;
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let write = || -> io::Result<()> {
-            // Whole or not at all: a half-written secret would be kept for ever.
-            let staged = path.with_extension("new");
-            let mut file = fs::OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&staged)?;
-            writeln!(file, "{text}")?;
-            file.sync_all()?;
-            fs::rename(&staged, path)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
+        write(path, &format!("{text}\n"))?;
         Ok(Self(text))
     }
 
@@ -86,6 +104,30 @@ impl Secret {
     pub fn matches(&self, given: &str) -> bool {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
+}
+
+fn protect(path: &Path) -> anyhow::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot protect {}", path.display()))
+}
+
+/// Whole or not at all: a half-written secret would be kept for ever.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> io::Result<()> {
+        let staged = path.with_extension("new");
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&staged)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&staged, path)?;
+        path.parent()
+            .map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl std::fmt::Debug for Secret {
@@ -102,12 +144,14 @@ mod tests {
     fn secrets_are_made_once_and_kept_private() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("secrets");
-        let first = PeerSecrets::open(&dir).unwrap();
-        let again = PeerSecrets::open(&dir).unwrap();
-        assert!(again.agent.matches(&first.agent.0));
-        assert!(!again.agent.matches(&first.scheduler.0));
-        assert!(!again.agent.matches(""));
-        for name in ["agent", "scheduler"] {
+        let world = World::system();
+        assert!(read_authority(&dir).unwrap().is_none());
+        let first = PeerSecrets::open(&dir, &world).unwrap();
+        let again = PeerSecrets::open(&dir, &world).unwrap();
+        assert!(again.scheduler.matches(&first.scheduler.0));
+        assert!(!again.scheduler.matches(""));
+        assert_eq!(again.authority.fingerprint(), first.authority.fingerprint());
+        for name in ["authority.pem", "scheduler"] {
             let mode = fs::metadata(dir.join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
@@ -115,10 +159,16 @@ mod tests {
 
     #[test]
     fn a_damaged_secret_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("agent"), "short").unwrap();
-        let refusal = PeerSecrets::open(dir.path()).unwrap_err().to_string();
-        assert!(refusal.contains("64 hexadecimal digits"), "{refusal}");
-        assert!(!refusal.contains("short"));
+        for (name, told) in [
+            ("scheduler", "64 hexadecimal digits"),
+            ("authority.pem", "expected a key"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), "short").unwrap();
+            let refusal = PeerSecrets::open(dir.path(), &World::system());
+            let refusal = format!("{:#}", refusal.err().unwrap());
+            assert!(refusal.contains(told), "{refusal}");
+            assert!(!refusal.contains("short"));
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! From a configuration to a server that listens.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustls::ServerConfig;
 use tokio::task::JoinHandle;
-use vimana_engine::{Engine, EngineConfig, Settings, World};
+use vimana_engine::{DirDatastore, Engine, EngineConfig, Settings, World};
+use vimana_pki::{Authority, Serial, server_config};
 use vimana_store::Store;
 
 use crate::config::{Config, ImageSource};
@@ -12,12 +16,13 @@ use crate::data_dir::DataDir;
 use crate::secret::PeerSecrets;
 use crate::serve::{Bound, Serving};
 use crate::state::App;
-use crate::{limits, router, tls};
+use crate::{limits, peer, router, tls};
 
 /// A server at work.
 pub struct Running {
     app: App,
     serving: Serving,
+    agents: Serving,
     engine: JoinHandle<()>,
     admin_password: Option<String>,
     _data_dir: DataDir,
@@ -25,15 +30,24 @@ pub struct Running {
 
 /// Opens everything and listens; refuses with a sentence for the operator.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
+    start_in(config, World::system()).await
+}
+
+/// The same with a clock and randomness of the caller's.
+pub async fn start_in(config: Config, world: World) -> anyhow::Result<Running> {
     let tls = tls::config(&config.tls).await?;
     refuse_exposed(&config, tls.is_some())?;
     let data_dir = DataDir::open(&config.data_dir)?;
-    let secrets = PeerSecrets::open(&data_dir.secrets())?;
+    let secrets = PeerSecrets::open(&data_dir.secrets(), &world)?;
+    let agent_tls = agent_tls(&secrets.authority, &world)?;
     let bound = Bound::new(config.listen)?;
-    let engine = open_engine(&config, &data_dir).await?;
+    let agents_bound = Bound::new(config.agent_listen)?;
+    let authority = Arc::clone(&secrets.authority);
+    let engine = open_engine(&config, &data_dir, authority, world).await?;
     import_images(&engine, &config.import_image).await?;
-    let app = App::new(engine.clone(), secrets, tls.is_some());
+    let app = App::new(engine.clone(), secrets.scheduler, tls.is_some());
     let router = router::router(app.clone(), config.site_dir.as_deref())?;
+    let agents_router = peer::agents(app.clone());
     // Last, for it may make a password that is only told once: nothing after
     // it fails.
     let preset = config.admin_password.as_ref();
@@ -42,27 +56,50 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .await
         .context("cannot prepare the installation")?;
     let serving = bound.serve(router, tls);
+    let agents = agents_bound.serve_agents(agents_router, agent_tls);
     let stopping = app.stopping.clone();
     let engine = tokio::spawn(async move { engine.run(stopping).await });
     Ok(Running {
         app,
         serving,
+        agents,
         engine,
         admin_password,
         _data_dir: data_dir,
     })
 }
 
-async fn open_engine(config: &Config, data_dir: &DataDir) -> anyhow::Result<Engine> {
+/// With a new certificate for every start: its key is nowhere but in memory.
+fn agent_tls(authority: &Authority, world: &World) -> anyhow::Result<ServerConfig> {
+    let serial = Serial::from_random(world.random_bytes());
+    let clock = world.clone();
+    let certificate = authority.certify_server(serial);
+    certificate
+        .and_then(|certificate| server_config(authority, certificate, move || clock.now()))
+        .context("cannot make the certificate that agents are shown")
+}
+
+async fn open_engine(
+    config: &Config,
+    data_dir: &DataDir,
+    authority: Arc<Authority>,
+    world: World,
+) -> anyhow::Result<Engine> {
     let url = config.database_url.clone();
     let store = Store::open(&url.unwrap_or_else(|| data_dir.database_url()))
         .await
         .context("cannot open the database")?;
+    let certificate_days = u64::from(config.host_certificate_days);
     Engine::open(EngineConfig {
         store,
+        authority,
         image_dir: data_dir.images(),
-        settings: Settings::default(),
-        world: World::system(),
+        datastore: Arc::new(DirDatastore::new(data_dir.saved())),
+        settings: Settings {
+            certificate_life: Duration::from_secs(certificate_days * 24 * 3600),
+            ..Settings::default()
+        },
+        world,
     })
     .await
     .context("cannot start the engine")
@@ -107,9 +144,18 @@ impl Running {
         format!("{scheme}://{}", self.serving.address)
     }
 
+    /// Where agents connect to.
+    #[must_use]
+    pub fn agent_url(&self) -> String {
+        format!("https://{}", self.agents.address)
+    }
+
     /// Returns only when the server has stopped without being asked.
     pub async fn failed(&self) {
-        self.serving.ended.cancelled().await;
+        tokio::select! {
+            () = self.serving.ended.cancelled() => {}
+            () = self.agents.ended.cancelled() => {}
+        }
     }
 
     /// Closes streams and sockets, lets changes in flight finish, and stops.
@@ -117,14 +163,16 @@ impl Running {
         let Self {
             app,
             serving,
+            agents,
             engine,
             ..
         } = self;
         app.stopping.cancel();
         app.tasks.close();
         serving.stop();
+        agents.stop();
         let stop = async {
-            let served = serving.task.await;
+            let served = serving.task.await.and(agents.task.await);
             app.tasks.wait().await;
             let _ended = engine.await;
             served

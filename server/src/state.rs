@@ -9,13 +9,14 @@ use vimana_engine::Engine;
 use vimana_model::{Error, Result};
 
 use crate::limits;
-use crate::secret::PeerSecrets;
+use crate::secret::Secret;
 
 /// The application. Clones share everything.
 #[derive(Clone)]
 pub struct App {
     pub engine: Engine,
-    pub secrets: PeerSecrets,
+    /// What schedulers prove themselves with.
+    pub scheduler_secret: Secret,
     /// Whether browsers reach us by TLS.
     pub tls: bool,
     /// Cancelled when the server is asked to stop.
@@ -27,10 +28,10 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(engine: Engine, secrets: PeerSecrets, tls: bool) -> Self {
+    pub fn new(engine: Engine, scheduler_secret: Secret, tls: bool) -> Self {
         Self {
             engine,
-            secrets,
+            scheduler_secret,
             tls,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

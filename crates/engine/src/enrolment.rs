@@ -126,7 +126,7 @@ impl Engine {
                 .ok_or_else(not_good)?;
             let known = enrolment::lock(tx, form.host_id).await?;
             if token.used_at.is_some() {
-                let again = join_again(&token, known, form, &issued).ok_or_else(not_good)?;
+                let again = join_again(&token, known, &issued).ok_or_else(not_good)?;
                 enrolment::set_certificate(tx, form.host_id, &again).await?;
             } else {
                 take_in(tx, &token, known, form, &issued, now).await?;
@@ -290,6 +290,7 @@ impl Engine {
             serial: issued.serial.to_string(),
             fingerprint: issued.key.to_string(),
             expires_at: issued.expires_at,
+            joined_after: None,
             next: Vec::new(),
         };
         let certified = Certified {
@@ -331,7 +332,11 @@ async fn take_in(
         let newcomer = newcomer(form, now);
         host::insert(tx, &newcomer).await.map_err(name_in_use)?;
     }
-    enrolment::admit(tx, form.host_id, issued, form.session_number).await?;
+    let first = HostCertificate {
+        joined_after: Some(form.session_number),
+        ..issued.clone()
+    };
+    enrolment::admit(tx, form.host_id, &first, form.session_number).await?;
     Ok(())
 }
 
@@ -341,15 +346,14 @@ async fn take_in(
 fn join_again(
     token: &JoinTokenRecord,
     known: Option<HostRecord>,
-    form: &JoinRequest,
     issued: &HostCertificate,
 ) -> Option<HostCertificate> {
-    let known = known
-        .filter(|known| token.host_id == Some(known.id) && known.revoked_at.is_none())
-        .filter(|known| known.session_offered == form.session_number)?;
+    let known =
+        known.filter(|known| token.host_id == Some(known.id) && known.revoked_at.is_none())?;
     let current = known
         .certificate
-        .filter(|current| current.fingerprint == issued.fingerprint)?;
+        .filter(|current| current.fingerprint == issued.fingerprint)
+        .filter(|current| current.joined_after == Some(known.session_offered))?;
     Some(with_next(current, issued))
 }
 

@@ -61,6 +61,9 @@ pub struct HostCertificate {
     /// Hexadecimal SHA-256 of its public key.
     pub fingerprint: String,
     pub expires_at: Timestamp,
+    /// Where it came with a join token: the host's last session before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined_after: Option<u64>,
     /// Those handed out later and not used yet, the latest last. Several,
     /// where answers were lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,12 +5,12 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use futures::StreamExt;
-use vimana_engine::AgentHandle;
+use vimana_engine::{AgentHandle, HostProof};
 use vimana_protocol::agent::{FromAgent, ToAgent};
 use vimana_protocol::limits::MAX_FRAME_BYTES;
 
-use super::AgentCaller;
 use super::session::{Peer, Reader, hello, run, say};
+use super::{AgentCaller, revoked};
 use crate::api::not_a_websocket;
 use crate::api::problem::{ApiError, ApiResult};
 use crate::socket::{Close, Writer, close};
@@ -18,7 +18,7 @@ use crate::state::App;
 
 pub async fn session(
     State(app): State<App>,
-    _: AgentCaller,
+    AgentCaller(proof): AgentCaller,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> ApiResult<Response> {
     let upgrade = upgrade.map_err(|_| ApiError(not_a_websocket()))?;
@@ -26,22 +26,33 @@ pub async fn session(
     Ok(upgrade
         .max_message_size(MAX_FRAME_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
-        .on_upgrade(move |socket| tasks.track_future(serve(app, socket))))
+        .on_upgrade(move |socket| tasks.track_future(serve(app, proof, socket))))
 }
 
-async fn serve(app: App, socket: WebSocket) {
+async fn serve(app: App, proof: HostProof, socket: WebSocket) {
     let (mut writer, mut reader) = socket.split();
-    let end = match talk(&app, &mut writer, &mut reader).await {
-        Ok(end) | Err(end) => end,
+    let end = tokio::select! {
+        end = talk(&app, &proof, &mut writer, &mut reader) => end.unwrap_or_else(|end| end),
+        () = proof.revoked.cancelled() => revoked(),
     };
     tracing::debug!(reason = %end.reason, "an agent's connection ended");
     close(&mut writer, end).await;
 }
 
-async fn talk(app: &App, writer: &mut Writer, reader: &mut Reader) -> Result<Close, Close> {
+async fn talk(
+    app: &App,
+    proof: &HostProof,
+    writer: &mut Writer,
+    reader: &mut Reader,
+) -> Result<Close, Close> {
     let FromAgent::Hello(hello) = hello(app, reader).await? else {
         return Err(Close::refused("the first frame is not a hello"));
     };
+    if hello.host_id != proof.host_id {
+        return Err(Close::refused(
+            "the hello is not that of the certificate's host",
+        ));
+    }
     match app.engine.connect_agent(hello).await {
         Ok(session) => {
             let (outgoing, handle) = session.split();
@@ -63,7 +74,7 @@ impl Peer for AgentHandle {
     type Out = ToAgent;
 
     fn heartbeat() -> ToAgent {
-        ToAgent::Heartbeat
+        ToAgent::Heartbeat { lease_ms: None }
     }
 
     async fn receive(&self, frame: FromAgent) {

@@ -9,11 +9,11 @@ use axum::response::Response;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use vimana_engine::ConsoleEnd;
+use vimana_engine::{ConsoleEnd, HostProof};
 use vimana_model::{ConsoleId, Error};
 
-use super::AgentCaller;
 use super::session::Reader;
+use super::{AgentCaller, revoked};
 use crate::api::problem::{ApiError, ApiResult};
 use crate::api::{Id, not_a_websocket};
 use crate::limits;
@@ -22,7 +22,7 @@ use crate::state::App;
 
 pub async fn join(
     State(app): State<App>,
-    _: AgentCaller,
+    AgentCaller(proof): AgentCaller,
     Id(id): Id<ConsoleId>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> ApiResult<Response> {
@@ -35,13 +35,16 @@ pub async fn join(
     Ok(upgrade
         .max_message_size(limits::MAX_CONSOLE_MESSAGE_BYTES)
         .max_frame_size(limits::MAX_CONSOLE_MESSAGE_BYTES)
-        .on_upgrade(move |socket| tasks.track_future(serve(app, end, socket))))
+        .on_upgrade(move |socket| tasks.track_future(serve(app, proof, end, socket))))
 }
 
-async fn serve(app: App, end: ConsoleEnd, socket: WebSocket) {
+async fn serve(app: App, proof: HostProof, end: ConsoleEnd, socket: WebSocket) {
     let (mut writer, mut reader) = socket.split();
     let viewer = end.to_peer.clone();
-    let ended = carry(&app, end, &mut writer, &mut reader).await;
+    let ended = tokio::select! {
+        ended = carry(&app, end, &mut writer, &mut reader) => ended,
+        () = proof.revoked.cancelled() => revoked(),
+    };
     if ended.is_complaint() {
         // The two connections share nothing but bytes, and the viewer should
         // know why.

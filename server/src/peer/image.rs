@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 use vimana_model::{Error, ImageId};
@@ -18,7 +19,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 pub async fn download(
     State(app): State<App>,
-    _: AgentCaller,
+    AgentCaller(proof): AgentCaller,
     Id(id): Id<ImageId>,
 ) -> ApiResult<Response> {
     let path = app.engine.image_file(id).await?;
@@ -28,6 +29,7 @@ pub async fn download(
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, length.to_string()),
     ];
-    let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK_BYTES));
+    let bytes = ReaderStream::with_capacity(file, CHUNK_BYTES);
+    let body = Body::from_stream(bytes.take_until(proof.revoked.cancelled_owned()));
     Ok((headers, body).into_response())
 }

@@ -9,12 +9,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use vimana_model::HostId;
+use vimana_protocol::limits::HEARTBEAT_EVERY;
 
+use crate::agent::Agent;
 use crate::world::World;
 
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-const HOST: &str = "host_00000000000000000000000000000001";
 
 /// Dials `path`; with the secret of that name, if one is given.
 pub async fn dial(base: &str, data: &Path, path: &str, secret: Option<&str>) -> Socket {
@@ -35,27 +36,31 @@ pub async fn join(world: &World) {
     let mut scheduler = dial(&base, &data, "/scheduler/v1/session", Some("scheduler")).await;
     say(
         &mut scheduler,
-        json!({ "frame": "hello", "protocol": 1, "name": "yes" }),
+        json!({ "frame": "hello", "protocol": 2, "name": "yes" }),
     )
     .await;
-    tokio::spawn(schedule(scheduler));
-    let mut agent = dial(&base, &data, "/agent/v1/session", Some("agent")).await;
-    let room = json!({ "vcpus": 4, "memory_mib": 4096, "disk_mib": 40_960 });
-    let hello = json!({
-        "frame": "hello", "protocol": 1, "agent_version": "0", "host_id": HOST, "name": "host-a",
-        "zone": "default", "capacity": room, "inventory": [],
-        "capabilities": { "hypervisor": "none", "accelerator": "simulated", "accelerator_note": "" },
-    });
-    say(&mut agent, hello).await;
-    let welcome = heard(&mut agent).await.unwrap();
-    assert_eq!(welcome["frame"], "welcome");
+    let mut host = Agent::joined(world, 1).await;
+    tokio::spawn(schedule(scheduler, host.id));
+    let mut agent = host.session().await;
     tokio::spawn(async move {
-        while let Some(frame) = heard(&mut agent).await {
+        let mut beats = tokio::time::interval(HEARTBEAT_EVERY);
+        loop {
+            let frame = tokio::select! {
+                frame = heard(&mut agent) => frame,
+                _ = beats.tick() => {
+                    say(&mut agent, json!({ "frame": "heartbeat" })).await;
+                    continue;
+                }
+            };
+            let Some(frame) = frame else {
+                return;
+            };
             match frame["frame"].as_str().unwrap() {
                 "command" => {
                     let outcome = json!({ "outcome": "ok", "note": null });
                     let done = json!({
-                        "frame": "done", "command": frame["command"], "outcome": outcome,
+                        "frame": "done", "command": frame["command"],
+                        "claim_epoch": frame["claim_epoch"], "outcome": outcome,
                     });
                     say(&mut agent, done).await;
                 }
@@ -64,15 +69,16 @@ pub async fn join(world: &World) {
                         "/agent/v1/console/{}",
                         frame["console_id"].as_str().unwrap()
                     );
-                    tokio::spawn(echo(dial(&base, &data, &path, Some("agent")).await));
+                    tokio::spawn(echo(host.dial(&path).await.unwrap()));
                 }
-                _ => say(&mut agent, json!({ "frame": "heartbeat" })).await,
+                // Heartbeats are answers here, and are not answered.
+                _ => {}
             }
         }
     });
 }
 
-async fn schedule(mut socket: Socket) {
+async fn schedule(mut socket: Socket, host_id: HostId) {
     while let Some(frame) = heard(&mut socket).await {
         let pending = match frame["frame"].as_str().unwrap() {
             "pending" => vec![frame.clone()],
@@ -83,7 +89,7 @@ async fn schedule(mut socket: Socket) {
             let explanation = json!({ "considered": 1, "rejections": [], "scores": [] });
             let proposal = json!({
                 "frame": "proposal", "vm_id": vm["id"], "generation": vm["generation"],
-                "host_id": HOST, "explanation": explanation,
+                "host_id": host_id, "explanation": explanation,
             });
             say(&mut socket, proposal).await;
         }
@@ -109,12 +115,12 @@ async fn echo(mut socket: Socket) {
     }
 }
 
-async fn say(socket: &mut Socket, frame: Value) {
+pub async fn say(socket: &mut Socket, frame: Value) {
     // A server that is stopping needs no answer.
     let _ = socket.send(Message::text(frame.to_string())).await;
 }
 
-async fn heard(socket: &mut Socket) -> Option<Value> {
+pub async fn heard(socket: &mut Socket) -> Option<Value> {
     while let Some(Ok(message)) = socket.next().await {
         if let Message::Text(text) = message {
             return serde_json::from_str(&text).ok();

@@ -7,8 +7,10 @@
     reason = "helpers of tests fail like the tests themselves"
 )]
 
+mod agent;
 mod body;
 mod console;
+mod enrolment;
 mod event;
 mod fleet;
 mod idempotency;

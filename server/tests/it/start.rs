@@ -67,7 +67,12 @@ async fn the_data_is_for_its_owner_alone() {
     };
     assert_eq!(mode("."), 0o700);
     assert_eq!(mode("secrets"), 0o700);
-    for file in ["vimana.db", "lock", "secrets/agent", "secrets/scheduler"] {
+    for file in [
+        "vimana.db",
+        "lock",
+        "secrets/authority.pem",
+        "secrets/scheduler",
+    ] {
         assert_eq!(mode(file), 0o600, "{file}");
     }
 }

@@ -7,6 +7,7 @@ use clap::Parser;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use vimana_pki::JoinToken;
 use vimana_server::config::AdminPassword;
 use vimana_server::{Config, Running, start};
 
@@ -57,6 +58,20 @@ impl World {
         assert_eq!(answer.status(), 201);
         let token: Value = answer.json().await.unwrap();
         token["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A permission for a host to join.
+    pub async fn join_token(&self) -> JoinToken {
+        self.join_token_of(json!({})).await
+    }
+
+    pub async fn join_token_of(&self, form: Value) -> JoinToken {
+        let token = self.token().await;
+        let request = self.post("/api/v1/hosts/join-tokens").json(&form);
+        let answer = request.bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        let view: Value = answer.json().await.unwrap();
+        view["token"].as_str().unwrap().parse().unwrap()
     }
 
     /// Signs in as the portal does; the answer carries the cookie.
@@ -124,6 +139,7 @@ pub fn config(dir: &Path) -> Config {
     let mut config = Config::parse_from([
         "vimana-server",
         "--listen=127.0.0.1:0",
+        "--agent-listen=127.0.0.1:0",
         "--data-dir",
         data.to_str().unwrap(),
         "--site-dir",

@@ -26,6 +26,7 @@ fn certificate(serial: &str) -> HostCertificate {
         serial: serial.to_owned(),
         fingerprint: "f".to_owned(),
         expires_at: NOW.plus_ms(1_000_000),
+        joined_after: Some(7),
         next: Vec::new(),
     }
 }
