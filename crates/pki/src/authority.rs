@@ -6,6 +6,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use vimana_model::{HostId, Timestamp};
 
@@ -106,6 +107,22 @@ impl Authority {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.der)
+    }
+
+    /// A secret that only who has the authority's key can tell, and that is
+    /// always the same for the same words.
+    #[must_use]
+    pub fn derive(&self, words: &[&str]) -> [u8; 32] {
+        let key = Sha256::digest(self.issuer.key().serialized_der());
+        let inner = words
+            .iter()
+            .fold(Sha256::new_with_prefix(key), |hash, word| {
+                // No two lists of words read the same.
+                hash.chain_update(word.len().to_le_bytes())
+                    .chain_update(word)
+            });
+        let outer = Sha256::new_with_prefix(key).chain_update(inner.finalize());
+        outer.finalize().into()
     }
 
     /// A certificate for the server, with a new key. It does not expire: it

@@ -227,6 +227,18 @@ fn an_authority_is_the_same_again_from_its_texts() {
 }
 
 #[test]
+fn derived_secrets_are_the_authoritys_own_and_each_its_words() {
+    let (one, other) = (authority(), authority());
+    let secret = one.derive(&["a", "b"]);
+    let again = Authority::from_text(&one.to_text()).unwrap();
+    assert_eq!(again.derive(&["a", "b"]), secret);
+    for words in [&["a"][..], &["ab"], &["ab", ""], &["", "ab"], &["b", "a"]] {
+        assert_ne!(one.derive(words), secret, "{words:?}");
+    }
+    assert_ne!(other.derive(&["a", "b"]), secret);
+}
+
+#[test]
 fn texts_that_do_not_belong_together_are_refused() {
     let (one, other) = (authority(), authority());
     let mixed = Authority::from_pem(one.certificate_pem(), &other.key_pem());
