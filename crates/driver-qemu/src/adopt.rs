@@ -3,15 +3,16 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use vimana_driver::{Fault, Power};
 use vimana_model::VmId;
 
 use crate::argv::SERIAL_SOCKET;
 use crate::host::{Held, Host, Vm, blocking};
-use crate::limits::{ADOPT_TIMEOUT, KILL_TIMEOUT, RESTART_AFTERMATH};
+use crate::limits::{ADOPT_TIMEOUT, KILL_TIMEOUT, RESTART_AFTERMATH, START_POLL};
 use crate::load::{self, Rest};
 use crate::machine::{Machine, Parts};
 use crate::process::{self, Process};
@@ -167,9 +168,12 @@ impl Adoption<'_> {
         let Some(process) = Process::find(identity) else {
             return self.gone().await;
         };
-        let (qmp, events) = match timeout(ADOPT_TIMEOUT, reconnect(self.dir)).await {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(_)) | Err(_) => Qmp::closed(),
+        // A QEMU whose start was interrupted does not listen at once.
+        let (qmp, events) = tokio::select! {
+            connected = persistently(ADOPT_TIMEOUT, || reconnect(self.dir)) => {
+                connected.unwrap_or_else(Qmp::closed)
+            }
+            () = process.ended() => return self.gone().await,
         };
         let state = qmp.query_status().await.ok();
         match verdict(state, self.saved, self.restarting) {
@@ -184,7 +188,8 @@ impl Adoption<'_> {
                     events,
                     process,
                     child: None,
-                    serial: connect_in(self.dir, SERIAL_SOCKET).await.ok(),
+                    serial: persistently(ADOPT_TIMEOUT / 5, || connect_in(self.dir, SERIAL_SOCKET))
+                        .await,
                     restart_until: self.restarting.then(|| Instant::now() + RESTART_AFTERMATH),
                 };
                 Machine::supervise(self.host, self.vm, parts);
@@ -285,6 +290,22 @@ fn verdict(state: Option<RunState>, saved: Option<Saved>, restarting: bool) -> V
             _,
         ) => Verdict::Keep,
     }
+}
+
+/// Tries until it works or the time is over.
+async fn persistently<T, E, F: Future<Output = Result<T, E>>>(
+    within: Duration,
+    attempt: impl Fn() -> F,
+) -> Option<T> {
+    let trying = async {
+        loop {
+            if let Ok(done) = attempt().await {
+                return done;
+            }
+            sleep(START_POLL).await;
+        }
+    };
+    timeout(within, trying).await.ok()
 }
 
 async fn discard(process: &Process) {

@@ -133,6 +133,7 @@ async fn agent_killed_at_any_moment_loses_nothing() {
                 usize::from(found.power == Power::Running),
                 "{case}"
             );
+            println!("{case}");
             // Whoever gave the order gives it again.
             what.carry_out(&*driver, vm).await.expect(&case);
             after_all(&*driver, vm, what, &case).await;
