@@ -104,7 +104,8 @@ impl Guard {
             deaf_until: None,
             clients: Vec::with_capacity(MAX_CLIENTS),
             alarm: Alarm::new().map_err(io("make an alarm"))?,
-            idle_since: None,
+            // Whoever started it may be gone before it says a word.
+            idle_since: Some(BootTime::now()),
             ended: false,
             _lock: lock,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vimana_watchdog::protocol::{Message, Request, State};
 use vimana_watchdog::{BootTime, Fenced, host_boot};
 
-use crate::world::{LONG, PATIENCE, SHORT, World, sleeper, start_ticks};
+use crate::world::{LINGER, LONG, PATIENCE, SHORT, World, sleeper, start_ticks};
 
 /// Grants a short lease and gives its end.
 fn soon(world: &World) -> BootTime {
@@ -129,7 +129,7 @@ fn a_lease_that_was_over_before_it_came_counts_as_over() {
     // A successor of a watchdog that was killed hears of it in this way.
     let world = World::new();
     let mut machine = world.recorded("vm_a");
-    let watchdog = world.watchdog_that_lingers(Duration::ZERO);
+    let watchdog = world.watchdog_that_lingers(LINGER);
     let until = BootTime::from_ms(1);
     world.client().ask(Request::Lease { until }).unwrap();
     machine.is_killed();

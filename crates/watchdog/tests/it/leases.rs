@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use vimana_watchdog::protocol::{Request, State};
 use vimana_watchdog::{BootTime, Client, Fenced};
 
-use crate::world::{LONG, PATIENCE, Process, SHORT, World};
+use crate::world::{LINGER, LONG, PATIENCE, Process, SHORT, World};
 
 /// Long enough for a renewer on a busy machine.
 const RENEWED: Duration = Duration::from_secs(2);
@@ -64,7 +64,7 @@ fn a_disarmed_watchdog_lets_the_machines_run() {
 fn without_a_lease_nothing_ever_happens() {
     let world = World::new();
     let machine = world.recorded("vm_a");
-    let watchdog = world.watchdog_that_lingers(Duration::from_millis(1));
+    let watchdog = world.watchdog_that_lingers(LINGER);
     drop(world.client());
     assert!(watchdog.ended_within(PATIENCE));
     assert!(machine.is_alive());
@@ -75,8 +75,7 @@ fn without_a_lease_nothing_ever_happens() {
 fn an_agent_that_comes_back_within_the_lease_finds_everything_as_it_was() {
     let world = World::new();
     let machine = world.recorded("vm_a");
-    // Nobody is connected meanwhile, and it stays.
-    let _watchdog = world.watchdog_that_lingers(Duration::from_millis(1));
+    let _watchdog = world.watchdog();
     let mut first = world.client();
     let until = arm(&mut first, RENEWED);
     drop(first);

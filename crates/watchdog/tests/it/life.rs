@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpgid, getsid, kill_process, kill_process_group};
 use vimana_watchdog::protocol::{Request, State};
-use vimana_watchdog::{BootTime, Client, READY, SOCKET};
+use vimana_watchdog::{BootTime, Client, Fenced, READY, SOCKET};
 
-use crate::world::{LONG, PATIENCE, Process, SHORT, World, descriptor, ended_within, first_line};
+use crate::world::{
+    LINGER, LONG, PATIENCE, Process, SHORT, World, descriptor, ended_within, first_line,
+};
 
 #[test]
 fn there_is_one_for_a_data_directory() {
@@ -104,13 +106,31 @@ fn it_ends_when_it_is_told_to_and_leaves_the_machines() {
 #[test]
 fn it_stays_as_long_as_an_agent_is_connected() {
     let world = World::new();
-    let linger = Duration::from_millis(50);
-    let watchdog = world.watchdog_that_lingers(linger);
+    let watchdog = world.watchdog_that_lingers(LINGER);
     let client = world.client();
-    watchdog.outlives(BootTime::now().plus(linger * 6));
+    watchdog.outlives(BootTime::now().plus(LINGER * 2));
     drop(client);
     assert!(watchdog.ended_within(PATIENCE));
     assert!(!world.dir().join(SOCKET).exists());
+}
+
+#[test]
+fn it_stays_for_the_end_of_a_lease_that_nobody_renews() {
+    let world = World::new();
+    let watchdog = world.watchdog_that_lingers(LINGER);
+    let until = BootTime::now().plus(LINGER * 2);
+    world.client().ask(Request::Lease { until }).unwrap();
+    watchdog.outlives(until);
+    assert!(watchdog.ended_within(PATIENCE));
+    assert!(Fenced::read(world.dir()).unwrap().unwrap().complete);
+}
+
+#[test]
+fn it_ends_where_nobody_ever_says_a_word() {
+    let world = World::new();
+    let mut watchdog = world.watchdog_that_lingers(Duration::from_millis(1));
+    assert!(watchdog.ended_within(PATIENCE));
+    assert!(watchdog.child.wait().unwrap().success());
 }
 
 #[test]

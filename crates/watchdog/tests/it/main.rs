@@ -10,4 +10,5 @@ mod fencing;
 mod leases;
 mod life;
 mod qemu;
+mod whole;
 mod world;

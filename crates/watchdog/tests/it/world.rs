@@ -20,6 +20,8 @@ use vimana_watchdog::{BootTime, Client, Fenced, MACHINES, READY, host_boot};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A lease that is over soon.
 pub const SHORT: Duration = Duration::from_millis(300);
+/// Time enough to connect to a watchdog that does not linger for long.
+pub const LINGER: Duration = Duration::from_secs(2);
 /// A lease that outlasts every test.
 pub const LONG: Duration = Duration::from_secs(600);
 
