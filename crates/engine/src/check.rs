@@ -61,10 +61,12 @@ pub enum Rule {
     NoGaps,
     /// 20. Database and agents' reports agree.
     ReportsAgree,
+    /// 22. No overflow, no negative size, no word that means nothing.
+    SaneRows,
 }
 
 impl Rule {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OneWriter,
         Self::ClaimsFit,
         Self::OperationsEnd,
@@ -75,6 +77,7 @@ impl Rule {
         Self::DisksStay,
         Self::NoGaps,
         Self::ReportsAgree,
+        Self::SaneRows,
     ];
 
     /// Its number in the design.
@@ -91,6 +94,7 @@ impl Rule {
             Self::DisksStay => 15,
             Self::NoGaps => 18,
             Self::ReportsAgree => 20,
+            Self::SaneRows => 22,
         }
     }
 
@@ -107,6 +111,7 @@ impl Rule {
             Self::DisksStay => "no disk is deleted while its VM lives",
             Self::NoGaps => "the event sequence has no gaps",
             Self::ReportsAgree => "the database and the agents' reports agree",
+            Self::SaneRows => "every row makes sense: no overflow, no negative size",
         }
     }
 }
