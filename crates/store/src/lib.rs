@@ -27,6 +27,8 @@ pub mod session;
 pub mod simulation;
 pub mod store;
 pub mod tenant;
+#[cfg(feature = "testing")]
+mod testing;
 pub mod token;
 pub mod tx;
 pub mod user;
