@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use vimana_driver::Fault;
-use vimana_protocol::dial::Backoff;
+use vimana_protocol::dial::{Backoff, DialError};
 
 use crate::console::Consoles;
 use crate::ledger::Ledger;
@@ -125,7 +125,11 @@ async fn keep_session(host: &Host, timing: Timing, shutdown: &CancellationToken)
         said = says;
         backoff.session_ended(opened.map_or(Duration::ZERO, |at| at.elapsed()));
         let wait = match error {
-            SessionError::Refused(_) => timing.refused + random.up_to(timing.refused),
+            // Somebody has to do something first.
+            SessionError::Refused(_)
+            | SessionError::Dial(DialError::Unauthorized(_) | DialError::NotJoined(_)) => {
+                timing.refused + random.up_to(timing.refused)
+            }
             SessionError::Dial(_)
             | SessionError::Link(_)
             | SessionError::Inventory(_)

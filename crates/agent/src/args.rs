@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use vimana_agent::capacity;
+use vimana_agent::{JoinTerms, capacity};
 use vimana_driver_qemu::AcceleratorSetting;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
-use vimana_protocol::dial::Server;
 
 /// Runs virtual machines on this host for a Vimana server.
 #[derive(Debug, Parser)]
@@ -42,20 +41,13 @@ pub struct StopArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
-    /// Address of the server: http(s)://HOST[:PORT]
+    /// Where the server listens for agents: https://HOST[:PORT]
     #[arg(long, required = true, value_name = "URL", env = "VIMANA_SERVER")]
     server: Option<String>,
-    /// File with the agents' secret
-    #[arg(
-        long,
-        required = true,
-        value_name = "PATH",
-        env = "VIMANA_AGENT_SECRET_FILE"
-    )]
-    secret_file: Option<PathBuf>,
-    /// Trust a server whose certificate comes from this CA (PEM), and no other
-    #[arg(long, value_name = "PATH", env = "VIMANA_CA_FILE")]
-    ca_file: Option<PathBuf>,
+    /// File with a join token; needed until the host has joined, and again
+    /// after it was revoked
+    #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_JOIN_TOKEN_FILE")]
+    join_token_file: Option<PathBuf>,
     /// Where this host keeps its identity, images and machines
     #[arg(
         long,
@@ -109,11 +101,13 @@ pub enum Driver {
 }
 
 impl ServeArgs {
-    pub fn server(&self) -> anyhow::Result<Server> {
-        let (address, secret) = (self.server.as_deref(), self.secret_file.as_deref());
-        let address = address.context("--server is missing")?;
-        let secret = secret.context("--secret-file is missing")?;
-        Ok(Server::new(address, secret, self.ca_file.as_deref())?)
+    pub fn join_terms(&self) -> anyhow::Result<JoinTerms> {
+        Ok(JoinTerms {
+            address: self.server.clone().context("--server is missing")?,
+            token_file: self.join_token_file.clone(),
+            name: self.name()?,
+            zone: self.zone.clone(),
+        })
     }
 
     pub fn data_dir(&self) -> anyhow::Result<&Path> {

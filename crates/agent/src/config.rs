@@ -8,14 +8,15 @@ use vimana_driver::HostDriver;
 use vimana_model::HostId;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::Resources;
-use vimana_protocol::dial::{Dial, Random, Retry, Server};
+use vimana_protocol::dial::{Backoff, Dial, Random, Retry, Server};
 
+use crate::enrolment::Enrolled;
 use crate::images::ImageCache;
 use crate::journal::{FileJournal, Journal};
 use crate::limits::REFUSED_RETRY;
 use crate::saved::ServerDatastore;
 use crate::transfer::Transfer;
-use crate::{DataDir, Datastore, ImageSource, Lease, Watchdog};
+use crate::{DataDir, Datastore, Enrolment, ImageSource, Lease, Watchdog};
 
 /// Everything an agent is told.
 #[derive(Clone)]
@@ -104,5 +105,12 @@ impl Parts {
             lease: Arc::new(Watchdog::none()),
             consoles: Some(server),
         })
+    }
+
+    /// The host joins where it has to, and renews its certificate in time.
+    /// Inside a runtime.
+    pub fn enrol(&mut self, enrolment: Arc<Enrolment>) {
+        let backoff = Backoff::with(self.config.timing.retry, self.config.random.clone());
+        self.dial = Arc::new(Enrolled::new(enrolment, Arc::clone(&self.journal), backoff));
     }
 }

@@ -32,9 +32,9 @@ struct Identity {
 
 /// An agent's own directory, locked as long as this value lives.
 ///
-/// `host.json` names the host, `ledger` is what it was commanded, `images/` the
-/// image cache, `saved/` holds machines on their way from the datastore; the
-/// rest belongs to the driver.
+/// `host.json` names the host, `certificate.json` proves it, `ledger` is what
+/// it was commanded, `images/` the image cache, `saved/` holds machines on
+/// their way from the datastore; the rest belongs to the driver.
 #[derive(Debug)]
 pub struct DataDir {
     root: PathBuf,
@@ -162,14 +162,20 @@ fn new_host_id() -> HostId {
     HostId::from_parts(unix_ms, rand::random())
 }
 
-/// Whole or not at all, also when power fails.
 fn write_identity(root: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(root)?;
-    serde_json::to_writer(&mut file, identity)?;
-    file.write_all(b"\n")?;
+    let mut text = serde_json::to_vec(identity)?;
+    text.push(b'\n');
+    write_private(root, path, &text)
+}
+
+/// Writes a file in `directory` that its owner alone may read: whole or not at
+/// all, also when power fails.
+pub fn write_private(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    sync_dir(root)
+    sync_dir(directory)
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ pub const MAX_BUSY_VMS: usize = 4096;
 /// Commands of one VM remembered, so that one that is repeated is answered and
 /// not run: those of the last few operations.
 pub const MAX_COMMANDS_PER_VM: usize = 16;
+/// Operations of one VM remembered, so that a step of an old one that was
+/// delayed on its way is refused.
+pub const MAX_OPERATIONS_PER_VM: usize = 32;
 /// VMs remembered of which nothing is left on the host.
 pub const MAX_CLEANED_VMS: usize = 1024;
 /// VMs remembered at all.
@@ -43,6 +46,14 @@ pub const DOWNLOAD_STALL: Duration = Duration::from_secs(30);
 pub const UPLOAD_STALL: Duration = Duration::from_secs(120);
 /// Bytes of a file read and sent at once.
 pub const TRANSFER_CHUNK_BYTES: usize = 256 << 10;
+/// Longest file with a join token.
+pub const MAX_JOIN_TOKEN_BYTES: u64 = 1024;
+/// Longest answer to who asks for a certificate.
+pub const MAX_ENROLMENT_BYTES: usize = 64 << 10;
+/// How often it is seen whether the certificate is due for renewal: a thirtieth
+/// of its life, within these.
+pub const RENEW_CHECK_SHORTEST: Duration = Duration::from_millis(50);
+pub const RENEW_CHECK_LONGEST: Duration = Duration::from_secs(3600);
 /// How long running work may take to stop when the agent stops.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Wait after the server refused the agent: somebody has to do something.

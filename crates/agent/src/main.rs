@@ -13,7 +13,7 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use vimana_agent::{Agent, Config, DataDir, Parts, Timing, Watchdog, watchdog};
+use vimana_agent::{Agent, Config, DataDir, Enrolment, Parts, Timing, Watchdog, watchdog};
 use vimana_protocol::dial::Random;
 
 use args::{Args, Command, Driver, ServeArgs, StopArgs};
@@ -72,12 +72,10 @@ async fn stop_machines(args: &StopArgs) -> anyhow::Result<()> {
 
 /// Everything up to the first word with the server.
 async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
-    let server = args.server()?;
-    if server.is_exposed() {
-        tracing::warn!("the secret crosses the network in the clear: use https");
-    }
-    let name = args.name()?;
+    let terms = args.join_terms()?;
+    let name = terms.name.clone();
     let data_dir = DataDir::open(args.data_dir()?)?;
+    let enrolment = Enrolment::open(&data_dir, terms)?;
     let capacity = args.capacity(data_dir.path())?;
     let driver = hypervisor::open(args, data_dir.path()).await?;
     let watchdog = guard(args, data_dir.path()).await;
@@ -100,7 +98,8 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
         timing: Timing::default(),
         random: Random::from_system(),
     };
-    let parts = Parts::of_host(config, server, data_dir, driver)?;
+    let mut parts = Parts::of_host(config, enrolment.server(), data_dir, driver)?;
+    parts.enrol(enrolment);
     Ok(Agent::new(parts).guarded_by(watchdog))
 }
 

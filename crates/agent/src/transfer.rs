@@ -57,6 +57,9 @@ impl Transfer {
             let builder = reqwest::Client::builder()
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
+                // A connection kept would go on showing a certificate that
+                // was renewed since.
+                .pool_max_idle_per_host(0)
                 .connect_timeout(HELLO_TIMEOUT);
             match server.tls() {
                 Some(tls) => builder.use_preconfigured_tls(tls.as_ref().clone()),

@@ -47,6 +47,8 @@ pub enum DialError {
     NotSecure(String),
     #[error("the server does not accept who asks: {0}")]
     Unauthorized(String),
+    #[error("the host has not joined: {0}")]
+    NotJoined(String),
     #[error("the server answered {0}")]
     Status(StatusCode),
     #[error("no answer within {} s", .0.as_secs())]
