@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser};
 use vimana_model::name::ImageName;
+
+use crate::limits::MAX_CERTIFICATE_DAYS;
 
 const ENVIRONMENT: &str = "\
 Tools, beside a server that runs:
@@ -32,13 +35,13 @@ pub struct Config {
 
     /// Days that a host's certificate is good for; it is renewed in time
     #[arg(
-        long,
+        long = "host-certificate-days",
         env = "VIMANA_HOST_CERTIFICATE_DAYS",
         value_name = "DAYS",
         default_value = "90",
-        value_parser = clap::value_parser!(u16).range(1..=3650)
+        value_parser = days
     )]
-    pub host_certificate_days: u16,
+    pub host_certificate_life: Duration,
 
     /// Directory for the database, the images and the secrets; made with
     /// mode 0700 where it is missing
@@ -75,6 +78,14 @@ pub struct Config {
     /// Never an argument: those are for all to see.
     #[arg(skip)]
     pub admin_password: Option<AdminPassword>,
+}
+
+fn days(text: &str) -> Result<Duration, String> {
+    let days: u64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if !(1..=MAX_CERTIFICATE_DAYS).contains(&days) {
+        return Err(format!("expected 1 to {MAX_CERTIFICATE_DAYS} days"));
+    }
+    Ok(Duration::from_secs(days * 24 * 3600))
 }
 
 /// A certificate and its key, or neither.

@@ -36,6 +36,8 @@ pub const MAX_CLOSE_REASON_BYTES: usize = 123;
 pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How often the use of a session is recorded.
 pub const SESSION_TOUCH_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Longest life of a host's certificate.
+pub const MAX_CERTIFICATE_DAYS: u64 = 3650;
 /// How long connections and changes under way have to end once the server is
 /// asked to stop …
 pub const STOP_WITHIN: Duration = Duration::from_millis(2500);

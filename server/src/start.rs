@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustls::ServerConfig;
@@ -89,14 +88,13 @@ async fn open_engine(
     let store = Store::open(&url.unwrap_or_else(|| data_dir.database_url()))
         .await
         .context("cannot open the database")?;
-    let certificate_days = u64::from(config.host_certificate_days);
     Engine::open(EngineConfig {
         store,
         authority,
         image_dir: data_dir.images(),
         datastore: Arc::new(DirDatastore::new(data_dir.saved())),
         settings: Settings {
-            certificate_life: Duration::from_secs(certificate_days * 24 * 3600),
+            certificate_life: config.host_certificate_life,
             ..Settings::default()
         },
         world,

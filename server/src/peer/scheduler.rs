@@ -65,8 +65,8 @@ impl Peer for SchedulerHandle {
     type In = FromScheduler;
     type Out = ToScheduler;
 
-    fn heartbeat() -> ToScheduler {
-        ToScheduler::Heartbeat
+    fn heartbeat() -> Option<ToScheduler> {
+        Some(ToScheduler::Heartbeat)
     }
 
     async fn receive(&self, frame: FromScheduler) {

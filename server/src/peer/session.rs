@@ -31,8 +31,9 @@ pub trait Peer: Sync {
     type In: DeserializeOwned + Send;
     type Out: Serialize + Send + Sync;
 
-    /// What to say when there is nothing to say.
-    fn heartbeat() -> Self::Out;
+    /// What to say when there is nothing to say; `None` where the other end
+    /// is answered often enough.
+    fn heartbeat() -> Option<Self::Out>;
 
     fn receive(&self, frame: Self::In) -> impl Future<Output = ()> + Send;
 }
@@ -64,7 +65,7 @@ pub async fn run<P: Peer>(
 async fn tell<Out: Serialize>(
     writer: &mut Writer,
     mut outgoing: mpsc::Receiver<Out>,
-    heartbeat: Out,
+    heartbeat: Option<Out>,
 ) -> Close {
     loop {
         let sent = tokio::select! {
@@ -72,7 +73,10 @@ async fn tell<Out: Serialize>(
                 Some(frame) => say(writer, &frame).await,
                 None => Err(Close::normal("the session is over; connect again")),
             },
-            () = sleep(HEARTBEAT_EVERY) => say(writer, &heartbeat).await,
+            () = sleep(HEARTBEAT_EVERY) => match &heartbeat {
+                Some(heartbeat) => say(writer, heartbeat).await,
+                None => Ok(()),
+            },
         };
         if let Err(end) = sent {
             return end;
