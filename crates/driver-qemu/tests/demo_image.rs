@@ -1,6 +1,6 @@
 //! A real Linux: its path is in `VIMANA_DEMO_IMAGE`, and `demo-image/build.sh`
-//! makes it. What only a kernel can show: the seed disk, as Linux mounts it,
-//! and a shutdown by ACPI.
+//! makes it. What only a kernel can show: the seed disk, as Linux mounts it, a
+//! shutdown by ACPI, and programs that go on in a memory that was saved.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,14 +13,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 use vimana_driver::conformance::{new_vm, read_until};
-use vimana_driver::{GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed};
+use vimana_driver::{
+    GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed, SerialStream,
+};
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
-use vimana_model::ImageId;
 use vimana_model::image::ImageFormat;
 use vimana_model::ssh_key::SshKey;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::user_data::UserData;
+use vimana_model::{ImageId, VmId};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ2rGOwkGpQ8bDJcCk3vYrdcDnVK6tA0gGwXz1iHx9r a b";
@@ -33,46 +37,73 @@ fn demo_image() -> PathBuf {
     path
 }
 
+/// A host that has the demo image in its cache.
+struct DemoHost {
+    dir: TempDir,
+    driver: QemuDriver,
+}
+
+impl DemoHost {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(demo_image(), dir.path().join("image")).unwrap();
+        let mut config = QemuConfig::new(dir.path().join("vms"));
+        config.accelerator = AcceleratorSetting::Tcg;
+        let driver = QemuDriver::open(config).await.unwrap();
+        Self { dir, driver }
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
+    fn guard(&self, vm: VmId) -> Guard {
+        Guard(self.dir.path().join("vms").join(vm.to_string()))
+    }
+
+    fn spec(&self, user_data: &str) -> IncarnationSpec {
+        IncarnationSpec {
+            vm_id: new_vm(),
+            run_epoch: 1,
+            resources: Resources {
+                vcpus: 1,
+                memory_mib: MiB(256),
+                disk_mib: MiB(1024),
+            },
+            image: ImageRef {
+                id: ImageId::from_parts(1, [0; 10]),
+                format: ImageFormat::Qcow2,
+                size_bytes: std::fs::metadata(self.image()).unwrap().len(),
+                sha256: "0".repeat(64),
+            },
+            seed: Seed {
+                host_name: "web-1".to_owned(),
+                ssh_key: Some(SshKey::new(KEY).unwrap()),
+                user_data: Some(UserData::new(user_data).unwrap()),
+            },
+        }
+    }
+
+    /// Prepares and boots a machine; its serial line.
+    async fn run(&self, spec: &IncarnationSpec) -> Box<dyn SerialStream> {
+        let (driver, vm) = (&self.driver, spec.vm_id);
+        driver.prepare(spec, &self.image()).await.unwrap();
+        driver.boot(vm, 1, &spec.resources).await.unwrap();
+        driver.serial(vm).await.unwrap()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn linux_reads_its_seed_and_shuts_down_when_asked() {
-    let image = demo_image();
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = QemuConfig::new(dir.path());
-    config.accelerator = AcceleratorSetting::Tcg;
-    let driver = QemuDriver::open(config).await.unwrap();
-    let spec = IncarnationSpec {
-        vm_id: new_vm(),
-        run_epoch: 1,
-        resources: Resources {
-            vcpus: 1,
-            memory_mib: MiB(256),
-            disk_mib: MiB(1024),
-        },
-        image: ImageRef {
-            id: ImageId::from_parts(1, [0; 10]),
-            format: ImageFormat::Qcow2,
-            size_bytes: std::fs::metadata(&image).unwrap().len(),
-            sha256: "0".repeat(64),
-        },
-        seed: Seed {
-            host_name: "web-1".to_owned(),
-            ssh_key: Some(SshKey::new(KEY).unwrap()),
-            user_data: Some(
-                UserData::new(
-                    "#!/bin/sh\nfor f in /run/seed/*; do echo \"seed=$f\" >/dev/console; done\n\
-                     cat /run/seed/meta-data /root/.ssh/authorized_keys >/dev/console\n\
-                     echo \"name=$(hostname)\" \"last\" >/dev/console\n",
-                )
-                .unwrap(),
-            ),
-        },
-    };
-    let state = dir.path().join(spec.vm_id.to_string());
-    let _guard = Guard(state);
-    driver.prepare(&spec, &image).await.unwrap();
-    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
-    let mut line = driver.serial(spec.vm_id).await.unwrap();
-    let mut seen = boot_output(&mut line, "vimana-demo ready").await;
+    let host = DemoHost::new().await;
+    let spec = host.spec(
+        "#!/bin/sh\nfor f in /run/seed/*; do echo \"seed=$f\" >/dev/console; done\n\
+         cat /run/seed/meta-data /root/.ssh/authorized_keys >/dev/console\n\
+         echo \"name=$(hostname)\" \"last\" >/dev/console\n",
+    );
+    let _guard = host.guard(spec.vm_id);
+    let mut line = host.run(&spec).await;
+    let mut seen = output(&mut line, "vimana-demo ready").await;
     if !seen.contains("last") {
         seen += &read_until(&mut line, "last").await;
     }
@@ -87,11 +118,94 @@ async fn linux_reads_its_seed_and_shuts_down_when_asked() {
         assert!(seen.contains(wanted), "{wanted:?} is not in:\n{seen}");
     }
     let grace = Duration::from_secs(60);
+    let driver = &host.driver;
     let end = driver.shutdown(spec.vm_id, 1, grace).await.unwrap();
     assert_eq!(end, GuestEnd::ByGuest);
     let held = driver.inventory().await.unwrap();
     assert_eq!(held.first().map(|o| o.power.clone()), Some(Power::Off));
     driver.clean(spec.vm_id, 1).await.unwrap();
+}
+
+/// The number in the last whole "tick N" line.
+fn last_tick(seen: &str) -> Option<u64> {
+    let mut lines: Vec<&str> = seen.split('\n').collect();
+    lines.pop();
+    let ticks = lines.iter().rev();
+    ticks
+        .filter_map(|line| line.trim().strip_prefix("tick ")?.parse().ok())
+        .next()
+}
+
+/// Reads until the guest's counter has moved on by a few from `from`, without
+/// a step left out and without a boot.
+async fn keeps_ticking(line: &mut Box<dyn SerialStream>, from: u64) -> u64 {
+    let to = from + 5;
+    let seen = output(line, &format!("tick {to}\r")).await;
+    assert!(
+        !seen.contains("vimana-demo ready"),
+        "it booted anew:\n{seen}"
+    );
+    let numbers = seen
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("tick ")?.parse::<u64>().ok());
+    let numbers: Vec<u64> = numbers.collect();
+    let first = *numbers.first().unwrap();
+    assert!(first <= from + 1, "ticks are missing after {from}:\n{seen}");
+    let counted: Vec<u64> = (first..=to).collect();
+    assert_eq!(numbers, counted);
+    to
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linux_goes_on_from_its_memory_here_and_elsewhere_and_reboots() {
+    let [one, two] = [DemoHost::new().await, DemoHost::new().await];
+    let mut spec = one.spec("#!/bin/sh\ntick 50 &\n");
+    let vm = spec.vm_id;
+    let _guards = [one.guard(vm), two.guard(vm)];
+    let mut line = one.run(&spec).await;
+    let seen = output(&mut line, "tick 9").await;
+    assert!(seen.contains("vimana-demo ready boots=1"), "{seen}");
+
+    // Suspended and resumed.
+    one.driver.save(vm, 1).await.unwrap();
+    let mut seen = String::new();
+    line.read_to_string(&mut seen).await.unwrap();
+    let ticked = last_tick(&seen).unwrap_or(9);
+    one.driver.load(vm, 2).await.unwrap();
+    let mut line = one.driver.serial(vm).await.unwrap();
+    let ticked = keeps_ticking(&mut line, ticked).await;
+
+    // Stopped, carried to the other host, and resumed there.
+    one.driver.save(vm, 2).await.unwrap();
+    let mut files = Vec::new();
+    for (part, path) in one.driver.export(vm, 2).await.unwrap() {
+        let place = two.dir.path().join(part.name());
+        std::fs::copy(path, &place).unwrap();
+        files.push((part, place));
+    }
+    let mut seen = String::new();
+    line.read_to_string(&mut seen).await.unwrap();
+    let ticked = last_tick(&seen).unwrap_or(ticked);
+    one.driver.clean(vm, 2).await.unwrap();
+    std::fs::remove_file(one.image()).unwrap();
+    spec.run_epoch = 3;
+    two.driver
+        .import(&spec, &two.image(), &files)
+        .await
+        .unwrap();
+    two.driver.load(vm, 3).await.unwrap();
+    let mut line = two.driver.serial(vm).await.unwrap();
+    keeps_ticking(&mut line, ticked).await;
+
+    // What it wrote came along: the next boot is its second.
+    let grace = Duration::from_secs(60);
+    let end = two.driver.reboot(vm, 3, grace).await.unwrap();
+    assert_eq!(end, GuestEnd::ByGuest);
+    output(&mut line, "vimana-demo ready boots=2").await;
+    two.driver.reset(vm, 3).await.unwrap();
+    output(&mut line, "vimana-demo ready boots=3").await;
+    two.driver.kill(vm, 3).await.unwrap();
+    two.driver.clean(vm, 3).await.unwrap();
 }
 
 /// The machine outlives the driver, but not the test.
@@ -109,8 +223,7 @@ impl Drop for Guard {
 }
 
 /// Linux under TCG on a busy machine takes its time.
-async fn boot_output(line: &mut Box<dyn vimana_driver::SerialStream>, wanted: &str) -> String {
-    use tokio::io::AsyncReadExt as _;
+async fn output(line: &mut Box<dyn SerialStream>, wanted: &str) -> String {
     let mut seen = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&seen).contains(wanted) {
