@@ -9,6 +9,7 @@ tools/setup.sh run
 tools/build.sh
 
 listen=${VIMANA_LISTEN:-127.0.0.1:8700}
+agent_listen=${VIMANA_AGENT_LISTEN:-127.0.0.1:8701}
 mkdir -p "$data/log"
 chmod 700 "$data"
 data=$(cd "$data" && pwd)
@@ -21,62 +22,83 @@ if ! flock --nonblock 9; then
 fi
 echo $$ >"$data/run.pid"
 
-children=()
+# Which process is which part, since when, and how often it ended at once.
+declare -A name_of=() begun=() quick=()
 stop_all() {
     trap '' INT TERM
-    [ ${#children[@]} -eq 0 ] || kill -TERM "${children[@]}" 2>/dev/null || true
+    [ ${#name_of[@]} -eq 0 ] || kill -TERM "${!name_of[@]}" 2>/dev/null || true
     wait
     rm -f "$data/run.pid"
 }
 trap 'echo; echo "vimana: stopping; the VMs run on (make stop also stops them)"; stop_all; exit 0' INT TERM
 trap stop_all EXIT
 
-# start NAME COMMAND...: in the background, with a log of its own.
-start() {
-    local name=$1
-    shift
-    [ ! -s "$data/log/$name.log" ] || mv "$data/log/$name.log" "$data/log/$name.log.1"
-    "$@" >"$data/log/$name.log" 2>&1 9>&- &
-    children+=($!)
+# The machine is shared between the two hosts, half and half.
+memory_mib=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
+
+# part NAME: what it runs, in place of this shell. Agents and scheduler reach
+# the server on this machine, wherever it listens.
+part() {
+    case $1 in
+    server)
+        exec "$bin/vimana-server" --data-dir "$data/server" --listen "$listen" \
+            --agent-listen "$agent_listen" --site-dir "$cache/site" \
+            --import-image "demo=$demo_image"
+        ;;
+    scheduler)
+        exec "$bin/vimana-scheduler" --server "${url/0.0.0.0/127.0.0.1}" \
+            --secret-file "$data/server/secrets/scheduler"
+        ;;
+    *)
+        # Needed once; an agent that has joined looks at no token.
+        (umask 077 && "$bin/vimana-server" join-token --data-dir "$data/server" \
+            --name "$1" >"$data/$1.token")
+        exec "$bin/vimana-agent" --server "${agent_url/0.0.0.0/127.0.0.1}" \
+            --join-token-file "$data/$1.token" \
+            --data-dir "$data/$1" --name "$1" --zone default \
+            --vcpus "$(($(nproc) * 2))" --memory-mib "$(((memory_mib - 512) / 2))" \
+            --probe-image "$demo_image"
+        ;;
+    esac
 }
 
-# The server speaks first: the administrator's password, then its address.
+# start NAME OUTPUT: in the background, with a log of its own.
+start() {
+    part "$1" >>"$2" 2>>"$data/log/$1.log" 9>&- &
+    name_of[$!]=$1
+    begun[$1]=$SECONDS
+}
+
+for name in server scheduler host-a host-b; do
+    [ ! -s "$data/log/$name.log" ] || mv "$data/log/$name.log" "$data/log/$name.log.1"
+done
+
+# The server speaks first: the administrator's password, then its addresses.
 mkfifo -m 600 "$data/server.out.$$"
-[ ! -s "$data/log/server.log" ] || mv "$data/log/server.log" "$data/log/server.log.1"
-"$bin/vimana-server" --data-dir "$data/server" --listen "$listen" --site-dir "$cache/site" \
-    --import-image "demo=$demo_image" >"$data/server.out.$$" 2>"$data/log/server.log" 9>&- &
-children+=($!)
+start server "$data/server.out.$$"
 exec 3<"$data/server.out.$$"
 rm "$data/server.out.$$"
-url=
+url='' agent_url=''
 while read -r line <&3; do
     case $line in
-    *http://* | *https://*)
-        url=$(printf '%s\n' "$line" | grep -o 'https\?://[^ ]*')
+    'Vimana listens on '*) url=$(printf '%s\n' "$line" | grep -o 'https\?://[^ ]*') ;;
+    'Agents connect to '*)
+        agent_url=$(printf '%s\n' "$line" | grep -o 'https\?://[^ ]*')
         break
         ;;
     *) echo "$line" ;;
     esac
 done
-if [ -z "$url" ]; then
+if [ -z "$agent_url" ]; then
     tail -n 5 "$data/log/server.log" >&2
     exit 1
 fi
 cat <&3 >>"$data/log/server.log" 9>&- &
+# Started again, it listens where it did.
+listen=${url#*://} agent_listen=${agent_url#*://}
 
-# Agents and scheduler reach the server on this machine, wherever it listens.
-local_url=${url/0.0.0.0/127.0.0.1}
-start scheduler "$bin/vimana-scheduler" --server "$local_url" \
-    --secret-file "$data/server/secrets/scheduler"
-
-# The machine is shared between the two hosts, half and half.
-memory_mib=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
-for host in host-a host-b; do
-    start "$host" "$bin/vimana-agent" --server "$local_url" \
-        --secret-file "$data/server/secrets/agent" \
-        --data-dir "$data/$host" --name "$host" --zone default \
-        --vcpus "$(($(nproc) * 2))" --memory-mib "$(((memory_mib - 512) / 2))" \
-        --probe-image "$demo_image"
+for name in scheduler host-a host-b; do
+    start "$name" "$data/log/$name.log"
 done
 
 echo
@@ -84,8 +106,21 @@ echo "Vimana is running at $url"
 echo "  sign in as admin; the command line is bin/vimana; logs are in $data/log"
 echo "  Ctrl-C stops the control plane and leaves the VMs running; make stop also stops them"
 
-# Any part that ends by itself takes the others with it, loudly.
-wait -n "${children[@]}" || true
-echo "vimana: a part has ended by itself; see $data/log" >&2
-tail -qn 3 "$data"/log/*.log >&2
-exit 1
+# Whatever part ends by itself is started again: nothing is lost by it.
+while true; do
+    wait -n -p ended "${!name_of[@]}" || true
+    name=${name_of[$ended]}
+    unset "name_of[$ended]"
+    if ((SECONDS - begun[$name] < 5)); then
+        quick[$name]=$((${quick[$name]:-0} + 1))
+    else
+        quick[$name]=0
+    fi
+    if ((quick[$name] >= 5)); then
+        echo "vimana: $name ends as soon as it is started; see $data/log" >&2
+        tail -qn 3 "$data/log/$name.log" >&2
+        exit 1
+    fi
+    echo "vimana: $name ended by itself and is started again; see $data/log/$name.log" >&2
+    start "$name" "$data/log/$name.log"
+done

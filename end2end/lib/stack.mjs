@@ -29,6 +29,7 @@ export class Stack {
       ...process.env,
       VIMANA_DATA_DIR: stack.data,
       VIMANA_LISTEN: new URL(stack.url).host,
+      VIMANA_AGENT_LISTEN: '127.0.0.1:0',
       VIMANA_ADMIN_PASSWORD: PASSWORD,
       ...environment,
     };

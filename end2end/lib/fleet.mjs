@@ -1,0 +1,124 @@
+// A Vimana whose parts can be killed and started one by one.
+
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { PASSWORD, Stack } from './stack.mjs';
+
+const cache =
+  process.env.VIMANA_CACHE ??
+  join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'vimana');
+const bin = join(cache, 'bin', process.env.VIMANA_PROFILE ?? 'release');
+const image = join(cache, 'demo-image/demo.qcow2');
+
+export class Fleet extends Stack {
+  static async open() {
+    const fleet = new Fleet();
+    fleet.data = mkdtempSync(join(tmpdir(), 'vimana-'));
+    fleet.parts = new Map();
+    fleet.listen = '127.0.0.1:0';
+    fleet.agentListen = '127.0.0.1:0';
+    await fleet.startServer();
+    await fleet.startPart('scheduler', 'vimana-scheduler', [
+      ...['--server', fleet.url],
+      ...['--secret-file', join(fleet.data, 'server/secrets/scheduler')],
+    ]);
+    return fleet;
+  }
+
+  // Keeps the addresses of the first start.
+  async startServer() {
+    const lines = await this.startPart(
+      'server',
+      'vimana-server',
+      [
+        ...['--data-dir', join(this.data, 'server')],
+        ...['--listen', this.listen],
+        ...['--agent-listen', this.agentListen],
+        ...['--import-image', `demo=${image}`],
+      ],
+      /^Agents connect to /,
+    );
+    const address = (start) =>
+      lines.find((line) => line.startsWith(start)).match(/https?:\/\/\S+/)[0];
+    this.url = address('Vimana listens on ');
+    this.agentUrl = address('Agents connect to ');
+    this.listen = new URL(this.url).host;
+    this.agentListen = new URL(this.agentUrl).host;
+  }
+
+  async startAgent(name) {
+    const token = join(this.data, `${name}.token`);
+    if (!this.joined?.has(name)) {
+      this.joined = (this.joined ?? new Set()).add(name);
+      writeFileSync(token, this.tool('join-token').stdout, { mode: 0o600 });
+    }
+    await this.startPart(name, 'vimana-agent', [
+      ...['--server', this.agentUrl],
+      ...['--join-token-file', token],
+      ...['--data-dir', join(this.data, name)],
+      ...['--name', name, '--zone', 'default'],
+      ...['--vcpus', '4', '--memory-mib', '2048'],
+      ...['--probe-image', image],
+    ]);
+  }
+
+  // Starts a part; with `ready`, answers its lines up to the one that matches.
+  async startPart(name, binary, args, ready) {
+    const log = openSync(join(this.data, `${name}.log`), 'a');
+    const child = spawn(join(bin, binary), args, {
+      env: { ...process.env, VIMANA_ADMIN_PASSWORD: PASSWORD },
+      stdio: ['ignore', ready ? 'pipe' : log, log],
+    });
+    child.over = new Promise((done) => child.once('exit', done));
+    this.parts.set(name, child);
+    if (!ready) return [];
+    const lines = [];
+    await new Promise((done, failed) => {
+      createInterface({ input: child.stdout }).on('line', (line) => {
+        lines.push(line);
+        if (ready.test(line)) done();
+      });
+      child.over.then((code) => failed(new Error(`${name} ended with ${code}`)));
+    });
+    return lines;
+  }
+
+  // kill -9, and its end.
+  async kill(name) {
+    const child = this.parts.get(name);
+    child.kill('SIGKILL');
+    await child.over;
+  }
+
+  // A tool of the server's, beside it.
+  tool(name, ...args) {
+    const done = spawnSync(
+      join(bin, 'vimana-server'),
+      [name, '--data-dir', join(this.data, 'server'), ...args],
+      { encoding: 'utf8' },
+    );
+    if (done.error) throw done.error;
+    return done;
+  }
+
+  // What fsck finds.
+  fsck() {
+    const { stdout, stderr } = this.tool('fsck', '--json');
+    if (!stdout) throw new Error(`fsck: ${stderr}`);
+    return JSON.parse(stdout);
+  }
+
+  async destroy() {
+    for (const child of this.parts.values()) {
+      child.kill('SIGTERM');
+      await child.over;
+    }
+    for (const name of this.joined ?? []) {
+      spawnSync(join(bin, 'vimana-agent'), ['stop-machines', '--data-dir', join(this.data, name)]);
+    }
+    rmSync(this.data, { recursive: true, force: true });
+  }
+}
