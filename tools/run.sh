@@ -50,9 +50,10 @@ part() {
             --secret-file "$data/server/secrets/scheduler"
         ;;
     *)
-        # Needed once; an agent that has joined looks at no token.
-        (umask 077 && "$bin/vimana-server" join-token --data-dir "$data/server" \
-            --name "$1" >"$data/$1.token")
+        # A host joins once. One that was revoked is not let in again by itself.
+        [ -e "$data/$1/certificate.json" ] ||
+            (umask 077 && "$bin/vimana-server" join-token --data-dir "$data/server" \
+                --name "$1" >"$data/$1.token")
         exec "$bin/vimana-agent" --server "${agent_url/0.0.0.0/127.0.0.1}" \
             --join-token-file "$data/$1.token" \
             --data-dir "$data/$1" --name "$1" --zone default \
