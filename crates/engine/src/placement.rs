@@ -261,8 +261,9 @@ async fn follow(
 ) {
     loop {
         let change = tokio::select! {
-            change = changes.recv() => change,
+            biased;
             () = to_scheduler.closed() => return,
+            change = changes.recv() => change,
         };
         // A scheduler that fell behind is cut off; a new session starts with
         // a new snapshot.

@@ -1,8 +1,8 @@
 //! Sign-in with a password, and API tokens.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use argon2::password_hash::SaltString;
 use argon2::{Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _};
@@ -43,7 +43,7 @@ impl SignIns {
             per_address: RateLimit::new(SIGN_IN_ADDRESS_BURST, SIGN_IN_REFILL, MAX_BUCKETS),
             hashing: Semaphore::new(MAX_PARALLEL_HASHES),
             waiting: AtomicUsize::new(0),
-            decoy: hash_password("no such user", &[0; 16])?.into(),
+            decoy: decoy()?,
         })
     }
 
@@ -72,6 +72,16 @@ impl SignIns {
         .await
         .map_err(Error::internal)?
     }
+}
+
+/// The same for every engine, and costly: made once.
+fn decoy() -> Result<Arc<str>> {
+    static DECOY: OnceLock<Arc<str>> = OnceLock::new();
+    if let Some(made) = DECOY.get() {
+        return Ok(Arc::clone(made));
+    }
+    let made = hash_password("no such user", &[0; 16])?.into();
+    Ok(Arc::clone(DECOY.get_or_init(|| made)))
 }
 
 /// argon2id with the crate's defaults (19 MiB, 2 passes), the OWASP baseline.
