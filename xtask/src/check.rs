@@ -77,6 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "vimana-testkit",
         &[
+            "vimana-agent",
             "vimana-authz",
             "vimana-driver",
             "vimana-driver-sim",

@@ -11,6 +11,7 @@
 
 mod host;
 mod scheduler;
+pub mod sim;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,147 @@
+//! What people do all day: make VMs, do everything that can be done with
+//! them, change their minds.
+
+use vimana_engine::ActionArgs;
+use vimana_model::action::VmAction;
+use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
+use vimana_model::unit::MiB;
+use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
+use vimana_model::{RequestId, VmId};
+
+use super::chance::Chance;
+use super::people::{ADMIN, Ask, MONA, People, Person, RITA};
+
+/// VMs one person has at most.
+const ENOUGH: usize = 4;
+
+/// Somebody who makes VMs and plays with them.
+pub async fn tinker(people: People, chance: Chance, number: usize) {
+    let mut vms: Vec<VmId> = Vec::new();
+    let mut made = 0;
+    while !people.are_home() {
+        people.pause(chance.ms(100..=2500)).await;
+        if vms.is_empty() || (vms.len() < ENOUGH && chance.one_in(3)) {
+            made += 1;
+            let form = wish(&chance, format!("vm-{number}-{made}"));
+            if let Ok(answer) = people.ask(ADMIN, Ask::Create(form)).await {
+                vms.extend(answer.vm);
+            }
+            continue;
+        }
+        let Some(vm) = chance.pick(&vms).copied() else {
+            continue;
+        };
+        let (action, args) = idea(&chance);
+        let asked = people.ask(ADMIN, Ask::Act(vm, action, args)).await;
+        if let Ok(answer) = &asked
+            && matches!(action, VmAction::Delete | VmAction::Shutdown)
+        {
+            // A shutdown may fail; whoever sweeps up at the end finds it.
+            vms.retain(|known| Some(*known) != answer.vm);
+        }
+        if let Ok(Some(operation)) = asked.map(|answer| answer.operation)
+            && chance.one_in(4)
+        {
+            people.pause(chance.ms(0..=400)).await;
+            // Too late, as often as not.
+            let _ = people.ask(ADMIN, Ask::Cancel(operation)).await;
+        }
+    }
+}
+
+/// Rita asks, Mona decides.
+pub async fn bureaucracy(people: People, chance: Chance) {
+    let mut open: Vec<RequestId> = Vec::new();
+    let mut made = 0;
+    while !people.are_home() {
+        people.pause(chance.ms(300..=4000)).await;
+        if open.is_empty() || (open.len() < ENOUGH && chance.one_in(4)) {
+            made += 1;
+            let form = CreateRequest {
+                terms: wish(&chance, format!("lab-{made}")),
+                purpose: "an experiment".to_owned(),
+            };
+            if let Ok(answer) = people.ask(RITA, Ask::Request(form)).await {
+                open.extend(answer.request);
+            }
+            continue;
+        }
+        let Some(request) = chance.pick(&open).copied() else {
+            continue;
+        };
+        let (who, action) = decision(&chance);
+        let form = RequestDecision {
+            remark: action.needs_remark().then(|| "since it is so".to_owned()),
+            terms: (action == RequestAction::Approve && chance.one_in(2))
+                .then(|| wish(&chance, format!("lab-{made}-as-approved"))),
+            ..RequestDecision::default()
+        };
+        let _ = people.ask(who, Ask::Decide(request, action, form)).await;
+    }
+}
+
+fn decision(chance: &Chance) -> (Person, RequestAction) {
+    let ideas = [
+        (MONA, RequestAction::Approve),
+        (MONA, RequestAction::Approve),
+        (MONA, RequestAction::Reject),
+        (MONA, RequestAction::AskBack),
+        (RITA, RequestAction::Answer),
+        (RITA, RequestAction::AskRelease),
+        (MONA, RequestAction::ConfirmRelease),
+        (RITA, RequestAction::Keep),
+    ];
+    chance
+        .pick(&ideas)
+        .copied()
+        .unwrap_or((MONA, RequestAction::Approve))
+}
+
+fn wish(chance: &Chance, name: String) -> CreateVm {
+    let flavor = if chance.one_in(4) { "small" } else { "tiny" };
+    CreateVm {
+        name,
+        image: "demo".to_owned(),
+        flavor: flavor.to_owned(),
+        hold: chance.one_in(10),
+        ..CreateVm::default()
+    }
+}
+
+fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
+    use VmAction as A;
+    let ideas = [
+        A::Suspend,
+        A::Suspend,
+        A::Stop,
+        A::Stop,
+        A::Resume,
+        A::Resume,
+        A::Resume,
+        A::PowerOff,
+        A::Start,
+        A::Start,
+        A::Reboot,
+        A::Reset,
+        A::Resize,
+        A::Retry,
+        A::Retry,
+        A::Hold,
+        A::Release,
+        A::Shutdown,
+        A::Delete,
+    ];
+    let action = chance.pick(&ideas).copied().unwrap_or(A::Delete);
+    let args = match action {
+        A::PowerOff => ActionArgs::PowerOff(PowerOffVm {
+            force: chance.one_in(2),
+        }),
+        A::Resize => ActionArgs::Resize(ResizeVm {
+            vcpus: Some(if chance.one_in(2) { 1 } else { 2 }),
+            memory_mib: Some(MiB(256)),
+            ..ResizeVm::default()
+        }),
+        _ => ActionArgs::None,
+    };
+    (action, args)
+}

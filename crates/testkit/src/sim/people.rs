@@ -1,0 +1,306 @@
+//! People: what they ask, again and again until they have an answer, and what
+//! they were promised.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use vimana_authz::Subject;
+use vimana_engine::{Acted, ActionArgs, Engine, IdempotencyKey, OpContext};
+use vimana_model::action::VmAction;
+use vimana_model::name::UserName;
+use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
+use vimana_model::session::{Role, StaffRole};
+use vimana_model::vm::{AcceptedView, CreateVm};
+use vimana_model::{Error, ErrorKind, OperationId, RequestId, Result, TenantId, UserId, VmId};
+
+use super::chance::Chance;
+use super::journal::Journal;
+use super::server::Server;
+use super::weather::{Weather, hop};
+
+/// The tenant where people make VMs themselves, and the one where somebody
+/// decides.
+pub const AUTOMATIC: u8 = 1;
+pub const MANUAL: u8 = 2;
+
+/// What a person asks.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    Create(CreateVm),
+    Act(VmId, VmAction, ActionArgs),
+    Cancel(OperationId),
+    Request(CreateRequest),
+    Decide(RequestId, RequestAction, RequestDecision),
+}
+
+/// What was promised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub vm: Option<VmId>,
+    pub operation: Option<OperationId>,
+    pub request: Option<RequestId>,
+}
+
+/// An answer that somebody holds in their hands.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    pub key: String,
+    pub answer: Answer,
+    /// It began the operation, rather than to speak of one.
+    pub began: bool,
+}
+
+/// Everybody; clones are the same people.
+#[derive(Clone)]
+pub struct People {
+    server: Server,
+    chance: Chance,
+    weather: Weather,
+    journal: Journal,
+    promises: Arc<Mutex<Vec<Promise>>>,
+    keys: Arc<AtomicU64>,
+    home: Arc<AtomicBool>,
+}
+
+/// One person in one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub number: u8,
+    pub name: &'static str,
+    pub tenant: u8,
+    pub role: Role,
+    pub staff: Option<StaffRole>,
+}
+
+pub const ADMIN: Person = Person {
+    number: 1,
+    name: "admin",
+    tenant: AUTOMATIC,
+    role: Role::Manager,
+    staff: Some(StaffRole::Admin),
+};
+pub const RITA: Person = Person {
+    number: 2,
+    name: "rita",
+    tenant: MANUAL,
+    role: Role::Operator,
+    staff: None,
+};
+pub const MONA: Person = Person {
+    number: 3,
+    name: "mona",
+    tenant: MANUAL,
+    role: Role::Manager,
+    staff: None,
+};
+
+impl Person {
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        Subject {
+            user_id: UserId::from_parts(u64::from(self.number), [self.number; 10]),
+            user_name: UserName::new(self.name).unwrap(),
+            staff: self.staff,
+            tenant_id: tenant_id(self.tenant),
+            role: self.role,
+        }
+    }
+}
+
+#[must_use]
+pub fn tenant_id(number: u8) -> TenantId {
+    TenantId::from_parts(u64::from(number), [number; 10])
+}
+
+impl People {
+    #[must_use]
+    pub fn new(server: Server, chance: Chance, weather: Weather, journal: Journal) -> Self {
+        Self {
+            server,
+            chance,
+            weather,
+            journal,
+            promises: Arc::default(),
+            keys: Arc::default(),
+            home: Arc::default(),
+        }
+    }
+
+    /// Whoever waits for an answer still gets it; nobody asks anything new.
+    pub fn go_home(&self) {
+        self.home.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn are_home(&self) -> bool {
+        self.home.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn promises(&self) -> Vec<Promise> {
+        let promises = self.promises.lock();
+        promises.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks until there is an answer, under one key.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn ask(&self, who: Person, ask: Ask) -> Result<Answer> {
+        let key = format!("key-{}", self.keys.fetch_add(1, Ordering::Relaxed));
+        let first = self.ask_under(who, &ask, &key).await;
+        if self.weather.now().slow && self.chance.one_in(6) {
+            // The same call once more, as by a client that is not sure.
+            let again = self.ask_under(who, &ask, &key).await;
+            if let (Ok(first), Ok(again)) = (&first, &again)
+                && first != again
+            {
+                let what = format!("{key} was answered {first:?}, then {again:?}");
+                self.journal.breach(13, what);
+            }
+        }
+        first
+    }
+
+    async fn ask_under(&self, who: Person, ask: &Ask, key: &str) -> Result<Answer> {
+        let said = self.describe(ask);
+        self.journal.say(who.name, format!("asks to {said}"));
+        let key = IdempotencyKey {
+            key: key.to_owned(),
+            fingerprint: format!("{ask:?}"),
+        };
+        let cx = OpContext::new(who.subject()).with_idempotency(key.clone());
+        loop {
+            match self.try_once(&cx, ask).await {
+                None => {
+                    tokio::time::sleep(self.chance.ms(200..=1500)).await;
+                }
+                Some(Ok(answer)) => {
+                    self.promised(ask, &key.key, &answer);
+                    return Ok(answer);
+                }
+                Some(Err(error)) if passes(error.kind) => {
+                    tokio::time::sleep(self.chance.ms(200..=1500)).await;
+                }
+                Some(Err(error)) => {
+                    if error.kind == ErrorKind::Internal {
+                        let what = format!("{said}: {:?}", error.source);
+                        self.journal.breach(20, what);
+                    }
+                    self.journal.say(who.name, format!("is refused: {error}"));
+                    self.journal.count("refusals", 1);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// `None` where no answer came.
+    async fn try_once(&self, cx: &OpContext, ask: &Ask) -> Option<Result<Answer>> {
+        let sky = self.weather.now();
+        if sky.slow {
+            tokio::time::sleep(hop(&self.chance)).await;
+        }
+        let (cx, ask) = (cx.clone(), ask.clone());
+        let called = self.server.call(|engine| carry(engine, cx, ask));
+        let answer = called.await;
+        if sky.slow {
+            tokio::time::sleep(hop(&self.chance)).await;
+        }
+        answer.filter(|_| !self.chance.one_in(sky.lost_answers))
+    }
+
+    fn promised(&self, ask: &Ask, key: &str, answer: &Answer) {
+        if let (Some(vm), Ask::Create(form)) = (answer.vm, ask) {
+            self.journal.name(vm, &form.name);
+        }
+        if let (Some(vm), Ask::Decide(..)) = (answer.vm, ask) {
+            self.journal.name(vm, &self.journal.name_of(vm));
+        }
+        let began = answer.operation.is_some() && !matches!(ask, Ask::Cancel(_));
+        let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
+        if promises.iter().all(|known| known.key != key) {
+            self.journal.count("operations", u64::from(began));
+            promises.push(Promise {
+                key: key.to_owned(),
+                answer: answer.clone(),
+                began,
+            });
+        }
+    }
+
+    fn describe(&self, ask: &Ask) -> String {
+        match ask {
+            Ask::Create(form) => format!("create {} ({})", form.name, form.flavor),
+            Ask::Act(vm, action, _) => format!("{action} {}", self.journal.name_of(*vm)),
+            Ask::Cancel(operation) => format!("cancel {operation}"),
+            Ask::Request(form) => format!("be given {}", form.terms.name),
+            Ask::Decide(_, action, _) => format!("{action} a request"),
+        }
+    }
+
+    /// The operations that promises began, each with all its keys.
+    #[must_use]
+    pub fn begun(&self) -> BTreeMap<OperationId, Vec<String>> {
+        let mut begun: BTreeMap<OperationId, Vec<String>> = BTreeMap::new();
+        for promise in self.promises().into_iter().filter(|promise| promise.began) {
+            if let Some(operation) = promise.answer.operation {
+                begun.entry(operation).or_default().push(promise.key);
+            }
+        }
+        begun
+    }
+
+    /// A pause between two things somebody does.
+    pub async fn pause(&self, long: Duration) {
+        tokio::time::sleep(long).await;
+    }
+}
+
+/// Another try may well be answered otherwise.
+fn passes(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited)
+}
+
+async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error> {
+    let accepted = |accepted: AcceptedView| Answer {
+        vm: Some(accepted.vm.id),
+        operation: Some(accepted.operation.id),
+        request: None,
+    };
+    match ask {
+        Ask::Create(form) => Ok(accepted(engine.create_vm(&cx, &form).await?)),
+        Ask::Act(vm, action, args) => match engine.act_on_vm(&cx, vm, action, args).await? {
+            Acted::Vm(view) => Ok(Answer {
+                vm: Some(view.id),
+                ..Answer::default()
+            }),
+            Acted::Accepted(view) => Ok(accepted(*view)),
+        },
+        Ask::Cancel(operation) => {
+            let view = engine.cancel_operation(&cx, operation).await?;
+            Ok(Answer {
+                vm: Some(view.vm_id),
+                operation: Some(view.id),
+                request: None,
+            })
+        }
+        Ask::Request(form) => {
+            let view = engine.create_request(&cx, &form).await?;
+            Ok(Answer {
+                request: Some(view.id),
+                ..Answer::default()
+            })
+        }
+        Ask::Decide(request, action, form) => {
+            let view = engine.act_on_request(&cx, request, action, &form).await?;
+            Ok(Answer {
+                vm: view.vm.map(|vm| vm.id),
+                request: Some(view.id),
+                operation: None,
+            })
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One run: a storm, a calm, and an end at which nothing is left.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::task::JoinSet;
+use vimana_model::action::VmAction;
+use vimana_model::operation::StepKind;
+use vimana_model::state::VmState;
+use vimana_model::{ErrorKind, VmId};
+use vimana_store::{Reader as Store, event, operation};
+
+use super::check::all;
+use super::people::{ADMIN, AUTOMATIC, Ask, MONA, tenant_id};
+use super::{World, habits, trace};
+
+/// How long a calm may last until everything has come to an end.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub seed: u64,
+    pub breaches: Vec<String>,
+    pub counts: BTreeMap<&'static str, u64>,
+    pub text: String,
+    pub fingerprint: u64,
+}
+
+/// Runs on a runtime of its own, whose time is virtual.
+///
+/// # Panics
+/// No runtime can be made.
+pub fn in_time<T>(work: impl Future<Output = T>) -> T {
+    quiet_panics();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(work)
+}
+
+/// Runs one seed from beginning to end.
+#[must_use]
+pub fn run(seed: u64) -> Outcome {
+    in_time(async {
+        let mut world = World::new(seed).await;
+        let _ears = tracing::dispatcher::set_default(&trace::dispatch(world.journal.clone()));
+        let ended = AssertUnwindSafe(whole(&mut world)).catch_unwind().await;
+        if let Err(panic) = ended {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            world.journal.breach(20, format!("a panic: {said:?}"));
+        }
+        Outcome {
+            seed,
+            breaches: world.journal.breaches(),
+            counts: world.journal.counts(),
+            text: world.journal.text(),
+            fingerprint: world.journal.fingerprint(),
+        }
+    })
+}
+
+async fn whole(world: &mut World) {
+    let chance = world.chance.fork();
+    for _ in 0..=chance.below(3) {
+        world.add_host();
+    }
+    for _ in 0..=chance.below(2) {
+        world.add_scheduler();
+    }
+    world.add_reader(ADMIN);
+    world.add_reader(MONA);
+    world.start_all();
+    let mut people = JoinSet::new();
+    for number in 1..=1 + chance.below(3) {
+        people.spawn(habits::tinker(world.people.clone(), chance.fork(), number));
+    }
+    people.spawn(habits::bureaucracy(world.people.clone(), chance.fork()));
+    let long = chance.ms(20_000..=60_000);
+    world.storm(&chance, long).await;
+    world.people.go_home();
+    world.calm();
+    // Whoever still waits for an answer gets one now.
+    let all_home = async { while people.join_next().await.is_some() {} };
+    if tokio::time::timeout(PATIENCE, all_home).await.is_err() {
+        world.journal.breach(4, "somebody never got an answer");
+    }
+    world.come_to_rest().await;
+    world.check_rest().await;
+    world.sweep_up().await;
+    world.check_rest().await;
+    world.check_nothing_left().await;
+    world.check_readers().await;
+}
+
+impl World {
+    /// Waits until nothing moves any more, but what waits for room or a person.
+    pub async fn come_to_rest(&self) {
+        self.server.until_serving().await;
+        let connected = self.until_connected(Duration::from_secs(120)).await;
+        if !connected {
+            self.journal.breach(20, "a host does not come back");
+        }
+        if !self.until(PATIENCE, at_rest).await {
+            self.tell_unrest().await;
+        }
+        // What changed by itself just now is still on its way.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        self.check().await;
+    }
+
+    async fn tell_unrest(&self) {
+        let engine = self.server.until_serving().await;
+        let read = engine.store().read();
+        let vms = all(&read).await;
+        for operation in operation::running(&read).await.unwrap() {
+            let vm = vms.get(&operation.vm_id);
+            let what = format!(
+                "the {} of {} never ends: it is {} at step {} of {:?}, the VM is {:?}",
+                operation.kind,
+                vm.map_or("nobody", |vm| vm.name.as_str()),
+                operation.state.name(),
+                operation.step,
+                operation.steps,
+                vm.map(|vm| vm.state),
+            );
+            self.journal.breach(4, what);
+        }
+        for vm in vms.values().filter(|vm| vm.state == VmState::Unknown) {
+            self.journal.breach(4, format!("{} stays unknown", vm.name));
+        }
+    }
+
+    /// Has everything deleted, and waits for it.
+    pub async fn sweep_up(&self) {
+        self.journal.say("world", "everything is deleted");
+        let read = self.server.until_serving().await.store().read();
+        for (id, vm) in all(&read).await {
+            if vm.state == VmState::Done {
+                continue;
+            }
+            let automatic = vm.tenant_id == tenant_id(AUTOMATIC);
+            let who = if automatic { ADMIN } else { MONA };
+            let ask = Ask::Act(id, VmAction::Delete, vimana_engine::ActionArgs::None);
+            match self.people.ask(who, ask).await {
+                Ok(_) => {}
+                // Gone, or going, by itself.
+                Err(error) if error.kind == ErrorKind::Conflict => {}
+                Err(error) => {
+                    let what = format!("{} cannot be deleted: {error}", vm.name);
+                    self.journal.breach(12, what);
+                }
+            }
+        }
+        if !self.until(PATIENCE, all_done).await {
+            self.tell_unrest().await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+
+    /// Every reader was told everything.
+    pub async fn check_readers(&self) {
+        let read = self.server.until_serving().await.store().read();
+        let last = event::last_seq(&read).await.unwrap();
+        self.journal.count("events", last);
+        for reader in &self.readers {
+            reader.check(&read, &self.journal).await;
+        }
+    }
+
+    /// The VM of that name that is not done, or the last one that was.
+    ///
+    /// # Panics
+    /// There never was one, or no server runs.
+    pub async fn vm_named(&self, name: &str) -> VmId {
+        let read = self.server.engine().unwrap().store().read();
+        let vms = all(&read).await;
+        let named = || vms.values().filter(|vm| vm.name.as_str() == name);
+        let alive = named().find(|vm| vm.state != VmState::Done);
+        alive.or_else(|| named().last()).unwrap().id
+    }
+}
+
+async fn at_rest(store: Store) -> bool {
+    let vms = all(&store).await;
+    if vms.values().any(|vm| vm.state == VmState::Unknown) {
+        return false;
+    }
+    let running = operation::running(&store).await.unwrap();
+    running.iter().all(|operation| {
+        // For want of room, or of a person's word.
+        let step = usize::try_from(operation.step).unwrap_or(usize::MAX);
+        let placing = operation.steps.get(step).map(|step| step.kind) == Some(StepKind::Place);
+        let waits = vms
+            .get(&operation.vm_id)
+            .is_some_and(|vm| vm.state == VmState::Hold || vm.explanation.is_some());
+        placing && waits
+    })
+}
+
+async fn all_done(store: Store) -> bool {
+    let running = operation::running(&store).await.unwrap();
+    running.is_empty()
+        && all(&store)
+            .await
+            .values()
+            .all(|vm| vm.state == VmState::Done)
+}
+
+/// Panics that were asked for are no news.
+fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let asked = info
+                .payload()
+                .downcast_ref::<String>()
+                .is_some_and(|said| said.contains("was made to panic"));
+            if !asked {
+                usual(info);
+            }
+        }));
+    });
+}

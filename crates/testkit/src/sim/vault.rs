@@ -1,0 +1,206 @@
+//! The datastore: what both its sides see of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use vimana_agent::{Fetched, ImageSource, Meter};
+use vimana_driver::{Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
+use vimana_driver_sim::SimHost;
+use vimana_engine::Transfer;
+use vimana_model::{HostId, VmId};
+
+use super::chance::Chance;
+use super::server::Server;
+use super::weather::Weather;
+
+type Kept = BTreeMap<(VmId, u64, Part), Bytes>;
+
+/// What is kept; outlives the server.
+#[derive(Clone, Debug, Default)]
+pub struct Vault(Arc<Mutex<Kept>>);
+
+impl Vault {
+    /// The VMs of which something is kept.
+    #[must_use]
+    pub fn vms(&self) -> Vec<VmId> {
+        let vms: BTreeSet<VmId> = self.kept().keys().map(|(vm, _, _)| *vm).collect();
+        vms.into_iter().collect()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The server's side.
+pub struct ServerVault {
+    vault: Vault,
+    chance: Chance,
+    weather: Weather,
+    /// The server whose side it is was killed.
+    dead: CancellationToken,
+}
+
+impl ServerVault {
+    #[must_use]
+    pub fn new(vault: Vault, chance: Chance, weather: Weather, dead: CancellationToken) -> Self {
+        Self {
+            vault,
+            chance,
+            weather,
+            dead,
+        }
+    }
+
+    async fn reach(&self) -> io::Result<()> {
+        let sky = self.weather.now();
+        if sky.slow {
+            tokio::time::sleep(self.chance.ms(0..=50)).await;
+        }
+        if self.dead.is_cancelled() {
+            return std::future::pending().await;
+        }
+        if self.chance.one_in(sky.bad_datastore) {
+            return Err(io::Error::other("the simulated datastore has a bad moment"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl vimana_engine::Datastore for ServerVault {
+    async fn discard(&self, vm: VmId) -> io::Result<()> {
+        self.reach().await?;
+        self.vault.kept().retain(|(of, _, _), _| *of != vm);
+        Ok(())
+    }
+
+    async fn holds(&self) -> io::Result<Vec<VmId>> {
+        self.reach().await?;
+        Ok(self.vault.vms())
+    }
+}
+
+/// An agent's side: every file goes by way of the server.
+pub struct AgentVault {
+    pub host_id: HostId,
+    pub host: Arc<SimHost>,
+    pub server: Server,
+    pub vault: Vault,
+    pub chance: Chance,
+    pub weather: Weather,
+}
+
+impl AgentVault {
+    async fn carry(&self) -> Result<(), Fault> {
+        let sky = self.weather.now();
+        if sky.slow {
+            let long = self.chance.one_in(10);
+            let takes = self.chance.ms(0..=if long { 8000 } else { 300 });
+            tokio::time::sleep(takes).await;
+        }
+        if self.chance.one_in(sky.broken_transfers) {
+            return Err(unavailable("the transfer broke off"));
+        }
+        Ok(())
+    }
+
+    async fn may(&self, vm: VmId, run_epoch: u64, way: Transfer) -> Result<(), Fault> {
+        let host = self.host_id;
+        let asked = self.server.call(move |engine| async move {
+            engine.check_transfer(host, vm, run_epoch, way).await
+        });
+        match asked.await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(unavailable(&error.public)),
+            None => Err(unavailable("the server is away")),
+        }
+    }
+}
+
+#[async_trait]
+impl vimana_agent::Datastore for AgentVault {
+    async fn upload(
+        &self,
+        vm_id: VmId,
+        run_epoch: u64,
+        files: &[(Part, PathBuf)],
+        meter: &Meter,
+    ) -> Result<Vec<SavedPart>, Fault> {
+        let mut parts = Vec::new();
+        for (part, path) in files {
+            let reading = |error| Fault::io("reading the saved machine", &error);
+            let bytes = self.host.read_file(path).map_err(reading)?;
+            meter.expect(size(&bytes));
+            self.may(vm_id, run_epoch, Transfer::Upload).await?;
+            self.carry().await?;
+            // The server looks again when everything has arrived.
+            self.may(vm_id, run_epoch, Transfer::Upload).await?;
+            meter.moved(size(&bytes));
+            parts.push(SavedPart {
+                part: *part,
+                size_bytes: size(&bytes),
+                sha256: digest(&bytes),
+            });
+            self.vault.kept().insert((vm_id, run_epoch, *part), bytes);
+        }
+        Ok(parts)
+    }
+
+    async fn download(
+        &self,
+        vm_id: VmId,
+        saved: &SavedMachine,
+        meter: &Meter,
+    ) -> Result<Fetched, Fault> {
+        let mut files = Vec::new();
+        for promised in &saved.parts {
+            self.may(vm_id, saved.run_epoch, Transfer::Download).await?;
+            self.carry().await?;
+            let key = (vm_id, saved.run_epoch, promised.part);
+            let bytes = self.vault.kept().get(&key).cloned();
+            let bytes = bytes.ok_or_else(|| unavailable("the datastore does not have it"))?;
+            if digest(&bytes) != promised.sha256 || size(&bytes) != promised.size_bytes {
+                let message = "the saved machine is not what was promised";
+                return Err(Fault::new(FaultKind::BadImage, message));
+            }
+            meter.expect(size(&bytes));
+            meter.moved(size(&bytes));
+            let path = PathBuf::from(format!("/incoming/{vm_id}/{}", promised.part.name()));
+            self.host.write_file(&path, bytes);
+            files.push((promised.part, path));
+        }
+        Ok(Fetched::lent(files))
+    }
+}
+
+/// Images are everywhere already.
+pub struct Images;
+
+#[async_trait]
+impl ImageSource for Images {
+    async fn get(&self, _image: &ImageRef, _meter: &Meter) -> Result<PathBuf, Fault> {
+        Ok(Path::new("/simulated/image").to_owned())
+    }
+}
+
+fn unavailable(message: &str) -> Fault {
+    Fault::new(FaultKind::Unavailable, message)
+}
+
+fn size(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// Enough to tell two contents apart.
+fn digest(bytes: &Bytes) -> String {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
