@@ -49,6 +49,20 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// The same, for one more of those whose transactions failed together.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Busy | Self::Conflict => Self::Busy,
+            Self::Full => Self::Full,
+            Self::Database(source) => Self::Database(source.to_string().into()),
+            Self::Duplicate { .. } | Self::Corrupt { .. } => {
+                Self::Database(self.to_string().into())
+            }
+        }
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {

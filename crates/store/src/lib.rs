@@ -8,12 +8,12 @@ mod entity;
 pub mod error;
 pub mod event;
 pub mod flavor;
+mod group;
 pub mod host;
 pub mod idempotency;
 pub mod image;
 pub mod join_token;
 pub mod limits;
-#[cfg(feature = "simulation")]
 mod line;
 mod link;
 mod migrate;

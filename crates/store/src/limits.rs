@@ -18,6 +18,10 @@ pub const POSTGRES_WRITERS: u32 = 16;
 pub const WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for a turn to write.
 pub const TURN: Duration = Duration::from_secs(30);
+/// Most writers that share one wait for a SQLite file's disk, and the age of a
+/// group that takes no more: the first would wait too long for the last.
+pub const MAX_GROUP: usize = 64;
+pub const MAX_GROUP_AGE: Duration = Duration::from_millis(25);
 /// How long PostgreSQL lets a transaction do nothing before it ends it: a
 /// server that died without a word must not hold its locks for ever.
 pub const MAX_IDLE_IN_TX: Duration = Duration::from_secs(60);

@@ -20,27 +20,54 @@ type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqlxValues>;
 
 /// A connection that its users take turns on.
 pub struct Line {
-    /// `None` once it is closed.
-    connection: Mutex<Option<SqliteConnection>>,
+    state: Mutex<State>,
+    options: SqliteConnectOptions,
     #[cfg(feature = "simulation")]
     medium: Option<Medium>,
 }
 
+enum State {
+    Open(SqliteConnection),
+    /// To be opened again by the next who needs it.
+    Lost,
+    Closed,
+}
+
 impl Line {
-    #[cfg(feature = "simulation")]
-    pub fn simulated(options: &SqliteConnectOptions, medium: Medium) -> Result<Self> {
-        let connection = block_on(options.connect())?;
+    pub async fn open(options: SqliteConnectOptions) -> Result<Self> {
         Ok(Self {
-            connection: Mutex::new(Some(connection)),
-            medium: Some(medium),
+            state: Mutex::new(State::Open(options.connect().await?)),
+            options,
+            #[cfg(feature = "simulation")]
+            medium: None,
         })
+    }
+
+    #[cfg(feature = "simulation")]
+    pub fn simulated(options: SqliteConnectOptions, medium: Medium) -> Result<Self> {
+        let mut line = block_on(Self::open(options))?;
+        line.medium = Some(medium);
+        Ok(line)
     }
 
     /// Waits for the statement under way; what was not committed is undone.
     pub async fn close(&self) -> Result<()> {
-        match self.connection.lock().await.take() {
-            Some(connection) => Ok(connection.close().await?),
-            None => Ok(()),
+        let close = async {
+            match std::mem::replace(&mut *self.state.lock().await, State::Closed) {
+                State::Open(connection) => connection.close().await,
+                State::Lost | State::Closed => Ok(()),
+            }
+        };
+        Ok(self.in_time(close).await?)
+    }
+
+    /// Throws the connection away, with all that is not committed; there will
+    /// be another.
+    pub async fn renew(&self) {
+        let mut state = self.state.lock().await;
+        match *state {
+            State::Open(_) => *state = State::Lost,
+            State::Lost | State::Closed => {}
         }
     }
 
@@ -81,9 +108,13 @@ impl Line {
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
     ) -> Result<T, sqlx::Error> {
-        match self.connection.lock().await.as_mut() {
-            Some(connection) => work(connection).await,
-            None => Err(sqlx::Error::PoolClosed),
+        let mut state = self.state.lock().await;
+        if let State::Lost = *state {
+            *state = State::Open(self.options.connect().await?);
+        }
+        match &mut *state {
+            State::Open(connection) => work(connection).await,
+            State::Lost | State::Closed => Err(sqlx::Error::PoolClosed),
         }
     }
 
@@ -157,7 +188,7 @@ fn query_error(error: sqlx::Error) -> DbErr {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.medium.is_some()
-            && let Some(connection) = self.connection.get_mut().take()
+            && let State::Open(connection) = std::mem::replace(self.state.get_mut(), State::Closed)
             && let Err(error) = block_on(connection.close())
         {
             tracing::debug!(%error, "closing a simulated disk failed");

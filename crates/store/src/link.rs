@@ -8,12 +8,14 @@ use sea_orm::{
     QueryResult, Statement,
 };
 
+use crate::group::Turn;
 #[cfg(feature = "simulation")]
 use crate::line::Line;
 
 pub enum Link {
     Pool(DatabaseConnection),
     Tx(DatabaseTransaction),
+    Turn(Turn),
     #[cfg(feature = "simulation")]
     Line(Arc<Line>),
 }
@@ -23,6 +25,7 @@ macro_rules! each {
         match $link {
             Link::Pool($inner) => $run,
             Link::Tx($inner) => $run,
+            Link::Turn($inner) => $run,
             #[cfg(feature = "simulation")]
             Link::Line($inner) => $run,
         }
@@ -30,13 +33,13 @@ macro_rules! each {
 }
 
 impl Link {
-    /// For pools and lines; a transaction ends otherwise.
+    /// For those that read; a transaction ends otherwise.
     pub async fn close(&self) -> crate::Result<()> {
         match self {
             Self::Pool(pool) => Ok(pool.close_by_ref().await?),
             #[cfg(feature = "simulation")]
             Self::Line(line) => line.close().await,
-            Self::Tx(_) => Ok(()),
+            Self::Tx(_) | Self::Turn(_) => Ok(()),
         }
     }
 }

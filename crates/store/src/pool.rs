@@ -23,7 +23,8 @@ use crate::{Result, StoreError};
 pub struct Pools {
     pub readers: DatabaseConnection,
     pub writers: DatabaseConnection,
-    pub max_writers: u32,
+    /// How to open what writes SQLite once the pool of it has migrated.
+    pub line: Option<SqliteConnectOptions>,
 }
 
 pub async fn open(url: &str) -> Result<Pools> {
@@ -80,12 +81,12 @@ async fn sqlite(url: &str) -> Result<Pools> {
     };
     let readers = lasting
         .max_connections(SQLITE_READERS)
-        .connect_with(file.pragma("query_only", "ON"))
+        .connect_with(file.clone().pragma("query_only", "ON"))
         .await?;
     Ok(Pools {
         readers: SqlxSqliteConnector::from_sqlx_sqlite_pool(readers),
         writers: SqlxSqliteConnector::from_sqlx_sqlite_pool(writers),
-        max_writers: 1,
+        line: Some(file),
     })
 }
 
@@ -131,7 +132,7 @@ async fn postgres(url: &str) -> Result<Pools> {
     Ok(Pools {
         readers: SqlxPostgresConnector::from_sqlx_postgres_pool(readers),
         writers: SqlxPostgresConnector::from_sqlx_postgres_pool(writers),
-        max_writers: POSTGRES_WRITERS,
+        line: None,
     })
 }
 

@@ -15,6 +15,7 @@ use sea_orm::sqlx::ConnectOptions as _;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use tempfile::TempDir;
 
+use crate::group::Group;
 use crate::limits::WAIT;
 use crate::line::Line;
 use crate::{Result, StoreError, migrate, pool};
@@ -83,9 +84,9 @@ impl SimDisk {
         self.inner.file()
     }
 
-    /// The connection that reads and the one that writes. Whoever still has
+    /// The connection that reads, and the turns on the one that writes. Whoever still has
     /// those of before finds them closed, and undone what he did not commit.
-    pub(crate) fn open(&self) -> Result<[Arc<Line>; 2]> {
+    pub(crate) fn open(&self) -> Result<(Arc<Line>, Group)> {
         let mut lines = lock(&self.inner.lines);
         for line in lines.iter().filter_map(Weak::upgrade) {
             block_on(line.close())?;
@@ -99,12 +100,12 @@ impl SimDisk {
             disk: Arc::clone(&self.inner),
             statement,
         };
-        let writer = Line::simulated(&options, medium(DiskCall::Write))?;
+        let writer = Line::simulated(options.clone(), medium(DiskCall::Write))?;
         let options = options.pragma("query_only", "ON");
-        let reader = Line::simulated(&options, medium(DiskCall::Read))?;
-        let opened = [Arc::new(reader), Arc::new(writer)];
-        *lines = [Arc::downgrade(&opened[0]), Arc::downgrade(&opened[1])];
-        Ok(opened)
+        let reader = Line::simulated(options, medium(DiskCall::Read))?;
+        let (reader, writer) = (Arc::new(reader), Arc::new(writer));
+        *lines = [Arc::downgrade(&reader), Arc::downgrade(&writer)];
+        Ok((reader, Group::start(writer)?))
     }
 
     /// Stands in for chance, the same in every run.
@@ -146,45 +147,6 @@ impl Medium {
     /// What statements on this line are to the hook.
     pub const fn statement(&self) -> DiskCall {
         self.statement
-    }
-}
-
-/// A transaction on a simulated disk; dropping it rolls it back.
-pub(crate) struct OpenTx {
-    line: Arc<Line>,
-    open: bool,
-}
-
-impl OpenTx {
-    pub async fn begin(line: &Arc<Line>) -> Result<Self> {
-        line.pause(DiskCall::Begin).await?;
-        line.run("BEGIN IMMEDIATE").await?;
-        Ok(Self {
-            line: Arc::clone(line),
-            open: true,
-        })
-    }
-
-    pub async fn commit(mut self) -> Result<()> {
-        self.line.pause(DiskCall::Commit).await?;
-        self.line.run("COMMIT").await?;
-        self.open = false;
-        self.line.pause(DiskCall::Committed).await
-    }
-
-    pub async fn rollback(mut self) -> Result<()> {
-        self.open = false;
-        Ok(self.line.run("ROLLBACK").await?)
-    }
-}
-
-impl Drop for OpenTx {
-    fn drop(&mut self) {
-        if self.open
-            && let Err(error) = block_on(self.line.run("ROLLBACK"))
-        {
-            tracing::debug!(%error, "rollback failed");
-        }
     }
 }
 

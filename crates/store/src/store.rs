@@ -4,15 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions,
+    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
     TransactionTrait as _,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
-use crate::limits::TURN;
+use crate::group::Group;
+use crate::limits::{POSTGRES_WRITERS, TURN};
+use crate::line::Line;
 use crate::link::Link;
 #[cfg(feature = "simulation")]
-use crate::simulation::{OpenTx, SimDisk};
+use crate::simulation::SimDisk;
 use crate::tx::Jitter;
 use crate::{Result, StoreError, migrate, pool};
 
@@ -23,15 +26,21 @@ pub struct Store {
 }
 
 struct Inner {
-    backend: DbBackend,
     /// Never lent to a transaction: so one who reads while a transaction of
     /// his own is open does not wait for himself.
     readers: Link,
-    writers: Link,
+    writers: Writers,
     jitter: Jitter,
-    /// One permit per connection that writes. Who waits, waits here and in
-    /// order, not in the pool, whose patience ends in an error.
-    turns: Arc<Semaphore>,
+}
+
+enum Writers {
+    Postgres {
+        pool: DatabaseConnection,
+        /// One permit per connection. Who waits, waits here and in order, not
+        /// in the pool, whose patience ends in an error.
+        turns: Arc<Semaphore>,
+    },
+    Sqlite(Group),
 }
 
 /// Reads what is committed; each call sees a moment of its own.
@@ -40,17 +49,17 @@ pub struct Reader {
     inner: Arc<Inner>,
 }
 
-/// An open transaction; dropping it rolls it back.
+/// An open transaction; dropping it rolls it back. After a statement that
+/// failed, nothing else is left to do.
 ///
-/// On SQLite it holds the one connection that writes: keep it short, and begin
-/// no second one inside of it.
+/// On SQLite it holds the one connection that writes: keep it short, begin no
+/// second one inside of it, and wait in it for nothing that may itself wait
+/// for another's commit, which may have to wait for this one.
 pub struct WriteTx {
     // Declared before the permit, hence dropped before it: the next in line
     // finds the connection on its way back.
     link: Link,
-    #[cfg(feature = "simulation")]
-    simulated: Option<OpenTx>,
-    _turn: OwnedSemaphorePermit,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Where a query runs: a [`Reader`] or a [`WriteTx`].
@@ -86,16 +95,29 @@ impl Store {
     /// # Errors
     /// The database cannot be reached, read or migrated.
     pub async fn open(url: &str) -> Result<Self> {
-        let pools = pool::open(url).await?;
-        migrate::up(&pools.writers).await?;
-        let turns = usize::try_from(pools.max_writers).unwrap_or(1);
+        let pool::Pools {
+            readers,
+            writers,
+            line,
+        } = pool::open(url).await?;
+        migrate::up(&writers).await?;
+        let writers = match line {
+            Some(options) => {
+                writers.close().await?;
+                Writers::Sqlite(Group::start(Arc::new(Line::open(options).await?))?)
+            }
+            None => Writers::Postgres {
+                pool: writers,
+                turns: Arc::new(Semaphore::new(
+                    usize::try_from(POSTGRES_WRITERS).unwrap_or(1),
+                )),
+            },
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                backend: pools.writers.get_database_backend(),
-                readers: Link::Pool(pools.readers),
-                writers: Link::Pool(pools.writers),
+                readers: Link::Pool(readers),
+                writers,
                 jitter: Jitter::Random,
-                turns: Arc::new(Semaphore::new(turns)),
             }),
         })
     }
@@ -118,17 +140,15 @@ impl Store {
     /// tries fails.
     ///
     /// # Errors
-    /// The file cannot be made or opened.
+    /// The file cannot be made or opened, or there is no tokio runtime here.
     #[cfg(feature = "simulation")]
     pub fn open_simulated(disk: &SimDisk) -> Result<Self> {
-        let [reader, writer] = disk.open()?;
+        let (reader, group) = disk.open()?;
         Ok(Self {
             inner: Arc::new(Inner {
-                backend: DbBackend::Sqlite,
                 readers: Link::Line(reader),
-                writers: Link::Line(writer),
+                writers: Writers::Sqlite(group),
                 jitter: Jitter::Simulated(disk.clone()),
-                turns: Arc::new(Semaphore::new(1)),
             }),
         })
     }
@@ -147,25 +167,21 @@ impl Store {
     /// [`StoreError::Busy`] when no turn came within [`TURN`], or the store is
     /// closed; or the database's.
     pub async fn begin(&self) -> Result<WriteTx> {
-        let turn = Arc::clone(&self.inner.turns).acquire_owned();
-        let turn = tokio::time::timeout(TURN, turn)
-            .await
-            .map_err(|_| StoreError::Busy)?
-            .map_err(|_| StoreError::Busy)?;
         match &self.inner.writers {
-            Link::Pool(pool) => Ok(WriteTx {
-                link: Link::Tx(begin(pool).await?),
-                #[cfg(feature = "simulation")]
-                simulated: None,
-                _turn: turn,
+            Writers::Postgres { pool, turns } => {
+                let turn = timeout(TURN, Arc::clone(turns).acquire_owned())
+                    .await
+                    .map_err(|_| StoreError::Busy)?
+                    .map_err(|_| StoreError::Busy)?;
+                Ok(WriteTx {
+                    link: Link::Tx(begin(pool).await?),
+                    _turn: Some(turn),
+                })
+            }
+            Writers::Sqlite(group) => Ok(WriteTx {
+                link: Link::Turn(group.turn().await?),
+                _turn: None,
             }),
-            #[cfg(feature = "simulation")]
-            Link::Line(line) => Ok(WriteTx {
-                link: Link::Line(Arc::clone(line)),
-                simulated: Some(OpenTx::begin(line).await?),
-                _turn: turn,
-            }),
-            Link::Tx(_) => Err(StoreError::Busy),
         }
     }
 
@@ -179,14 +195,25 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn close(&self) -> Result<()> {
-        self.inner.turns.close();
-        self.inner.readers.close().await?;
-        self.inner.writers.close().await
+        match &self.inner.writers {
+            Writers::Postgres { pool, turns } => {
+                turns.close();
+                self.inner.readers.close().await?;
+                Ok(pool.close_by_ref().await?)
+            }
+            Writers::Sqlite(group) => {
+                self.inner.readers.close().await?;
+                group.close().await
+            }
+        }
     }
 
     #[must_use]
     pub fn is_postgres(&self) -> bool {
-        self.inner.backend == DbBackend::Postgres
+        match self.inner.writers {
+            Writers::Postgres { .. } => true,
+            Writers::Sqlite(_) => false,
+        }
     }
 }
 
@@ -208,35 +235,38 @@ impl WriteTx {
     /// [`StoreError::Busy`] when another transaction was preferred; or the
     /// database's.
     pub async fn commit(self) -> Result<()> {
-        #[cfg(feature = "simulation")]
-        if let Some(open) = self.simulated {
-            return open.commit().await;
+        match self.link {
+            Link::Tx(tx) => Ok(tx.commit().await?),
+            Link::Turn(turn) => turn.commit().await,
+            Link::Pool(_) => Ok(()),
+            #[cfg(feature = "simulation")]
+            Link::Line(_) => Ok(()),
         }
-        if let Link::Tx(tx) = self.link {
-            tx.commit().await?;
-        }
-        Ok(())
     }
 
     /// Undoes everything, and waits for it.
     ///
     /// # Errors
-    /// The database's; nothing is left even so.
+    /// The database's; nothing is left even so. [`StoreError::Busy`] when what
+    /// was found here was another's, and never became durable.
     pub async fn rollback(self) -> Result<()> {
-        #[cfg(feature = "simulation")]
-        if let Some(open) = self.simulated {
-            return open.rollback().await;
+        match self.link {
+            Link::Tx(tx) => Ok(tx.rollback().await?),
+            Link::Turn(turn) => turn.rollback().await,
+            Link::Pool(_) => Ok(()),
+            #[cfg(feature = "simulation")]
+            Link::Line(_) => Ok(()),
         }
-        if let Link::Tx(tx) = self.link {
-            tx.rollback().await?;
-        }
-        Ok(())
     }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Store({:?})", self.inner.backend)
+        let kind = match self.inner.writers {
+            Writers::Postgres { .. } => "Postgres",
+            Writers::Sqlite(_) => "Sqlite",
+        };
+        write!(f, "Store({kind})")
     }
 }
 

@@ -33,6 +33,19 @@ impl TxError {
     }
 }
 
+impl TxError {
+    /// Follows from what the body read, rather than from a mishap.
+    const fn is_finding(&self) -> bool {
+        match self {
+            Self::Engine(_)
+            | Self::Store(
+                StoreError::Conflict | StoreError::Duplicate { .. } | StoreError::Corrupt { .. },
+            ) => true,
+            Self::Store(StoreError::Busy | StoreError::Full | StoreError::Database(_)) => false,
+        }
+    }
+}
+
 impl From<TxError> for Error {
     fn from(error: TxError) -> Self {
         match error {
@@ -89,12 +102,17 @@ pub async fn end<T>(tx: WriteTx, outcome: Result<T, TxError>) -> Result<T, TxErr
             Ok(value)
         }
         Err(error) => {
-            // The body's error is the one worth telling; a connection that
-            // cannot even roll back is thrown away by the pool.
-            if let Err(rollback) = tx.rollback().await {
-                tracing::debug!(error = %rollback, "rollback failed");
+            match tx.rollback().await {
+                Ok(()) => Err(error),
+                // Refused because of something that is no longer so.
+                Err(gone) if gone.is_retryable() && error.is_finding() => Err(gone.into()),
+                // The body's error is the one worth telling; a connection that
+                // cannot even roll back is thrown away.
+                Err(rollback) => {
+                    tracing::debug!(error = %rollback, "rollback failed");
+                    Err(error)
+                }
             }
-            Err(error)
         }
     }
 }

@@ -18,6 +18,7 @@ mod suite {
     pub mod claims;
     pub mod enrolment;
     pub mod events;
+    pub mod groups;
     pub mod opening;
     pub mod people;
     pub mod postgres;
@@ -30,7 +31,9 @@ mod suite {
 use libtest_mimic::{Arguments, Trial};
 use suite::postgres::Server;
 use suite::world::{Backend, World};
-use suite::{catalogue, claims, enrolment, events, opening, people, simulated, transactions, vms};
+use suite::{
+    catalogue, claims, enrolment, events, groups, opening, people, simulated, transactions, vms,
+};
 use tokio::runtime::Builder;
 
 /// Turns async functions into one case per backend, named after them.
@@ -109,6 +112,10 @@ cases! { everywhere:
         refusal_of_the_engine_is_not_tried_again,
         reading_inside_a_transaction_does_not_hang,
     }
+    groups::{
+        who_fails_panics_or_goes_away_goes_alone,
+        failed_statement_leaves_nothing_else_to_do,
+    }
     opening::{
         reopening_keeps_what_was_written,
         corrupt_rows_are_told_and_name_no_value,
@@ -136,6 +143,13 @@ cases! { in_simulation:
         the_same_run_twice_is_the_same,
         refusal_of_the_disk_is_the_stores_error,
         who_was_there_before_is_cut_off,
+    }
+    groups::{
+        failed_statement_cannot_be_committed,
+        many_writers_share_a_commit,
+        failed_commit_acknowledges_nobody,
+        commit_that_was_busy_is_tried_again_by_all,
+        refusal_is_told_when_its_grounds_are_durable,
     }
 }
 

@@ -14,7 +14,7 @@ use vimana_store::{Store, StoreError, TxError, event, tenant, write_tx};
 
 use super::world::{World, note};
 
-fn pause<F>(at: impl Fn(DiskCall) -> F + Send + Sync + 'static) -> Option<Pause>
+pub fn pause<F>(at: impl Fn(DiskCall) -> F + Send + Sync + 'static) -> Option<Pause>
 where
     F: Future<Output = Result<(), StoreError>> + Send + 'static,
 {
@@ -33,7 +33,7 @@ async fn last_seq(store: &Store) -> u64 {
     event::last_seq(&store.read()).await.unwrap()
 }
 
-fn disk(world: &World) -> &SimDisk {
+pub fn disk(world: &World) -> &SimDisk {
     world.disk.as_ref().unwrap()
 }
 

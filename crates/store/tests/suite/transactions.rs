@@ -17,7 +17,7 @@ use vimana_store::{Store, StoreError, TxError, event, tenant, user, vm, write_tx
 
 use super::world::{NOW, World, note};
 
-fn new_tenant(world: &World, name: &str) -> TenantRecord {
+pub fn new_tenant(world: &World, name: &str) -> TenantRecord {
     TenantRecord {
         id: world.tenant_id(),
         name: TenantName::new(name).unwrap(),
@@ -26,7 +26,7 @@ fn new_tenant(world: &World, name: &str) -> TenantRecord {
     }
 }
 
-async fn exists(world: &World, record: &TenantRecord) -> bool {
+pub async fn exists(world: &World, record: &TenantRecord) -> bool {
     let found = tenant::find(&world.store.read(), record.id).await;
     found.unwrap().is_some()
 }
@@ -88,7 +88,7 @@ pub async fn dropped_transaction_leaves_nothing_and_the_next_works(world: World)
 }
 
 /// Polls a future at most `polls` times, then drops it.
-async fn cut_short<F: Future>(future: F, polls: u32) -> Option<F::Output> {
+pub async fn cut_short<F: Future>(future: F, polls: u32) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
     poll_fn(|cx| {
@@ -96,7 +96,11 @@ async fn cut_short<F: Future>(future: F, polls: u32) -> Option<F::Output> {
             return Poll::Ready(None);
         }
         left -= 1;
-        future.as_mut().poll(cx).map(Some)
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }
