@@ -1,12 +1,14 @@
 //! What happens to whom when a lease is over.
 
 use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use vimana_watchdog::protocol::{Message, Request, State};
 use vimana_watchdog::{BootTime, Fenced, host_boot};
 
-use crate::world::{LINGER, LONG, PATIENCE, SHORT, World, sleeper, start_ticks};
+use crate::world::{LINGER, LONG, PATIENCE, Process, SHORT, World, sleeper, start_ticks};
 
 /// Grants a short lease and gives its end.
 fn soon(world: &World) -> BootTime {
@@ -76,6 +78,22 @@ fn a_machine_whose_record_says_nothing_is_known_by_its_place_and_name() {
         machine.is_killed();
     }
     assert!(somebody.is_alive() && misnamed.is_alive());
+}
+
+#[test]
+fn complete_means_that_no_process_is_left() {
+    let world = World::new();
+    // So much memory takes a while to be given back.
+    let mut large = Command::new("dd");
+    large.args(["if=/dev/zero", "bs=256M", "status=none"]);
+    let mut child = large.stdout(Stdio::piped()).spawn().unwrap();
+    let mut zeros = child.stdout.take().unwrap();
+    let machine = Process::new(child);
+    zeros.read_exact(&mut [0]).unwrap();
+    world.record("vm_a", &machine, start_ticks(machine.pid()));
+    let _watchdog = world.watchdog();
+    assert_eq!(fence(&world).vms, ["vm_a"]);
+    assert!(!machine.is_alive());
 }
 
 #[test]
