@@ -83,10 +83,9 @@ impl Ledger {
     pub fn compare(&self, inventory: &[Observed]) {
         let mut inner = self.inner();
         for observed in inventory {
-            inner.books.apply(Record::Epochs {
+            inner.books.apply(Record::Run {
                 vm_id: observed.vm_id,
                 run_epoch: observed.run_epoch,
-                claim_epoch: 0,
             });
         }
         let gone: Vec<VmId> = inner
@@ -126,7 +125,8 @@ impl Ledger {
             if let Err(why) = vm.judge(command) {
                 return refuse(Fault::new(FaultKind::Superseded, why));
             }
-            claims_more = command.claim_epoch > vm.claim_epoch || command.run_epoch > vm.run_epoch;
+            let claimed = vm.claim_epoch(command.command.operation_id);
+            claims_more = claimed < Some(command.claim_epoch) || command.run_epoch > vm.run_epoch;
             if let Some(outcome) = vm.outcome(command.command).cloned() {
                 let after = self.claim(&mut inner, command, claims_more);
                 self.answer(command.command, command.claim_epoch, outcome, after);
@@ -183,12 +183,7 @@ impl Ledger {
     /// known of it.
     pub fn discard(&self, vm_id: VmId, run_epoch: u64) -> (u64, Written) {
         let mut inner = self.inner();
-        let epochs = Record::Epochs {
-            vm_id,
-            run_epoch,
-            claim_epoch: 0,
-        };
-        let (written, _) = self.record(&mut inner, epochs);
+        let (written, _) = self.record(&mut inner, Record::Run { vm_id, run_epoch });
         let known = inner.books.vm(vm_id).map(|vm| vm.run_epoch);
         (known.unwrap_or(run_epoch), written)
     }
@@ -222,12 +217,13 @@ impl Ledger {
         if !claims_more {
             return 0;
         }
-        let epochs = Record::Epochs {
+        let claimed = Record::Claimed {
             vm_id: command.vm_id,
             run_epoch: command.run_epoch,
             claim_epoch: command.claim_epoch,
+            operation_id: command.command.operation_id,
         };
-        self.record(inner, epochs).1
+        self.record(inner, claimed).1
     }
 
     fn record(&self, inner: &mut Inner, record: Record) -> (Written, u64) {

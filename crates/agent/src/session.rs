@@ -143,10 +143,15 @@ impl Host {
                     }
                 }
                 text = link.receive_text() => match frame::read(&text?)? {
+                    // Not in the background: what changes afterwards is to be
+                    // told afterwards.
                     Arrived::Frame(ToAgent::TakeInventory) => {
-                        let inventory = self.driver.inventory().await;
-                        let inventory = inventory.map_err(SessionError::Inventory)?;
-                        link.send(&FromAgent::Inventory { inventory })?;
+                        match self.driver.inventory().await {
+                            Ok(inventory) => link.send(&FromAgent::Inventory { inventory })?,
+                            Err(fault) => {
+                                tracing::warn!(%fault, "the host's machines cannot be listed");
+                            }
+                        }
                     }
                     Arrived::Frame(frame) => self.take(frame, *number, asked)?,
                     Arrived::Command { command, claim_epoch } => {

@@ -1,6 +1,6 @@
 //! The agent with the simulated driver, against a server that speaks the
 //! protocol over real sockets.
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test may panic, and so may its helpers"
@@ -12,6 +12,8 @@ mod commands;
 mod consoles;
 #[path = "agent/images.rs"]
 mod images;
+#[path = "agent/orders.rs"]
+mod orders;
 #[path = "agent/qemu.rs"]
 mod qemu;
 #[path = "agent/sessions.rs"]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vimana_model::{OperationId, VmId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome};
 
-use crate::limits::{MAX_CLEANED_VMS, MAX_COMMANDS_PER_VM, MAX_LEDGER_VMS};
+use crate::limits::{MAX_CLEANED_VMS, MAX_COMMANDS_PER_VM, MAX_LEDGER_VMS, MAX_OPERATIONS_PER_VM};
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +32,17 @@ pub enum Record {
         /// Nothing of the VM is left on the host.
         cleaned: bool,
     },
-    /// The epochs of a VM are at least these.
-    Epochs {
+    /// A server claims an operation anew.
+    Claimed {
         vm_id: VmId,
         run_epoch: u64,
         claim_epoch: u64,
+        operation_id: OperationId,
+    },
+    /// A run of the VM is known.
+    Run {
+        vm_id: VmId,
+        run_epoch: u64,
     },
     /// Nothing of the VM is left on the host.
     Gone {
@@ -46,14 +52,25 @@ pub enum Record {
     Vm {
         vm_id: VmId,
         run_epoch: u64,
-        claim_epoch: u64,
         cleaned: bool,
+        /// In the order in which they came first.
+        operations: Vec<Operation>,
         /// Least recent first.
         commands: Vec<Entry>,
     },
     /// Of a later version.
     #[serde(other)]
     Unknown,
+}
+
+/// What is known of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    pub id: OperationId,
+    /// The highest claim under which the server acted.
+    pub claim_epoch: u64,
+    /// It is being taken back.
+    pub undoing: bool,
 }
 
 /// What became of a command.
@@ -76,9 +93,10 @@ pub struct Books {
 #[derive(Debug, Default)]
 pub struct VmBook {
     pub run_epoch: u64,
-    pub claim_epoch: u64,
     cleaned: bool,
     touched: u64,
+    /// In the order in which they came first.
+    operations: Vec<Operation>,
     /// Least recent first; the last try of each step.
     commands: Vec<Entry>,
 }
@@ -116,9 +134,10 @@ impl Books {
                 work: _,
             } => {
                 let vm = self.touch(vm_id);
-                vm.raise(run_epoch, claim_epoch);
+                vm.run_epoch = vm.run_epoch.max(run_epoch);
+                vm.claim(command.operation_id, claim_epoch, command.undo);
                 vm.cleaned = false;
-                vm.put(command, None);
+                vm.put(command);
             }
             Record::Ended {
                 vm_id,
@@ -130,23 +149,35 @@ impl Books {
                 vm.end(command, outcome);
                 vm.cleaned |= cleaned;
             }
-            Record::Epochs {
+            Record::Claimed {
                 vm_id,
                 run_epoch,
                 claim_epoch,
-            } => self.touch(vm_id).raise(run_epoch, claim_epoch),
+                operation_id,
+            } => {
+                let vm = self.touch(vm_id);
+                vm.run_epoch = vm.run_epoch.max(run_epoch);
+                vm.claim(operation_id, claim_epoch, false);
+            }
+            Record::Run { vm_id, run_epoch } => {
+                let vm = self.touch(vm_id);
+                vm.run_epoch = vm.run_epoch.max(run_epoch);
+            }
             Record::Gone { vm_id } => self.touch(vm_id).cleaned = true,
             Record::Vm {
                 vm_id,
                 run_epoch,
-                claim_epoch,
                 cleaned,
+                operations,
                 commands,
             } => {
-                let vm = self.touch(vm_id);
-                vm.raise(run_epoch, claim_epoch);
-                vm.cleaned = cleaned;
-                vm.commands = commands;
+                *self.touch(vm_id) = VmBook {
+                    run_epoch,
+                    cleaned,
+                    touched: self.now,
+                    operations,
+                    commands,
+                };
             }
             Record::Unknown => {}
         }
@@ -164,8 +195,8 @@ impl Books {
         let vms = vms.into_iter().map(|(vm_id, vm)| Record::Vm {
             vm_id: *vm_id,
             run_epoch: vm.run_epoch,
-            claim_epoch: vm.claim_epoch,
             cleaned: vm.cleaned,
+            operations: vm.operations.clone(),
             commands: vm.commands.clone(),
         });
         std::iter::once(session).chain(vms).collect()
@@ -207,29 +238,33 @@ impl VmBook {
         if command.run_epoch < self.run_epoch {
             return Err("a later run of the machine is known");
         }
-        if command.claim_epoch < self.claim_epoch {
+        let (claim_epoch, command) = (command.claim_epoch, command.command);
+        let known = self.operation(command.operation_id);
+        if known.is_some_and(|operation| claim_epoch < operation.claim_epoch) {
             return Err("another server has taken the operation over");
         }
-        let (command, is_known) = (command.command, self.knows(command.command));
         let last_try = self.last_try(command);
         if last_try.is_some_and(|last| command.attempt < last.command.attempt) {
             return Err("a later try of the step is known");
         }
-        if command.undo || is_known {
+        if command.undo || last_try.is_some_and(|last| last.command == command) {
             return Ok(());
         }
         // A step forward that was delayed on its way must not have its effect
         // after the world has moved on.
-        let mut of_its_own = self.of_operation(command.operation_id).peekable();
-        let is_seen = of_its_own.peek().is_some();
-        if of_its_own.any(|entry| entry.command.undo) {
+        if known.is_some_and(|operation| operation.undoing) {
             return Err("the operation is being taken back");
         }
-        let newest = self.commands.last().map(|entry| entry.command.operation_id);
-        if is_seen && newest != Some(command.operation_id) {
+        if known.is_some() && self.has_later(command.operation_id) {
             return Err("a later operation of the VM is known");
         }
         Ok(())
+    }
+
+    /// The highest claim on an operation; None where it is not known.
+    #[must_use]
+    pub fn claim_epoch(&self, operation_id: OperationId) -> Option<u64> {
+        Some(self.operation(operation_id)?.claim_epoch)
     }
 
     /// How a command ended.
@@ -242,11 +277,6 @@ impl VmBook {
             .as_ref()
     }
 
-    fn knows(&self, command: CommandRef) -> bool {
-        self.last_try(command)
-            .is_some_and(|entry| entry.command == command)
-    }
-
     /// The last try of the step that `command` is a try of.
     fn last_try(&self, command: CommandRef) -> Option<&Entry> {
         self.commands
@@ -254,24 +284,44 @@ impl VmBook {
             .find(|entry| step(entry.command) == step(command))
     }
 
-    fn of_operation(&self, operation_id: OperationId) -> impl Iterator<Item = &Entry> {
-        self.commands
-            .iter()
-            .filter(move |entry| entry.command.operation_id == operation_id)
+    fn operation(&self, id: OperationId) -> Option<&Operation> {
+        self.operations.iter().find(|operation| operation.id == id)
     }
 
-    fn raise(&mut self, run_epoch: u64, claim_epoch: u64) {
-        self.run_epoch = self.run_epoch.max(run_epoch);
-        self.claim_epoch = self.claim_epoch.max(claim_epoch);
+    /// Whether an operation began after the one that is meant. It came later
+    /// and its id is of a later time: each alone may deceive.
+    fn has_later(&self, id: OperationId) -> bool {
+        let mut since = self.operations.iter().skip_while(|known| known.id != id);
+        since.any(|known| known.id > id)
     }
 
-    fn put(&mut self, command: CommandRef, outcome: Option<Outcome>) {
+    fn claim(&mut self, id: OperationId, claim_epoch: u64, undo: bool) {
+        let known = self.operations.iter_mut().find(|known| known.id == id);
+        if let Some(operation) = known {
+            operation.claim_epoch = operation.claim_epoch.max(claim_epoch);
+            operation.undoing |= undo;
+            return;
+        }
+        if self.operations.len() >= MAX_OPERATIONS_PER_VM {
+            self.operations.remove(0);
+        }
+        self.operations.push(Operation {
+            id,
+            claim_epoch,
+            undoing: undo,
+        });
+    }
+
+    fn put(&mut self, command: CommandRef) {
         self.commands
             .retain(|entry| step(entry.command) != step(command));
         if self.commands.len() >= MAX_COMMANDS_PER_VM {
             self.commands.remove(0);
         }
-        self.commands.push(Entry { command, outcome });
+        self.commands.push(Entry {
+            command,
+            outcome: None,
+        });
     }
 
     /// The outcome of a try that was followed by another is of no interest.
@@ -335,10 +385,15 @@ mod tests {
         books.apply(begun(2, command(1, 0, 1)));
         books.apply(ended(2, command(1, 0, 1), false));
         books.apply(begun(1, command(2, 1, 1)));
-        books.apply(Record::Epochs {
+        books.apply(Record::Claimed {
             vm_id: vm(2),
             run_epoch: 1,
             claim_epoch: 9,
+            operation_id: command(1, 0, 1).operation_id,
+        });
+        books.apply(Record::Run {
+            vm_id: vm(1),
+            run_epoch: 5,
         });
         books.apply(Record::Gone { vm_id: vm(3) });
         let records = books.records();
@@ -349,8 +404,11 @@ mod tests {
         }
         assert_eq!(again.records(), records);
         assert_eq!(again.session_number, 8);
+        assert_eq!(again.vm(vm(1)).unwrap().run_epoch, 5);
         let book = again.vm(vm(2)).unwrap();
-        assert_eq!((book.run_epoch, book.claim_epoch), (3, 9));
+        assert_eq!(book.run_epoch, 3);
+        let operation_id = command(1, 0, 1).operation_id;
+        assert_eq!(book.claim_epoch(operation_id), Some(9));
         assert!(book.last_try(command(1, 0, 5)).unwrap().outcome.is_some());
         assert_eq!(again.held().collect::<Vec<_>>(), [vm(1), vm(2)]);
     }
@@ -422,10 +480,33 @@ mod tests {
 
         // A later operation has begun.
         books.apply(begun(1, order(2, 0, false).command));
-        books.apply(begun(1, order(3, 0, false).command));
+        books.apply(begun(1, order(4, 0, false).command));
         assert!(judge(&books, &order(2, 1, false)).is_err());
+        assert_eq!(judge(&books, &order(4, 1, false)), Ok(()));
+        // One whose id is of an earlier time may still be the later one: the
+        // server's clock may have been set back.
+        assert_eq!(judge(&books, &order(3, 0, false)), Ok(()));
+        books.apply(begun(1, order(3, 0, false).command));
         assert_eq!(judge(&books, &order(3, 1, false)), Ok(()));
-        assert_eq!(judge(&books, &order(4, 0, false)), Ok(()));
+        assert_eq!(judge(&books, &order(4, 1, false)), Ok(()));
+    }
+
+    #[test]
+    fn each_operation_has_claims_of_its_own() {
+        let mut books = Books::default();
+        let mut first = order(1, 0, false);
+        first.claim_epoch = 9;
+        books.apply(Record::Claimed {
+            vm_id: vm(1),
+            run_epoch: 3,
+            claim_epoch: 9,
+            operation_id: first.command.operation_id,
+        });
+        let book = books.vm(vm(1)).unwrap();
+        assert_eq!(book.judge(&first), Ok(()));
+        first.claim_epoch = 8;
+        assert!(book.judge(&first).is_err());
+        assert_eq!(book.judge(&order(2, 0, false)), Ok(()));
     }
 
     #[test]
@@ -451,6 +532,7 @@ mod tests {
         }
         let book = books.vm(vm(1)).unwrap();
         assert_eq!(book.commands.len(), MAX_COMMANDS_PER_VM);
+        assert_eq!(book.operations.len(), MAX_OPERATIONS_PER_VM);
         assert!(book.last_try(command(99, 0, 1)).is_some());
         assert!(book.last_try(command(0, 0, 1)).is_none());
     }

@@ -6,7 +6,8 @@ use vimana_driver::{Fault, FaultKind, Power};
 use vimana_driver_sim::Call;
 use vimana_protocol::agent::{FromAgent, Outcome, Work};
 
-use crate::world::{OK, World, boot, command, prepare, vm};
+use crate::orders::{OK, boot, command, prepare, vm};
+use crate::world::World;
 
 fn fault_kind(outcome: &Outcome) -> Option<FaultKind> {
     match outcome {

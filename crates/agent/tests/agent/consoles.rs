@@ -5,7 +5,8 @@ use tokio::time::timeout;
 use vimana_model::ConsoleId;
 use vimana_protocol::agent::{ToAgent, Work};
 
-use crate::world::{PATIENCE, Session, World, boot, command, prepare, vm};
+use crate::orders::{boot, command, prepare, vm};
+use crate::world::{PATIENCE, Session, World};
 
 pub async fn open(world: &mut World, session: &mut Session) -> WebSocket {
     let console_id = ConsoleId::from_parts(1, [1; 10]);

@@ -6,7 +6,8 @@ use axum::http::StatusCode;
 use vimana_driver::FaultKind;
 use vimana_protocol::agent::Outcome;
 
-use crate::world::{OK, World, prepare, vm};
+use crate::orders::{OK, prepare, vm};
+use crate::world::World;
 
 /// The image's fault, and that it left no file.
 async fn refusal(world: &mut World, image: &vimana_driver::ImageRef) -> (FaultKind, String) {

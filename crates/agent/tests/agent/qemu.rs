@@ -9,7 +9,8 @@ use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver, READY, boot
 use vimana_protocol::agent::Work;
 
 use crate::consoles::{farewell, open, read_until};
-use crate::world::{OK, World, boot, command, prepare, vm};
+use crate::orders::{OK, boot, command, prepare, vm};
+use crate::world::World;
 
 async fn driver(dir: &Path) -> Arc<QemuDriver> {
     let mut config = QemuConfig::new(dir.join("machines"));

@@ -7,7 +7,8 @@ use vimana_driver::Power;
 use vimana_driver_sim::{Call, SimDriver};
 use vimana_protocol::agent::{ToAgent, Work};
 
-use crate::world::{OK, REFUSED, World, boot, command, prepare, vm};
+use crate::orders::{OK, boot, command, prepare, vm};
+use crate::world::{REFUSED, World};
 
 #[tokio::test]
 async fn the_hello_carries_identity_and_inventory() {

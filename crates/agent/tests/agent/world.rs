@@ -13,22 +13,21 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vimana_agent::{Agent, Config, DataDir, Parts, Timing};
-use vimana_driver::{HostDriver, ImageRef, IncarnationSpec, Seed};
+use vimana_driver::{HostDriver, ImageRef};
 use vimana_driver_sim::{SimDriver, SimHost};
-use vimana_model::image::ImageFormat;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{ImageId, OperationId, VmId};
 use vimana_protocol::agent::{
     Command, CommandRef, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
 };
 use vimana_protocol::dial::{Random, Retry, Server};
+
+use crate::orders::{OK, command, image_of, vm};
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const REFUSED: Duration = Duration::from_millis(600);
@@ -36,12 +35,6 @@ const CAPACITY: Resources = Resources {
     vcpus: 8,
     memory_mib: MiB(8192),
     disk_mib: MiB(8192),
-};
-
-pub const RESOURCES: Resources = Resources {
-    vcpus: 1,
-    memory_mib: MiB(128),
-    disk_mib: MiB(64),
 };
 
 /// What the fake server is told and shows.
@@ -166,12 +159,7 @@ impl World {
 
     /// The server has this image from now on, and keeps its promises.
     pub fn add_image(&self, bytes: &[u8]) -> ImageRef {
-        let image = ImageRef {
-            id: ImageId::from_parts(1, [9; 10]),
-            format: ImageFormat::Raw,
-            size_bytes: bytes.len() as u64,
-            sha256: format!("{:x}", Sha256::digest(bytes)),
-        };
+        let image = image_of(bytes);
         self.answer_image(&image, StatusCode::OK, bytes);
         image
     }
@@ -275,54 +263,6 @@ impl Session {
         assert_eq!(self.carry_out(&probe).await, OK);
     }
 }
-
-pub fn vm(n: u8) -> VmId {
-    VmId::from_parts(u64::from(n), [n; 10])
-}
-
-/// Step `step` of one operation on `vm`, in its first run.
-pub fn command(vm_id: VmId, step: u32, work: Work) -> Command {
-    Command {
-        command: CommandRef {
-            operation_id: OperationId::from_parts(
-                1,
-                vm_id.uuid().as_bytes()[6..].try_into().unwrap(),
-            ),
-            step,
-            undo: false,
-            attempt: 1,
-        },
-        vm_id,
-        run_epoch: 1,
-        claim_epoch: 1,
-        work,
-    }
-}
-
-pub fn boot(vm_id: VmId, step: u32) -> Command {
-    let resources = RESOURCES;
-    command(vm_id, step, Work::Boot { resources })
-}
-
-pub fn prepare(vm_id: VmId, step: u32, image: &ImageRef) -> Command {
-    let spec = Box::new(IncarnationSpec {
-        vm_id,
-        run_epoch: 1,
-        resources: RESOURCES,
-        image: image.clone(),
-        seed: Seed {
-            host_name: "guest".to_owned(),
-            ssh_key: None,
-            user_data: None,
-        },
-    });
-    command(vm_id, step, Work::Prepare { spec })
-}
-
-pub const OK: Outcome = Outcome::Ok {
-    note: None,
-    saved: None,
-};
 
 async fn session(
     State(shared): State<Arc<Shared>>,
