@@ -43,6 +43,16 @@ pub struct Config {
     )]
     pub host_certificate_life: Duration,
 
+    /// Seconds that a host may run its machines without hearing from the
+    /// server; then its watchdog stops them [default: for ever]
+    #[arg(
+        long,
+        env = "VIMANA_HOST_LEASE",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(10..=86_400)
+    )]
+    pub host_lease: Option<u64>,
+
     /// Directory for the database, the images and the secrets; made with
     /// mode 0700 where it is missing
     #[arg(long, env = "VIMANA_DATA_DIR", value_name = "DIR")]

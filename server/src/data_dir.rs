@@ -83,6 +83,11 @@ impl Layout {
         self.path.join("saved")
     }
 
+    /// Where tools on this machine ask the server.
+    pub fn control(&self) -> PathBuf {
+        self.path.join("control.sock")
+    }
+
     pub fn secrets(&self) -> PathBuf {
         self.path.join("secrets")
     }

@@ -7,7 +7,9 @@
 
 mod api;
 pub mod config;
+mod control;
 mod data_dir;
+pub mod fsck;
 mod guard;
 mod health;
 mod limits;

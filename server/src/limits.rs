@@ -43,3 +43,5 @@ pub const MAX_CERTIFICATE_DAYS: u64 = 3650;
 pub const STOP_WITHIN: Duration = Duration::from_millis(2500);
 /// … and the database after them.
 pub const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// Longest wait for the next bytes of a saved machine.
+pub const UPLOAD_STALL: Duration = Duration::from_secs(30);

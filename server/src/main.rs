@@ -21,19 +21,20 @@ fn main() -> ExitCode {
             let mut config = Config::parse();
             config.admin_password = AdminPassword::from_environment();
             log_to_stderr("info,sqlx=warn,sea_orm=warn,tower_sessions=off");
-            on_runtime(serve_until_signal(config))
+            on_runtime(async { serve_until_signal(config).await.map(|()| ExitCode::SUCCESS) })
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("vimana-server: {error:#}");
-            ExitCode::FAILURE
+            // Not 1: that is what a tool answers that has looked.
+            ExitCode::from(2)
         }
     }
 }
 
-fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     // Fails only when one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -6,6 +6,7 @@ mod agent;
 pub mod console;
 mod enrolment;
 mod image;
+mod saved;
 mod scheduler;
 mod session;
 
@@ -44,6 +45,10 @@ pub fn agents(app: App) -> Router {
         .route("/agent/v1/session", get(agent::session))
         .route("/agent/v1/console/{console_id}", get(console::join))
         .route("/agent/v1/images/{image_id}", get(image::download))
+        .route(
+            "/agent/v1/saved/{vm_id}/{run_epoch}/{part}",
+            get(saved::download).put(saved::upload),
+        )
         .merge(enrolment)
         .fallback(unknown)
         .with_state(app)

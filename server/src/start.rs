@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustls::ServerConfig;
@@ -11,6 +12,7 @@ use vimana_pki::{Authority, Serial, server_config};
 use vimana_store::Store;
 
 use crate::config::{Config, ImageSource};
+use crate::control::Control;
 use crate::data_dir::DataDir;
 use crate::secret::PeerSecrets;
 use crate::serve::{Bound, Serving};
@@ -39,6 +41,7 @@ pub async fn start_in(config: Config, world: World) -> anyhow::Result<Running> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let secrets = PeerSecrets::open(&data_dir.secrets(), &world)?;
     let agent_tls = agent_tls(&secrets.authority, &world)?;
+    let control = Control::bind(&data_dir.control())?;
     let bound = Bound::new(config.listen)?;
     let agents_bound = Bound::new(config.agent_listen)?;
     let authority = Arc::clone(&secrets.authority);
@@ -56,6 +59,8 @@ pub async fn start_in(config: Config, world: World) -> anyhow::Result<Running> {
         .context("cannot prepare the installation")?;
     let serving = bound.serve(router, tls);
     let agents = agents_bound.serve_agents(agents_router, agent_tls);
+    let tools = control.serve(engine.clone(), app.stopping.clone());
+    app.tasks.spawn(tools);
     let stopping = app.stopping.clone();
     let engine = tokio::spawn(async move { engine.run(stopping).await });
     Ok(Running {
@@ -95,6 +100,7 @@ async fn open_engine(
         datastore: Arc::new(DirDatastore::new(data_dir.saved())),
         settings: Settings {
             certificate_life: config.host_certificate_life,
+            host_lease: config.host_lease.map(Duration::from_secs),
             ..Settings::default()
         },
         world,

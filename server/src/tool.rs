@@ -1,6 +1,7 @@
 //! What the binary does for an operator beside a server that runs.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser};
@@ -10,6 +11,7 @@ use vimana_model::name::HostName;
 use vimana_store::Store;
 
 use crate::data_dir::Layout;
+use crate::fsck::{FsckArgs, fsck};
 use crate::secret::read_authority;
 
 /// Tools of the manager of a Vimana installation.
@@ -18,6 +20,9 @@ use crate::secret::read_authority;
 pub enum Tool {
     /// Let a new host join: prints a token that its agent takes from a file
     JoinToken(JoinTokenArgs),
+    /// Recompute the rules that always hold and name every breach; exits with
+    /// 1 on any. Safe beside a server that runs
+    Fsck(FsckArgs),
 }
 
 #[derive(Args, Debug)]
@@ -63,13 +68,18 @@ impl Tool {
 
     /// # Errors
     /// With a sentence for the operator.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::JoinToken(args) => {
                 // The token alone, so that it can go to a file as it is.
                 println!("{}", join_token(&args).await?.token);
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
+            Self::Fsck(args) => Ok(if fsck(&args).await? {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }),
         }
     }
 }
