@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// The longest lease: a wrong one must not switch the guard off for good.
-pub const MAX_LEASE: Duration = Duration::from_secs(3600);
+/// The longest lease, as the server grants it: a wrong one must not switch the
+/// guard off for good.
+pub const MAX_LEASE: Duration = Duration::from_secs(86_400);
 /// With nothing to guard and nobody connected it ends after this.
 pub const LINGER: Duration = Duration::from_secs(10);
 /// Connections at once. There is one agent, and one that ends as another begins.
