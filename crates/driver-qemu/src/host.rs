@@ -11,7 +11,7 @@ use vimana_driver::{Capabilities, Fault, FaultKind, Observed, Power, SerialHub};
 use vimana_model::VmId;
 
 use crate::config::QemuConfig;
-use crate::machine::Machine;
+use crate::machine::{Intent, Machine};
 use crate::record::{Layout, Prepared, Saved};
 
 /// One host's state directory and what runs in it.
@@ -244,10 +244,12 @@ impl Turn {
             .ok_or_else(no_such_vm)
     }
 
-    /// Its machine, where it runs.
+    /// Its machine, where it runs. One whose memory is saved only waits for
+    /// its end.
     pub fn machine(&self) -> Result<Arc<Machine>, Fault> {
         let machine = self.held()?.machine;
-        machine.ok_or_else(|| Fault::new(FaultKind::Hypervisor, "the machine does not run"))
+        let machine = machine.filter(|machine| machine.intent() != Intent::Saved);
+        machine.ok_or_else(not_running)
     }
 
     /// The VM's directory.
@@ -267,6 +269,11 @@ impl Turn {
 #[must_use]
 pub fn overtaken() -> Fault {
     Fault::new(FaultKind::Cancelled, "a later call overtook this one")
+}
+
+#[must_use]
+pub fn not_running() -> Fault {
+    Fault::new(FaultKind::Hypervisor, "the machine does not run")
 }
 
 #[must_use]

@@ -12,14 +12,20 @@ use vimana_driver::{Fault, FaultKind, Power};
 use crate::argv::{self, Launch};
 use crate::boot::{self, Beginning, has_run, launch};
 use crate::host::{Held, Turn, blocking, no_such_vm};
-use crate::machine::{Machine, Parts};
+use crate::machine::{Intent, Machine, Parts};
 use crate::qmp::{QmpError, RunState};
 use crate::record::{self, DiskMark, Ended, Prepared, Saved, Started};
 use crate::supervisor::{record_end, record_no_process};
 
 /// See [`vimana_driver::HostDriver::load`].
 pub async fn load(turn: Turn) -> Result<(), Fault> {
-    let held = turn.vm.held().ok_or_else(no_such_vm)?;
+    let mut held = turn.vm.held().ok_or_else(no_such_vm)?;
+    if let Some(machine) = &held.machine
+        && machine.intent() == Intent::Saved
+    {
+        machine.stop(Intent::Saved).await?;
+        held = turn.vm.held().ok_or_else(no_such_vm)?;
+    }
     let again = held.record.spec.run_epoch == turn.epoch;
     match (&held.power, &held.machine, held.saved) {
         (Power::Running, Some(_), _) if again => Ok(()),

@@ -126,10 +126,12 @@ impl Machine {
         }
     }
 
-    /// The right to move the guest, unless someone has it.
+    /// The right to move the guest, unless someone has it, or nobody may
+    /// because its memory is saved.
     #[must_use]
     pub fn try_motion(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        self.motion.try_lock().ok()
+        let motion = self.motion.try_lock().ok();
+        motion.filter(|_| self.intent() != Intent::Saved)
     }
 
     #[must_use]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use vimana_driver::{Fault, FaultKind, Power};
 
 use crate::argv::DISK;
-use crate::host::{Turn, blocking, overtaken};
+use crate::host::{Turn, blocking, not_running, overtaken};
 use crate::machine::{self, Intent, Machine};
 use crate::prepare::enough_room;
 use crate::qmp::{Migration, Qmp, QmpError, RunState};
@@ -27,7 +27,11 @@ pub async fn save(turn: Turn) -> Result<(), Fault> {
     if turn.held()?.power == Power::Saved {
         return Ok(());
     }
-    let machine = turn.machine()?;
+    let machine = turn.held()?.machine.ok_or_else(not_running)?;
+    if machine.intent() == Intent::Saved {
+        // All that is missing is the end of the process.
+        return machine.stop(Intent::Saved).await;
+    }
     if turn.host.version < SAVING_QEMU {
         let (major, minor) = SAVING_QEMU;
         let message = format!("saving a memory needs QEMU {major}.{minor} or later on the host");
@@ -51,9 +55,10 @@ pub async fn save(turn: Turn) -> Result<(), Fault> {
         take_back(&turn, &machine).await;
         return Err(fault);
     }
+    // Nothing can take it back any more, and nobody gets to move the guest.
+    let ended = machine.stop(Intent::Saved).await;
     drop(motion);
-    // Nothing can take it back any more.
-    machine.stop(Intent::Saved).await
+    ended
 }
 
 /// Stops the guest and has QEMU write its memory.

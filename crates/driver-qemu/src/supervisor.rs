@@ -329,6 +329,25 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_moves_a_guest_whose_memory_is_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let (driver, spec) = run(dir.path()).await;
+        let vm = driver.host.known(spec.vm_id).unwrap();
+        let machine = vm.held().unwrap().machine.unwrap();
+        // As between the record of the memory and the end of the process.
+        machine.qmp().stop().await.unwrap();
+        assert!(machine.try_motion().is_some());
+        machine.intend(Intent::Saved);
+        machine.look.notify_one();
+        assert!(machine.try_motion().is_none());
+        let fault = driver.reset(spec.vm_id, 1).await.unwrap_err();
+        assert_eq!(fault.message, "the machine does not run");
+        driver.kill(spec.vm_id, 1).await.unwrap();
+        let held = vm.held().unwrap();
+        assert_eq!((held.power, held.stopped), (Power::Saved, false));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn broken_connection_to_a_living_qemu_is_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         let (driver, spec) = run(dir.path()).await;

@@ -1,5 +1,7 @@
 //! The simulated driver keeps every promise of the trait.
 
+#![expect(clippy::unwrap_used, reason = "tests, and what helps them")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -65,8 +65,9 @@ pub trait HostDriver: Send + Sync + 'static {
     /// Starts the machine with that many vCPUs and that much memory; returns
     /// when guest code runs. A higher `epoch` than the one prepared, on a
     /// machine that does not run, is a new run from the same disk, whose size
-    /// then grows to `resources`. Repeating it while the machine runs changes
-    /// nothing. A failed call leaves no process, and the disk.
+    /// then grows to `resources` and never shrinks. Repeating it while the
+    /// machine runs changes nothing. Refused where a memory is saved: only
+    /// [`Self::load`] uses that. A failed call leaves no process, and the disk.
     async fn boot(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault>;
 
     /// Asks the guest to switch itself off; after `grace` it is switched off.
@@ -86,8 +87,9 @@ pub trait HostDriver: Send + Sync + 'static {
     /// Lets the machine run on from where [`Self::save`] paused it, under
     /// `epoch`, which is higher than the run's that was saved; returns when
     /// guest code runs. Also takes back a save that has not ended, or never
-    /// began: the machine runs on. The saved memory is removed once the machine
-    /// runs; after a failed call it is still there, and no process.
+    /// began: the machine runs on, from now on under `epoch`. The saved memory
+    /// is removed once the machine runs; after a failed call it is still there,
+    /// and no process, unless the guest may already have run and written.
     /// Repeating it while the machine runs changes nothing.
     async fn load(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 
@@ -96,9 +98,10 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault>;
 
     /// Takes over the files of a machine that another host saved; afterwards
-    /// it is [`Power::Saved`] here, under the specification's epoch. `files`
-    /// are moved or copied. Repeating it for the same epoch changes nothing. A
-    /// failed call leaves nothing behind.
+    /// it is [`Power::Saved`] here, under the specification's epoch, which is
+    /// higher than the run's that was saved: [`Self::load`] may use the same.
+    /// `files` are moved or copied. Repeating it for the same epoch changes
+    /// nothing. A failed call leaves nothing behind.
     async fn import(
         &self,
         spec: &IncarnationSpec,
@@ -114,8 +117,8 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn reset(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 
     /// Changes vCPUs and memory of the running machine, as far as
-    /// [`Capabilities::hot_resize`] says; `Unsupported` otherwise. Repeating it
-    /// changes nothing.
+    /// [`Capabilities::hot_resize`] says; `Unsupported` otherwise. Its disk
+    /// grows in any case. Repeating it changes nothing.
     async fn resize(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault>;
 
     /// Removes every file of the VM from this host, after the machine is

@@ -293,9 +293,14 @@ async fn steps_take_milliseconds() {
     lap("boot");
     guest_answers(&*driver, spec.vm_id).await;
     lap("first output");
-    driver.kill(spec.vm_id, 1).await.unwrap();
+    driver.save(spec.vm_id, 1).await.unwrap();
+    lap("save");
+    let memory = fs::metadata(host.vm_dir(spec.vm_id).join("memory")).unwrap();
+    driver.load(spec.vm_id, 2).await.unwrap();
+    lap(&format!("load of {} KiB", memory.len() >> 10));
+    driver.kill(spec.vm_id, 2).await.unwrap();
     lap("kill");
-    driver.clean(spec.vm_id, 1).await.unwrap();
+    driver.clean(spec.vm_id, 2).await.unwrap();
     lap("clean");
     println!("{}", took.join(", "));
 }

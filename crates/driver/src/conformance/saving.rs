@@ -75,16 +75,10 @@ pub async fn memory_is_used_once<H: Harness>(h: &H) {
     let same = driver.load(spec.vm_id, 1).await;
     assert_eq!(kind(same), Some(FaultKind::Hypervisor), "the same run");
     driver.load(spec.vm_id, 2).await.unwrap();
+    let mut changes = driver.subscribe();
     h.crash(spec.vm_id).await;
-    let mut power = None;
-    for _ in 0..100 {
-        power = super::power(&*driver, spec.vm_id).await;
-        if power != Some(Power::Running) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(matches!(power, Some(Power::Crashed { .. })), "{power:?}");
+    let crashed = |p: &Power| matches!(p, Power::Crashed { .. });
+    expect_power(&*driver, &mut changes, spec.vm_id, PATIENCE, crashed).await;
     for epoch in [2, 3] {
         let gone = driver.load(spec.vm_id, epoch).await;
         assert_eq!(kind(gone), Some(FaultKind::Hypervisor));
