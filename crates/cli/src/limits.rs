@@ -1,9 +1,13 @@
 //! Limits the command keeps.
 
+use std::time::Duration;
+
 /// How long `--wait` waits when `--timeout` does not say.
 pub const DEFAULT_WAIT_SECONDS: u64 = 300;
 /// Longest `--timeout`: a week.
 pub const MAX_WAIT_SECONDS: u64 = 7 * 24 * 3600;
+/// While waiting: how soon a server that is away is asked again.
+pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// VMs asked for by `vm list`.
 pub const MAX_LISTED_VMS: u32 = 1000;
 /// Requests asked for by `request list`, and searched for a name.

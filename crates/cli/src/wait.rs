@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 use vimana_client::{Client, Notice};
-use vimana_model::Result;
+use vimana_model::{ErrorKind, Result};
 
 pub use operation::OperationWatch;
 pub use request::RequestWatch;
@@ -19,6 +19,7 @@ pub use vm::VmWatch;
 
 use crate::args::Timeout;
 use crate::failure::{Failure, Outcome};
+use crate::limits::LOOK_AGAIN_AFTER;
 use crate::text::shown;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +51,22 @@ impl Notices {
             Some(Notice::Connected) => Ok(notices),
             Some(Notice::Item(_) | Notice::Progress(_) | Notice::Reset { .. }) | None => {
                 Err(Failure::Failed("the event stream does not open".to_owned()))
+            }
+        }
+    }
+
+    /// Asks how something is now, and again while the server is away: it may
+    /// be starting anew.
+    async fn look<T>(&self, ask: impl AsyncFn(&Client) -> Result<T>) -> Outcome<T> {
+        loop {
+            match ask(&self.client).await {
+                Err(error)
+                    if error.kind == ErrorKind::Unavailable
+                        && Instant::now() + LOOK_AGAIN_AFTER < self.deadline =>
+                {
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                }
+                looked => return Ok(looked?),
             }
         }
     }

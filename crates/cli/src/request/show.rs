@@ -34,7 +34,7 @@ pub async fn report(
         return output::json(&request);
     }
     let text = format!(
-        "the request for {} ({}) is in {}: {}",
+        "request {} ({}) is in state {}: {}",
         request.terms.name,
         request.id,
         request.state.slug(),

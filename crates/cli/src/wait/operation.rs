@@ -33,7 +33,10 @@ impl OperationWatch {
                 Some(Notice::Item(item)) if item.event.vm_id != Some(operation.vm_id) => {}
                 Some(Notice::Progress(_)) => {}
                 Some(Notice::Connected | Notice::Reset { .. } | Notice::Item(_)) => {
-                    operation = self.0.client.operation(id).await?;
+                    operation = self
+                        .0
+                        .look(async |client| client.operation(id).await)
+                        .await?;
                 }
             }
         }

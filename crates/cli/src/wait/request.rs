@@ -1,9 +1,9 @@
 //! Waiting for a request's state.
 
 use vimana_client::{Client, Notice};
-use vimana_model::VmState;
 use vimana_model::event::EventKind;
 use vimana_model::request::{RequestAction, RequestState, RequestView};
+use vimana_model::{RequestId, VmState};
 
 use super::{Notices, Verdict, tell};
 use crate::args::RequestWait;
@@ -43,7 +43,7 @@ impl RequestWatch {
             match self.notices.next().await? {
                 None => return Err(Failure::Failed(self.too_late(&request))),
                 Some(Notice::Connected | Notice::Reset { .. }) => {
-                    request = self.notices.client.request(request.id).await?;
+                    request = self.look(request.id).await?;
                 }
                 Some(Notice::Item(item)) => {
                     let vm = request.vm.as_ref().map(|vm| vm.id);
@@ -54,7 +54,7 @@ impl RequestWatch {
                         }
                         // What happens to its VM changes the request, too.
                         _ if vm.is_some() && item.event.vm_id == vm => {
-                            request = self.notices.client.request(request.id).await?;
+                            request = self.look(request.id).await?;
                         }
                         Some(_) | None => {}
                     }
@@ -64,9 +64,14 @@ impl RequestWatch {
         }
     }
 
+    async fn look(&self, id: RequestId) -> Outcome<RequestView> {
+        let ask = async |client: &Client| client.request(id).await;
+        self.notices.look(ask).await
+    }
+
     fn too_late(&self, request: &RequestView) -> String {
         format!(
-            "the request for `{}` is still in {} after {} s, not in {}",
+            "the request for `{}` is still in state {} after {} s, not in {}",
             request.terms.name,
             request.state.slug(),
             self.notices.seconds,

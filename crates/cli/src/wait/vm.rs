@@ -67,7 +67,7 @@ impl VmWatch {
                 }
                 Some(Notice::Connected | Notice::Reset { .. }) => {
                     for followed in waiting {
-                        followed.refresh(&self.notices.client).await?;
+                        followed.refresh(&self.notices).await?;
                     }
                 }
                 Some(Notice::Item(item)) => {
@@ -75,9 +75,7 @@ impl VmWatch {
                         .iter_mut()
                         .find(|followed| item.event.vm_id == Some(followed.answer.vm.id));
                     if let Some(followed) = concerned {
-                        followed
-                            .take(*item, self.goal, &self.notices.client)
-                            .await?;
+                        followed.take(*item, self.goal, &self.notices).await?;
                     }
                 }
                 Some(Notice::Progress(_)) => {}
@@ -136,7 +134,7 @@ impl Followed {
         }
     }
 
-    async fn take(&mut self, item: StreamItem, goal: Goal, client: &Client) -> Outcome {
+    async fn take(&mut self, item: StreamItem, goal: Goal, notices: &Notices) -> Outcome {
         if let (EventKind::State { to, .. }, Goal::State(wanted)) = (&item.event.event, goal) {
             // What happened just before may be told just now.
             let after = is_after(self.answer.operation.as_ref(), item.event.at);
@@ -144,24 +142,30 @@ impl Followed {
         }
         match item.vm {
             Some(vm) => self.answer.vm = vm,
-            None => self.answer.vm = client.vm(self.answer.vm.id).await?,
+            None => return self.refresh(notices).await,
         }
-        self.follow_operation(client).await
+        self.follow_operation(notices).await
     }
 
-    async fn refresh(&mut self, client: &Client) -> Outcome {
-        self.answer.vm = client.vm(self.answer.vm.id).await?;
-        self.follow_operation(client).await
+    async fn refresh(&mut self, notices: &Notices) -> Outcome {
+        let id = self.answer.vm.id;
+        self.answer.vm = notices.look(async |client| client.vm(id).await).await?;
+        self.follow_operation(notices).await
     }
 
     /// The VM shows its newest operation; ours may have been overtaken.
-    async fn follow_operation(&mut self, client: &Client) -> Outcome {
+    async fn follow_operation(&mut self, notices: &Notices) -> Outcome {
         let Some(own) = &mut self.answer.operation else {
             return Ok(());
         };
         match &self.answer.vm.operation {
             Some(newest) if newest.id == own.id => own.clone_from(newest),
-            Some(_) | None if !own.state.is_over() => *own = client.operation(own.id).await?,
+            Some(_) | None if !own.state.is_over() => {
+                let id = own.id;
+                *own = notices
+                    .look(async |client| client.operation(id).await)
+                    .await?;
+            }
             Some(_) | None => {}
         }
         Ok(())
