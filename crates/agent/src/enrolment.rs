@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use vimana_model::HostId;
 use vimana_model::name::{HostName, ZoneName};
@@ -76,6 +77,8 @@ pub struct Enrolment {
     current: Arc<CurrentIdentity>,
     http: reqwest::Client,
     kept: Mutex<Option<Kept>>,
+    /// There is a certificate that was not renewed but is new.
+    joined: Notify,
     /// The token that was refused last: it will not be better the next time.
     refused: Mutex<Option<Fingerprint>>,
 }
@@ -122,6 +125,7 @@ impl Enrolment {
             current,
             http,
             kept: Mutex::default(),
+            joined: Notify::new(),
             refused: Mutex::default(),
         };
         match enrolment.read_kept()? {
@@ -198,6 +202,7 @@ impl Enrolment {
         self.keep(kept, identity)?;
         let path = self.root.join(JOIN_KEY);
         std::fs::remove_file(&path).map_err(|error| EnrolError::Io { path, error })?;
+        self.joined.notify_one();
         tracing::info!(host_id = %self.host_id, "the host has joined");
         Ok(())
     }
@@ -233,7 +238,10 @@ impl Enrolment {
                 before = u64::MAX;
                 wait = wait.min(backoff.wait());
             }
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.joined.notified() => {}
+            }
         }
     }
 
