@@ -52,6 +52,12 @@ async fn serve(args: &ServeArgs, shutdown: CancellationToken) -> anyhow::Result<
     // Err: some library was quicker, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Some(agent) = shutdown.run_until_cancelled(start(args)).await else {
+        // An orderly end, too: what an earlier agent left armed is disarmed,
+        // unless the directory is another's.
+        if let Ok(data_dir) = DataDir::open(args.data_dir()?) {
+            let disarmed = watchdog::disarm(data_dir.path()).await;
+            disarmed.context("the watchdog cannot be disarmed")?;
+        }
         return Ok(());
     };
     agent?.run(shutdown).await?;

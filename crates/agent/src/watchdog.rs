@@ -203,6 +203,21 @@ pub fn fenced(data_dir: &Path) -> Option<Fenced> {
     })
 }
 
+/// Disarms the watchdog of a data directory whose agent does not run, if there
+/// is one.
+///
+/// # Errors
+/// Where it does not hear.
+pub async fn disarm(data_dir: &Path) -> io::Result<()> {
+    let data_dir = data_dir.to_owned();
+    let disarmed = tokio::task::spawn_blocking(move || match Client::connect(&data_dir) {
+        Ok((mut client, _)) => client.ask(Request::Disarm).map(drop),
+        Err(error) if is_absent(&error) => Ok(()),
+        Err(error) => Err(error),
+    });
+    disarmed.await?
+}
+
 /// Ends the watchdog of a data directory whose agent does not run; says
 /// whether there was one.
 ///

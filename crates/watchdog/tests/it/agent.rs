@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, Signal, kill_process};
-use vimana_agent::watchdog::{Watchdog, WatchdogError, end_watchdog, fenced};
+use vimana_agent::watchdog::{Watchdog, WatchdogError, disarm, end_watchdog, fenced};
 use vimana_watchdog::protocol::State;
 use vimana_watchdog::{BootTime, Client, SOCKET};
 
@@ -184,6 +184,18 @@ async fn a_predecessor_that_is_just_ending_is_waited_for() {
     };
     let (agent, ()) = tokio::join!(host.agent(), ends);
     assert!(agent.guards());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_agent_armed_can_be_disarmed_without_one() {
+    let host = Host::new();
+    disarm(host.0.dir()).await.unwrap();
+    let agent = host.agent().await;
+    agent.lease(BootTime::now(), LONG);
+    host.stands(is_armed).await;
+    drop(agent);
+    disarm(host.0.dir()).await.unwrap();
+    assert_eq!(Client::connect(host.0.dir()).unwrap().1, State::Disarmed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
