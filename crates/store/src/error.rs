@@ -32,6 +32,12 @@ pub enum StoreError {
     /// The disk below the database is full.
     #[error("the database's disk is full")]
     Full,
+    /// The tables are not those of this program.
+    #[error("the database's tables are {how} than this program's")]
+    Schema {
+        /// "older" or "newer".
+        how: &'static str,
+    },
     /// What the database said, as one text and without its details: those of
     /// PostgreSQL repeat the whole row, secrets and all.
     #[error("database: {0}")]
@@ -44,7 +50,11 @@ impl StoreError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Busy | Self::Conflict => true,
-            Self::Duplicate { .. } | Self::Corrupt { .. } | Self::Full | Self::Database(_) => false,
+            Self::Duplicate { .. }
+            | Self::Corrupt { .. }
+            | Self::Full
+            | Self::Schema { .. }
+            | Self::Database(_) => false,
         }
     }
 }
@@ -56,7 +66,7 @@ impl StoreError {
             Self::Busy | Self::Conflict => Self::Busy,
             Self::Full => Self::Full,
             Self::Database(source) => Self::Database(source.to_string().into()),
-            Self::Duplicate { .. } | Self::Corrupt { .. } => {
+            Self::Duplicate { .. } | Self::Corrupt { .. } | Self::Schema { .. } => {
                 Self::Database(self.to_string().into())
             }
         }
@@ -73,7 +83,10 @@ impl From<StoreError> for Error {
             StoreError::Duplicate { what } => {
                 Self::conflict(format!("{what} is already taken")).with_source(error)
             }
-            StoreError::Corrupt { .. } | StoreError::Database(_) => Self::internal(error),
+            // The last is for who starts the program: nobody else meets it.
+            StoreError::Corrupt { .. } | StoreError::Database(_) | StoreError::Schema { .. } => {
+                Self::internal(error)
+            }
         }
     }
 }
@@ -118,9 +131,10 @@ pub(crate) fn injected(error: StoreError) -> DbErr {
                 full,
             ))))
         }
-        StoreError::Duplicate { .. } | StoreError::Corrupt { .. } | StoreError::Database(_) => {
-            DbErr::Custom(error.to_string())
-        }
+        StoreError::Duplicate { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Schema { .. }
+        | StoreError::Database(_) => DbErr::Custom(error.to_string()),
     }
 }
 

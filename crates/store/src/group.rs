@@ -288,6 +288,7 @@ impl Clerk {
             StoreError::Conflict
             | StoreError::Duplicate { .. }
             | StoreError::Corrupt { .. }
+            | StoreError::Schema { .. }
             | StoreError::Database(_) => self.line.renew().await,
         }
         Err(error)

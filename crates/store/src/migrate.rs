@@ -1,6 +1,8 @@
 //! Brings the tables up to date, one opener at a time.
 
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend};
+use std::collections::BTreeSet;
+
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement};
 use vimana_migrations::{Migrator, MigratorTrait as _};
 
 use crate::error::is_creation_race;
@@ -22,6 +24,47 @@ pub async fn up(writers: &DatabaseConnection) -> Result<()> {
             outcome => return outcome,
         }
     }
+}
+
+/// Changes nothing.
+///
+/// # Errors
+/// [`StoreError::Schema`] unless the tables are this program's.
+pub async fn check(db: &DatabaseConnection) -> Result<()> {
+    let known = Migrator::get_migration_files();
+    let known: BTreeSet<&str> = known.iter().map(|file| file.name()).collect();
+    let done = done(db).await?;
+    if done.iter().any(|name| !known.contains(name.as_str())) {
+        return Err(StoreError::Schema { how: "newer" });
+    }
+    if known.iter().any(|name| !done.contains(*name)) {
+        return Err(StoreError::Schema { how: "older" });
+    }
+    Ok(())
+}
+
+/// The migrations that the database has seen.
+async fn done(db: &DatabaseConnection) -> Result<BTreeSet<String>> {
+    let backend = db.get_database_backend();
+    let look = if backend == DbBackend::Postgres {
+        "SELECT table_name AS name FROM information_schema.tables
+        WHERE table_name = 'seaql_migrations' AND table_schema = current_schema()"
+    } else {
+        "SELECT name FROM sqlite_master WHERE name = 'seaql_migrations'"
+    };
+    let mut done = BTreeSet::new();
+    if db
+        .query_one_raw(Statement::from_string(backend, look))
+        .await?
+        .is_some()
+    {
+        let list = "SELECT version FROM seaql_migrations";
+        let rows = db.query_all_raw(Statement::from_string(backend, list));
+        for row in rows.await? {
+            done.insert(row.try_get("", "version")?);
+        }
+    }
+    Ok(done)
 }
 
 async fn try_up(writers: &DatabaseConnection) -> Result<()> {

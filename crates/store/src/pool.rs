@@ -27,9 +27,18 @@ pub struct Pools {
     pub line: Option<SqliteConnectOptions>,
 }
 
-pub async fn open(url: &str) -> Result<Pools> {
+/// Who else may have the same SQLite file open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// None, or one that does not mind.
+    None,
+    /// A server, which made the file.
+    Server,
+}
+
+pub async fn open(url: &str, company: Company) -> Result<Pools> {
     if url.starts_with("sqlite:") {
-        sqlite(url).await
+        sqlite(url, company).await
     } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         postgres(url).await
     } else {
@@ -43,19 +52,19 @@ fn refused(why: &'static str) -> StoreError {
     StoreError::Database(why.into())
 }
 
-async fn sqlite(url: &str) -> Result<Pools> {
+async fn sqlite(url: &str, company: Company) -> Result<Pools> {
     if url.contains(":memory:") || url.contains("mode=memory") {
         return Err(refused(
             "a database in memory cannot be shared by two pools; name a file",
         ));
     }
     let file = SqliteConnectOptions::from_str(url)?
-        .create_if_missing(true)
+        .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(WAIT);
-    make_private(&file)?;
+    make_private(&file, company)?;
 
     let lasting = SqlitePoolOptions::new()
         .acquire_timeout(WAIT)
@@ -90,13 +99,14 @@ async fn sqlite(url: &str) -> Result<Pools> {
     })
 }
 
-/// Creates a missing file for its owner alone: it holds password hashes.
-/// SQLite gives the files beside it the same mode.
-fn make_private(options: &SqliteConnectOptions) -> Result<()> {
+/// Creates a missing file, unless it is a server's to do so, for its owner
+/// alone: it holds password hashes. SQLite gives the files beside it the same
+/// mode.
+fn make_private(options: &SqliteConnectOptions, company: Company) -> Result<()> {
     let file = options.get_filename();
     OpenOptions::new()
         .write(true)
-        .create(true)
+        .create(company == Company::None)
         .truncate(false)
         .mode(0o600)
         .open(file)

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::group::Group;
 use crate::limits::WAIT;
 use crate::line::Line;
+use crate::pool::Company;
 use crate::{Result, StoreError, migrate, pool};
 
 /// Where a store is about to touch its disk.
@@ -205,7 +206,7 @@ fn make_template() -> Result<Vec<u8>> {
     let directory = tempfile::tempdir().map_err(io)?;
     let file = directory.path().join("template.db");
     runtime.block_on(async {
-        let pools = pool::open(&format!("sqlite://{}", file.display())).await?;
+        let pools = pool::open(&format!("sqlite://{}", file.display()), Company::None).await?;
         migrate::up(&pools.writers).await?;
         pools.readers.close().await?;
         pools.writers.close().await?;

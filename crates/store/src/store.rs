@@ -14,6 +14,7 @@ use crate::group::Group;
 use crate::limits::{POSTGRES_WRITERS, TURN};
 use crate::line::Line;
 use crate::link::Link;
+use crate::pool::{Company, Pools};
 #[cfg(feature = "simulation")]
 use crate::simulation::SimDisk;
 use crate::tx::Jitter;
@@ -95,12 +96,29 @@ impl Store {
     /// # Errors
     /// The database cannot be reached, read or migrated.
     pub async fn open(url: &str) -> Result<Self> {
-        let pool::Pools {
+        let pools = pool::open(url, Company::None).await?;
+        migrate::up(&pools.writers).await?;
+        Self::of(pools).await
+    }
+
+    /// Opens a database that a server may have open, too, for tools beside it.
+    /// Writes are to be few and short, for on SQLite the server waits for them.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] unless a server of this version has made the
+    /// tables; or the database does not exist or cannot be reached.
+    pub async fn open_beside(url: &str) -> Result<Self> {
+        let pools = pool::open(url, Company::Server).await?;
+        migrate::check(&pools.readers).await?;
+        Self::of(pools).await
+    }
+
+    async fn of(pools: Pools) -> Result<Self> {
+        let Pools {
             readers,
             writers,
             line,
-        } = pool::open(url).await?;
-        migrate::up(&writers).await?;
+        } = pools;
         let writers = match line {
             Some(options) => {
                 writers.close().await?;

@@ -41,7 +41,12 @@ impl TxError {
             | Self::Store(
                 StoreError::Conflict | StoreError::Duplicate { .. } | StoreError::Corrupt { .. },
             ) => true,
-            Self::Store(StoreError::Busy | StoreError::Full | StoreError::Database(_)) => false,
+            Self::Store(
+                StoreError::Busy
+                | StoreError::Full
+                | StoreError::Schema { .. }
+                | StoreError::Database(_),
+            ) => false,
         }
     }
 }

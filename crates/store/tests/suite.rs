@@ -16,8 +16,10 @@
 mod suite {
     pub mod catalogue;
     pub mod claims;
+    pub mod company;
     pub mod enrolment;
     pub mod events;
+    pub mod full;
     pub mod groups;
     pub mod opening;
     pub mod people;
@@ -32,7 +34,8 @@ use libtest_mimic::{Arguments, Trial};
 use suite::postgres::Server;
 use suite::world::{Backend, World};
 use suite::{
-    catalogue, claims, enrolment, events, groups, opening, people, simulated, transactions, vms,
+    catalogue, claims, company, enrolment, events, full, groups, opening, people, simulated,
+    transactions, vms,
 };
 use tokio::runtime::Builder;
 
@@ -126,12 +129,29 @@ cases! { everywhere:
 // What has an address, and others beside the store.
 cases! { on_databases:
     transactions::{
-        sixty_four_writers_beside_a_long_reader_all_pass,
+        sixty_four_writers_beside_a_long_reader_and_checkpoints_all_pass,
     }
     opening::{
         eight_openers_migrate_at_once,
         newer_schema_is_refused,
         strange_address_is_refused_without_repeating_it,
+    }
+    company::{
+        tool_reads_and_writes_beside_the_server,
+        tool_makes_no_tables,
+    }
+}
+
+cases! { on_sqlite:
+    company::{
+        tool_makes_no_file,
+    }
+}
+
+cases! { on_files:
+    full::{
+        full_disk_is_told_and_the_store_goes_on_when_there_is_room,
+        who_needs_too_much_room_takes_nobody_with_him,
     }
 }
 
@@ -158,8 +178,16 @@ fn trials() -> Vec<Trial> {
     for backend in [Backend::Sqlite, Backend::Postgres, Backend::Simulated] {
         everywhere(&mut trials, backend);
         match backend {
-            Backend::Sqlite | Backend::Postgres => on_databases(&mut trials, backend),
-            Backend::Simulated => in_simulation(&mut trials, backend),
+            Backend::Sqlite => {
+                on_databases(&mut trials, backend);
+                on_sqlite(&mut trials, backend);
+                on_files(&mut trials, backend);
+            }
+            Backend::Postgres => on_databases(&mut trials, backend),
+            Backend::Simulated => {
+                in_simulation(&mut trials, backend);
+                on_files(&mut trials, backend);
+            }
         }
     }
     trials

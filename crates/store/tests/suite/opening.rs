@@ -135,15 +135,21 @@ pub async fn newer_schema_is_refused(world: World) {
     world
         .sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_future', 0)")
         .await;
-    let error = Store::open(&world.url).await.unwrap_err();
-    assert!(matches!(error, StoreError::Database(_)), "{error:?}");
-    assert!(error.to_string().contains("m9999_future"), "{error}");
+    let error = Store::open_beside(&world.url).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Schema { how: "newer" }),
+        "{error:?}"
+    );
     let found = tenant::find(&world.store.read(), world.tenant.id).await;
     assert_eq!(
         found.unwrap(),
         Some(world.tenant),
         "who had it open reads on"
     );
+    world.store.close().await.unwrap();
+    let error = Store::open(&world.url).await.unwrap_err();
+    assert!(matches!(error, StoreError::Database(_)), "{error:?}");
+    assert!(error.to_string().contains("m9999_future"), "{error}");
 }
 
 pub async fn strange_address_is_refused_without_repeating_it(world: World) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
+use tokio_util::sync::CancellationToken;
 use vimana_model::name::{TenantName, UserName};
 use vimana_model::tenant::TenantKind;
 use vimana_model::{Error, ErrorKind};
@@ -31,11 +32,13 @@ pub async fn exists(world: &World, record: &TenantRecord) -> bool {
     found.unwrap().is_some()
 }
 
-pub async fn sixty_four_writers_beside_a_long_reader_all_pass(world: World) {
+pub async fn sixty_four_writers_beside_a_long_reader_and_checkpoints_all_pass(world: World) {
     let raw = world.raw().await;
     let long = raw.begin().await.unwrap();
     let look = "SELECT count(*) FROM tenants";
     long.execute_unprepared(look).await.unwrap();
+    let done = CancellationToken::new();
+    let checkpoints = tokio::spawn(checkpoints(world.clone(), done.clone()));
     let writers = (0..64).map(|number| {
         let world = world.clone();
         tokio::spawn(async move {
@@ -52,10 +55,27 @@ pub async fn sixty_four_writers_beside_a_long_reader_all_pass(world: World) {
     for written in join_all(writers).await {
         written.unwrap();
     }
+    done.cancel();
+    checkpoints.await.unwrap();
     long.execute_unprepared(look).await.unwrap();
     long.rollback().await.unwrap();
     let last = event::last_seq(&world.store.read()).await.unwrap();
     assert_eq!(last, 64);
+}
+
+/// The kind that keeps all writers out while it waits for readers.
+async fn checkpoints(world: World, done: CancellationToken) {
+    let raw = world.raw().await;
+    while !done.is_cancelled() {
+        let checkpoint = if world.store.is_postgres() {
+            "CHECKPOINT"
+        } else {
+            "PRAGMA busy_timeout = 50; PRAGMA wal_checkpoint(TRUNCATE)"
+        };
+        raw.execute_unprepared(checkpoint).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    raw.close().await.unwrap();
 }
 
 pub async fn uncommitted_is_invisible_to_readers(world: World) {
