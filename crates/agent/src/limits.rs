@@ -41,6 +41,8 @@ pub const CONSOLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const MAX_TRANSFER_TRIES: u32 = 6;
 /// Silence after which a download is tried anew.
 pub const DOWNLOAD_STALL: Duration = Duration::from_secs(30);
+/// Bytes read of what the server says of a request that it refuses.
+pub const MAX_PROBLEM_BYTES: usize = 64 << 10;
 /// How long an upload may stand still until it is tried anew; the server
 /// brings it to its disk within this time, too.
 pub const UPLOAD_STALL: Duration = Duration::from_secs(120);

@@ -142,7 +142,7 @@ impl ServerDatastore {
             let response = response.map_err(|error| broken(COPYING, error))?;
             match response.status() {
                 StatusCode::OK | StatusCode::CREATED => {}
-                status => return Err(refused(COPYING, status)),
+                _ => return Err(refused(COPYING, response).await),
             }
             let stored = response.json().await;
             stored.map_err(|error| broken(COPYING, error))

@@ -9,11 +9,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use vimana_driver::{Fault, FaultKind};
+use vimana_model::Problem;
 use vimana_protocol::dial::{Backoff, Random, Retry, Server};
 use vimana_protocol::limits::HELLO_TIMEOUT;
 
 use crate::Meter;
-use crate::limits::{DOWNLOAD_STALL, MAX_TRANSFER_TRIES};
+use crate::limits::{DOWNLOAD_STALL, MAX_PROBLEM_BYTES, MAX_TRANSFER_TRIES};
 
 /// How to get bytes from the server and to it.
 #[derive(Clone)]
@@ -101,7 +102,7 @@ impl Transfer {
         match response.status() {
             StatusCode::OK => Ok(response),
             StatusCode::NOT_FOUND => Err(Fault::new(FaultKind::BadImage, missing).into()),
-            status => Err(refused(what, status)),
+            _ => Err(refused(what, response).await),
         }
     }
 
@@ -190,13 +191,22 @@ fn wrong_size(what: &str, how: &str, promise: &Promise<'_>) -> Fault {
     Fault::new(FaultKind::BadImage, message)
 }
 
-/// An answer that is not the one hoped for.
-pub fn refused(what: &str, status: StatusCode) -> Failure {
-    if status == StatusCode::INSUFFICIENT_STORAGE {
-        let message = format!("{what}: the datastore is full");
-        return Fault::new(FaultKind::NoSpace, message).into();
+/// An answer that is not the one hoped for, in the server's words.
+pub async fn refused(what: &str, mut response: reqwest::Response) -> Failure {
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await
+        && body.len() < MAX_PROBLEM_BYTES
+    {
+        body.extend_from_slice(&chunk);
     }
-    let message = format!("{what}: the server answered {status}");
+    let message = match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => format!("{what}: {}", problem.detail),
+        Err(_) => format!("{what}: the server answered {status}"),
+    };
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return Fault::new(FaultKind::BadImage, message).into();
+    }
     let fault = Fault::new(FaultKind::Unavailable, message);
     let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
     if status.is_server_error() || passes.contains(&status) {

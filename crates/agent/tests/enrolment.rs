@@ -2,7 +2,6 @@
 //! and from others. Sessions with the real server are in that one's tests.
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     reason = "helpers of tests fail like the tests themselves"
 )]
 

@@ -1,14 +1,14 @@
 //! How sessions begin, break and begin again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vimana_driver::Power;
 use vimana_driver_sim::{Call, SimDriver};
-use vimana_protocol::agent::{ToAgent, Work};
+use vimana_protocol::agent::Work;
 
 use crate::orders::{OK, boot, command, prepare, vm};
-use crate::world::{REFUSED, World};
+use crate::world::World;
 
 #[tokio::test]
 async fn the_hello_carries_identity_and_inventory() {
@@ -50,17 +50,6 @@ async fn an_outcome_survives_a_reconnect() {
 }
 
 #[tokio::test]
-async fn a_refused_hello_is_tried_again_slowly() {
-    let mut world = World::new().await;
-    let (mut session, _) = world.hello().await;
-    let reason = "the name is taken".to_owned();
-    session.send(ToAgent::Refused { reason }).await;
-    let refused = Instant::now();
-    let _session = world.session().await;
-    assert!(refused.elapsed() >= REFUSED);
-}
-
-#[tokio::test]
 async fn machines_outlive_a_stopped_agent() {
     let mut world = World::new().await;
     let image = world.add_image(b"content");
@@ -99,4 +88,51 @@ async fn stopping_the_machines_needs_no_agent_and_leaves_the_disks() {
         vimana_agent::stop_machines(&driver, grace).await.unwrap(),
         0
     );
+}
+
+#[tokio::test]
+async fn the_ledger_outlives_kills_and_stops_on_the_disk() {
+    let mut world = World::new().await;
+    let image = world.add_image(b"content");
+    let orders = [prepare(vm(1), 0, &image), boot(vm(1), 1)];
+    let mut session = world.session().await;
+    for order in &orders {
+        assert_eq!(session.carry_out(order).await, OK);
+    }
+    for round in 0..4 {
+        if round % 2 == 0 {
+            world.kill_agent().await;
+        } else {
+            world.stop_agent().await;
+        }
+        world.start_agent();
+        let (mut session, hello) = world.hello().await;
+        assert_eq!(hello.session_number, 1);
+        session.welcome().await;
+        for order in &orders {
+            assert_eq!(session.carry_out(order).await, OK);
+        }
+    }
+    let effects = world.host.effects(vm(1));
+    assert_eq!((effects.prepared, effects.booted), (1, 1));
+}
+
+#[tokio::test]
+async fn an_older_agents_directory_without_a_ledger_serves_and_its_machines_run_on() {
+    let mut world = World::new().await;
+    let image = world.add_image(b"content");
+    let mut session = world.session().await;
+    session.carry_out(&prepare(vm(1), 0, &image)).await;
+    session.carry_out(&boot(vm(1), 1)).await;
+    world.stop_agent().await;
+    std::fs::remove_file(world.dir.path().join("ledger")).unwrap();
+    std::fs::remove_dir(world.dir.path().join("saved")).unwrap();
+    world.start_agent();
+    let (mut session, hello) = world.hello().await;
+    assert_eq!(hello.session_number, 0);
+    assert_eq!(hello.inventory[0].power, Power::Running);
+    session.welcome().await;
+    // What is not in the ledger, the driver knows.
+    assert_eq!(session.carry_out(&boot(vm(1), 1)).await, OK);
+    assert_eq!(world.host.effects(vm(1)).booted, 1);
 }

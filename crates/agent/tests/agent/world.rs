@@ -1,19 +1,20 @@
 //! A server's agent-facing half, and an agent on a simulated host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use tokio::sync::{Semaphore, mpsc};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,6 @@ use vimana_protocol::dial::{Random, Retry, Server};
 use crate::orders::{OK, command, image_of, vm};
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
-pub const REFUSED: Duration = Duration::from_millis(600);
 const CAPACITY: Resources = Resources {
     vcpus: 8,
     memory_mib: MiB(8192),
@@ -42,9 +42,21 @@ struct Shared {
     sessions: mpsc::Sender<WebSocket>,
     consoles: mpsc::Sender<WebSocket>,
     images: Mutex<HashMap<String, (StatusCode, Vec<u8>)>>,
-    downloads: AtomicU32,
+    downloads: watch::Sender<u32>,
+    saved: Mutex<Saved>,
     /// A download ends only with a permit from here.
     gate: Semaphore,
+}
+
+/// The datastore: what is in it, and how it misbehaves.
+#[derive(Default)]
+pub struct Saved {
+    pub parts: BTreeMap<String, Vec<u8>>,
+    /// The next requests are answered so.
+    pub answers: VecDeque<(StatusCode, &'static str)>,
+    /// What the next uploads are said to be.
+    pub lies: VecDeque<&'static [u8]>,
+    pub requests: u32,
 }
 
 pub struct World {
@@ -75,13 +87,19 @@ impl World {
             sessions: session_sender,
             consoles: console_sender,
             images: Mutex::default(),
-            downloads: AtomicU32::new(0),
+            downloads: watch::Sender::new(0),
+            saved: Mutex::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
         });
         let app = Router::new()
             .route("/agent/v1/session", any(session))
             .route("/agent/v1/console/{id}", any(console))
             .route("/agent/v1/images/{id}", get(image))
+            .route(
+                "/agent/v1/saved/{vm}/{epoch}/{part}",
+                get(download).put(upload),
+            )
+            .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -115,7 +133,7 @@ impl World {
                     first: Duration::from_millis(10),
                     cap: Duration::from_millis(50),
                 },
-                refused: REFUSED,
+                refused: Duration::from_millis(50),
             },
             random: Random::from_seed(1),
         };
@@ -132,6 +150,33 @@ impl World {
         let (task, shutdown) = self.agent.take().unwrap();
         shutdown.cancel();
         timeout(PATIENCE, task).await.unwrap().unwrap();
+    }
+
+    /// As kill -9 does it; returns when nothing of the agent holds the
+    /// directory any more.
+    pub async fn kill_agent(&mut self) {
+        let (task, _) = self.agent.take().unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        let freed = async {
+            while DataDir::open(self.dir.path()).is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, freed).await.unwrap();
+    }
+
+    /// The host's machines stay where they are; a new and empty one takes its
+    /// place.
+    pub fn move_to_another_host(&mut self) {
+        self.host = SimHost::new();
+        self.dir = tempfile::tempdir().unwrap();
+    }
+
+    /// Saved machines that are on their way from the datastore.
+    pub fn on_the_way(&self) -> usize {
+        let entries = std::fs::read_dir(self.dir.path().join("saved")).unwrap();
+        entries.count()
     }
 
     /// The next session, with its Hello read and not answered.
@@ -179,17 +224,18 @@ impl World {
         self.shared.gate.add_permits(100);
     }
 
+    pub fn saved(&self) -> MutexGuard<'_, Saved> {
+        self.shared.saved.lock().unwrap()
+    }
+
     pub fn downloads(&self) -> u32 {
-        self.shared.downloads.load(Ordering::SeqCst)
+        *self.shared.downloads.borrow()
     }
 
     pub async fn downloads_reach(&self, n: u32) {
-        let reached = async {
-            while self.downloads() < n {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(PATIENCE, reached).await.unwrap();
+        let mut downloads = self.shared.downloads.subscribe();
+        let reached = downloads.wait_for(|so_far| *so_far >= n);
+        timeout(PATIENCE, reached).await.unwrap().unwrap();
     }
 
     /// File names in the image cache.
@@ -283,10 +329,46 @@ async fn console(
 }
 
 async fn image(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
-    shared.downloads.fetch_add(1, Ordering::SeqCst);
+    shared.downloads.send_modify(|so_far| *so_far += 1);
     let _permit = shared.gate.acquire().await.unwrap();
     let found = shared.images.lock().unwrap().get(&id).cloned();
     found
         .unwrap_or((StatusCode::NOT_FOUND, Vec::new()))
         .into_response()
+}
+
+async fn upload(
+    State(shared): State<Arc<Shared>>,
+    Path((vm, epoch, part)): Path<(String, u64, String)>,
+    bytes: Bytes,
+) -> Response {
+    let mut saved = shared.saved.lock().unwrap();
+    saved.requests += 1;
+    if let Some(answer) = saved.answers.pop_front() {
+        return answer.into_response();
+    }
+    let kept = saved.lies.pop_front().map_or(bytes, Bytes::from_static);
+    let stored = format!(
+        r#"{{"size_bytes":{},"sha256":"{:x}"}}"#,
+        kept.len(),
+        Sha256::digest(&kept)
+    );
+    let place = format!("{vm}/{epoch}/{part}");
+    saved.parts.insert(place, kept.to_vec());
+    stored.into_response()
+}
+
+async fn download(
+    State(shared): State<Arc<Shared>>,
+    Path((vm, epoch, part)): Path<(String, u64, String)>,
+) -> Response {
+    let mut saved = shared.saved.lock().unwrap();
+    saved.requests += 1;
+    if let Some(answer) = saved.answers.pop_front() {
+        return answer.into_response();
+    }
+    let found = saved.parts.get(&format!("{vm}/{epoch}/{part}")).cloned();
+    let missing = || (StatusCode::NOT_FOUND, Vec::new());
+    let found = found.map(|bytes| (StatusCode::OK, bytes));
+    found.unwrap_or_else(missing).into_response()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use tokio::time::Instant;
 use vimana_driver_sim::{Course, Effects};
 use vimana_model::{OperationId, VmId};
 use vimana_protocol::agent::{Command, CommandRef, FromAgent, Outcome, ToAgent, Work};
@@ -230,4 +231,37 @@ async fn a_thousand_commands_have_one_effect_each_through_twenty_cuts_and_kills(
         assert_eq!(cuts, 20);
         assert_once(&world, VMS);
     }
+}
+
+/// Everything an agent says, and when, in a course full of accidents.
+async fn transcript(seed: u64) -> Vec<(Duration, String)> {
+    let started = Instant::now();
+    let mut world = World::seeded(seed);
+    dawdle(&world, 7);
+    let mut server = Server::new(10, 7);
+    let mut said = Vec::new();
+    let mut session = world.session().await;
+    server.begin(&mut session).await;
+    while !server.is_done() {
+        if said.len() % 30 == 29 {
+            drop(session);
+            session = world.session().await;
+            server.begin(&mut session).await;
+        }
+        if server.random.random_bool(0.3) {
+            server.replay(&mut session).await;
+        }
+        let frame = session.next().await.unwrap();
+        said.push((started.elapsed(), serde_json::to_string(&frame).unwrap()));
+        server.take(&mut session, frame).await;
+    }
+    said
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_course_to_the_millisecond() {
+    let first = transcript(1).await;
+    assert_eq!(first, transcript(1).await);
+    // The jitter is another one.
+    assert_ne!(first, transcript(2).await);
 }
