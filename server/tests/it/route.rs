@@ -54,6 +54,62 @@ async fn every_change_takes_an_idempotency_key() {
     );
 }
 
+/// What a schema is called, or what it is.
+fn named(schema: &Value) -> String {
+    if let Some(name) = schema["$ref"].as_str() {
+        return name.rsplit('/').next().unwrap().to_owned();
+    }
+    match schema["oneOf"].as_array().map(Vec::as_slice) {
+        Some([nothing, form]) if nothing["type"] == "null" => format!("{}?", named(form)),
+        _ => schema.to_string(),
+    }
+}
+
+fn bodies(content: &Value) -> String {
+    let kinds = content.as_object().into_iter().flatten();
+    kinds.map(|(_, kind)| named(&kind["schema"])).collect()
+}
+
+/// One operation in one line: what it takes, and what it answers beside the
+/// refusals that are everywhere.
+fn line(method: &str, path: &str, operation: &Value) -> String {
+    let mut line = format!("{} {path}", method.to_uppercase());
+    for parameter in operation["parameters"].as_array().into_iter().flatten() {
+        if parameter["in"] == "query" {
+            line.push_str(&format!(" ?{}", parameter["name"].as_str().unwrap()));
+        }
+    }
+    let body = &operation["requestBody"];
+    if body.is_object() {
+        line.push_str(&format!(" {{{}}}", bodies(&body["content"])));
+    }
+    line.push_str(" →");
+    for (status, answer) in operation["responses"].as_object().unwrap() {
+        let content = &answer["content"];
+        let refused = content.get("application/problem+json").is_some();
+        match (status.as_str(), refused) {
+            ("400" | "401" | "403" | "413" | "500" | "503", true) => {}
+            (_, true) => line.push_str(&format!(" {status}")),
+            (_, false) => line.push_str(&format!(" {status} {}", bodies(content))),
+        }
+    }
+    line.trim_end().to_owned()
+}
+
+/// Whoever changes the interface sees it here.
+#[test]
+fn every_route_says_what_it_takes_and_answers() {
+    let document = serde_json::to_value(vimana_server::openapi()).unwrap();
+    let mut lines = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            assert_ne!(operation["summary"], Value::Null, "{method} {path}");
+            lines.push(line(method, path, operation));
+        }
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
 #[tokio::test]
 async fn every_route_is_closed_to_strangers() {
     let world = World::new().await;
