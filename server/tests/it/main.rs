@@ -18,6 +18,7 @@ mod origin;
 mod page;
 mod peer;
 mod people;
+mod real_agent;
 mod request;
 mod route;
 mod session;
