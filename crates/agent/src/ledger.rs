@@ -9,6 +9,7 @@
 mod books;
 mod pen;
 mod reports;
+mod vm_book;
 
 use std::collections::BTreeMap;
 use std::io;

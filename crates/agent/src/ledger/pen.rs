@@ -167,3 +167,79 @@ impl Pen {
 fn fault(error: &io::Error) -> Fault {
     Fault::io("writing the ledger", error)
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Has room in its file, but none for another file.
+    #[derive(Default)]
+    struct Tight {
+        lines: Mutex<Vec<String>>,
+        can_replace: Mutex<bool>,
+        can_append: Mutex<bool>,
+    }
+
+    fn full(can: &Mutex<bool>) -> io::Result<()> {
+        let can = *can.lock().unwrap();
+        can.then_some(())
+            .ok_or_else(|| io::ErrorKind::StorageFull.into())
+    }
+
+    #[async_trait]
+    impl Journal for Tight {
+        async fn read(&self) -> io::Result<Vec<String>> {
+            Ok(self.lines.lock().unwrap().clone())
+        }
+
+        async fn append(&self, records: &[String]) -> io::Result<()> {
+            full(&self.can_append)?;
+            self.lines.lock().unwrap().extend_from_slice(records);
+            Ok(())
+        }
+
+        async fn replace(&self, records: &[String]) -> io::Result<()> {
+            full(&self.can_replace)?;
+            *self.lines.lock().unwrap() = records.to_vec();
+            Ok(())
+        }
+    }
+
+    async fn write(pen: &Pen, line: &str) -> Result<(), Fault> {
+        let (written, _) = pen.take(Ok(line.to_owned()));
+        tokio::select! {
+            biased;
+            () = pen.write(Vec::new, || {}) => unreachable!(),
+            written = written => written.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_puts_off_the_rewrite_and_not_the_record() {
+        let journal = Arc::new(Tight::default());
+        *journal.can_append.lock().unwrap() = true;
+        let pen = Pen::new(journal.clone(), MIN_RECORDS_BEFORE_REWRITE);
+        write(&pen, "a").await.unwrap();
+        write(&pen, "b").await.unwrap();
+        assert_eq!(*journal.lines.lock().unwrap(), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_nothing_is_added_to_what_nobody_knows() {
+        let journal = Arc::new(Tight::default());
+        let pen = Pen::new(journal.clone(), 0);
+        write(&pen, "a").await.unwrap_err();
+        *journal.can_append.lock().unwrap() = true;
+        write(&pen, "b").await.unwrap_err();
+        assert!(journal.lines.lock().unwrap().is_empty());
+        *journal.can_replace.lock().unwrap() = true;
+        // Written anew, from what is known: here that is nothing.
+        write(&pen, "c").await.unwrap();
+        assert!(journal.lines.lock().unwrap().is_empty());
+        write(&pen, "d").await.unwrap();
+        assert_eq!(*journal.lines.lock().unwrap(), ["d"]);
+        assert_eq!(pen.settled(), 4);
+    }
+}
