@@ -97,7 +97,7 @@ pub async fn join_token(args: &JoinTokenArgs) -> anyhow::Result<JoinTokenView> {
         );
     };
     let url = args.place.database_url.clone();
-    let store = Store::open(&url.unwrap_or_else(|| layout.database_url()))
+    let store = Store::open_beside(&url.unwrap_or_else(|| layout.database_url()))
         .await
         .context("cannot open the database")?;
     let form = CreateJoinToken {
