@@ -1,9 +1,12 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use serde_json::json;
 use tokio::time::timeout;
 use vimana_client::{Client, Notice};
+use vimana_model::event::ProgressItem;
 
+use crate::fleet;
 use crate::world::{World, problem};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -57,6 +60,38 @@ async fn the_client_follows_what_happens() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn progress_is_told_beside_the_sequence() {
+    let world = World::new().await;
+    fleet::join(&world).await;
+    let token = world.token().await;
+    let follow = world.get("/api/v1/events").bearer_auth(&token);
+    let mut chunks = follow.send().await.unwrap().bytes_stream();
+    let form = json!({ "name": "seen", "image": "demo", "flavor": "tiny" });
+    let asked = world.post("/api/v1/vms").bearer_auth(&token).json(&form);
+    assert_eq!(asked.send().await.unwrap().status(), 202);
+    let mut text = String::new();
+    let frame = loop {
+        let chunk = timeout(SOON, chunks.next()).await.unwrap();
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
+        let mut frames = text.split_inclusive("\n\n");
+        let progress = frames.find(|frame| {
+            frame.ends_with("\n\n") && frame.lines().any(|line| line == "event: progress")
+        });
+        if let Some(frame) = progress {
+            break frame.to_owned();
+        }
+    };
+    // A reader that comes back is to name the last event, not this.
+    assert!(
+        !frame.lines().any(|line| line.starts_with("id:")),
+        "{frame}"
+    );
+    let data = frame.lines().find_map(|line| line.strip_prefix("data: "));
+    let item: ProgressItem = serde_json::from_str(data.unwrap()).unwrap();
+    assert_eq!(item.operation.progress.unwrap().done_bytes, 1);
 }
 
 #[tokio::test]

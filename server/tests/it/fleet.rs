@@ -57,6 +57,11 @@ pub async fn join(world: &World) {
             };
             match frame["frame"].as_str().unwrap() {
                 "command" => {
+                    let progress = json!({ "done_bytes": 1, "total_bytes": 2 });
+                    let half = json!({
+                        "frame": "progress", "command": frame["command"], "progress": progress,
+                    });
+                    say(&mut agent, half).await;
                     let outcome = json!({ "outcome": "ok", "note": null });
                     let done = json!({
                         "frame": "done", "command": frame["command"],
