@@ -143,10 +143,10 @@ impl VmAction {
         state: VmState,
         in_flight: Option<OperationKind>,
     ) -> Result<(), Refusal> {
-        if let Some(kind) = in_flight {
-            if let Err(refusal) = self.judge_beside(kind) {
-                return Err(refusal);
-            }
+        if let Some(kind) = in_flight
+            && let Err(refusal) = self.judge_beside(kind)
+        {
+            return Err(refusal);
         }
         self.judge(state)
     }
