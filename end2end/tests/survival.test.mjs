@@ -7,6 +7,7 @@ import { Fleet } from '../lib/fleet.mjs';
 import { Api } from '../lib/stack.mjs';
 
 const HOST = 'host-a';
+const MOVING = ['pending', 'prolog', 'boot', 'shutdown', 'epilog'];
 const PATIENCE_MS = 60_000;
 let fleet;
 let api;
@@ -90,7 +91,8 @@ async function rest(id) {
   for (;;) {
     try {
       const vm = await api.call('GET', `/vms/${id}`);
-      if (!['running', 'undoing'].includes(vm.operation?.state)) return vm;
+      const moves = MOVING.includes(vm.state);
+      if (!moves && !['running', 'undoing'].includes(vm.operation?.state)) return vm;
     } catch (error) {
       // The server may be away for a moment.
       if (!(error instanceof TypeError)) throw error;
@@ -182,7 +184,7 @@ for (const { operation, step, begun } of PLACES) {
 async function connected() {
   const end = Date.now() + PATIENCE_MS;
   for (;;) {
-    const hosts = await api.call('GET', '/hosts');
+    const { items: hosts } = await api.call('GET', '/hosts');
     if (hosts.every((host) => host.connected)) return;
     assert.ok(Date.now() < end, 'the host does not come back');
     await new Promise((soon) => setTimeout(soon, 50));
@@ -219,7 +221,7 @@ test('machines outlive their agent, which finds all of them again', async () => 
     pids,
   );
   for (const id of ids) {
-    const timeline = await api.call('GET', `/vms/${id}/events`);
+    const { items: timeline } = await api.call('GET', `/vms/${id}/timeline`);
     assert.ok(!timeline.some(({ event }) => event.kind === 'failed'));
     await removed(id);
   }
