@@ -62,7 +62,7 @@ pub async fn start_in(config: Config, world: World) -> anyhow::Result<Running> {
     let tools = control.serve(engine.clone(), app.stopping.clone());
     app.tasks.spawn(tools);
     let stopping = app.stopping.clone();
-    let engine = tokio::spawn(async move { engine.run(stopping).await });
+    let engine = tokio::spawn(async move { Box::pin(engine.run(stopping)).await });
     Ok(Running {
         app,
         serving,
