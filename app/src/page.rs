@@ -2,6 +2,7 @@
 
 mod host;
 mod hosts;
+mod load;
 mod new_vm;
 mod not_found;
 mod problem;
@@ -33,20 +34,14 @@ use vimana_ui::Tone;
 /// An error's text as a sentence: it comes in lower case and without a period.
 #[must_use]
 pub fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let Some(first) = letters.next() else {
-        return String::new();
-    };
-    let end = if text.ends_with(['.', '!', '?']) {
-        ""
-    } else {
-        "."
-    };
-    first
-        .to_uppercase()
-        .chain(letters.as_str().chars())
-        .chain(end.chars())
-        .collect()
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    if !text.is_empty() && !text.ends_with(['.', '!', '?']) {
+        text.push('.');
+    }
+    text
 }
 
 const fn tone(state: VmState) -> Tone {

@@ -119,6 +119,16 @@ impl Caller {
         self.may(permission, Some(self.me.tenant_id))
     }
 
+    /// What asking for a machine is called for them.
+    #[must_use]
+    pub fn new_title(&self) -> &'static str {
+        if self.asks_first() {
+            "New request"
+        } else {
+            "New VM"
+        }
+    }
+
     /// Whether there is anything for them on the page of requests.
     #[must_use]
     pub fn has_requests(&self) -> bool {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use leptos_router::components::A;
+use leptos_router::hooks::use_location;
 use vimana_model::session::{MeView, Role, StaffRole};
-use vimana_ui::{Icon, IconName, ToastKind, Toasts};
+use vimana_ui::{Icon, IconName, ToastKind, Toasts, memo, part, press, text, word};
 
 use crate::api::{SessionView, sign_out};
 use crate::live::{Link, Live};
@@ -25,23 +25,17 @@ pub fn Bar(view: SessionView) -> impl IntoView {
     Effect::new(move |_| live.follow(seq, session));
     let hosts = caller.may_see_hosts();
     let requests = caller.has_requests();
-    let new = if caller.asks_first() {
-        "New request"
-    } else {
-        "New VM"
-    };
+    let new = caller.new_title();
     view! {
-        <A href="/vms" attr:class="brand" attr:aria-label="Vimana, my VMs">
+        <a href="/vms" class="brand" aria-label="Vimana, my VMs">
             <Mark/>
             <span class="brand-name">"Vimana"</span>
-        </A>
+        </a>
         <nav class="nav" aria-label="Main">
-            <A href="/vms" exact=true>
-                "My VMs"
-            </A>
-            <A href="/vms/new">{new}</A>
-            {requests.then(|| view! { <A href="/requests">"Requests" <Waiting/></A> })}
-            {hosts.then(|| view! { <A href="/admin/hosts">"Hosts"</A> })}
+            <NavLink to="/vms">"My VMs"</NavLink>
+            <NavLink to="/vms/new">{new}</NavLink>
+            {requests.then(|| view! { <NavLink to="/requests">"Requests" <Waiting/></NavLink> })}
+            {hosts.then(|| view! { <NavLink to="/admin/hosts">"Hosts"</NavLink> })}
         </nav>
         <LiveMark/>
         <UserMenu me=caller.me/>
@@ -49,18 +43,26 @@ pub fn Bar(view: SessionView) -> impl IntoView {
     .into_any()
 }
 
+/// A way that says whether one is there.
+#[component]
+fn NavLink(to: &'static str, children: Children) -> impl IntoView {
+    let path = use_location().pathname;
+    let here = word(move || path.with(|path| path == to).then_some("page"));
+    view! { <a href=to aria-current=here>{children()}</a> }
+}
+
 /// How many requests wait for whoever is signed in.
 #[component]
 fn Waiting() -> impl IntoView {
     let live = expect_context::<Live>();
-    let count = Memo::new(move |_| live.waiting());
-    move || {
+    let count = memo(move || live.waiting());
+    part(move || {
         let count = count.get();
         (count > 0).then(|| view! {
-            <span class="count">{count}</span>
+            <span class="count">{count.to_string()}</span>
             <span class="unseen">{if count == 1 { "waits for you" } else { "wait for you" }}</span>
         })
-    }
+    })
 }
 
 /// A tower of three storeys on a wing: the palace that flies.
@@ -78,24 +80,22 @@ pub fn Mark() -> impl IntoView {
 #[component]
 fn LiveMark() -> impl IntoView {
     let live = expect_context::<Live>();
-    let link = Memo::new(move |_| live.link());
+    let link = memo(move || live.link());
+    let slug = word(move || {
+        Some(match link.get() {
+            Link::Fresh => "fresh",
+            Link::Live => "live",
+            Link::Stale => "stale",
+        })
+    });
+    let said = text(move || match link.get() {
+        Link::Fresh => "Connecting…",
+        Link::Live => "Live",
+        Link::Stale => "Stale — reconnecting…",
+    });
     view! {
-        <p
-            class="live"
-            role="status"
-            data-link=move || match link.get() {
-                Link::Fresh => "fresh",
-                Link::Live => "live",
-                Link::Stale => "stale",
-            }
-        >
-            <span>
-                {move || match link.get() {
-                    Link::Fresh => "Connecting…",
-                    Link::Live => "Live",
-                    Link::Stale => "Stale — reconnecting…",
-                }}
-            </span>
+        <p class="live" role="status" data-link=slug>
+            <span>{said}</span>
         </p>
     }
 }
@@ -105,7 +105,7 @@ fn UserMenu(me: Arc<MeView>) -> impl IntoView {
     let session = expect_context::<CurrentSession>();
     let live = expect_context::<Live>();
     let toasts = expect_context::<Toasts>();
-    let leave = move |_| {
+    let leave = move || {
         let live = live.clone();
         spawn_local(async move {
             match sign_out().await {
@@ -135,7 +135,7 @@ fn UserMenu(me: Arc<MeView>) -> impl IntoView {
                 <span>{roles(me.role, me.staff)} " in " {me.tenant.to_string()}</span>
             </p>
             <ThemeChoice/>
-            <button r#type="button" class="button" data-kind="plain" on:click=leave>
+            <button r#type="button" class="button" data-kind="plain" on:click=press(leave)>
                 <Icon name=IconName::SignOut/>
                 <span>"Sign out"</span>
             </button>
@@ -161,7 +161,7 @@ fn ThemeChoice() -> impl IntoView {
     let choices = Theme::ALL
         .into_iter()
         .map(|theme| {
-            let choose = move |_| {
+            let choose = move || {
                 theme.choose();
                 chosen.set(Some(theme));
             };
@@ -169,14 +169,14 @@ fn ThemeChoice() -> impl IntoView {
                 <button
                     r#type="button"
                     class="segment"
-                    aria-pressed=move || if chosen.get() == Some(theme) { "true" } else { "false" }
-                    on:click=choose
+                    aria-pressed=word(move || Some(if chosen.get() == Some(theme) { "true" } else { "false" }))
+                    on:click=press(choose)
                 >
                     {theme.title()}
                 </button>
             }
         })
-        .collect_view();
+        .map(IntoAny::into_any).collect::<Vec<_>>();
     view! {
         <div class="segments" role="group" aria-label="Colours">
             {choices}

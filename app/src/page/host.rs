@@ -3,85 +3,48 @@
 
 mod orphans;
 
-use leptos::prelude::*;
-use leptos::task::spawn_local;
-use leptos_meta::Title;
-use leptos_router::components::A;
-use leptos_router::hooks::use_params_map;
-use vimana_model::host::{HostView, OrphanView};
-use vimana_model::{Error, HostId};
-use vimana_ui::{Meter, Time, Until};
+use std::sync::Arc;
 
-use super::hosts::{AmountMeter, HostCondition};
-use super::problem::ProblemView;
+use leptos::prelude::*;
+use leptos_meta::Title;
+use vimana_model::host::{HostView, OrphanView};
+use vimana_ui::{Time, Until, memo, part, text};
+
+use super::hosts::{AmountMeter, HostCondition, VcpuMeter};
+use super::load::{Found, Loaded, Wanted, id_in_address};
 use super::timeline::Timeline;
-use crate::api::{ApiError, ApiResult, HostPageData, host};
+use crate::api::HostPageData;
 use crate::live::{About, HostEntry, Live, Mark, Timeline as Events};
-use crate::session::CurrentSession;
 use orphans::Orphans;
 
 #[component]
 pub fn HostPage() -> impl IntoView {
+    let id = id_in_address();
     let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
-    let params = use_params_map();
-    let id = Memo::new(move |_| {
-        params.with(|params| params.get_str("id").unwrap_or_default().to_owned())
-    });
-    let asking = live.clone();
-    let all = Resource::new_blocking(move || id.get(), move |id| asking.ask(load(id)));
-    let reload = live.clone();
-    live.on_reset(move || {
-        let live = reload.clone();
-        let Some(id) = id.try_get_untracked() else {
-            return;
-        };
-        spawn_local(async move {
-            if let Ok(found) = live.ask(load(id)).await {
-                take_in(&live, found);
-            }
-        });
-    });
+    let again = live.clone();
     view! {
-        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
-            {move || {
-                let live = live.clone();
-                Suspend::new(async move {
-                    match session.and(all).await {
-                        Ok((caller, found)) => {
-                            provide_context(caller);
-                            take_in(&live, found)
-                                .map(|(host, orphans, events)| view! { <Machine host=host orphans=orphans events=events/> })
-                                .into_any()
-                        }
-                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
-                    }
-                })
-            }}
-        </Transition>
+        <Loaded
+            wanted=Signal::derive(move || Wanted::Host(id.get()))
+            show=Arc::new(move |_, asked, found| {
+                let (host, orphans, events) = take_in(&live, asked, found)?;
+                Some(view! { <Machine host=host orphans=orphans events=events/> }.into_any())
+            })
+            again=Arc::new(move |asked, found| {
+                take_in(&again, asked, found);
+            })
+        />
     }
-    .into_any()
 }
 
-/// Reads everything about the host. What is no id names no host.
-async fn load(id: String) -> ApiResult<HostPageData> {
-    let Ok(id) = id.parse::<HostId>() else {
-        #[cfg(feature = "ssr")]
-        crate::ssr::set_status(404);
-        return Err(ApiError::from(Error::not_found("host")));
+fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(HostEntry, Vec<OrphanView>, Events)> {
+    let Found::Host(found) = found else {
+        return None;
     };
-    host(id).await
-}
-
-fn take_in(
-    live: &Live,
-    (asked, found): (Mark, HostPageData),
-) -> Option<(HostEntry, Vec<OrphanView>, Events)> {
     let HostPageData {
         row,
         orphans,
         events,
-    } = found;
+    } = *found;
     let about = About::Host(row.host.id);
     let host = live.adopt_host(asked, row)?;
     Some((host, orphans, live.open_timeline(about, events)))
@@ -96,7 +59,7 @@ fn Machine(host: HostEntry, orphans: Vec<OrphanView>, events: Events) -> impl In
         <Title text=name.clone()/>
         <div class="page-head">
             <div>
-                <p class="crumb"><A href="/admin/hosts">"Hosts"</A></p>
+                <p class="crumb"><a href="/admin/hosts">"Hosts"</a></p>
                 <h1>{name}</h1>
                 <p class="state-line" role="status"><HostCondition host=host.clone()/></p>
             </div>
@@ -124,14 +87,7 @@ fn Room(host: RwSignal<HostView>) -> impl IntoView {
             <dl class="facts room">
                 <div>
                     <dt>"vCPUs"</dt>
-                    <dd>
-                        <Meter
-                            label="vCPUs"
-                            used=Signal::derive(move || host.with(|host| f64::from(host.used.vcpus)))
-                            max=Signal::derive(move || host.with(|host| f64::from(host.capacity.vcpus)))
-                            text=Signal::derive(move || host.with(|host| format!("{} of {}", host.used.vcpus, host.capacity.vcpus)))
-                        />
-                    </dd>
+                    <dd><VcpuMeter label="vCPUs".to_owned() host=host/></dd>
                 </div>
                 <div>
                     <dt>"Memory"</dt>
@@ -150,10 +106,10 @@ fn Room(host: RwSignal<HostView>) -> impl IntoView {
 #[component]
 fn Facts(host: ArcRwSignal<HostView>) -> impl IntoView {
     let fixed = host.get_untracked();
-    let text = |get: fn(&HostView) -> String| {
+    let fact = |get: fn(&HostView) -> String| {
         let host = host.clone();
-        let shown = Memo::new(move |_| host.with(get));
-        (move || shown.get()).into_any()
+        let shown = memo(move || host.with(get));
+        text(move || shown.get()).into_any()
     };
     let row = |title: &'static str, value: AnyView| {
         view! {
@@ -165,37 +121,41 @@ fn Facts(host: ArcRwSignal<HostView>) -> impl IntoView {
     };
     let certificate = {
         let host = host.clone();
-        Memo::new(move |_| host.with(|host| (host.revoked, host.certificate_expires_at)))
+        memo(move || host.with(|host| (host.revoked, host.certificate_expires_at)))
     };
-    let certificate = move || match certificate.get() {
-        (true, _) => "revoked".into_any(),
-        (false, Some(at)) => {
-            view! { "good, renewed before it ends " <Until at_ms=at.as_ms()/> }.into_any()
-        }
-        (false, None) => "none: it has not joined".into_any(),
-    };
+    let certificate = part(move || {
+        Some(match certificate.get() {
+            (true, _) => "revoked".into_any(),
+            (false, Some(at)) => {
+                view! { "good, renewed before it ends " <Until at_ms=at.as_ms()/> }.into_any()
+            }
+            (false, None) => "none: it has not joined".into_any(),
+        })
+    });
     let since = {
         let host = host.clone();
-        Memo::new(move |_| host.with(|host| host.connected_since.map(|at| at.as_ms())))
+        memo(move || host.with(|host| host.connected_since.map(|at| at.as_ms())))
     };
-    let since = move || match since.get() {
-        Some(at) => view! { "since " <Time at_ms=at/> }.into_any(),
-        None => "no".into_any(),
-    };
+    let since = part(move || {
+        Some(match since.get() {
+            Some(at) => view! { "since " <Time at_ms=at/> }.into_any(),
+            None => "no".into_any(),
+        })
+    });
     view! {
         <section class="panel" aria-labelledby="facts-title">
             <h2 id="facts-title">"Facts"</h2>
             <dl class="facts">
                 {row("Zone", fixed.zone.to_string().into_any())}
-                {row("VMs", text(|host| host.vms.to_string()))}
-                {row("Hypervisor", text(|host| host.hypervisor.clone()))}
-                {row("Accelerator", text(|host| format!("{}: {}", host.accelerator, host.accelerator_note)))}
-                {row("Hot resize", text(|host| {
+                {row("VMs", fact(|host| host.vms.to_string()))}
+                {row("Hypervisor", fact(|host| host.hypervisor.clone()))}
+                {row("Accelerator", fact(|host| format!("{}: {}", host.accelerator, host.accelerator_note)))}
+                {row("Hot resize", fact(|host| {
                     if host.hot_resize { "yes: running machines can grow" } else { "no: machines are resized while off" }.to_owned()
                 }))}
                 {row("Connected", since.into_any())}
                 {row("Certificate", certificate.into_any())}
-                {row("Agent", text(|host| host.agent_version.clone()))}
+                {row("Agent", fact(|host| host.agent_version.clone()))}
                 {row("Id", view! { <code class="long">{fixed.id.to_string()}</code> }.into_any())}
             </dl>
         </section>

@@ -1,85 +1,80 @@
 //! `/admin/hosts`: what the provider's staff see of the machines below.
 
+use std::sync::Arc;
+
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use leptos_meta::Title;
-use leptos_router::components::A;
 use vimana_model::host::{HostState, HostView};
 use vimana_model::unit::MiB;
 use vimana_model::{HostId, Timestamp};
-use vimana_ui::{Badge, Cell, Clock, EmptyState, Meter, Prose, Table, Tone, Until};
+use vimana_ui::{
+    Badge, Cell, Clock, Each, EmptyState, Item, Meter, Prose, Table, Tone, Until, When, memo, part,
+    text, thousandths,
+};
 
-use super::problem::ProblemView;
+use super::load::{Found, Loaded, Wanted};
 use super::sentence;
-use crate::api::hosts;
 use crate::live::{HostEntry, Live};
-use crate::session::CurrentSession;
 
 #[component]
 pub fn HostsPage() -> impl IntoView {
     let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
-    let asking = live.clone();
-    let list = Resource::new(|| (), move |()| asking.ask(hosts()));
-    let reload = live.clone();
-    live.on_reset(move || {
-        let live = reload.clone();
-        spawn_local(async move {
-            if let Ok(list) = live.ask(hosts()).await {
-                live.open_hosts(list);
-            }
-        });
-    });
+    let again = live.clone();
     view! {
         <Title text="Hosts"/>
-        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
-            {move || {
-                let live = live.clone();
-                Suspend::new(async move {
-                    match session.and(list).await {
-                        Ok((_, list)) => {
-                            live.open_hosts(list);
-                            view! { <HostList/> }.into_any()
-                        }
-                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
-                    }
-                })
-            }}
-        </Transition>
+        <Loaded
+            wanted=Wanted::Hosts
+            show=Arc::new(move |_, asked, found| {
+                let Found::Hosts(list) = found else {
+                    return None;
+                };
+                live.open_hosts((asked, list));
+                Some(view! { <HostList/> }.into_any())
+            })
+            again=Arc::new(move |asked, found| {
+                if let Found::Hosts(list) = found {
+                    again.open_hosts((asked, list));
+                }
+            })
+        />
     }
-    .into_any()
 }
 
 #[component]
 fn HostList() -> impl IntoView {
     let live = expect_context::<Live>();
-    let ids = Memo::new(move |_| live.host_ids());
+    let ids = memo(move || live.host_ids());
     view! {
         <div class="page-head">
             <h1>"Hosts"</h1>
         </div>
-        <Show
-            when=move || !ids.with(Vec::is_empty)
-            fallback=|| view! { <EmptyState title="No hosts yet" text="A host appears here when its agent connects for the first time."/> }
+        <When
+            is=Signal::derive(move || !ids.with(Vec::is_empty))
+            otherwise=|| view! { <EmptyState title="No hosts yet" text="A host appears here when its agent connects for the first time."/> }
         >
             <Rows ids=ids/>
-        </Show>
+        </When>
     }
 }
 
 #[component]
 fn Rows(ids: Memo<Vec<HostId>>) -> impl IntoView {
     let live = expect_context::<Live>();
+    let rows = Signal::derive(move || {
+        let row = |id: HostId| {
+            let live = live.clone();
+            Item::new(id, move || {
+                live.host(id).map(|host| view! { <HostRow host=host/> })
+            })
+        };
+        ids.get().into_iter().map(row).collect()
+    });
     view! {
         <Table
             caption="Hosts"
             columns=&["Host", "State", "Hypervisor", "vCPUs", "Memory", "Disk", "VMs"]
         >
-            <For
-                each=move || ids.get()
-                key=|id| *id
-                children=move |id| live.host(id).map(|host| view! { <HostRow host=host/> })
-            />
+            <Each items=rows/>
         </Table>
     }
 }
@@ -95,31 +90,24 @@ fn HostRow(host: HostEntry) -> impl IntoView {
     view! {
         <tr role="row" data-host=row_name>
             <Cell title="Host">
-                <A href=format!("/admin/hosts/{id}") attr:class="name">{name}</A>
-                <span class="why">{move || host.with(|host| format!("zone {}", host.zone))}</span>
+                <a href=format!("/admin/hosts/{id}") class="name">{name}</a>
+                <span class="why">{text(move || host.with(|host| format!("zone {}", host.zone)))}</span>
             </Cell>
             <Cell title="State">
                 <HostCondition host=entry/>
             </Cell>
             <Cell title="Hypervisor">
-                {move || host.with(|host| format!("{} · {}", host.hypervisor, host.accelerator))}
-                <span class="why">{move || host.with(|host| host.accelerator_note.clone())}</span>
+                {text(move || host.with(|host| format!("{} · {}", host.hypervisor, host.accelerator)))}
+                <span class="why">{text(move || host.with(|host| host.accelerator_note.clone()))}</span>
             </Cell>
-            <Cell title="vCPUs">
-                <Meter
-                    label=vcpus
-                    used=Signal::derive(move || host.with(|host| f64::from(host.used.vcpus)))
-                    max=Signal::derive(move || host.with(|host| f64::from(host.capacity.vcpus)))
-                    text=Signal::derive(move || host.with(|host| format!("{} of {}", host.used.vcpus, host.capacity.vcpus)))
-                />
-            </Cell>
+            <Cell title="vCPUs"><VcpuMeter label=vcpus host=host/></Cell>
             <Cell title="Memory">
                 <AmountMeter label=memory host=host used=|host| host.used.memory_mib max=|host| host.capacity.memory_mib/>
             </Cell>
             <Cell title="Disk">
                 <AmountMeter label=disk host=host used=|host| host.used.disk_mib max=|host| host.capacity.disk_mib/>
             </Cell>
-            <Cell title="VMs">{move || host.with(|host| host.vms)}</Cell>
+            <Cell title="VMs">{text(move || host.with(|host| host.vms.to_string()))}</Cell>
         </tr>
     }
     .into_any()
@@ -131,21 +119,21 @@ pub fn HostCondition(host: HostEntry) -> impl IntoView {
     let HostEntry { view, doubt, .. } = host;
     let condition = {
         let view = view.clone();
-        Memo::new(move |_| view.with(|host| (host.state, host.connected)))
+        memo(move || view.with(|host| (host.state, host.connected)))
     };
     let orphans = {
         let view = view.clone();
-        Memo::new(move |_| view.with(|host| host.orphans))
+        memo(move || view.with(|host| host.orphans))
     };
     view! {
         <Badge
             tone=Signal::derive(move || host_tone(condition.get()))
             text=Signal::derive(move || condition.get().0.name().to_owned())
         />
-        <span class="why">{move || if condition.get().1 { "connected" } else { "not connected" }}</span>
-        {move || doubt.get().map(|reason| view! { <span class="alarm"><Prose text=sentence(&reason)/></span> })}
+        <span class="why">{text(move || if condition.get().1 { "connected" } else { "not connected" })}</span>
+        {part(move || doubt.get().map(|reason| view! { <span class="alarm"><Prose text=sentence(&reason)/></span> }.into_any()))}
         <CertificateAlarm host=view/>
-        {move || orphans_text(orphans.get()).map(|text| view! { <span class="alarm">{text}</span> })}
+        {part(move || orphans_text(orphans.get()).map(|text| view! { <span class="alarm">{text}</span> }.into_any()))}
     }
 }
 
@@ -165,9 +153,8 @@ const CLOSE_TO_EXPIRY_MS: i64 = 7 * 24 * 3600 * 1000;
 #[component]
 fn CertificateAlarm(host: ArcRwSignal<HostView>) -> impl IntoView {
     let clock = use_context::<Clock>();
-    let certificate =
-        Memo::new(move |_| host.with(|host| (host.revoked, host.certificate_expires_at)));
-    let close = Memo::new(move |_| {
+    let certificate = memo(move || host.with(|host| (host.revoked, host.certificate_expires_at)));
+    let close = memo(move || {
         let now = clock.and_then(Clock::now_ms);
         let expires = certificate.get().1.map(Timestamp::as_ms);
         now.zip(expires)
@@ -193,6 +180,21 @@ fn orphans_text(count: u32) -> Option<String> {
 }
 
 #[component]
+pub fn VcpuMeter(label: String, host: RwSignal<HostView>) -> impl IntoView {
+    let used = move |host: &HostView| {
+        thousandths(u64::from(host.used.vcpus), u64::from(host.capacity.vcpus))
+    };
+    let numbers = |host: &HostView| format!("{} of {}", host.used.vcpus, host.capacity.vcpus);
+    view! {
+        <Meter
+            label=label
+            used=Signal::derive(move || host.with(used))
+            text=Signal::derive(move || host.with(numbers))
+        />
+    }
+}
+
+#[component]
 pub fn AmountMeter(
     label: String,
     host: RwSignal<HostView>,
@@ -202,14 +204,8 @@ pub fn AmountMeter(
     view! {
         <Meter
             label=label
-            used=Signal::derive(move || host.with(|host| length(used(host))))
-            max=Signal::derive(move || host.with(|host| length(max(host))))
+            used=Signal::derive(move || host.with(|host| thousandths(used(host).0, max(host).0)))
             text=Signal::derive(move || host.with(|host| format!("{} of {}", used(host), max(host))))
         />
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "only the length of a bar")]
-fn length(amount: MiB) -> f64 {
-    amount.0 as f64
 }

@@ -1,46 +1,44 @@
 //! `/vms/new`: asks for a VM; under the manual life-cycle for the permission to
 //! have one. The same checks run here, as one types, and on the server.
 
+use std::sync::Arc;
+
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
-use leptos_router::components::A;
 use leptos_router::hooks::use_navigate;
 use vimana_model::request::CreateRequest;
-use vimana_ui::{EmptyState, Icon, IconName, Prose, TextAreaField};
+use vimana_ui::{EmptyState, FormError, Submit, TextAreaField, memo};
 
-use super::problem::ProblemView;
+use super::load::{Found, Loaded, Wanted};
 use super::sentence;
 use super::terms::{TermsDraft, TermsFields};
-use crate::api::{ApiError, ApiResult, Catalogue, Key, catalogue, create_request, create_vm, once};
+use crate::api::{ApiError, ApiResult, Catalogue, Key, create_request, create_vm, once};
 use crate::live::Live;
-use crate::session::{CurrentSession, NOT_ALLOWED};
+use crate::session::{Caller, CurrentSession, NOT_ALLOWED};
 
 #[component]
 pub fn NewVmPage() -> impl IntoView {
-    let choices = Resource::new(|| (), |()| catalogue());
-    let session = expect_context::<CurrentSession>();
     view! {
-        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
-            {move || Suspend::new(async move {
-                match session.and(choices).await {
-                    Ok((caller, choices)) => view! {
-                        <Page asks_first=caller.asks_first() may_create=caller.may_create() choices=choices/>
-                    }
-                    .into_any(),
-                    Err(error) => view! { <ProblemView error=error/> }.into_any(),
-                }
-            })}
-        </Transition>
+        <Loaded
+            wanted=Wanted::Choices
+            show=Arc::new(|caller, _, found| {
+                let Found::Choices(choices) = found else {
+                    return None;
+                };
+                Some(view! { <Page caller=caller choices=choices/> }.into_any())
+            })
+            // The form is what somebody is typing into: it stays.
+            again=Arc::new(|_, _| ())
+        />
     }
-    .into_any()
 }
 
 #[component]
-fn Page(asks_first: bool, may_create: bool, choices: Catalogue) -> impl IntoView {
-    let title = if asks_first { "New request" } else { "New VM" };
-    let body = if !may_create {
+fn Page(caller: Caller, choices: Catalogue) -> impl IntoView {
+    let (title, asks_first) = (caller.new_title(), caller.asks_first());
+    let body = if !caller.may_create() {
         view! { <EmptyState title="Not allowed" text=NOT_ALLOWED/> }.into_any()
     } else if choices.images.is_empty() || choices.flavors.is_empty() {
         view! {
@@ -59,8 +57,8 @@ fn Page(asks_first: bool, may_create: bool, choices: Catalogue) -> impl IntoView
             <div>
                 <h1>{title}</h1>
                 {asks_first.then(|| view! {
-                    <p class="lead">"A manager of your tenant decides about it; then the machine is made by itself."</p>
-                })}
+                    <p class="lead">"A manager of your tenant decides about it; once it is approved, the machine is made right away."</p>
+                }.into_any())}
             </div>
         </div>
         {body}
@@ -107,7 +105,7 @@ fn NewVmForm(asks_first: bool, choices: Catalogue) -> impl IntoView {
     let draft = TermsDraft::new(&choices);
     let purpose = RwSignal::new(String::new());
     let purpose_left = RwSignal::new(false);
-    let form = Memo::new(move |_| CreateRequest {
+    let form = memo(move || CreateRequest {
         terms: draft.terms(),
         purpose: purpose.get(),
     });
@@ -149,10 +147,18 @@ fn NewVmForm(asks_first: bool, choices: Catalogue) -> impl IntoView {
             .map(|text| sentence(&text))
     });
     // What is wrong with no field in particular.
-    let general = move || {
+    let general = Signal::derive(move || {
         let refused = refused.get().filter(|error| error.0.errors.is_empty());
         refused.map(|error| error.sentence())
-    };
+    });
+    let label = Signal::derive(move || {
+        match (busy.get(), asks_first) {
+            (true, _) => "Asking…",
+            (false, true) => "Send the request",
+            (false, false) => "Create VM",
+        }
+        .to_owned()
+    });
     view! {
         <form class="form" method="post" novalidate on:submit=submit>
             <TermsFields draft=draft choices=choices first=true/>
@@ -169,18 +175,10 @@ fn NewVmForm(asks_first: bool, choices: Catalogue) -> impl IntoView {
                     on_leave=Callback::new(move |()| purpose_left.set(true))
                 />
             })}
-            <p class="form-error" role="alert">
-                {move || general().map(|text| view! { <Icon name=IconName::Warning/> <span><Prose text=text/></span> })}
-            </p>
+            <FormError error=general/>
             <div class="form-answers">
-                <button r#type="submit" class="button" data-kind="primary" aria-busy=move || busy.get().then_some("true")>
-                    {move || match (busy.get(), asks_first) {
-                        (true, _) => "Asking…",
-                        (false, true) => "Send the request",
-                        (false, false) => "Create VM",
-                    }}
-                </button>
-                <A href=if asks_first { "/requests" } else { "/vms" } attr:class="button" attr:data-kind="bare">"Cancel"</A>
+                <Submit label=label busy=busy/>
+                <a href=if asks_first { "/requests" } else { "/vms" } class="button" data-kind="bare">"Cancel"</a>
             </div>
         </form>
     }

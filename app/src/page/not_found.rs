@@ -1,6 +1,5 @@
 use leptos::prelude::*;
 use leptos_meta::Title;
-use leptos_router::components::A;
 
 use crate::frame::Mark;
 
@@ -17,7 +16,7 @@ pub fn NotFoundPage() -> impl IntoView {
                 <p class="problem-status">"404"</p>
                 <h1>"Not found"</h1>
                 <p>"There is no such page."</p>
-                <p><A href="/vms">"My VMs"</A></p>
+                <p><a href="/vms">"My VMs"</a></p>
             </section>
         </main>
     }

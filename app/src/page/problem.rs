@@ -2,7 +2,6 @@
 
 use leptos::prelude::*;
 use leptos_meta::Title;
-use leptos_router::components::A;
 use vimana_model::ErrorKind;
 
 use vimana_ui::Prose;
@@ -33,7 +32,7 @@ pub fn ProblemView(error: ApiError) -> impl IntoView {
             <p class="problem-status">{error.0.status}</p>
             <h1>{title}</h1>
             <p><Prose text=error.sentence()/></p>
-            <p><A href="/vms">"My VMs"</A></p>
+            <p><a href="/vms">"My VMs"</a></p>
         </section>
     }
     .into_any()

@@ -6,23 +6,18 @@ mod decision;
 mod picture;
 mod terms;
 
-use futures::join;
-use leptos::prelude::*;
-use leptos::task::spawn_local;
-use leptos_meta::Title;
-use leptos_router::components::A;
-use leptos_router::hooks::use_params_map;
-use vimana_model::event::EventView;
-use vimana_model::request::{RequestState, RequestView};
-use vimana_model::{Error, RequestId};
-use vimana_ui::{Badge, Time};
+use std::sync::Arc;
 
-use super::problem::ProblemView;
+use leptos::prelude::*;
+use leptos_meta::Title;
+use vimana_model::request::{RequestState, RequestView};
+use vimana_ui::{Badge, Time, memo, text};
+
+use super::load::{Found, FoundRequest, Loaded, Wanted, id_in_address};
 use super::request_tone;
 use super::timeline::Timeline;
-use crate::api::{ApiError, ApiResult, request, request_timeline};
 use crate::live::{self, About, Live, Mark};
-use crate::session::{Caller, CurrentSession};
+use crate::session::Caller;
 use actions::RequestActions;
 use conversation::Conversation;
 use decision::{DecisionDesk, DecisionDialog};
@@ -31,66 +26,35 @@ use terms::{Machine, Terms};
 
 #[component]
 pub fn RequestPage() -> impl IntoView {
+    let id = id_in_address();
     let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
-    let params = use_params_map();
-    let id = Memo::new(move |_| {
-        params.with(|params| params.get_str("id").unwrap_or_default().to_owned())
-    });
-    let asking = live.clone();
-    let all = Resource::new_blocking(move || id.get(), move |id| asking.ask(load(id)));
-    let reload = live.clone();
-    live.on_reset(move || {
-        let live = reload.clone();
-        let Some(id) = id.try_get_untracked() else {
-            return;
-        };
-        spawn_local(async move {
-            if let Ok(found) = live.ask(load(id)).await {
-                take_in(&live, found);
-            }
-        });
-    });
+    let again = live.clone();
     view! {
-        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
-            {move || {
-                let live = live.clone();
-                Suspend::new(async move {
-                    match session.and(all).await {
-                        Ok((caller, found)) => {
-                            provide_context(caller);
-                            let (request, events) = take_in(&live, found);
-                            view! { <Page request=request events=events/> }.into_any()
-                        }
-                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
-                    }
-                })
-            }}
-        </Transition>
+        <Loaded
+            wanted=Signal::derive(move || Wanted::Request(id.get()))
+            show=Arc::new(move |_, asked, found| {
+                let (request, events) = take_in(&live, asked, found)?;
+                Some(view! { <Page request=request events=events/> }.into_any())
+            })
+            again=Arc::new(move |asked, found| {
+                take_in(&again, asked, found);
+            })
+        />
     }
-    .into_any()
-}
-
-type Found = (RequestView, Vec<EventView>);
-
-/// Reads everything about the request. What is no id names no request.
-async fn load(id: String) -> ApiResult<Found> {
-    let Ok(id) = id.parse::<RequestId>() else {
-        #[cfg(feature = "ssr")]
-        crate::ssr::set_status(404);
-        return Err(ApiError::from(Error::not_found("request")));
-    };
-    let (request, events) = join!(request(id), request_timeline(id));
-    Ok((request?, events?))
 }
 
 fn take_in(
     live: &Live,
-    (asked, (request, events)): (Mark, Found),
-) -> (ArcRwSignal<RequestView>, live::Timeline) {
+    asked: Mark,
+    found: Found,
+) -> Option<(ArcRwSignal<RequestView>, live::Timeline)> {
+    let Found::Request(found) = found else {
+        return None;
+    };
+    let FoundRequest { request, events } = *found;
     let about = About::Request(request.id);
     let request = live.adopt_request(asked, request);
-    (request, live.open_timeline(about, events))
+    Some((request, live.open_timeline(about, events)))
 }
 
 #[component]
@@ -126,23 +90,27 @@ fn Head(request: ArcRwSignal<RequestView>) -> impl IntoView {
         let of = || request.clone();
         let (name, state, since, waits) = (of(), of(), of(), of());
         (
-            Memo::new(move |_| name.with(|request| request.terms.name.clone())),
-            Memo::new(move |_| state.with(|request| request.state)),
+            memo(move || name.with(|request| request.terms.name.clone())),
+            memo(move || state.with(|request| request.state)),
             Signal::derive(move || since.with(|request| request.state_since.as_ms())),
-            Memo::new(move |_| waits.with(|request| caller.waits_for(request))),
+            memo(move || waits.with(|request| caller.waits_for(request))),
         )
+    };
+    let meaning = move || match (waits.get(), state.get()) {
+        (true, state) => yours(state),
+        (false, state) => state.meaning(),
     };
     view! {
         <div class="page-head">
             <div>
-                <p class="crumb"><A href="/requests">"Requests"</A></p>
-                <h1>{move || name.get()}</h1>
+                <p class="crumb"><a href="/requests">"Requests"</a></p>
+                <h1>{text(move || name.get())}</h1>
                 <p class="state-line" role="status">
                     <Badge
                         tone=Signal::derive(move || request_tone(state.get()))
                         text=Signal::derive(move || state.get().name().to_owned())
                     />
-                    <span>{move || if waits.get() { yours(state.get()) } else { state.get().meaning() }}</span>
+                    <span>{text(meaning)}</span>
                     <span class="faint"><Time at_ms=since/></span>
                 </p>
             </div>

@@ -1,69 +1,80 @@
 //! `/requests?state=STATE|open|all`: what was asked for under the manual
 //! life-cycle. What waits for the one who looks stands first.
 
+use std::sync::Arc;
+
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use leptos_meta::Title;
-use leptos_router::components::A;
 use leptos_router::hooks::use_query_map;
 use vimana_model::RequestId;
 use vimana_model::request::RequestView;
-use vimana_ui::{Badge, Cell, EmptyState, Icon, IconName, Prose, Table, Time};
+use vimana_ui::{
+    Badge, Cell, Each, EmptyState, Icon, IconName, Item, Prose, Table, Time, When, flag, memo,
+    part, text,
+};
 
-use super::problem::ProblemView;
+use super::load::{Found, Loaded, Wanted};
 use super::request::first_line;
 use super::request_tone;
-use crate::api::{RequestShow, requests};
+use crate::api::RequestShow;
 use crate::live::Live;
-use crate::session::{Caller, CurrentSession};
+use crate::session::Caller;
 
 #[component]
 pub fn RequestsPage() -> impl IntoView {
     let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
+    let again = live.clone();
     let query = use_query_map();
-    let show =
-        Memo::new(move |_| query.with(|query| RequestShow::from_query(query.get_str("state"))));
-    let asking = live.clone();
-    let list = Resource::new(move || show.get(), move |show| asking.ask(requests(show)));
-    let reload = live.clone();
-    live.on_reset(move || {
-        let live = reload.clone();
-        spawn_local(async move {
-            let Some(show) = show.try_get_untracked() else {
-                return;
-            };
-            if let Ok(list) = live.ask(requests(show)).await {
-                live.take_requests(show, list);
-            }
-        });
-    });
+    let show = memo(move || query.with(|query| RequestShow::from_query(query.get_str("state"))));
     view! {
         <Title text="Requests"/>
+        <Loaded
+            wanted=Signal::derive(move || Wanted::Requests(show.get()))
+            show=Arc::new(move |caller, asked, found| {
+                let Found::Requests(list) = found else {
+                    return None;
+                };
+                let ids = live.open_requests(show.get_untracked(), (asked, list));
+                Some(view! { <Page ids=ids show=show caller=caller/> }.into_any())
+            })
+            again=Arc::new(move |asked, found| {
+                if let (Found::Requests(list), Some(show)) = (found, show.try_get_untracked()) {
+                    again.take_requests(show, (asked, list));
+                }
+            })
+        />
+    }
+}
+
+#[component]
+fn Page(
+    ids: ArcRwSignal<Vec<RequestId>>,
+    show: Memo<RequestShow>,
+    caller: Caller,
+) -> impl IntoView {
+    view! {
         <div class="page-head">
             <h1>"Requests"</h1>
-            <A href="/vms/new" attr:class="button" attr:data-kind="primary">
-                <Icon name=IconName::Plus/>
-                <span>"New request"</span>
-            </A>
+            <NewRequest/>
         </div>
         <Choices show=show/>
-        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
-            {move || {
-                let live = live.clone();
-                Suspend::new(async move {
-                    match session.and(list).await {
-                        Ok((caller, list)) => {
-                            let ids = live.open_requests(show.get_untracked(), list);
-                            view! { <RequestList ids=ids show=show caller=caller/> }.into_any()
-                        }
-                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
-                    }
-                })
-            }}
-        </Transition>
+        <RequestList ids=ids show=show caller=caller/>
     }
     .into_any()
+}
+
+/// The way to the form, for those who may send it.
+#[component]
+fn NewRequest() -> impl IntoView {
+    let caller = expect_context::<Caller>();
+    (caller.asks_first() && caller.may_create()).then(|| {
+        view! {
+            <a href="/vms/new" class="button" data-kind="primary">
+                <Icon name=IconName::Plus/>
+                <span>{caller.new_title()}</span>
+            </a>
+        }
+    })
 }
 
 /// Which requests; the choice lives in the address.
@@ -78,12 +89,13 @@ fn Choices(show: Memo<RequestShow>) -> impl IntoView {
                 format!("/requests?state={}", one.slug())
             };
             view! {
-                <a class="segment" href=address aria-current=move || (show.get() == one).then_some("true")>
+                <a class="segment" href=address aria-current=flag(move || show.get() == one)>
                     {one.title()}
                 </a>
             }
         })
-        .collect_view();
+        .map(IntoAny::into_any)
+        .collect::<Vec<_>>();
     view! {
         <div class="toolbar">
             <nav class="segments" aria-label="Which requests">{choices}</nav>
@@ -99,66 +111,72 @@ fn RequestList(
 ) -> impl IntoView {
     let live = expect_context::<Live>();
     // The rows that wait for the reader and the others, both newest first.
-    let split = Memo::new(move |_| {
+    let split = memo(move || {
         let waits = |id: &RequestId| {
             let request = live.request(*id);
             request.is_some_and(|request| request.with(|request| caller.waits_for(request)))
         };
         ids.get().into_iter().partition::<Vec<_>, _>(waits)
     });
-    let waiting = Memo::new(move |_| split.with(|(waiting, _)| waiting.clone()));
-    let others = Memo::new(move |_| split.with(|(_, others)| others.clone()));
-    let none = move || waiting.with(Vec::is_empty) && others.with(Vec::is_empty);
+    let waiting = memo(move || split.with(|(waiting, _)| waiting.clone()));
+    let others = memo(move || split.with(|(_, others)| others.clone()));
+    let any = move || !waiting.with(Vec::is_empty) || !others.with(Vec::is_empty);
     view! {
-        <Show when=move || !none() fallback=move || view! { <NothingYet show=show/> }>
-            <Show when=move || !waiting.with(Vec::is_empty)>
+        <When is=Signal::derive(any) otherwise=move || view! { <NothingYet show=show/> }>
+            <When is=Signal::derive(move || !waiting.with(Vec::is_empty))>
                 <section class="stack" aria-labelledby="waiting-title">
                     <h2 id="waiting-title">"Waiting for you"</h2>
                     <Rows ids=waiting caption="Requests that wait for you"/>
                 </section>
-            </Show>
-            <Show when=move || !others.with(Vec::is_empty)>
+            </When>
+            <When is=Signal::derive(move || !others.with(Vec::is_empty))>
                 <section class="stack" aria-labelledby="others-title">
-                    <h2 id="others-title" class:unseen=move || waiting.with(Vec::is_empty)>"All others"</h2>
+                    <h2 id="others-title" class=text(move || if waiting.with(Vec::is_empty) { "unseen" } else { "" })>"All others"</h2>
                     <Rows ids=others caption="Requests"/>
                 </section>
-            </Show>
-        </Show>
+            </When>
+        </When>
     }
     .into_any()
 }
 
 #[component]
 fn NothingYet(show: Memo<RequestShow>) -> impl IntoView {
-    move || {
-        match show.get() {
-        RequestShow::Open | RequestShow::All => view! {
-            <EmptyState title="No requests" text="Here machines are asked for: a manager decides, and what is no longer needed is given back.">
-                <A href="/vms/new" attr:class="button" attr:data-kind="primary">
-                    <Icon name=IconName::Plus/>
-                    <span>"New request"</span>
-                </A>
-            </EmptyState>
-        }
-        .into_any(),
-        RequestShow::In(state) => view! {
-            <EmptyState title=format!("None is in {state}") text=format!("That state means: {}.", state.meaning())/>
-        }
-        .into_any(),
-    }
-    }
+    part(move || {
+        Some(match show.get() {
+            RequestShow::Open | RequestShow::All => view! {
+                <EmptyState
+                    title="No requests"
+                    text="Here machines are asked for: a manager decides, and what is no longer needed is given back."
+                >
+                    <NewRequest/>
+                </EmptyState>
+            }
+            .into_any(),
+            RequestShow::In(state) => view! {
+                <EmptyState title=format!("None is in {state}") text=format!("That state means: {}.", state.meaning())/>
+            }
+            .into_any(),
+        })
+    })
 }
 
 #[component]
 fn Rows(ids: Memo<Vec<RequestId>>, caption: &'static str) -> impl IntoView {
     let live = expect_context::<Live>();
+    let rows = Signal::derive(move || {
+        let row = |id: RequestId| {
+            let live = live.clone();
+            Item::new(id, move || {
+                live.request(id)
+                    .map(|request| view! { <Row request=request/> })
+            })
+        };
+        ids.get().into_iter().map(row).collect()
+    });
     view! {
         <Table caption=caption columns=&["Name", "State", "Purpose", "Requester", "Size", "Asked"]>
-            <For
-                each=move || ids.get()
-                key=|id| *id
-                children=move |id| live.request(id).map(|request| view! { <Row request=request/> })
-            />
+            <Each items=rows/>
         </Table>
     }
 }
@@ -166,16 +184,16 @@ fn Rows(ids: Memo<Vec<RequestId>>, caption: &'static str) -> impl IntoView {
 #[component]
 fn Row(request: ArcRwSignal<RequestView>) -> impl IntoView {
     let fixed = request.get_untracked();
-    let memo = |get: fn(&RequestView) -> String| {
+    let of = |get: fn(&RequestView) -> String| {
         let request = request.clone();
-        Memo::new(move |_| request.with(get))
+        memo(move || request.with(get))
     };
-    let name = memo(|request| request.terms.name.clone());
-    let size = memo(|request| format!("{} · {}", request.terms.flavor, request.terms.image));
+    let name = of(|request| request.terms.name.clone());
+    let size = of(|request| format!("{} · {}", request.terms.flavor, request.terms.image));
     let purpose = fixed.remarks.first().map(|remark| first_line(&remark.text));
     let state = {
         let request = request.clone();
-        Memo::new(move |_| request.with(|request| request.state))
+        memo(move || request.with(|request| request.state))
     };
     let since = {
         let request = request.clone();
@@ -183,22 +201,22 @@ fn Row(request: ArcRwSignal<RequestView>) -> impl IntoView {
     };
     let row_name = fixed.terms.name;
     view! {
-        <tr role="row" data-over=move || state.get().is_final().then_some("true") data-request=row_name>
+        <tr role="row" data-over=flag(move || state.get().is_final()) data-request=row_name>
             <Cell title="Name">
-                <A href=format!("/requests/{}", fixed.id) attr:class="name">{move || name.get()}</A>
+                <a href=format!("/requests/{}", fixed.id) class="name">{text(move || name.get())}</a>
             </Cell>
             <Cell title="State">
                 <Badge
                     tone=Signal::derive(move || request_tone(state.get()))
                     text=Signal::derive(move || state.get().name().to_owned())
                 />
-                <span class="why">{move || state.get().meaning()} ", " <Time at_ms=since/></span>
+                <span class="why">{text(move || state.get().meaning())} ", " <Time at_ms=since/></span>
             </Cell>
             <Cell title="Purpose">
                 <span class="purpose"><Prose text=purpose.unwrap_or_default()/></span>
             </Cell>
             <Cell title="Requester">{fixed.requester.to_string()}</Cell>
-            <Cell title="Size">{move || size.get()}</Cell>
+            <Cell title="Size">{text(move || size.get())}</Cell>
             <Cell title="Asked"><Time at_ms=fixed.created_at.as_ms()/></Cell>
         </tr>
     }

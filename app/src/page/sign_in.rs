@@ -4,7 +4,7 @@ use leptos::task::spawn_local;
 use leptos_meta::Title;
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::{use_navigate, use_query_map};
-use vimana_ui::{Icon, IconName, Prose, TextField};
+use vimana_ui::{FormError, Submit, TextField};
 
 use crate::api::{Password, sign_in};
 use crate::frame::{GoTo, Mark, safe_next};
@@ -84,12 +84,11 @@ fn SignInForm() -> impl IntoView {
         <form class="form" method="post" on:submit=submit>
             <TextField id="user_name" label="User name" autocomplete="username" autofocus=true value=user_name/>
             <TextField id="password" label="Password" secret=true autocomplete="current-password" value=password/>
-            <p class="form-error" role="alert">
-                {move || error.get().map(|text| view! { <Icon name=IconName::Warning/> <span><Prose text=text/></span> })}
-            </p>
-            <button r#type="submit" class="button" data-kind="primary" aria-busy=move || busy.get().then_some("true")>
-                {move || if busy.get() { "Signing in…" } else { "Sign in" }}
-            </button>
+            <FormError error=error/>
+            <Submit
+                label=Signal::derive(move || if busy.get() { "Signing in…" } else { "Sign in" }.to_owned())
+                busy=busy
+            />
         </form>
     }
     .into_any()

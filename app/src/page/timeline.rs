@@ -1,7 +1,7 @@
 use leptos::prelude::*;
 use vimana_model::event::{EventKind, EventView};
 use vimana_model::request::RequestState;
-use vimana_ui::{Prose, Time, Tone};
+use vimana_ui::{Each, Item, Prose, Time, Tone};
 
 use crate::live;
 use crate::page::{request_tone, tone};
@@ -10,15 +10,16 @@ use crate::page::{request_tone, tone};
 /// to see.
 #[component]
 pub fn Timeline(events: live::Timeline) -> impl IntoView {
+    let entries = Signal::derive(move || {
+        let entry =
+            |event: EventView| Item::new(event.seq, move || view! { <Entry event=event.clone()/> });
+        events.get().into_iter().rev().map(entry).collect()
+    });
     view! {
         <section class="panel" aria-labelledby="timeline-title">
             <h2 id="timeline-title">"Timeline"</h2>
             <ol class="timeline" reversed>
-                <For
-                    each=move || events.get().into_iter().rev()
-                    key=|event| event.seq
-                    children=|event| view! { <Entry event=event/> }
-                />
+                <Each items=entries/>
             </ol>
         </section>
     }

@@ -7,23 +7,18 @@ mod operations;
 mod panels;
 mod way;
 
-use futures::join;
-use leptos::prelude::*;
-use leptos::task::spawn_local;
-use leptos_meta::Title;
-use leptos_router::components::A;
-use leptos_router::hooks::use_params_map;
-use vimana_model::vm::VmView;
-use vimana_model::{Error, VmId};
-use vimana_ui::{Badge, Time};
+use std::sync::Arc;
 
-use super::problem::ProblemView;
+use leptos::prelude::*;
+use leptos_meta::Title;
+use vimana_model::vm::VmView;
+use vimana_ui::{Badge, Time, memo, text};
+
+use super::load::{Found, FoundVm, Loaded, Wanted, id_in_address};
 use super::timeline::Timeline;
 use super::tone;
 use super::vm_actions::VmActions;
-use crate::api::{ApiError, ApiResult, vm, vm_operations, vm_timeline};
 use crate::live::{History, Live, Mark};
-use crate::session::CurrentSession;
 use console::ConsolePanel;
 use facts::Facts;
 use lifecycle::LifecyclePicture;
@@ -32,68 +27,35 @@ use panels::{FailurePanel, PendingPanel};
 
 #[component]
 pub fn VmPage() -> impl IntoView {
+    let id = id_in_address();
     let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
-    let params = use_params_map();
-    let id = Memo::new(move |_| {
-        params.with(|params| params.get_str("id").unwrap_or_default().to_owned())
-    });
-    let asking = live.clone();
-    let all = Resource::new_blocking(move || id.get(), move |id| asking.ask(load(id)));
-    let reload = live.clone();
-    live.on_reset(move || {
-        let live = reload.clone();
-        let Some(id) = id.try_get_untracked() else {
-            return;
-        };
-        spawn_local(async move {
-            if let Ok(found) = live.ask(load(id)).await {
-                take_in(&live, found);
-            }
-        });
-    });
+    let again = live.clone();
     view! {
-        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
-            {move || {
-                let live = live.clone();
-                Suspend::new(async move {
-                    match session.and(all).await {
-                        Ok((caller, found)) => {
-                            provide_context(caller);
-                            let (vm, history) = take_in(&live, found);
-                            view! { <Machine vm=vm history=history/> }.into_any()
-                        }
-                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
-                    }
-                })
-            }}
-        </Transition>
+        <Loaded
+            wanted=Signal::derive(move || Wanted::Vm(id.get()))
+            show=Arc::new(move |_, asked, found| {
+                let (vm, history) = take_in(&live, asked, found)?;
+                Some(view! { <Machine vm=vm history=history/> }.into_any())
+            })
+            again=Arc::new(move |asked, found| {
+                take_in(&again, asked, found);
+            })
+        />
     }
-    .into_any()
 }
 
-type Found = (
-    VmView,
-    Vec<vimana_model::event::EventView>,
-    Vec<vimana_model::operation::OperationView>,
-);
-
-/// Reads everything about the VM. What is no id names no VM.
-async fn load(id: String) -> ApiResult<Found> {
-    let Ok(id) = id.parse::<VmId>() else {
-        #[cfg(feature = "ssr")]
-        crate::ssr::set_status(404);
-        return Err(ApiError::from(Error::not_found("VM")));
+fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(ArcRwSignal<VmView>, History)> {
+    let Found::Vm(found) = found else {
+        return None;
     };
-    let (vm, events, operations) = join!(vm(id), vm_timeline(id), vm_operations(id));
-    Ok((vm?, events?, operations?))
-}
-
-fn take_in(live: &Live, (asked, found): (Mark, Found)) -> (ArcRwSignal<VmView>, History) {
-    let (vm, events, operations) = found;
+    let FoundVm {
+        vm,
+        events,
+        operations,
+    } = *found;
     let id = vm.id;
     let vm = live.adopt(asked, vm);
-    (vm, live.open_history(id, events, operations))
+    Some((vm, live.open_history(id, events, operations)))
 }
 
 #[component]
@@ -124,7 +86,7 @@ fn Head(vm: ArcRwSignal<VmView>) -> impl IntoView {
     let name = vm.with_untracked(|vm| vm.name.to_string());
     let state = {
         let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| vm.state))
+        memo(move || vm.with(|vm| vm.state))
     };
     let since = {
         let vm = vm.clone();
@@ -133,11 +95,11 @@ fn Head(vm: ArcRwSignal<VmView>) -> impl IntoView {
     view! {
         <div class="page-head">
             <div>
-                <p class="crumb"><A href="/vms">"My VMs"</A></p>
+                <p class="crumb"><a href="/vms">"My VMs"</a></p>
                 <h1>{name}</h1>
                 <p class="state-line" role="status">
                     <Badge tone=Signal::derive(move || tone(state.get())) text=Signal::derive(move || state.get().name().to_owned())/>
-                    <span>{move || state.get().meaning()}</span>
+                    <span>{text(move || state.get().meaning())}</span>
                     <span class="faint"><Time at_ms=since/></span>
                 </p>
             </div>

@@ -11,28 +11,28 @@ use leptos_router::hooks::use_navigate;
 use vimana_model::VmState;
 use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
-use vimana_ui::{Button, ButtonKind, IconName, Menu, MenuItem};
+use vimana_ui::{Button, ButtonKind, Each, IconName, Item, Menu, MenuItem, memo};
 
 use super::sentence;
 use crate::session::Caller;
 pub use desk::VmDesk;
 pub use dialogs::VmDialogs;
 
-/// Everything, in the order of the menu: to and fro of the same thing stand
-/// beside each other; what cannot be undone, last.
+/// Everything, in the order of the menu, which has two columns where there is
+/// room: what belongs together stands side by side; what cannot be undone, last.
 const MENU: [VmAction; 14] = [
     VmAction::Console,
+    VmAction::Resize,
     VmAction::Suspend,
     VmAction::Stop,
     VmAction::Resume,
+    VmAction::Retry,
     VmAction::PowerOff,
     VmAction::Start,
     VmAction::Reboot,
     VmAction::Reset,
-    VmAction::Resize,
     VmAction::Hold,
     VmAction::Release,
-    VmAction::Retry,
     VmAction::Shutdown,
     VmAction::Delete,
 ];
@@ -97,18 +97,24 @@ pub fn VmActions(
     let most = if compact { 2 } else { 3 };
     let shown = {
         let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| likely(vm.state)))
+        memo(move || vm.with(|vm| likely(vm.state)))
     };
-    let buttons = vm.clone();
+    let buttons = {
+        let vm = vm.clone();
+        Signal::derive(move || {
+            let button = |action: &VmAction| {
+                let (vm, action) = (vm.clone(), *action);
+                Item::new(
+                    action,
+                    move || view! { <ActionButton vm=vm.clone() action=action compact=compact/> },
+                )
+            };
+            shown.get().iter().take(most).map(button).collect()
+        })
+    };
     view! {
         <div class="actions" role="group" aria-label="Actions">
-            <For
-                each=move || shown.get().iter().take(most)
-                key=|action| **action
-                children=move |action| {
-                    view! { <ActionButton vm=buttons.clone() action=*action compact=compact/> }
-                }
-            />
+            <Each items=buttons/>
             <ActionMenu vm=vm compact=compact/>
         </div>
     }
@@ -119,7 +125,7 @@ pub fn VmActions(
 fn blocked(vm: &ArcRwSignal<VmView>, action: VmAction) -> Memo<Option<String>> {
     let caller = expect_context::<Caller>();
     let vm = vm.clone();
-    Memo::new(move |_| vm.with(|vm| caller.refusal(action, vm)))
+    memo(move || vm.with(|vm| caller.refusal(action, vm)))
 }
 
 /// What pressing it does: the console is on the VM's page, everything else is
@@ -183,7 +189,7 @@ fn ActionMenu(vm: ArcRwSignal<VmView>, compact: bool) -> impl IntoView {
             {MENU
                 .into_iter()
                 .map(|action| view! { <ActionItem vm=vm.clone() action=action menu=items.clone()/> })
-                .collect_view()}
+                .map(IntoAny::into_any).collect::<Vec<_>>()}
         </Menu>
     }
 }

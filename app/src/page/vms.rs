@@ -2,19 +2,21 @@
 
 mod row;
 
+use std::sync::Arc;
+
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use leptos_meta::Title;
 use leptos_router::NavigateOptions;
-use leptos_router::components::A;
 use leptos_router::hooks::{use_navigate, use_query_map};
 use vimana_model::VmId;
-use vimana_ui::{EmptyState, Icon, IconName, Table};
+use vimana_ui::{
+    Each, EmptyState, Icon, IconName, Item, Table, When, flag, memo, part, press, text,
+};
 
-use super::problem::ProblemView;
-use crate::api::{Show as Which, vms};
+use super::load::{Found, Loaded, Wanted};
+use crate::api::Show as Which;
 use crate::live::Live;
-use crate::session::{Caller, CurrentSession};
+use crate::session::Caller;
 use row::VmRow;
 
 /// Rows drawn at once; more on request.
@@ -23,49 +25,43 @@ const PAGE_ROWS: usize = 200;
 #[component]
 pub fn VmsPage() -> impl IntoView {
     let live = expect_context::<Live>();
-    let session = expect_context::<CurrentSession>();
+    let again = live.clone();
     let query = use_query_map();
-    let which = Memo::new(move |_| query.with(|query| Which::from_query(query.get_str("show"))));
-    let asking = live.clone();
-    let list = Resource::new(move || which.get(), move |which| asking.ask(vms(which)));
-    let reload = live.clone();
-    live.on_reset(move || {
-        let live = reload.clone();
-        spawn_local(async move {
-            // A failure shows as the stale mark; the next reset tries again.
-            let Some(which) = which.try_get_untracked() else {
-                return;
-            };
-            if let Ok(list) = live.ask(vms(which)).await {
-                live.take_list(which, list);
-            }
-        });
-    });
+    let which = memo(move || query.with(|query| Which::from_query(query.get_str("show"))));
     view! {
         <Title text="My VMs"/>
+        <Loaded
+            wanted=Signal::derive(move || Wanted::Vms(which.get()))
+            show=Arc::new(move |caller, asked, found| {
+                let Found::Vms(list) = found else {
+                    return None;
+                };
+                let ids = live.open_list(which.get_untracked(), (asked, list));
+                Some(view! { <Page caller=caller ids=ids which=which/> }.into_any())
+            })
+            again=Arc::new(move |asked, found| {
+                if let (Found::Vms(list), Some(which)) = (found, which.try_get_untracked()) {
+                    again.take_list(which, (asked, list));
+                }
+            })
+        />
+    }
+}
+
+#[component]
+fn Page(caller: Caller, ids: ArcRwSignal<Vec<VmId>>, which: Memo<Which>) -> impl IntoView {
+    view! {
         <div class="page-head">
             <h1>"My VMs"</h1>
-            <A href="/vms/new" attr:class="button" attr:data-kind="primary">
-                <Icon name=IconName::Plus/>
-                <span>"New VM"</span>
-            </A>
+            {caller.may_create().then(|| view! {
+                <a href="/vms/new" class="button" data-kind="primary">
+                    <Icon name=IconName::Plus/>
+                    <span>{caller.new_title()}</span>
+                </a>
+            })}
         </div>
         <Toolbar which=which/>
-        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
-            {move || {
-                let live = live.clone();
-                Suspend::new(async move {
-                    match session.and(list).await {
-                        Ok((caller, list)) => {
-                            provide_context(caller);
-                            let ids = live.open_list(which.get_untracked(), list);
-                            view! { <VmList ids=ids which=which/> }.into_any()
-                        }
-                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
-                    }
-                })
-            }}
-        </Transition>
+        <VmList ids=ids which=which/>
     }
     .into_any()
 }
@@ -75,7 +71,7 @@ pub fn VmsPage() -> impl IntoView {
 fn Toolbar(which: Memo<Which>) -> impl IntoView {
     let query = use_query_map();
     let navigate = use_navigate();
-    let text = move || query.with(|query| query.get("q").unwrap_or_default());
+    let searched = move || query.with(|query| query.get("q").unwrap_or_default());
     let address = move |which: Which, text: &str| {
         let mut params = leptos_router::params::ParamsMap::new();
         if which != Which::default() {
@@ -106,19 +102,19 @@ fn Toolbar(which: Memo<Which>) -> impl IntoView {
                         view! {
                             <a
                                 class="segment"
-                                href=move || address(one, &text())
-                                aria-current=move || (which.get() == one).then_some("true")
+                                href=text(move || address(one, &searched()))
+                                aria-current=flag(move || which.get() == one)
                             >
                                 {one.title()}
                             </a>
                         }
                     })
-                    .collect_view()}
+                    .map(IntoAny::into_any).collect::<Vec<_>>()}
             </nav>
             <label class="search">
                 <Icon name=IconName::Search/>
                 <span class="unseen">"Search by name"</span>
-                <input r#type="search" class="input" placeholder="Name" autocomplete="off" value=text on:input=search/>
+                <input r#type="search" class="input" placeholder="Name" autocomplete="off" value=text(searched) on:input=search/>
             </label>
         </div>
     }
@@ -131,78 +127,89 @@ fn VmList(ids: ArcRwSignal<Vec<VmId>>, which: Memo<Which>) -> impl IntoView {
     let most = RwSignal::new(PAGE_ROWS);
     let any = {
         let ids = ids.clone();
-        Memo::new(move |_| ids.with(|ids| !ids.is_empty()))
+        memo(move || ids.with(|ids| !ids.is_empty()))
     };
     let names = live.clone();
-    let found = Memo::new(move |_| {
-        let text = query.with(|query| query.get("q").unwrap_or_default().to_lowercase());
+    let found = memo(move || {
+        let text = query.with(|query| query.get("q").unwrap_or_default().to_ascii_lowercase());
         let mut ids = ids.get();
         if !text.is_empty() {
             ids.retain(|id| {
                 names.vm(*id).is_some_and(|vm| {
-                    vm.with_untracked(|vm| vm.name.as_str().to_lowercase().contains(&text))
+                    vm.with_untracked(|vm| vm.name.as_str().to_ascii_lowercase().contains(&text))
                 })
             });
         }
         ids
     });
-    let shown = Memo::new(move |_| {
+    let shown = memo(move || {
         found.with(|found| found.iter().take(most.get()).copied().collect::<Vec<_>>())
     });
     let hidden = move || found.with(Vec::len).saturating_sub(most.get());
     view! {
-        <Show when=move || any.get() fallback=move || view! { <NothingYet which=which/> }>
-            <Show
-                when=move || !found.with(Vec::is_empty)
-                fallback=|| view! { <EmptyState title="No such VM" text="No name holds this text."/> }
+        <When is=any otherwise=move || view! { <NothingYet which=which/> }>
+            <When
+                is=Signal::derive(move || !found.with(Vec::is_empty))
+                otherwise=|| view! { <EmptyState title="No such VM" text="No name holds this text."/> }
             >
                 <Rows ids=shown/>
-            </Show>
-            <Show when=move || { hidden() > 0 }>
+            </When>
+            <When is=Signal::derive(move || hidden() > 0)>
                 <p class="more">
-                    <button r#type="button" class="button" data-kind="plain" on:click=move |_| most.update(|most| *most += PAGE_ROWS)>
-                        {move || format!("Show {} more", hidden().min(PAGE_ROWS))}
+                    <button r#type="button" class="button" data-kind="plain" on:click=press(move || most.update(|most| *most += PAGE_ROWS))>
+                        {text(move || format!("Show {} more", hidden().min(PAGE_ROWS)))}
                     </button>
                 </p>
-            </Show>
-        </Show>
+            </When>
+        </When>
     }
 }
 
 #[component]
 fn Rows(ids: Memo<Vec<VmId>>) -> impl IntoView {
     let live = expect_context::<Live>();
+    let rows = Signal::derive(move || {
+        let row = |id: VmId| {
+            let live = live.clone();
+            Item::new(id, move || live.vm(id).map(|vm| view! { <VmRow vm=vm/> }))
+        };
+        ids.get().into_iter().map(row).collect()
+    });
     view! {
         <Table caption="My VMs" columns=&["Name", "State", "Flavor", "Image", "Host", "Created", "Actions"]>
-            <For
-                each=move || ids.get()
-                key=|id| *id
-                children=move |id| live.vm(id).map(|vm| view! { <VmRow vm=vm/> })
-            />
+            <Each items=rows/>
         </Table>
     }
 }
 
 #[component]
 fn NothingYet(which: Memo<Which>) -> impl IntoView {
-    let may_create = expect_context::<Caller>().may_create();
-    move || {
-        match which.get() {
-        Which::Done => view! {
-            <EmptyState title="Nothing is done yet" text="A VM that was shut down or deleted is kept here as a record."/>
-        }
-        .into_any(),
-        Which::Active | Which::All => view! {
-            <EmptyState title="No VMs yet" text="A VM runs within seconds of asking for one.">
-                {may_create.then(|| view! {
-                    <A href="/vms/new" attr:class="button" attr:data-kind="primary">
-                        <Icon name=IconName::Plus/>
-                        <span>"Create a VM"</span>
-                    </A>
-                })}
-            </EmptyState>
-        }
-        .into_any(),
-    }
-    }
+    let caller = expect_context::<Caller>();
+    part(move || {
+        Some(match which.get() {
+            Which::Done => view! {
+                <EmptyState title="Nothing is done yet" text="A VM that was shut down or deleted is kept here as a record."/>
+            }
+            .into_any(),
+            Which::Active | Which::All => {
+                let caller = caller.clone();
+                let text = if caller.asks_first() {
+                    "A VM is made as soon as a manager has approved the request for it."
+                } else {
+                    "A VM runs within seconds of asking for one."
+                };
+                view! {
+                    <EmptyState title="No VMs yet" text=text>
+                        {caller.may_create().then(|| view! {
+                            <a href="/vms/new" class="button" data-kind="primary">
+                                <Icon name=IconName::Plus/>
+                                <span>{caller.new_title()}</span>
+                            </a>
+                        })}
+                    </EmptyState>
+                }
+                .into_any()
+            }
+        })
+    })
 }

@@ -31,8 +31,8 @@ pub fn Badge(
     #[prop(into)] text: Signal<String>,
 ) -> impl IntoView {
     view! {
-        <span class="badge" data-tone=move || tone.get().slug()>
-            {move || text.get()}
+        <span class="badge" data-tone=crate::word(move || Some(tone.get().slug()))>
+            {text}
         </span>
     }
 }

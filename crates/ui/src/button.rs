@@ -1,7 +1,10 @@
 //! Buttons. A blocked one stays focusable and says why.
 
+use std::sync::Arc;
+
 use leptos::prelude::*;
 
+use crate::follow::{Follow, flag, press, text};
 use crate::icon::{Icon, IconName};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +43,18 @@ pub fn Button(
     #[prop(into, optional)] busy: Signal<bool>,
 ) -> impl IntoView {
     let tip_id = format!("{id}-why");
-    let described_by = tip_id.clone();
-    let press = move |_| {
+    let described_by: Follow<Option<String>> = {
+        let tip_id = tip_id.clone();
+        Arc::new(move || blocked.with(Option::is_some).then(|| tip_id.clone()))
+    };
+    let name: Follow<Option<String>> = Arc::new(move || icon_only.then(|| label.get()));
+    let act = move || {
         if blocked.with_untracked(Option::is_none) && !busy.get_untracked() {
             on_press.run(());
         }
     };
     // An icon alone needs its name for those who see as well.
+    let hidden: Follow<bool> = Arc::new(move || !icon_only && blocked.with(Option::is_none));
     let tip = move || blocked.get().or_else(|| icon_only.then(|| label.get()));
     view! {
         <span class="tip-host">
@@ -56,17 +64,17 @@ pub fn Button(
                 class="button"
                 class:icon-only=icon_only
                 data-kind=kind.slug()
-                aria-label=move || icon_only.then(|| label.get())
-                aria-disabled=move || blocked.with(Option::is_some).then_some("true")
-                aria-describedby=move || blocked.with(Option::is_some).then(|| described_by.clone())
-                aria-busy=move || busy.get().then_some("true")
-                on:click=press
+                aria-label=name
+                aria-disabled=flag(move || blocked.with(Option::is_some))
+                aria-describedby=described_by
+                aria-busy=flag(move || busy.get())
+                on:click=press(act)
             >
                 {icon.map(|name| view! { <Icon name=name/> })}
-                {(!icon_only).then(|| view! { <span>{move || label.get()}</span> })}
+                {(!icon_only).then(|| view! { <span>{label}</span> }.into_any())}
             </button>
-            <span class="tip" role="tooltip" id=tip_id hidden=move || tip().is_none()>
-                {tip}
+            <span class="tip" role="tooltip" id=tip_id hidden=hidden>
+                {text(move || tip().unwrap_or_default())}
             </span>
         </span>
     }

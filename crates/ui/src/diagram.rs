@@ -4,6 +4,7 @@
 use leptos::prelude::*;
 
 use crate::badge::Tone;
+use crate::follow::{flag, part};
 
 /// One box.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,7 +14,7 @@ pub struct Node {
     pub label: &'static str,
     pub tone: Tone,
     /// Its centre.
-    pub at: (f64, f64),
+    pub at: (i32, i32),
 }
 
 /// How boxes and ways are laid out.
@@ -23,13 +24,13 @@ pub struct Drawing {
     pub name: &'static str,
     pub view_box: &'static str,
     /// Half of a box: across and down.
-    pub half: (f64, f64),
+    pub half: (i32, i32),
     pub nodes: Vec<Node>,
     /// Slugs of the boxes at both ends. Two ways between the same boxes are one
     /// line with two heads.
     pub edges: Vec<(&'static str, &'static str)>,
     /// Words beside the boxes: where, and what.
-    pub asides: Vec<((f64, f64), &'static str)>,
+    pub asides: Vec<((i32, i32), &'static str)>,
 }
 
 #[component]
@@ -81,41 +82,47 @@ pub fn Diagram(
                 <path
                     class="edge"
                     d=d
-                    data-walked=move || walked().then_some("true")
+                    data-walked=flag(walked)
                     marker-end=arrow_end.clone()
                     marker-start=both.then(|| arrow_end.clone())
                 ></path>
             })
         })
-        .collect_view();
-    let ahead_lines = move || {
+        .map(IntoAny::into_any)
+        .collect::<Vec<_>>();
+    let ahead_lines = part(move || {
         let way = way.get();
-        way.windows(2)
+        let lines = way
+            .windows(2)
             .filter_map(|pair| match pair {
                 [from, to] => Some(line(half, place(from)?, place(to)?)),
                 _ => None,
             })
             .map(|d| {
-                view! { <path class="way" d=d marker-end=ahead_end.clone()></path> }.into_any()
+                view! { <path class="way" d=d marker-end=ahead_end.clone()></path> }
             })
-            .collect_view()
-    };
+            .map(IntoAny::into_any)
+            .collect::<Vec<_>>();
+        Some(lines)
+    });
     let boxes = nodes
         .into_iter()
         .map(|node| view! { <Place node=node half=half current=current seen=seen way=way/> })
-        .collect_view();
+        .map(IntoAny::into_any)
+        .collect::<Vec<_>>();
     let asides = asides
         .into_iter()
         .map(|((x, y), text)| view! { <text class="aside" x=x y=y>{text}</text> })
-        .collect_view();
+        .map(IntoAny::into_any)
+        .collect::<Vec<_>>();
     view! {
         <svg
             class="diagram"
             data-turn=name
-            data-back=move || back.get().then_some("true")
+            data-back=flag(move || back.get())
             viewBox=view_box
             role="img"
-            aria-label=move || label.get()
+            aria-label=label
         >
             <defs>
                 <Arrow id=arrow class="arrow"/>
@@ -142,7 +149,7 @@ fn Arrow(id: String, class: &'static str) -> impl IntoView {
 #[component]
 fn Place(
     node: Node,
-    half: (f64, f64),
+    half: (i32, i32),
     current: Signal<&'static str>,
     seen: Signal<Vec<&'static str>>,
     way: Signal<Vec<&'static str>>,
@@ -160,62 +167,55 @@ fn Place(
             class="state"
             data-state=slug
             data-tone=tone.slug()
-            data-current=move || (current.get() == slug).then_some("true")
-            data-seen=move || seen.with(|seen| seen.contains(&slug)).then_some("true")
-            data-ahead=move || ahead().then_some("true")
-            data-goal=move || goal().then_some("true")
+            data-current=flag(move || current.get() == slug)
+            data-seen=flag(move || seen.with(|seen| seen.contains(&slug)))
+            data-ahead=flag(ahead)
+            data-goal=flag(goal)
         >
-            <rect x=x - half.0 y=y - half.1 width=half.0 * 2.0 height=half.1 * 2.0 rx=half.1></rect>
-            <text x=x y=y + 4.5 text-anchor="middle">{label}</text>
+            <rect x=x - half.0 y=y - half.1 width=half.0 * 2 height=half.1 * 2 rx=half.1></rect>
+            <text x=x y=y + 5 text-anchor="middle">{label}</text>
         </g>
     }
 }
 
 /// A line between the borders of two boxes: straight, or in a bow where other
 /// boxes of the same row stand between them.
-fn line(half: (f64, f64), from: (f64, f64), to: (f64, f64)) -> String {
+fn line(half: (i32, i32), from: (i32, i32), to: (i32, i32)) -> String {
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-    if dy == 0.0 && dx.abs() > half.0 * 6.0 {
-        return bow(
-            (from.0, from.1 + half.1 + 3.0),
-            (to.0, to.1 + half.1 + 5.0),
-            (0.0, 40.0),
-        );
+    if dy == 0 && dx.abs() > half.0 * 6 {
+        let down = half.1 + 4;
+        return bow((from.0, from.1 + down), (to.0, to.1 + down), (0, 40));
     }
-    if dx == 0.0 && dy.abs() > half.1 * 10.0 {
-        return bow(
-            (from.0 + half.0 + 3.0, from.1),
-            (to.0 + half.0 + 5.0, to.1),
-            (56.0, 0.0),
-        );
+    if dx == 0 && dy.abs() > half.1 * 10 {
+        let aside = half.0 + 4;
+        return bow((from.0 + aside, from.1), (to.0 + aside, to.1), (56, 0));
     }
-    let leave = |gap: f64| {
-        let (w, h) = (half.0 + gap, half.1 + gap);
-        let across = if dx == 0.0 {
-            f64::INFINITY
-        } else {
-            w / dx.abs()
-        };
-        let down = if dy == 0.0 {
-            f64::INFINITY
-        } else {
-            h / dy.abs()
-        };
-        across.min(down)
-    };
-    let (start, end) = (leave(4.0), 1.0 - leave(5.0));
+    let (out_x, out_y) = border(half, (dx, dy), 4);
+    let (in_x, in_y) = border(half, (dx, dy), 5);
     format!(
-        "M{:.1} {:.1}L{:.1} {:.1}",
-        from.0 + dx * start,
-        from.1 + dy * start,
-        from.0 + dx * end,
-        from.1 + dy * end
+        "M{} {}L{} {}",
+        from.0 + out_x,
+        from.1 + out_y,
+        to.0 - in_x,
+        to.1 - in_y
     )
 }
 
-fn bow(from: (f64, f64), to: (f64, f64), out: (f64, f64)) -> String {
+/// From the centre of a box the way to a little outside of its border, in the
+/// direction of `d`.
+fn border(half: (i32, i32), d: (i32, i32), gap: i32) -> (i32, i32) {
+    let (w, h) = (half.0 + gap, half.1 + gap);
+    // Which side it leaves by: that of the steeper diagonal.
+    if w * d.1.abs() <= h * d.0.abs() {
+        (w * d.0.signum(), w * d.1 / d.0.abs().max(1))
+    } else {
+        (h * d.0 / d.1.abs().max(1), h * d.1.signum())
+    }
+}
+
+fn bow(from: (i32, i32), to: (i32, i32), out: (i32, i32)) -> String {
     format!(
-        "M{:.1} {:.1}C{:.1} {:.1} {:.1} {:.1} {:.1} {:.1}",
+        "M{} {}C{} {} {} {} {} {}",
         from.0,
         from.1,
         from.0 + out.0,
@@ -231,17 +231,19 @@ fn bow(from: (f64, f64), to: (f64, f64), out: (f64, f64)) -> String {
 mod tests {
     use super::*;
 
-    const HALF: (f64, f64) = (47.0, 16.0);
+    const HALF: (i32, i32) = (47, 16);
 
     #[test]
     fn a_line_runs_from_border_to_border() {
-        assert_eq!(line(HALF, (0.0, 0.0), (200.0, 0.0)), "M51.0 0.0L148.0 0.0");
+        assert_eq!(line(HALF, (0, 0), (200, 0)), "M51 0L148 0");
+        assert_eq!(line(HALF, (0, 0), (0, 88)), "M0 20L0 67");
+        assert_eq!(line(HALF, (0, 0), (139, 88)), "M31 20L106 67");
     }
 
     #[test]
     fn a_line_past_other_boxes_bows_out() {
-        assert!(line(HALF, (0.0, 0.0), (600.0, 0.0)).contains('C'));
-        assert!(line(HALF, (0.0, 0.0), (0.0, 300.0)).contains('C'));
-        assert!(!line(HALF, (0.0, 0.0), (600.0, 88.0)).contains('C'));
+        assert!(line(HALF, (0, 0), (600, 0)).contains('C'));
+        assert!(line(HALF, (0, 0), (0, 300)).contains('C'));
+        assert!(!line(HALF, (0, 0), (600, 88)).contains('C'));
     }
 }

@@ -3,6 +3,7 @@
 use leptos::html;
 use leptos::prelude::*;
 
+use crate::follow::{When, part, press};
 use crate::prose::Prose;
 
 /// A modal panel. It is open while `open` holds; `on_close` ends that, also
@@ -47,8 +48,8 @@ pub fn Dialog(
                 }
             }
         >
-            <h2 id=title_id>{move || title.get()}</h2>
-            <Show when=move || open.get()>{children()}</Show>
+            <h2 id=title_id>{title}</h2>
+            <When is=open>{children()}</When>
         </dialog>
     }
     .into_any()
@@ -70,19 +71,19 @@ pub fn Confirm(
     #[prop(into)] no: String,
     on_yes: Callback<()>,
 ) -> impl IntoView {
-    let confirm = move |_| {
+    let confirm = move || {
         on_close.run(());
         on_yes.run(());
     };
     view! {
         <Dialog id=id open=open on_close=on_close title=title light=true>
-            <p>{move || view! { <Prose text=text.get()/> }}</p>
+            <p>{part(move || Some(view! { <Prose text=text.get()/> }))}</p>
             <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=move |_| on_close.run(())>
+                <button r#type="button" class="button" data-kind="plain" on:click=press(move || on_close.run(()))>
                     {no.clone()}
                 </button>
-                <button r#type="button" class="button" data-kind="danger" on:click=confirm>
-                    {move || yes.get()}
+                <button r#type="button" class="button" data-kind="danger" on:click=press(confirm)>
+                    {yes}
                 </button>
             </div>
         </Dialog>

@@ -3,6 +3,7 @@
 use leptos::html;
 use leptos::prelude::*;
 
+use crate::follow::{Follow, Part, flag, part, text};
 use crate::icon::{Icon, IconName};
 use crate::prose::Prose;
 
@@ -18,34 +19,69 @@ fn Field(
 ) -> impl IntoView {
     let no_hint = hint.is_empty();
     view! {
-        <div class="field" data-invalid=move || error.with(Option::is_some).then_some("true")>
+        <div class="field" data-invalid=flag(move || error.with(Option::is_some))>
             <label for=id>
-                {label} " " {optional.then(|| view! { <span class="field-optional">"optional"</span> })}
+                {label} " " {optional.then(|| view! { <span class="field-optional">"optional"</span> }.into_any())}
             </label>
             {children()}
             <p class="field-hint" id=format!("{id}-hint") hidden=no_hint>{hint}</p>
-            <p class="field-error" id=format!("{id}-error") role="alert">
-                {move || error.get().map(|text| view! { <Icon name=IconName::Warning/> <span><Prose text=text/></span> })}
-            </p>
+            <p class="field-error" id=format!("{id}-error") role="alert">{warning(error)}</p>
         </div>
     }
     .into_any()
 }
 
+fn warning(error: Signal<Option<String>>) -> Part {
+    part(move || {
+        error
+            .get()
+            .map(|text| view! { <Icon name=IconName::Warning/> <span><Prose text=text/></span> })
+    })
+}
+
+/// What is wrong with a form, and with no field of it in particular.
+#[component]
+pub fn FormError(#[prop(into)] error: Signal<Option<String>>) -> impl IntoView {
+    view! { <p class="form-error" role="alert">{warning(error)}</p> }
+}
+
+/// The button that sends a form.
+#[component]
+pub fn Submit(
+    #[prop(into)] label: Signal<String>,
+    #[prop(into)] busy: Signal<bool>,
+    /// Nothing is sent now; the label says why.
+    #[prop(into, optional)]
+    idle: Signal<bool>,
+    #[prop(optional)] danger: bool,
+) -> impl IntoView {
+    view! {
+        <button
+            r#type="submit"
+            class="button"
+            data-kind=if danger { "danger" } else { "primary" }
+            aria-busy=flag(move || busy.get())
+            aria-disabled=flag(move || idle.get())
+        >
+            {label}
+        </button>
+    }
+}
+
 /// The ids that describe a control: always its hint, and its error while there
 /// is one.
-fn described_by(id: &'static str, error: Signal<Option<String>>) -> impl Fn() -> String + Clone {
-    move || {
+fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<String> {
+    text(move || {
         if error.with(Option::is_some) {
             format!("{id}-error {id}-hint")
         } else {
             format!("{id}-hint")
         }
-    }
+    })
 }
 
-fn invalid(error: Signal<Option<String>>) -> impl Fn() -> Option<&'static str> + Clone {
-    move || error.with(Option::is_some).then_some("true")
+fn invalid(error: Signal<Option<String>>) -> Follow<Option<&'static str>> {
+    flag(move || error.with(Option::is_some))
 }
 
 /// Takes over what was typed, or filled in by the browser, before the page was
@@ -174,7 +210,8 @@ pub fn SelectField(
             let selected = value.with_untracked(|value| *value == own);
             view! { <option value=own selected=selected>{text}</option> }
         })
-        .collect_view();
+        .map(IntoAny::into_any)
+        .collect::<Vec<_>>();
     view! {
         <Field id=id label=label hint=hint optional=false error=error>
             <select
@@ -207,7 +244,7 @@ pub fn CheckField(
                 name=id
                 r#type="checkbox"
                 aria-describedby=format!("{id}-hint")
-                prop:checked=move || value.get()
+                prop:checked=value
                 on:change=move |event| value.set(event_target_checked(&event))
             />
             <label for=id>{label}</label>

@@ -45,7 +45,9 @@ impl IconName {
             Self::Hold => "M5.5 3.5v9M10.5 3.5v9",
             Self::Host => "M2 3h12v4H2zM2 9h12v4H2zM4.5 5h.01M4.5 11h.01",
             Self::Keep => "M13.5 8A5.5 5.5 0 1 1 8 2.5M8 5v3l2 1.5M10 2.5h3.5V6",
-            Self::More => "M3.5 8h.01M8 8h.01M12.5 8h.01",
+            Self::More => {
+                "M3 8a.6.6 0 1 0 1.2 0A.6.6 0 1 0 3 8M7.4 8a.6.6 0 1 0 1.2 0 .6.6 0 1 0-1.2 0M11.8 8a.6.6 0 1 0 1.2 0 .6.6 0 1 0-1.2 0"
+            }
             Self::Machine => "M2 3h12v8H2zM8 11v2.5M5 13.5h6",
             Self::Paste => "M4 3.5H3v10.5h10V3.5h-1M6 2h4v3H6z",
             Self::Plus => "M8 3v10M3 8h10",

@@ -4,6 +4,7 @@
 use leptos::ev::KeyboardEvent;
 use leptos::prelude::*;
 
+use crate::follow::{When, flag, press, text};
 use crate::icon::{Icon, IconName};
 
 /// The button and its list. What the list holds is made when it is first
@@ -35,15 +36,15 @@ pub fn Menu(
                 aria-label=icon_only.then(|| label.clone())
                 aria-haspopup="menu"
                 popovertarget=target
-                on:click=move |_| opened.set(true)
+                on:click=press(move || opened.set(true))
             >
                 <Icon name=icon/>
-                {(!icon_only).then(|| view! { <span>{label.clone()}</span> <Icon name=IconName::Chevron/> })}
+                {(!icon_only).then(|| view! { <span>{label.clone()}</span> <Icon name=IconName::Chevron/> }.into_any())}
             </button>
             <span class="tip" role="tooltip" hidden=!icon_only>{label.clone()}</span>
         </span>
         <div id=list_id class="menu-list" popover="auto" role="menu" aria-label=name on:keydown=walk>
-            <Show when=move || opened.get()>{children()}</Show>
+            <When is=opened>{children()}</When>
         </div>
     }
     .into_any()
@@ -73,7 +74,7 @@ pub fn MenuItem(
     let (label_id, note_id) = (format!("{id}-label"), format!("{id}-note"));
     let (labelled_by, described_by) = (label_id.clone(), note_id.clone());
     let list = format!("{menu}-list");
-    let press = move |_| {
+    let act = move || {
         if blocked.with_untracked(Option::is_none) {
             // The list closes first and gives the focus back to its button, so
             // that a dialog opened from here gives it back there as well.
@@ -91,14 +92,14 @@ pub fn MenuItem(
             autofocus=first
             aria-labelledby=labelled_by
             aria-describedby=described_by
-            aria-disabled=move || blocked.with(Option::is_some).then_some("true")
+            aria-disabled=flag(move || blocked.with(Option::is_some))
             popovertarget=closes
             popovertargetaction="hide"
-            on:click=press
+            on:click=press(act)
         >
             <Icon name=icon/>
             <span class="menu-label" id=label_id>{label}</span>
-            <span class="menu-note" id=note_id>{move || blocked.get().unwrap_or_else(|| note.clone())}</span>
+            <span class="menu-note" id=note_id>{text(move || blocked.get().unwrap_or_else(|| note.clone()))}</span>
         </button>
     }
     .into_any()

@@ -3,29 +3,30 @@
 
 use leptos::prelude::*;
 
+/// `part` of `whole` in thousandths: as long as a bar can be told apart.
+#[must_use]
+pub fn thousandths(part: u64, whole: u64) -> u32 {
+    let of = u128::from(part) * 1000 / u128::from(whole.max(1));
+    u32::try_from(of.min(1000)).unwrap_or(1000)
+}
+
 /// A bar with its numbers beside it, so that nobody has to guess from a length.
 #[component]
 pub fn Meter(
     /// What is measured: "Memory of host-1".
     #[prop(into)]
     label: String,
-    #[prop(into)] used: Signal<f64>,
-    #[prop(into)] max: Signal<f64>,
+    /// What is taken, in thousandths.
+    #[prop(into)]
+    used: Signal<u32>,
     /// The numbers, with unit: "1.5 of 4 GiB".
     #[prop(into)]
     text: Signal<String>,
 ) -> impl IntoView {
     view! {
         <span class="meter">
-            <meter
-                aria-label=label
-                aria-valuetext=move || text.get()
-                min="0"
-                max=move || max.get().max(1.0)
-                high=move || max.get().max(1.0) * 0.85
-                value=move || used.get()
-            ></meter>
-            <span class="meter-text">{move || text.get()}</span>
+            <meter aria-label=label aria-valuetext=text min="0" max="1000" high="850" value=used></meter>
+            <span class="meter-text">{text}</span>
         </span>
     }
 }
@@ -37,20 +38,32 @@ pub fn Progress(
     /// What is under way: "Save the memory".
     #[prop(into)]
     label: String,
-    /// The part that is done, from 0 to 1.
+    /// What is done, in thousandths.
     #[prop(into)]
-    done: Signal<f64>,
+    done: Signal<u32>,
     /// The numbers, with unit: "1.5 of 4 GiB".
     #[prop(into)]
     text: Signal<String>,
 ) -> impl IntoView {
-    let most = Memo::new(move |before: Option<&f64>| {
-        done.get().clamp(before.copied().unwrap_or(0.0), 1.0)
-    });
+    let most = Memo::new(move |before: Option<&u32>| done.get().max(before.copied().unwrap_or(0)));
+    let most = Signal::derive(move || most.get());
     view! {
         <span class="meter">
-            <progress aria-label=label aria-valuetext=move || text.get() max="1" value=move || most.get()></progress>
-            <span class="meter-text">{move || text.get()}</span>
+            <progress aria-label=label aria-valuetext=text max="1000" value=most></progress>
+            <span class="meter-text">{text}</span>
         </span>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_never_longer_than_its_whole() {
+        assert_eq!(thousandths(1, 3), 333);
+        assert_eq!(thousandths(5, 3), 1000);
+        assert_eq!(thousandths(u64::MAX, u64::MAX), 1000);
+        assert_eq!(thousandths(0, 0), 0);
     }
 }

@@ -16,5 +16,6 @@ pub fn Prose(#[prop(into)] text: String) -> impl IntoView {
                 part.into_any()
             }
         })
-        .collect_view()
+        .map(IntoAny::into_any)
+        .collect::<Vec<_>>()
 }

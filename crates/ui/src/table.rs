@@ -18,8 +18,8 @@ pub fn Table(
                 <tr role="row">
                     {columns
                         .iter()
-                        .map(|title| view! { <th role="columnheader" scope="col">{*title}</th> })
-                        .collect_view()}
+                        .map(|title| view! { <th role="columnheader" scope="col">{*title}</th> }.into_any())
+                        .map(IntoAny::into_any).collect::<Vec<_>>()}
                 </tr>
             </thead>
             <tbody role="rowgroup">{children()}</tbody>

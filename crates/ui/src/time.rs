@@ -3,6 +3,8 @@
 
 use leptos::prelude::*;
 
+use crate::follow::{memo, text};
+
 /// The reader's clock, ticking every second; `None` until the page is alive.
 #[derive(Clone, Copy)]
 pub struct Clock(RwSignal<Option<i64>>);
@@ -51,17 +53,16 @@ pub fn Time(
     #[prop(into)]
     at_ms: Signal<i64>,
 ) -> impl IntoView {
-    let absolute = Memo::new(move |_| absolute(at_ms.get()));
     let clock = use_context::<Clock>();
-    let shown = Memo::new(move |_| {
+    let shown = memo(move || {
         clock.and_then(Clock::now_ms).map_or_else(
-            || absolute.get(),
+            || absolute(at_ms.get()),
             |now| relative(now.saturating_sub(at_ms.get())),
         )
     });
     view! {
-        <time datetime=move || machine(at_ms.get()) title=move || absolute.get()>
-            {move || shown.get()}
+        <time datetime=text(move || machine(at_ms.get())) title=text(move || absolute(at_ms.get()))>
+            {shown}
         </time>
     }
 }
@@ -74,15 +75,15 @@ pub fn Until(
     at_ms: Signal<i64>,
 ) -> impl IntoView {
     let clock = use_context::<Clock>();
-    let shown = Memo::new(move |_| {
+    let shown = memo(move || {
         clock.and_then(Clock::now_ms).map_or_else(
             || absolute(at_ms.get()),
             |now| until(at_ms.get().saturating_sub(now)),
         )
     });
     view! {
-        <time datetime=move || machine(at_ms.get()) title=move || absolute(at_ms.get())>
-            {move || shown.get()}
+        <time datetime=text(move || machine(at_ms.get())) title=text(move || absolute(at_ms.get()))>
+            {shown}
         </time>
     }
 }
@@ -95,14 +96,14 @@ pub fn Elapsed(
     #[prop(into)]
     to_ms: Signal<Option<i64>>,
 ) -> impl IntoView {
-    let shown = Memo::new(move |_| {
+    let shown = memo(move || {
         to_ms
             .get()
             .or_else(clock_ms)
             .map(|end| duration(end.saturating_sub(from_ms.get())))
             .unwrap_or_default()
     });
-    view! { <span class="elapsed">{move || shown.get()}</span> }
+    view! { <span class="elapsed">{shown}</span> }
 }
 
 /// Civil date of a day number since 1970-01-01 (Howard Hinnant,

@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 
+use crate::follow::{Each, Item, press};
 use crate::icon::{Icon, IconName};
 use crate::prose::Prose;
 
@@ -68,30 +69,38 @@ pub fn ToastRegion() -> impl IntoView {
     let Some(toasts) = use_context::<Toasts>() else {
         return ().into_any();
     };
+    let items = Signal::derive(move || {
+        let shown = toasts.shown.get();
+        let item = |toast: Toast| Item::new(toast.number, move || shown_toast(toasts, &toast));
+        shown.into_iter().map(item).collect()
+    });
     view! {
         <div class="toasts" role="status" aria-live="polite">
-            <For each=move || toasts.shown.get() key=|toast| toast.number let(toast)>
-                <div class="toast" data-kind=match toast.kind {
-                    ToastKind::Info => "info",
-                    ToastKind::Error => "error",
-                }>
-                    <Icon name=match toast.kind {
-                        ToastKind::Info => IconName::Check,
-                        ToastKind::Error => IconName::Warning,
-                    }/>
-                    <p><Prose text=toast.text/></p>
-                    <button
-                        r#type="button"
-                        class="button icon-only"
-                        data-kind="bare"
-                        aria-label="Close this message"
-                        on:click=move |_| toasts.close(toast.number)
-                    >
-                        <Icon name=IconName::Cross/>
-                    </button>
-                </div>
-            </For>
+            <Each items=items/>
         </div>
     }
     .into_any()
+}
+
+fn shown_toast(toasts: Toasts, toast: &Toast) -> impl IntoView + use<> {
+    let (kind, icon) = match toast.kind {
+        ToastKind::Info => ("info", IconName::Check),
+        ToastKind::Error => ("error", IconName::Warning),
+    };
+    let number = toast.number;
+    view! {
+        <div class="toast" data-kind=kind>
+            <Icon name=icon/>
+            <p><Prose text=toast.text.clone()/></p>
+            <button
+                r#type="button"
+                class="button icon-only"
+                data-kind="bare"
+                aria-label="Close this message"
+                on:click=press(move || toasts.close(number))
+            >
+                <Icon name=IconName::Cross/>
+            </button>
+        </div>
+    }
 }

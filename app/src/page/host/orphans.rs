@@ -5,7 +5,10 @@ use leptos::task::spawn_local;
 use vimana_model::event::{EventKind, EventView};
 use vimana_model::host::OrphanView;
 use vimana_model::{HostId, VmId};
-use vimana_ui::{Button, ButtonKind, Cell, Confirm, IconName, Table, Time, ToastKind, Toasts};
+use vimana_ui::{
+    Button, ButtonKind, Cell, Confirm, Each, IconName, Item, Table, Time, ToastKind, Toasts, When,
+    memo,
+};
 
 use crate::api::{Key, discard_orphan, host_orphans, once};
 use crate::live::Timeline;
@@ -18,7 +21,7 @@ const NOT_ALLOWED: &str = "Only an administrator may have it removed.";
 pub fn Orphans(id: HostId, first: Vec<OrphanView>, events: Timeline) -> impl IntoView {
     let list = RwSignal::new(first);
     // The stream tells that some came or went, not how they are.
-    let told = Memo::new(move |_| events.with(|events| newest_about_orphans(events)));
+    let told = memo(move || events.with(|events| newest_about_orphans(events)));
     Effect::new(move |before: Option<Option<u64>>| {
         let now = told.get();
         if before.is_some_and(|before| before != now) {
@@ -32,24 +35,31 @@ pub fn Orphans(id: HostId, first: Vec<OrphanView>, events: Timeline) -> impl Int
         now
     });
     let asked = RwSignal::new(None::<VmId>);
+    let rows = Signal::derive(move || {
+        let row = |orphan: OrphanView| {
+            // Another row as soon as anything about it is another.
+            let key = format!("{} {} {}", orphan.vm_id, orphan.power, orphan.discarding);
+            Item::new(
+                key,
+                move || view! { <Row orphan=orphan.clone() asked=asked/> },
+            )
+        };
+        list.get().into_iter().map(row).collect()
+    });
     view! {
         <section class="panel" aria-labelledby="orphans-title">
             <h2 id="orphans-title">"Machines that are not recorded"</h2>
-            <Show
-                when=move || !list.with(Vec::is_empty)
-                fallback=|| view! { <p class="faint">"It holds none: every machine on it is recorded."</p> }
+            <When
+                is=Signal::derive(move || !list.with(Vec::is_empty))
+                otherwise=|| view! { <p class="faint">"It holds none: every machine on it is recorded."</p> }
             >
                 <p class="faint">
                     "They are left alone until somebody has them removed: one may belong to a database that was restored from a backup."
                 </p>
                 <Table caption="Machines that are not recorded" columns=&["Machine", "Power", "First seen", "Action"]>
-                    <For
-                        each=move || list.get()
-                        key=|orphan| (orphan.vm_id, orphan.power.clone(), orphan.discarding)
-                        children=move |orphan| view! { <Row orphan=orphan asked=asked/> }
-                    />
+                    <Each items=rows/>
                 </Table>
-            </Show>
+            </When>
         </section>
         <DiscardDialog host=id list=list asked=asked/>
     }

@@ -3,7 +3,7 @@
 
 use leptos::prelude::*;
 use vimana_model::request::{RequestAction, RequestView};
-use vimana_ui::{Button, ButtonKind, IconName, Menu, MenuItem};
+use vimana_ui::{Button, ButtonKind, Each, IconName, Item, Menu, MenuItem, memo};
 
 use super::decision::{DecisionDesk, gives_up};
 use crate::page::sentence;
@@ -55,7 +55,7 @@ pub fn RequestActions(request: ArcRwSignal<RequestView>) -> impl IntoView {
         .collect();
     let now = {
         let (request, theirs) = (request.clone(), theirs.clone());
-        Memo::new(move |_| {
+        memo(move || {
             request.with(|request| {
                 let mut now = theirs.clone();
                 now.retain(|action| caller.request_refusal(*action, request).is_none());
@@ -69,17 +69,24 @@ pub fn RequestActions(request: ArcRwSignal<RequestView>) -> impl IntoView {
             .iter()
             .enumerate()
             .map(|(n, action)| {
-                view! { <Item request=request.clone() action=*action first=n == 0/> }
+                view! { <Entry request=request.clone() action=*action first=n == 0/> }
             })
-            .collect_view()
+            .map(IntoAny::into_any)
+            .collect::<Vec<_>>()
     };
-    any.then(|| view! {
-        <div class="actions" role="group" aria-label="Actions">
-            <For each=move || now.get() key=|action| *action children=|action| view! { <Now action=action/> }/>
-            <Menu id="request-menu" label="All actions" icon=IconName::More>
-                {items.clone()()}
-            </Menu>
-        </div>
+    let buttons = Signal::derive(move || {
+        let button = |action| Item::new(action, move || view! { <Now action=action/> });
+        now.get().into_iter().map(button).collect()
+    });
+    any.then(|| {
+        view! {
+            <div class="actions" role="group" aria-label="Actions">
+                <Each items=buttons/>
+                <Menu id="request-menu" label="All actions" icon=IconName::More>
+                    {items.clone()()}
+                </Menu>
+            </div>
+        }
     })
 }
 
@@ -102,10 +109,9 @@ fn Now(action: RequestAction) -> impl IntoView {
 }
 
 #[component]
-fn Item(request: ArcRwSignal<RequestView>, action: RequestAction, first: bool) -> impl IntoView {
+fn Entry(request: ArcRwSignal<RequestView>, action: RequestAction, first: bool) -> impl IntoView {
     let caller = expect_context::<Caller>();
-    let blocked =
-        Memo::new(move |_| request.with(|request| caller.request_refusal(action, request)));
+    let blocked = memo(move || request.with(|request| caller.request_refusal(action, request)));
     view! {
         <MenuItem
             id=format!("menu-{}", action.name())

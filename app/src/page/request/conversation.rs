@@ -1,6 +1,6 @@
 use leptos::prelude::*;
 use vimana_model::request::{Remark, RequestAction, RequestView};
-use vimana_ui::{Time, Tone};
+use vimana_ui::{Each, Item, Time, Tone, memo};
 
 /// What was said and done, in the order it came.
 #[component]
@@ -8,23 +8,26 @@ pub fn Conversation(request: ArcRwSignal<RequestView>) -> impl IntoView {
     let requester = request.with_untracked(|request| request.requester.clone());
     let count = {
         let request = request.clone();
-        Memo::new(move |_| request.with(|request| request.remarks.len()))
+        memo(move || request.with(|request| request.remarks.len()))
     };
+    let said = Signal::derive(move || {
+        let said = |n: usize| {
+            let (request, requester) = (request.clone(), requester.clone());
+            Item::new(n, move || {
+                let remark = request.with_untracked(|request| request.remarks.get(n).cloned());
+                remark.map(|remark| {
+                    let own = remark.by == requester;
+                    view! { <Said remark=remark own=own/> }
+                })
+            })
+        };
+        (0..count.get()).map(said).collect()
+    });
     view! {
         <section class="panel" aria-labelledby="conversation-title">
             <h2 id="conversation-title">"Conversation"</h2>
             <ol class="conversation">
-                <For
-                    each=move || 0..count.get()
-                    key=|n| *n
-                    children=move |n| {
-                        let remark = request.with_untracked(|request| request.remarks.get(n).cloned());
-                        remark.map(|remark| {
-                            let own = remark.by == requester;
-                            view! { <Said remark=remark own=own/> }
-                        })
-                    }
-                />
+                <Each items=said/>
             </ol>
         </section>
     }
@@ -47,12 +50,12 @@ fn Said(remark: Remark, own: bool) -> impl IntoView {
                 <span>{action.map_or("asked for a machine", verb)}</span>
                 <span class="faint"><Time at_ms=at.as_ms()/></span>
             </p>
-            {(!text.is_empty()).then(|| view! { <p class="said">{text}</p> })}
+            {(!text.is_empty()).then(|| view! { <p class="said">{text}</p> }.into_any())}
             {(!changes.is_empty()).then(|| view! {
                 <ul class="said-changes">
-                    {changes.into_iter().map(|change| view! { <li>{change}</li> }).collect_view()}
+                    {changes.into_iter().map(|change| view! { <li>{change}</li> }.into_any()).collect::<Vec<_>>()}
                 </ul>
-            })}
+            }.into_any())}
         </li>
     }
 }

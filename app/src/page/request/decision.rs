@@ -6,7 +6,10 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::request::{RequestAction, RequestDecision, RequestView, check_remark};
 use vimana_model::vm::CreateVm;
-use vimana_ui::{Dialog, Icon, IconName, Prose, TextAreaField, ToastKind, Toasts};
+use vimana_ui::{
+    Dialog, FormError, Icon, IconName, Submit, TextAreaField, ToastKind, Toasts, When, memo, part,
+    press, text, word,
+};
 
 use super::actions::meaning;
 use crate::api::{ApiError, ApiResult, Catalogue, Key, act_on_request, catalogue, once};
@@ -175,7 +178,7 @@ fn DecisionForm(
     let draft = Draft::new(&seen.terms);
     let Draft { busy, refused, .. } = draft;
     let generation = seen.generation;
-    let moved = Memo::new(move |_| request.with(|request| request.generation != generation));
+    let moved = memo(move || request.with(|request| request.generation != generation));
     let asked = seen.terms.clone();
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
@@ -209,14 +212,23 @@ fn DecisionForm(
             }
         });
     };
-    let general = move || {
+    let general = Signal::derive(move || {
         let refused = refused
             .get()
             .filter(|error| error.field("remark").is_none());
         let old = moved.get() && !busy.get();
         let refused = refused.map(|error| error.sentence());
         refused.or_else(|| old.then(|| OLD.to_owned()))
-    };
+    });
+    let label = Signal::derive(move || {
+        let changed = draft.changing.get();
+        if changed {
+            with_changes(action)
+        } else {
+            action.title()
+        }
+        .to_owned()
+    });
     view! {
         <form class="dialog-form" method="post" novalidate on:submit=submit>
             <p>{sentence(meaning(action))}</p>
@@ -231,21 +243,12 @@ fn DecisionForm(
                 on_leave=Callback::new(move |()| draft.said.set(true))
             />
             {takes_terms(action).then(|| view! { <OtherTerms asked=asked draft=draft/> })}
-            <p class="form-error" role="alert">
-                {move || general().map(|text| view! { <Icon name=IconName::Warning/> <span><Prose text=text/></span> })}
-            </p>
+            <FormError error=general/>
             <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=move |_| close.run(())>
+                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>
                     "Cancel"
                 </button>
-                <button
-                    r#type="submit"
-                    class="button"
-                    data-kind=if gives_up(action) { "danger" } else { "primary" }
-                    aria-busy=move || busy.get().then_some("true")
-                >
-                    {move || if draft.changing.get() { with_changes(action) } else { action.title() }}
-                </button>
+                <Submit label=label busy=busy danger=gives_up(action)/>
             </div>
         </form>
     }
@@ -285,7 +288,7 @@ pub const fn gives_up(action: RequestAction) -> bool {
 fn OtherTerms(asked: CreateVm, draft: Draft) -> impl IntoView {
     let choices = RwSignal::new(None::<ApiResult<Catalogue>>);
     let changing = draft.changing;
-    let press = move |_| {
+    let turn = move || {
         changing.update(|changing| *changing = !*changing);
         if choices.with_untracked(Option::is_none) {
             spawn_local(async move {
@@ -293,39 +296,40 @@ fn OtherTerms(asked: CreateVm, draft: Draft) -> impl IntoView {
             });
         }
     };
-    let found = Memo::new(move |_| changes(&asked, &draft.terms.terms()));
+    let found = memo(move || changes(&asked, &draft.terms.terms()));
     view! {
         <p>
             <button
                 r#type="button"
                 class="button"
                 data-kind="plain"
-                aria-expanded=move || if changing.get() { "true" } else { "false" }
-                on:click=press
+                aria-expanded=word(move || Some(if changing.get() { "true" } else { "false" }))
+                on:click=press(turn)
             >
                 <Icon name=IconName::Resize/>
-                <span>{move || if changing.get() { "Leave the terms as they are" } else { "Change the terms" }}</span>
+                <span>{text(move || if changing.get() { "Leave the terms as they are" } else { "Change the terms" })}</span>
             </button>
         </p>
-        <Show when=move || changing.get()>
+        <When is=changing>
             <fieldset class="terms">
                 <legend>"Terms"</legend>
-                {move || match choices.get() {
+                {part(move || Some(match choices.get() {
                     None => view! { <p role="status">"Loading…"</p> }.into_any(),
                     Some(Err(error)) => view! { <p role="alert">{error.sentence()}</p> }.into_any(),
                     Some(Ok(choices)) => view! { <TermsFields draft=draft.terms choices=choices/> }.into_any(),
-                }}
+                }))}
             </fieldset>
             <Difference found=found/>
-        </Show>
+        </When>
     }
     .into_any()
 }
 
 #[component]
 fn Difference(found: Memo<Vec<Change>>) -> impl IntoView {
-    let rows = move || {
-        found
+    let any = Signal::derive(move || !found.with(Vec::is_empty));
+    let rows = part(move || {
+        let rows = found
             .get()
             .into_iter()
             .map(|change| {
@@ -340,14 +344,16 @@ fn Difference(found: Memo<Vec<Change>>) -> impl IntoView {
                     </div>
                 }
             })
-            .collect_view()
-    };
+            .map(IntoAny::into_any)
+            .collect::<Vec<_>>();
+        Some(rows)
+    });
     view! {
         <section class="difference" aria-live="polite">
             <h3>"What changes"</h3>
-            <Show when=move || !found.with(Vec::is_empty) fallback=|| view! { <p class="faint">"Nothing yet."</p> }>
-                <dl class="facts comparison">{rows}</dl>
-            </Show>
+            <When is=any otherwise=|| view! { <p class="faint">"Nothing yet."</p> }>
+                <dl class="facts comparison">{rows.clone()}</dl>
+            </When>
         </section>
     }
 }

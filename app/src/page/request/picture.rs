@@ -4,7 +4,7 @@
 use leptos::prelude::*;
 use vimana_model::event::{EventKind, EventView};
 use vimana_model::request::{RequestAction, RequestState, RequestView};
-use vimana_ui::{Diagram, Drawing, Node};
+use vimana_ui::{Diagram, Drawing, Node, memo};
 
 use crate::live;
 use crate::page::request_tone;
@@ -29,8 +29,8 @@ const EDGES: [(RequestState, RequestState); 9] = {
 
 #[component]
 pub fn RequestPicture(request: ArcRwSignal<RequestView>, events: live::Timeline) -> impl IntoView {
-    let current = Memo::new(move |_| request.with(|request| request.state));
-    let seen = Memo::new(move |_| events.with(|events| visited(events)));
+    let current = memo(move || request.with(|request| request.state));
+    let seen = memo(move || events.with(|events| visited(events)));
     let label = Signal::derive(move || {
         let now = current.get();
         format!("The request is in state {now}: {}.", now.meaning())
@@ -52,7 +52,7 @@ pub fn RequestPicture(request: ArcRwSignal<RequestView>, events: live::Timeline)
             {drawing(Turn::Lying)}
             {drawing(Turn::Standing)}
             <figcaption class="unseen">
-                "The straight way is Request, Provision, Operation, Release, Released. " {move || label.get()}
+                "The straight way is Request, Provision, Operation, Release, Released. " {label}
             </figcaption>
         </figure>
     }
@@ -138,8 +138,8 @@ impl Turn {
                 Self::Standing => "0 0 340 304",
             },
             half: match self {
-                Self::Lying => (56.0, 17.0),
-                Self::Standing => (44.0, 16.0),
+                Self::Lying => (56, 17),
+                Self::Standing => (44, 16),
             },
             nodes,
             edges: EDGES
@@ -150,26 +150,26 @@ impl Turn {
         }
     }
 
-    fn at(self, state: RequestState) -> (f64, f64) {
+    fn at(self, state: RequestState) -> (i32, i32) {
         let (along, across) = grid(state);
         match self {
-            Self::Lying => (70.0 + along * 200.0, 90.0 + across * 66.0),
-            Self::Standing => (170.0 + across * 122.0, 24.0 + along * 64.0),
+            Self::Lying => (70 + along * 200, 90 + across * 66),
+            Self::Standing => (170 + across * 122, 24 + along * 64),
         }
     }
 }
 
 /// Where a state stands: along the straight way, and beside it.
-const fn grid(state: RequestState) -> (f64, f64) {
+const fn grid(state: RequestState) -> (i32, i32) {
     match state {
-        RequestState::Request => (0.0, 0.0),
-        RequestState::Provision => (1.0, 0.0),
-        RequestState::Operation => (2.0, 0.0),
-        RequestState::Release => (3.0, 0.0),
-        RequestState::Released => (4.0, 0.0),
-        RequestState::Returned => (0.0, -1.0),
-        RequestState::Rejected => (0.0, 1.0),
-        RequestState::Withdrawn => (1.0, 1.0),
+        RequestState::Request => (0, 0),
+        RequestState::Provision => (1, 0),
+        RequestState::Operation => (2, 0),
+        RequestState::Release => (3, 0),
+        RequestState::Released => (4, 0),
+        RequestState::Returned => (0, -1),
+        RequestState::Rejected => (0, 1),
+        RequestState::Withdrawn => (1, 1),
     }
 }
 

@@ -1,8 +1,7 @@
 use leptos::prelude::*;
-use leptos_router::components::A;
 use vimana_model::request::RequestView;
 use vimana_model::vm::CreateVm;
-use vimana_ui::{Badge, Icon, IconName, Time};
+use vimana_ui::{Badge, Icon, IconName, Time, memo, part, text};
 
 use crate::page::tone;
 
@@ -10,10 +9,10 @@ use crate::page::tone;
 #[component]
 pub fn Terms(request: ArcRwSignal<RequestView>) -> impl IntoView {
     let fixed = request.get_untracked();
-    let text = |get: fn(&CreateVm) -> String| {
+    let term = |get: fn(&CreateVm) -> String| {
         let request = request.clone();
-        let shown = Memo::new(move |_| request.with(|request| get(&request.terms)));
-        (move || shown.get()).into_any()
+        let shown = memo(move || request.with(|request| get(&request.terms)));
+        text(move || shown.get()).into_any()
     };
     let row = |title: &'static str, value: AnyView| {
         view! {
@@ -25,10 +24,12 @@ pub fn Terms(request: ArcRwSignal<RequestView>) -> impl IntoView {
     };
     let long = |get: fn(&CreateVm) -> &Option<String>| {
         let request = request.clone();
-        let shown = Memo::new(move |_| request.with(|request| get(&request.terms).clone()));
-        (move || match shown.get() {
-            Some(text) => view! { <code class="long">{text}</code> }.into_any(),
-            None => "none".into_any(),
+        let shown = memo(move || request.with(|request| get(&request.terms).clone()));
+        part(move || {
+            Some(match shown.get() {
+                Some(text) => view! { <code class="long">{text}</code> }.into_any(),
+                None => "none".into_any(),
+            })
         })
         .into_any()
     };
@@ -36,12 +37,12 @@ pub fn Terms(request: ArcRwSignal<RequestView>) -> impl IntoView {
         <section class="panel" aria-labelledby="terms-title">
             <h2 id="terms-title">"Terms"</h2>
             <dl class="facts">
-                {row("Name", text(|terms| terms.name.clone()))}
-                {row("Image", text(|terms| terms.image.clone()))}
-                {row("Flavor", text(|terms| terms.flavor.clone()))}
+                {row("Name", term(|terms| terms.name.clone()))}
+                {row("Image", term(|terms| terms.image.clone()))}
+                {row("Flavor", term(|terms| terms.flavor.clone()))}
                 {row("SSH key", long(|terms| &terms.ssh_key))}
                 {row("User-data", long(|terms| &terms.user_data))}
-                {row("Held at first", text(|terms| if terms.hold { "yes" } else { "no" }.to_owned()))}
+                {row("Held at first", term(|terms| if terms.hold { "yes" } else { "no" }.to_owned()))}
                 {row("Requester", fixed.requester.to_string().into_any())}
                 {row("Asked", view! { <Time at_ms=fixed.created_at.as_ms()/> }.into_any())}
                 {row("Id", view! { <code class="long">{fixed.id.to_string()}</code> }.into_any())}
@@ -56,25 +57,25 @@ pub fn Terms(request: ArcRwSignal<RequestView>) -> impl IntoView {
 pub fn Machine(request: ArcRwSignal<RequestView>) -> impl IntoView {
     let vm = {
         let request = request.clone();
-        Memo::new(move |_| request.with(|request| request.vm.clone()))
+        memo(move || request.with(|request| request.vm.clone()))
     };
-    let id = Memo::new(move |_| vm.with(|vm| vm.as_ref().map(|vm| vm.id)));
+    let id = memo(move || vm.with(|vm| vm.as_ref().map(|vm| vm.id)));
     let state = move || vm.with(|vm| vm.as_ref().map(|vm| vm.state));
-    move || {
+    part(move || {
         let name = request.with_untracked(|request| request.terms.name.clone());
         id.get().map(|id| {
             view! {
                 <section class="panel machine" aria-labelledby="machine-title">
                     <h2 id="machine-title"><Icon name=IconName::Machine/> "The machine"</h2>
                     <p>
-                        <A href=format!("/vms/{id}") attr:class="name">{name}</A>
-                        {move || state().map(|state| view! {
+                        <a href=format!("/vms/{id}") class="name">{name}</a>
+                        {part(move || state().map(|state| view! {
                             <Badge tone=tone(state) text=state.name().to_owned()/>
                             <span class="faint">{state.meaning()}</span>
-                        })}
+                        }))}
                     </p>
                 </section>
             }
         })
-    }
+    })
 }

@@ -10,7 +10,7 @@ use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
-use vimana_ui::{Button, IconName};
+use vimana_ui::{Button, IconName, When, memo, text, word};
 
 use crate::session::Caller;
 
@@ -57,12 +57,11 @@ pub fn ConsolePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
     let caller = expect_context::<Caller>();
     let query = use_query_map();
     let pressed = RwSignal::new(false);
-    let wanted = Memo::new(move |_| {
-        pressed.get() || query.with(|query| query.get_str("console") == Some("open"))
-    });
+    let wanted =
+        memo(move || pressed.get() || query.with(|query| query.get_str("console") == Some("open")));
     let blocked = {
         let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| caller.refusal(VmAction::Console, vm)))
+        memo(move || vm.with(|vm| caller.refusal(VmAction::Console, vm)))
     };
     // Once there was a terminal, its last words stay on the screen.
     let opened = Memo::new(move |before: Option<&bool>| {
@@ -71,9 +70,9 @@ pub fn ConsolePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
     view! {
         <section class="panel console" id="console" aria-labelledby="console-title">
             <h2 id="console-title">"Serial console"</h2>
-            <Show
-                when=move || opened.get()
-                fallback=move || view! {
+            <When
+                is=opened
+                otherwise=move || view! {
                     <div class="console-closed">
                         <Button
                             id="open-console"
@@ -83,13 +82,13 @@ pub fn ConsolePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
                             blocked=blocked
                         />
                         <p class="faint">
-                            {move || blocked.get().unwrap_or_else(|| "The machine's own screen and keyboard, in this page.".to_owned())}
+                            {text(move || blocked.get().unwrap_or_else(|| "The machine's own screen and keyboard, in this page.".to_owned()))}
                         </p>
                     </div>
                 }
             >
                 <Terminal vm=vm.clone()/>
-            </Show>
+            </When>
         </section>
     }
     .into_any()
@@ -104,7 +103,7 @@ fn Terminal(vm: ArcRwSignal<VmView>) -> impl IntoView {
     let idle = Signal::derive(move || (!open()).then(|| "Not connected.".to_owned()));
     view! {
         <div class="console-bar">
-            <p role="status" class="wire" data-wire=move || wire.with(Wire::slug)>{move || wire.with(Wire::sentence)}</p>
+            <p role="status" class="wire" data-wire=word(move || Some(wire.with(Wire::slug)))>{text(move || wire.with(Wire::sentence))}</p>
             <Button id="console-paste" label="Paste" icon=IconName::Paste on_press=paste blocked=idle/>
             <Button id="console-again" label="Reconnect" icon=IconName::Retry on_press=again/>
         </div>

@@ -7,7 +7,7 @@ use vimana_model::VmState;
 use vimana_model::event::{EventKind, EventView};
 use vimana_model::state::EDGES;
 use vimana_model::vm::VmView;
-use vimana_ui::{Diagram, Drawing, Node};
+use vimana_ui::{Diagram, Drawing, Node, memo};
 
 use super::way::{Way, way};
 use crate::page::tone;
@@ -19,10 +19,10 @@ pub fn LifecyclePicture(
 ) -> impl IntoView {
     let current = {
         let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| vm.state))
+        memo(move || vm.with(|vm| vm.state))
     };
-    let going = Memo::new(move |_| vm.with(way));
-    let seen = Memo::new(move |_| events.with(|events| visited(events)));
+    let going = memo(move || vm.with(way));
+    let seen = memo(move || events.with(|events| visited(events)));
     let label = Signal::derive(move || described(current.get(), &going.get()));
     let slugs = |states: &[VmState]| states.iter().map(|state| state.slug()).collect();
     let drawing = move |turn: Turn| {
@@ -42,7 +42,7 @@ pub fn LifecyclePicture(
             {drawing(Turn::Lying)}
             {drawing(Turn::Standing)}
             <figcaption class="unseen">
-                "The straight way is Pending, Prolog, Boot, Running, Shutdown, Epilog, Done. " {move || label.get()}
+                "The straight way is Pending, Prolog, Boot, Running, Shutdown, Epilog, Done. " {label}
             </figcaption>
         </figure>
     }
@@ -117,29 +117,29 @@ impl Turn {
             },
             view_box: match self {
                 Self::Lying => "0 0 940 236",
-                Self::Standing => "0 0 340 430",
+                Self::Standing => "0 0 340 432",
             },
             half,
             nodes,
             edges,
-            asides: vec![((x - half.0, y - 24.0), "from anywhere")],
+            asides: vec![((x - half.0, y - 24), "from anywhere")],
         }
     }
 
     /// Half of a state's box.
-    const fn half(self) -> (f64, f64) {
+    const fn half(self) -> (i32, i32) {
         match self {
-            Self::Lying => (47.0, 16.0),
-            Self::Standing => (43.0, 16.0),
+            Self::Lying => (47, 16),
+            Self::Standing => (43, 16),
         }
     }
 
     /// Centre of a state's box.
-    fn at(self, state: VmState) -> (f64, f64) {
+    fn at(self, state: VmState) -> (i32, i32) {
         let (along, across) = grid(state);
         match self {
-            Self::Lying => (52.0 + along * 139.3, 118.0 + across * 88.0),
-            Self::Standing => (170.0 + across * 124.0, 24.0 + along * 63.6),
+            Self::Lying => (52 + along * 139, 118 + across * 88),
+            Self::Standing => (170 + across * 124, 24 + along * 64),
         }
     }
 }
@@ -147,22 +147,22 @@ impl Turn {
 /// Where a state stands: along the straight way, and beside it. Around Running
 /// stand the states it is taken to and comes back from; Stopped stands on the
 /// way back to Pending.
-const fn grid(state: VmState) -> (f64, f64) {
+const fn grid(state: VmState) -> (i32, i32) {
     match state {
-        VmState::Pending => (0.0, 0.0),
-        VmState::Prolog => (1.0, 0.0),
-        VmState::Boot => (2.0, 0.0),
-        VmState::Running => (3.0, 0.0),
-        VmState::Shutdown => (4.0, 0.0),
-        VmState::Epilog => (5.0, 0.0),
-        VmState::Done => (6.0, 0.0),
-        VmState::Stopped => (1.0, -1.0),
-        VmState::Suspended => (3.0, -1.0),
-        VmState::Migrate => (4.0, -1.0),
-        VmState::Hold => (0.0, 1.0),
-        VmState::PoweredOff => (3.0, 1.0),
-        VmState::Unknown => (5.0, 1.0),
-        VmState::Failed => (6.0, 1.0),
+        VmState::Pending => (0, 0),
+        VmState::Prolog => (1, 0),
+        VmState::Boot => (2, 0),
+        VmState::Running => (3, 0),
+        VmState::Shutdown => (4, 0),
+        VmState::Epilog => (5, 0),
+        VmState::Done => (6, 0),
+        VmState::Stopped => (1, -1),
+        VmState::Suspended => (3, -1),
+        VmState::Migrate => (4, -1),
+        VmState::Hold => (0, 1),
+        VmState::PoweredOff => (3, 1),
+        VmState::Unknown => (5, 1),
+        VmState::Failed => (6, 1),
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
             for a in VmState::ALL {
                 for b in VmState::ALL {
                     let ((ax, ay), (bx, by)) = (turn.at(a), turn.at(b));
-                    let apart = (ax - bx).abs() >= half.0 * 2.0 || (ay - by).abs() >= half.1 * 2.0;
+                    let apart = (ax - bx).abs() >= half.0 * 2 || (ay - by).abs() >= half.1 * 2;
                     assert!(a == b || apart, "{a} and {b}");
                 }
             }

@@ -8,7 +8,8 @@ use vimana_model::operation::{
 };
 use vimana_model::{OperationId, TenantId};
 use vimana_ui::{
-    Badge, Button, Elapsed, IconName, Progress, Prose, Time, ToastKind, Toasts, Tone, Until,
+    Badge, Button, Each, Elapsed, IconName, Item, Progress, Prose, Time, ToastKind, Toasts, Tone,
+    Until, When, flag, memo, part, text, thousandths, word,
 };
 
 use crate::api::{Key, cancel_operation, once};
@@ -21,24 +22,28 @@ pub fn Operations(operations: Known, tenant: TenantId) -> impl IntoView {
     let (in_flight, past) = (of(&operations, false), of(&operations, true));
     let list = move |ids: Memo<Vec<OperationId>>| {
         let operations = operations.clone();
-        view! {
-            <For
-                each=move || ids.get()
-                key=|id| *id
-                children=move |id| view! { <Operation id=id operations=operations.clone() tenant=tenant/> }
-            />
-        }
+        let items = Signal::derive(move || {
+            let item = |id: OperationId| {
+                let operations = operations.clone();
+                Item::new(
+                    id,
+                    move || view! { <Operation id=id operations=operations.clone() tenant=tenant/> },
+                )
+            };
+            ids.get().into_iter().map(item).collect()
+        });
+        view! { <Each items=items/> }
     };
     let count = move || past.with(Vec::len);
     view! {
         <section class="panel" aria-labelledby="operations-title">
             <h2 id="operations-title">"Operations"</h2>
-            <Show when=move || in_flight.with(Vec::is_empty)>
+            <When is=Signal::derive(move || in_flight.with(Vec::is_empty))>
                 <p class="faint">"Nothing is in flight."</p>
-            </Show>
+            </When>
             {list.clone()(in_flight)}
-            <details class="past" open=true hidden=move || count() == 0>
-                <summary>{move || format!("Past operations ({})", count())}</summary>
+            <details class="past" open=true hidden=flag(move || count() == 0)>
+                <summary>{text(move || format!("Past operations ({})", count()))}</summary>
                 {list(past)}
             </details>
         </section>
@@ -49,7 +54,7 @@ pub fn Operations(operations: Known, tenant: TenantId) -> impl IntoView {
 /// The operations in flight, or those that are over; newest first.
 fn of(operations: &Known, over: bool) -> Memo<Vec<OperationId>> {
     let operations = operations.clone();
-    Memo::new(move |_| {
+    memo(move || {
         operations.with(|operations| {
             operations
                 .iter()
@@ -62,7 +67,7 @@ fn of(operations: &Known, over: bool) -> Memo<Vec<OperationId>> {
 
 #[component]
 fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoView {
-    let operation = Memo::new(move |_| {
+    let operation = memo(move || {
         operations.with(|operations| {
             let found = operations.iter().find(|operation| operation.id == id);
             found.cloned()
@@ -71,19 +76,22 @@ fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoV
     let first = operation.get_untracked()?;
     let steps = first.steps.len();
     let state =
-        Memo::new(move |_| operation.with(|now| now.as_ref().map_or(first.state, |now| now.state)));
-    let ended = Memo::new(move |_| {
+        memo(move || operation.with(|now| now.as_ref().map_or(first.state, |now| now.state)));
+    let ended = memo(move || {
         operation.with(|now| {
             now.as_ref()
                 .and_then(|now| now.ended_at)
                 .map(|at| at.as_ms())
         })
     });
-    let error =
-        Memo::new(move |_| operation.with(|now| now.as_ref().and_then(|now| now.error.clone())));
-    let cancelled_by = Memo::new(move |_| {
-        operation.with(|now| now.as_ref().and_then(|now| now.cancelled_by.clone()))
-    });
+    let error = memo(move || operation.with(|now| now.as_ref().and_then(|now| now.error.clone())));
+    let cancelled_by =
+        memo(move || operation.with(|now| now.as_ref().and_then(|now| now.cancelled_by.clone())));
+    let cancelled = move || {
+        let by = cancelled_by.get();
+        by.map(|who| format!("Cancelled by {who}."))
+            .unwrap_or_default()
+    };
     let going_back = move || state.get() == OperationState::Undoing;
     Some(
         view! {
@@ -98,18 +106,18 @@ fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoV
                         {first.requested_by} " · " <Time at_ms=first.created_at.as_ms()/> " · "
                         <Elapsed from_ms=first.created_at.as_ms() to_ms=ended/>
                     </span>
-                    <Show when=move || !state.get().is_over()>
+                    <When is=Signal::derive(move || !state.get().is_over())>
                         <Cancel id=id operation=operation tenant=tenant/>
-                    </Show>
+                    </When>
                 </header>
-                <ol class="steps" data-back=move || going_back().then_some("true")>
-                    {(0..steps).map(|n| view! { <Step n=n operation=operation/> }).collect_view()}
+                <ol class="steps" data-back=flag(going_back)>
+                    {(0..steps).map(|n| view! { <Step n=n operation=operation/> }).map(IntoAny::into_any).collect::<Vec<_>>()}
                 </ol>
                 <p class="operation-error">
-                    {move || error.get().map(|error| view! { <Prose text=sentence(&error)/> })}
+                    {part(move || error.get().map(|error| view! { <Prose text=sentence(&error)/> }))}
                 </p>
                 <p class="faint">
-                    {move || cancelled_by.get().map(|who| format!("Cancelled by {who}."))}
+                    {text(cancelled)}
                 </p>
             </article>
         }
@@ -128,7 +136,7 @@ fn Cancel(
     let session = expect_context::<CurrentSession>();
     let toasts = expect_context::<Toasts>();
     let busy = RwSignal::new(false);
-    let blocked = Memo::new(move |_| {
+    let blocked = memo(move || {
         let now = operation.get()?;
         caller.cancel_refusal(&now, tenant)
     });
@@ -162,26 +170,24 @@ fn Cancel(
 
 #[component]
 fn Step(n: usize, operation: Memo<Option<OperationView>>) -> impl IntoView {
-    let step = Memo::new(move |_| {
-        operation.with(|now| now.as_ref().and_then(|now| now.steps.get(n).cloned()))
-    });
+    let step =
+        memo(move || operation.with(|now| now.as_ref().and_then(|now| now.steps.get(n).cloned())));
     let title = step.with_untracked(|step| step.as_ref().map(|step| step.kind.title()));
-    let state = Memo::new(move |_| {
-        step.with(|step| step.as_ref().map_or(StepState::Waiting, |step| step.state))
-    });
+    let state =
+        memo(move || step.with(|step| step.as_ref().map_or(StepState::Waiting, |step| step.state)));
     let under_way = move || matches!(state.get(), StepState::Running | StepState::Undoing);
-    let progress = Memo::new(move |_| {
+    let progress = memo(move || {
         let bytes = operation.with(|now| now.as_ref().and_then(|now| now.progress));
         bytes.filter(|_| under_way())
     });
-    let slug = move || word(state.get()).0;
+    let slug = move || Some(said(state.get()).0);
     view! {
-        <li data-step=slug aria-current=move || under_way().then_some("step")>
+        <li data-step=word(slug) aria-current=word(move || under_way().then_some("step"))>
             <span class="step-title">{title}</span>
-            <span class="faint">{move || step.get().map(|step| view! { <StepLine step=step/> })}</span>
-            <Show when=move || progress.get().is_some()>
+            <span class="faint">{part(move || step.get().map(|step| view! { <StepLine step=step/> }))}</span>
+            <When is=Signal::derive(move || progress.get().is_some())>
                 <Moved label=title.unwrap_or_default() progress=progress/>
-            </Show>
+            </When>
         </li>
     }
     .into_any()
@@ -200,11 +206,11 @@ fn StepLine(step: StepView) -> impl IntoView {
     } = step;
     let waits = retry_at.is_some();
     view! {
-        {if waits { "failed, tried again" } else { word(state).1 }}
+        {if waits { "failed, tried again" } else { said(state).1 }}
         {retry_at.map(|at| view! { " " <Until at_ms=at.as_ms()/> })}
         {started_at.filter(|_| !waits).map(|from| view! {
             ", " <Elapsed from_ms=from.as_ms() to_ms=ended_at.map(|at| at.as_ms())/>
-        })}
+        }.into_any())}
         {(attempts > 1).then(|| format!(", try {attempts}"))}
     }
 }
@@ -214,15 +220,10 @@ fn Moved(label: &'static str, progress: Memo<Option<Bytes>>) -> impl IntoView {
     view! {
         <Progress
             label=label
-            done=Signal::derive(move || progress.get().map_or(0.0, part))
+            done=Signal::derive(move || progress.get().map_or(0, |bytes| thousandths(bytes.done_bytes, bytes.total_bytes)))
             text=Signal::derive(move || progress.get().map(amounts).unwrap_or_default())
         />
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "only the length of a bar")]
-fn part(bytes: Bytes) -> f64 {
-    bytes.done_bytes as f64 / (bytes.total_bytes.max(1)) as f64
 }
 
 /// "512 MiB of 2 GiB".
@@ -233,7 +234,7 @@ fn amounts(bytes: Bytes) -> String {
     format!("{} of {}", MiB::from_bytes(done), MiB::from_bytes(total))
 }
 
-const fn word(state: StepState) -> (&'static str, &'static str) {
+const fn said(state: StepState) -> (&'static str, &'static str) {
     match state {
         StepState::Waiting => ("waiting", "waits"),
         StepState::Running => ("running", "in progress"),

@@ -4,14 +4,14 @@
 use leptos::prelude::*;
 use vimana_model::pending::{Filter, Rejection};
 use vimana_model::vm::VmView;
-use vimana_ui::{Cell, Icon, IconName, Prose, Table, Time};
+use vimana_ui::{Cell, Icon, IconName, Prose, Table, Time, memo, part};
 
 use crate::page::sentence;
 
 #[component]
 pub fn PendingPanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
-    let pending = Memo::new(move |_| vm.with(|vm| vm.pending.clone()));
-    move || {
+    let pending = memo(move || vm.with(|vm| vm.pending.clone()));
+    part(move || {
         pending.get().map(|pending| {
             let looked = pending.explained_at.map(|at| at.as_ms());
             let explanation = pending.explanation.unwrap_or_default();
@@ -25,11 +25,11 @@ pub fn PendingPanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
                         <p class="faint">
                             "The scheduler looked at " {hosts(considered)} " " <Time at_ms=at/>
                         </p>
-                    })}
+                    }.into_any())}
                 </section>
             }
         })
-    }
+    })
 }
 
 #[component]
@@ -51,7 +51,7 @@ fn Rejections(rejections: Vec<Rejection>) -> impl IntoView {
                 </tr>
             }
         })
-        .collect_view();
+        .map(IntoAny::into_any).collect::<Vec<_>>();
     view! {
         <Table caption="Which condition ruled out which hosts" columns=&["Condition", "Reason", "Hosts"]>
             {rows}
@@ -78,8 +78,8 @@ fn hosts(count: u32) -> String {
 
 #[component]
 pub fn FailurePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
-    let failure = Memo::new(move |_| vm.with(|vm| vm.failure.clone()));
-    move || {
+    let failure = memo(move || vm.with(|vm| vm.failure.clone()));
+    part(move || {
         failure.get().map(|failure| {
             view! {
                 <section class="panel" data-tone="bad" role="alert" aria-labelledby="failure-title">
@@ -91,5 +91,5 @@ pub fn FailurePanel(vm: ArcRwSignal<VmView>) -> impl IntoView {
                 </section>
             }
         })
-    }
+    })
 }

@@ -81,6 +81,9 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Shutdown
         | OperationKind::Delete => now,
     };
+    if origin == now {
+        return Vec::new();
+    }
     vec![now, origin]
 }
 
@@ -177,5 +180,6 @@ mod tests {
             [VmState::Boot, VmState::Running]
         );
         assert_eq!(back(VmState::Boot, &create), [VmState::Boot, VmState::Hold]);
+        assert_eq!(back(VmState::Hold, &create), []);
     }
 }

@@ -3,7 +3,7 @@
 use leptos::prelude::*;
 use vimana_model::action::VmAction;
 use vimana_model::vm::PowerOffVm;
-use vimana_ui::{CheckField, Confirm, Dialog};
+use vimana_ui::{CheckField, Confirm, Dialog, memo, press};
 
 use super::desk::{Question, VmDesk};
 use super::resize::ResizeForm;
@@ -31,7 +31,7 @@ fn SureDialog() -> impl IntoView {
     let (open, close) = desk.opened(Question::Sure);
     let action = {
         let desk = desk.clone();
-        Memo::new(move |_| desk.asked().map_or(VmAction::Delete, |asked| asked.action))
+        memo(move || desk.asked().map_or(VmAction::Delete, |asked| asked.action))
     };
     let yes = {
         let desk = desk.clone();
@@ -92,7 +92,7 @@ fn PowerOffDialog() -> impl IntoView {
             {
                 let desk = desk.clone();
                 let force = RwSignal::new(false);
-                let yes = move |_| {
+                let yes = move || {
                     close.run(());
                     desk.confirm(VmArgs::PowerOff(PowerOffVm { force: force.get_untracked() }));
                 };
@@ -105,10 +105,10 @@ fn PowerOffDialog() -> impl IntoView {
                         value=force
                     />
                     <div class="dialog-answers">
-                        <button r#type="button" class="button" data-kind="plain" on:click=move |_| close.run(())>
+                        <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>
                             "Let it run"
                         </button>
-                        <button r#type="button" class="button" data-kind="primary" on:click=yes>
+                        <button r#type="button" class="button" data-kind="primary" on:click=press(yes)>
                             "Power off"
                         </button>
                     </div>

@@ -9,7 +9,9 @@ use vimana_model::flavor::FlavorView;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::{ResizeVm, VmView};
 use vimana_model::{Error, FieldError, VmState};
-use vimana_ui::{Choice, Icon, IconName, Prose, SelectField, TextField};
+use vimana_ui::{
+    Choice, FormError, SelectField, Submit, TextField, When, flag, memo, part, press, text, word,
+};
 
 use super::desk::VmDesk;
 use crate::api::{ApiError, VmArgs, catalogue};
@@ -96,16 +98,16 @@ pub fn ResizeForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoView
         };
     });
     view! {
-        <Show
-            when=move || flavors.with(Option::is_some)
-            fallback=move || view! {
+        <When
+            is=Signal::derive(move || flavors.with(Option::is_some))
+            otherwise=move || view! {
                 <p role="status">
-                    {move || refused.get().map_or_else(|| "Loading the flavors…".to_owned(), |error| error.sentence())}
+                    {text(move || refused.get().map_or_else(|| "Loading the flavors…".to_owned(), |error| error.sentence()))}
                 </p>
             }
         >
             <Sizes vm=vm.clone() flavors=flavors.get_untracked().unwrap_or_default() close=close/>
-        </Show>
+        </When>
     }
 }
 
@@ -126,12 +128,12 @@ fn Sizes(vm: ArcRwSignal<VmView>, flavors: Vec<FlavorView>, close: Callback<()>)
             .map(|flavor| flavor.name.to_string())
             .unwrap_or_default(),
     );
-    let form = Memo::new(move |_| draft.form(now).map_err(ApiError::from));
+    let form = memo(move || draft.form(now).map_err(ApiError::from));
     let refused = RwSignal::new(None::<ApiError>);
     let busy = RwSignal::new(false);
     let after = {
         let flavors = flavors.clone();
-        Memo::new(move |_| {
+        memo(move || {
             form.get()
                 .ok()
                 .and_then(|form| becomes(now, &form, &flavors))
@@ -158,6 +160,14 @@ fn Sizes(vm: ArcRwSignal<VmView>, flavors: Vec<FlavorView>, close: Callback<()>)
         });
     };
     let nothing = move || after.get() == Some(now);
+    let label = Signal::derive(move || {
+        if nothing() {
+            "Nothing changes"
+        } else {
+            "Resize"
+        }
+        .to_owned()
+    });
     view! {
         <form class="dialog-form" method="post" novalidate on:submit=submit>
             <Kinds own=draft.own/>
@@ -165,23 +175,11 @@ fn Sizes(vm: ArcRwSignal<VmView>, flavors: Vec<FlavorView>, close: Callback<()>)
             <Comparison before=now after=after/>
             {running.then(|| view! {
                 <p class="faint">"It runs: it changes at once where its host can do that, or else once it is powered off."</p>
-            })}
-            <p class="form-error" role="alert">
-                {move || refused.get().map(|error| view! {
-                    <Icon name=IconName::Warning/> <span><Prose text=error.sentence()/></span>
-                })}
-            </p>
+            }.into_any())}
+            <FormError error=Signal::derive(move || refused.get().map(|error| error.sentence()))/>
             <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=move |_| close.run(())>"Cancel"</button>
-                <button
-                    r#type="submit"
-                    class="button"
-                    data-kind="primary"
-                    aria-busy=move || busy.get().then_some("true")
-                    aria-disabled=move || nothing().then_some("true")
-                >
-                    {move || if nothing() { "Nothing changes" } else { "Resize" }}
-                </button>
+                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
+                <Submit label=label busy=busy idle=Signal::derive(nothing)/>
             </div>
         </form>
     }
@@ -196,8 +194,8 @@ fn Kinds(own: RwSignal<bool>) -> impl IntoView {
             <button
                 r#type="button"
                 class="segment"
-                aria-pressed=move || if own.get() == value { "true" } else { "false" }
-                on:click=move |_| own.set(value)
+                aria-pressed=word(move || Some(if own.get() == value { "true" } else { "false" }))
+                on:click=press(move || own.set(value))
             >
                 {title}
             </button>
@@ -230,8 +228,8 @@ fn Amounts(
             text: format!("{} · {}", flavor.name, size(flavor.resources)),
         })
         .collect::<Vec<_>>();
-    move || {
-        if draft.own.get() {
+    part(move || {
+        Some(if draft.own.get() {
             view! {
                 <div class="amounts">
                     <TextField id="vcpus" label="vCPUs" numeric=true value=draft.vcpus error=error("vcpus")/>
@@ -243,8 +241,8 @@ fn Amounts(
         } else {
             let choices = choices.clone();
             view! { <SelectField id="new_flavor" label="Flavor" choices=choices value=draft.flavor/> }.into_any()
-        }
-    }
+        })
+    })
 }
 
 #[component]
@@ -254,12 +252,12 @@ fn Comparison(before: Resources, after: Memo<Option<Resources>>) -> impl IntoVie
         let becomes = move || after.get().map(get);
         let changed = move || becomes().is_some_and(|now| now != was);
         view! {
-            <div data-changed=move || changed().then_some("true")>
+            <div data-changed=flag(changed)>
                 <dt>{title}</dt>
                 <dd>
                     <span>{before}</span>
                     <span class="faint">" → "</span>
-                    <strong>{move || becomes().unwrap_or_else(|| "–".to_owned())}</strong>
+                    <strong>{text(move || becomes().unwrap_or_else(|| "–".to_owned()))}</strong>
                 </dd>
             </div>
         }

@@ -1,7 +1,6 @@
 use leptos::prelude::*;
-use leptos_router::components::A;
 use vimana_model::vm::VmView;
-use vimana_ui::{Badge, Cell, Prose, Time};
+use vimana_ui::{Badge, Cell, Prose, Time, flag, memo, part, text};
 
 use crate::page::vm_actions::VmActions;
 use crate::page::{sentence, tone};
@@ -20,29 +19,29 @@ pub fn VmRow(vm: ArcRwSignal<VmView>) -> impl IntoView {
     });
     let state = {
         let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| vm.state))
+        memo(move || vm.with(|vm| vm.state))
     };
     let why = {
         let vm = vm.clone();
-        Memo::new(move |_| vm.with(reason))
+        memo(move || vm.with(reason))
     };
     let host = {
         let vm = vm.clone();
-        Memo::new(move |_| vm.with(|vm| vm.host.as_ref().map(|host| host.name.clone())))
+        memo(move || vm.with(|vm| vm.host.as_ref().map(|host| host.name.clone())))
     };
     let row_name = name.clone();
     view! {
-        <tr role="row" data-over=move || state.get().is_final().then_some("true") data-vm=row_name>
+        <tr role="row" data-over=flag(move || state.get().is_final()) data-vm=row_name>
             <Cell title="Name">
-                <A href=format!("/vms/{id}") attr:class="name">{name}</A>
+                <a href=format!("/vms/{id}") class="name">{name}</a>
             </Cell>
             <Cell title="State">
                 <Badge tone=Signal::derive(move || tone(state.get())) text=Signal::derive(move || state.get().name().to_owned())/>
-                {move || why.get().map(|why| view! { <span class="why"><Prose text=why/></span> })}
+                {part(move || why.get().map(|why| view! { <span class="why"><Prose text=why/></span> }.into_any()))}
             </Cell>
             <Cell title="Flavor">{flavor}</Cell>
             <Cell title="Image">{image}</Cell>
-            <Cell title="Host">{move || host.get().unwrap_or_else(|| "–".to_owned())}</Cell>
+            <Cell title="Host">{text(move || host.get().unwrap_or_else(|| "–".to_owned()))}</Cell>
             <Cell title="Created"><Time at_ms=created/></Cell>
             <Cell title="Actions"><VmActions vm=vm compact=true/></Cell>
         </tr>

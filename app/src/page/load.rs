@@ -1,0 +1,159 @@
+//! What a page waits for before it shows anything. One resource for all pages:
+//! each of its own would bring its own copy of everything around it to the
+//! browser.
+
+use std::sync::Arc;
+
+use futures::join;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use serde::{Deserialize, Serialize};
+use vimana_model::event::EventView;
+use vimana_model::operation::OperationView;
+use vimana_model::request::RequestView;
+use vimana_model::vm::VmView;
+use vimana_model::{Error, HostId, RequestId, VmId};
+use vimana_ui::memo;
+
+use super::problem::ProblemView;
+use crate::api::{
+    ApiError, ApiResult, Catalogue, HostPageData, HostRow, RequestShow, Show, catalogue, host,
+    hosts, request, request_timeline, requests, vm, vm_operations, vm_timeline, vms,
+};
+use crate::live::{Live, Mark};
+use crate::session::{Caller, CurrentSession};
+
+/// What a page asks for. Ids are as the address has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Vms(Show),
+    Vm(String),
+    Requests(RequestShow),
+    Request(String),
+    Hosts,
+    Host(String),
+    Choices,
+}
+
+/// What it gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Found {
+    Vms(Vec<VmView>),
+    Vm(Box<FoundVm>),
+    Requests(Vec<RequestView>),
+    Request(Box<FoundRequest>),
+    Hosts(Vec<HostRow>),
+    Host(Box<HostPageData>),
+    Choices(Catalogue),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoundVm {
+    pub vm: VmView,
+    /// Oldest first.
+    pub events: Vec<EventView>,
+    /// Newest first.
+    pub operations: Vec<OperationView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoundRequest {
+    pub request: RequestView,
+    /// Oldest first.
+    pub events: Vec<EventView>,
+}
+
+async fn load(wanted: Wanted) -> ApiResult<Found> {
+    Ok(match wanted {
+        Wanted::Vms(show) => Found::Vms(vms(show).await?),
+        Wanted::Vm(id) => {
+            let id: VmId = named("VM", &id)?;
+            let (vm, events, operations) = join!(vm(id), vm_timeline(id), vm_operations(id));
+            Found::Vm(Box::new(FoundVm {
+                vm: vm?,
+                events: events?,
+                operations: operations?,
+            }))
+        }
+        Wanted::Requests(show) => Found::Requests(requests(show).await?),
+        Wanted::Request(id) => {
+            let id: RequestId = named("request", &id)?;
+            let (request, events) = join!(request(id), request_timeline(id));
+            Found::Request(Box::new(FoundRequest {
+                request: request?,
+                events: events?,
+            }))
+        }
+        Wanted::Hosts => Found::Hosts(hosts().await?),
+        Wanted::Host(id) => {
+            let id: HostId = named("host", &id)?;
+            Found::Host(Box::new(host(id).await?))
+        }
+        Wanted::Choices => Found::Choices(catalogue().await?),
+    })
+}
+
+/// What is no id names nothing.
+fn named<T: std::str::FromStr>(what: &str, id: &str) -> ApiResult<T> {
+    id.parse().map_err(|_| {
+        #[cfg(feature = "ssr")]
+        crate::ssr::set_status(404);
+        ApiError::from(Error::not_found(what))
+    })
+}
+
+/// The page's part of the address that names what it is about.
+#[must_use]
+pub fn id_in_address() -> Memo<String> {
+    let params = leptos_router::hooks::use_params_map();
+    memo(move || params.with(|params| params.get_str("id").unwrap_or_default().to_owned()))
+}
+
+/// How a page shows what was found; `None` for what it did not ask for.
+type ShowFound = Arc<dyn Fn(Caller, Mark, Found) -> Option<AnyView> + Send + Sync>;
+/// How it takes it in anew after events were lost.
+type TakeAgain = Arc<dyn Fn(Mark, Found) + Send + Sync>;
+
+/// A page: waits for what it wants, shows it, and takes it in anew whenever
+/// events were lost.
+#[component]
+pub fn Loaded(
+    #[prop(into)] wanted: Signal<Wanted>,
+    show: ShowFound,
+    again: TakeAgain,
+) -> impl IntoView {
+    let live = expect_context::<Live>();
+    let session = expect_context::<CurrentSession>();
+    let asking = live.clone();
+    let all = Resource::new_blocking(move || wanted.get(), move |wanted| asking.ask(load(wanted)));
+    let reload = live.clone();
+    live.on_reset(move || {
+        let (live, again) = (reload.clone(), again.clone());
+        let Some(wanted) = wanted.try_get_untracked() else {
+            return;
+        };
+        spawn_local(async move {
+            // A failure shows as the stale mark; the next reset tries again.
+            if let Ok((asked, found)) = live.ask(load(wanted)).await {
+                again(asked, found);
+            }
+        });
+    });
+    view! {
+        <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
+            {move || {
+                let show = show.clone();
+                Suspend::new(async move {
+                    match session.and(all).await {
+                        Ok((caller, (asked, found))) => {
+                            provide_context(caller.clone());
+                            show(caller, asked, found).into_any()
+                        }
+                        Err(error) => view! { <ProblemView error=error/> }.into_any(),
+                    }
+                })
+            }}
+        </Transition>
+    }
+    .into_any()
+}
