@@ -40,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vimana-driver-qemu",
             "vimana-driver-sim",
             "vimana-model",
+            "vimana-pki",
             "vimana-protocol",
             "vimana-watchdog",
         ],
