@@ -107,7 +107,7 @@ pub async fn fsck(args: &FsckArgs) -> anyhow::Result<bool> {
 pub async fn look(place: &Place) -> anyhow::Result<Report> {
     let layout = Layout::of(&place.data_dir)?;
     let url = place.database_url.clone();
-    let store = Store::open(&url.unwrap_or_else(|| layout.database_url()))
+    let store = Store::open_beside(&url.unwrap_or_else(|| layout.database_url()))
         .await
         .context("cannot open the database")?;
     let mut outside = around(&layout).await?;

@@ -67,6 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "vimana-app",
             "vimana-authz",
+            "vimana-driver",
             "vimana-engine",
             "vimana-model",
             "vimana-pki",

@@ -207,10 +207,11 @@ impl<'a> Change<'a> {
             Kept::Disk => self.hold(Holding::Disk).await?,
             Kept::Everything => {}
         }
-        let during = match self.vm.state {
-            // What it was before is in its timeline; it was not silence that broke.
-            VmState::Unknown => VmState::Running,
-            state => state,
+        // What it was before is in its timeline; it was not silence that broke.
+        let during = if self.vm.state == VmState::Unknown {
+            VmState::Running
+        } else {
+            self.vm.state
         };
         self.turn(VmState::Failed)?;
         self.vm.failure = Some(Failure {

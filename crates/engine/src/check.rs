@@ -287,7 +287,17 @@ fn check_claim(
                     VmState::Running => Some(Holding::Full),
                     VmState::PoweredOff => Some(Holding::Disk),
                     VmState::Suspended => Some(Holding::Saved),
-                    _ => None,
+                    VmState::Pending
+                    | VmState::Hold
+                    | VmState::Prolog
+                    | VmState::Boot
+                    | VmState::Migrate
+                    | VmState::Stopped
+                    | VmState::Shutdown
+                    | VmState::Epilog
+                    | VmState::Done
+                    | VmState::Unknown
+                    | VmState::Failed => None,
                 }
             };
             if let Some(expected) = expected.map(|holding| holding.of(vm.resources))
@@ -506,7 +516,17 @@ fn check_observed(
         VmState::Running => observed.power == Power::Running,
         VmState::PoweredOff => matches!(observed.power, Power::Off | Power::Crashed { .. }),
         VmState::Suspended => observed.power == Power::Saved,
-        _ => true,
+        VmState::Pending
+        | VmState::Hold
+        | VmState::Prolog
+        | VmState::Boot
+        | VmState::Migrate
+        | VmState::Stopped
+        | VmState::Shutdown
+        | VmState::Epilog
+        | VmState::Done
+        | VmState::Unknown
+        | VmState::Failed => true,
     };
     if !agrees {
         let what = format!("it is {}, {host} says {:?}", vm.state, observed.power);

@@ -262,9 +262,11 @@ impl Engine {
 /// What the datastore's file system says, for whoever asked.
 #[must_use]
 pub fn datastore_error(error: io::Error) -> Error {
-    let message = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the datastore is full",
-        _ => "the datastore cannot be used now",
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    let message = if full.contains(&error.kind()) {
+        "the datastore is full"
+    } else {
+        "the datastore cannot be used now"
     };
     let mut told = Error::new(ErrorKind::Unavailable, message);
     told.source = Some(error.into());

@@ -29,8 +29,11 @@ use crate::report::Answer;
 pub struct Agents {
     sessions: Mutex<Sessions>,
     /// Who waits for hosts' inventories.
-    asked: Mutex<Vec<mpsc::Sender<(HostId, Vec<Observed>)>>>,
+    asked: Mutex<Vec<mpsc::Sender<Inventory>>>,
 }
+
+/// What a host holds.
+type Inventory = (HostId, Vec<Observed>);
 
 #[derive(Default)]
 struct Sessions {
@@ -91,6 +94,14 @@ impl Agents {
             sessions.by_host.remove(&id);
         }
         current
+    }
+
+    /// What an earlier session still brings is out of date: the inventory that
+    /// the current one began with is newer.
+    fn is_current(&self, id: HostId, number: u64) -> bool {
+        let sessions = self.lock();
+        let session = sessions.by_host.get(&id);
+        session.is_some_and(|session| session.number == number)
     }
 
     /// To this very session, if it is still the current one.
@@ -157,6 +168,15 @@ impl AgentSession {
 impl AgentHandle {
     /// Takes in one frame. What goes wrong is logged here; the session goes on.
     pub async fn receive(&self, frame: FromAgent) {
+        if !self
+            .engine
+            .inner
+            .agents
+            .is_current(self.host_id, self.number)
+        {
+            tracing::debug!(host = %self.host_id, "a frame of an earlier session is ignored");
+            return;
+        }
         let outcome = match frame {
             FromAgent::Heartbeat => {
                 let lease_ms = self.engine.lease_ms();
@@ -258,9 +278,10 @@ impl Drop for AgentHandle {
             return;
         }
         let (engine, id, actor) = (self.engine.clone(), self.host_id, self.actor.clone());
+        let number = self.session_number;
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = engine.host_disconnected(id, actor).await {
+                if let Err(error) = engine.host_disconnected(id, number, actor).await {
                     tracing::error!(host = %id, error = ?error, "a lost host cannot be recorded");
                 }
             });
@@ -422,13 +443,15 @@ impl Engine {
         Ok(outcome)
     }
 
-    async fn host_disconnected(&self, id: HostId, actor: Actor) -> Result<()> {
+    async fn host_disconnected(&self, id: HostId, number: u64, actor: Actor) -> Result<()> {
         let now = self.world().now();
         write_tx!(self.store(), |tx| {
             let Some(mut record) = host::find(tx, id).await? else {
                 return Ok(());
             };
-            if self.inner.agents.is_connected(id) || !record.connected {
+            // A later session may be recorded before it is entered.
+            let later = record.session_offered != number || self.inner.agents.is_connected(id);
+            if later || !record.connected {
                 return Ok(());
             }
             record.connected = false;

@@ -2,6 +2,7 @@
 //! themselves, and the whole inventory when they connect.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vimana_driver::{Observed, Power};
 use vimana_model::event::{Actor, EventKind};
@@ -27,6 +28,36 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
+/// Machines that ended while something was under way for them: what that
+/// leads to, its end tells. Only in memory: hosts that connect anew say all of
+/// it again.
+#[derive(Default)]
+pub struct Sightings {
+    by_vm: Mutex<BTreeMap<VmId, Observed>>,
+}
+
+impl Sightings {
+    fn keep(&self, observed: Observed) {
+        if ended(&observed.power) {
+            self.lock().insert(observed.vm_id, observed);
+        } else {
+            self.forget(observed.vm_id);
+        }
+    }
+
+    fn of(&self, id: VmId) -> Option<Observed> {
+        self.lock().get(&id).cloned()
+    }
+
+    fn forget(&self, id: VmId) {
+        self.lock().remove(&id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Observed>> {
+        self.by_vm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Engine {
     /// Compares what is recorded with what the host really holds, takes on
     /// the operations under way there, and sends their commands.
@@ -50,6 +81,10 @@ impl Engine {
             // As a rule nothing has changed, and then nothing is written.
             if !operates && is_settled(&record, observed.as_ref()) {
                 continue;
+            }
+            match &observed {
+                Some(observed) if operates => self.inner.sightings.keep(observed.clone()),
+                Some(_) | None => self.inner.sightings.forget(record.id),
             }
             let changed = self
                 .reconcile_vm(host_id, actor, record.id, observed)
@@ -98,9 +133,15 @@ impl Engine {
                 change.touch();
                 change.reenter_state()?;
             } else {
+                // A run that never came to be left the disk at an earlier one.
+                let epoch = change.vm.run_epoch;
+                let of_it = |seen: &&Observed| {
+                    seen.run_epoch == epoch
+                        || (seen.run_epoch < epoch && seen.power != Power::Running)
+                };
                 let power = observed
                     .as_ref()
-                    .filter(|observed| observed.run_epoch == change.vm.run_epoch)
+                    .filter(of_it)
                     .map(|observed| observed.power.clone());
                 settle(&mut change, power.as_ref()).await?;
             }
@@ -146,8 +187,19 @@ impl Engine {
                 }
                 Outcome::Fault { fault } => change.step_failed(fault).await?,
             }
+            if change.current().is_none() {
+                // It may have ended by itself meanwhile.
+                let seen = self.inner.sightings.of(id);
+                let of_this_run = seen.filter(|seen| seen.run_epoch == change.vm.run_epoch);
+                if let Some(seen) = of_this_run {
+                    settle(&mut change, Some(&seen.power)).await?;
+                }
+            }
             change.save().await.map(Some)
         })?;
+        if matches!(&changed, Some((_, None))) {
+            self.inner.sightings.forget(id);
+        }
         self.inner.hub.wake();
         if let Some((vm, operation)) = changed {
             self.inner.progress.forget(command.operation_id);
@@ -165,6 +217,7 @@ impl Engine {
         observed: Observed,
     ) -> Result<()> {
         let world = self.world();
+        let sightings = &self.inner.sightings;
         let known = vm::find(&self.store().read(), observed.vm_id).await?;
         if known.is_some_and(|vm| vm.run_epoch > observed.run_epoch) {
             return Ok(());
@@ -191,7 +244,10 @@ impl Engine {
                     settle(&mut change, Some(&observed.power)).await?;
                 }
                 // What is under way will say how it ended.
-                Some(_) => return Ok(false),
+                Some(_) => {
+                    sightings.keep(observed.clone());
+                    return Ok(false);
+                }
             }
             change.save_if_changed().await?;
             Ok(true)
@@ -285,17 +341,15 @@ async fn settle(change: &mut Change<'_>, power: Option<&Power>) -> Result<(), Tx
 /// The machine runs. One that was off or saved needs its share again; where
 /// others have taken that, the record says what is wrong.
 async fn settle_running(change: &mut Change<'_>) -> Result<(), TxError> {
-    match change.vm.state {
-        VmState::PoweredOff | VmState::Suspended => {
-            if change.hold(Holding::Full).await.is_err() {
-                let reason = "the machine runs without a claim on its host";
-                return change.break_down(reason, Kept::Everything).await;
-            }
-            if change.vm.state == VmState::PoweredOff {
-                change.turn(VmState::Boot)?;
-            }
-            change.turn(VmState::Running)
+    let off = change.vm.state == VmState::PoweredOff;
+    if off || change.vm.state == VmState::Suspended {
+        if change.hold(Holding::Full).await.is_err() {
+            let reason = "the machine runs without a claim on its host";
+            return change.break_down(reason, Kept::Everything).await;
         }
-        _ => change.turn(VmState::Running),
+        if off {
+            change.turn(VmState::Boot)?;
+        }
     }
+    change.turn(VmState::Running)
 }

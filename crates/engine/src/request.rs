@@ -327,17 +327,18 @@ pub async fn follow(tx: &WriteTx, vm: &VmRecord, now: Timestamp) -> Result<Vec<N
     let Some(id) = vm.request_id else {
         return Ok(Vec::new());
     };
-    let wanted: fn(RequestState) -> Option<RequestState> = match vm.state {
-        VmState::Running => {
-            |state| (state == RequestState::Provision).then_some(RequestState::Operation)
-        }
-        VmState::Done => |state| (!state.is_final()).then_some(RequestState::Released),
-        _ => return Ok(Vec::new()),
-    };
+    let (runs, over) = (vm.state == VmState::Running, vm.state == VmState::Done);
+    if !runs && !over {
+        return Ok(Vec::new());
+    }
     let Some(mut record) = request::lock(tx, id).await? else {
         return Ok(Vec::new());
     };
-    let Some(to) = wanted(record.state) else {
+    let to = if runs && record.state == RequestState::Provision {
+        RequestState::Operation
+    } else if over && !record.state.is_final() {
+        RequestState::Released
+    } else {
         return Ok(Vec::new());
     };
     record.state = to;

@@ -471,17 +471,14 @@ impl Change<'_> {
                 continue;
             };
             self.mark_begun(StepState::Undoing);
-            match current.kind {
+            if current.kind == StepKind::GiveBack {
                 // Needs nobody but us.
-                StepKind::GiveBack => {
-                    self.leave_host().await?;
-                    self.mark_undone();
-                    return self.end_undo().await;
-                }
-                StepKind::Load => {
-                    self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
-                }
-                _ => {}
+                self.leave_host().await?;
+                self.mark_undone();
+                return self.end_undo().await;
+            }
+            if current.kind == StepKind::Load {
+                self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
             }
             return Ok(());
         }

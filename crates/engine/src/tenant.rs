@@ -146,13 +146,13 @@ impl Engine {
 
 fn in_use(what: &'static str, name: &str) -> impl Fn(StoreError) -> TxError + use<> {
     let message = format!("there is already a {what} named `{name}`");
-    move |error| match error {
-        StoreError::Duplicate { .. } => {
-            let mut refusal = Error::conflict(message.clone());
-            refusal.fields = vec![FieldError::new("name", &message)];
-            refusal.into()
+    move |error| {
+        if !matches!(error, StoreError::Duplicate { .. }) {
+            return error.into();
         }
-        other => other.into(),
+        let mut refusal = Error::conflict(message.clone());
+        refusal.fields = vec![FieldError::new("name", &message)];
+        refusal.into()
     }
 }
 

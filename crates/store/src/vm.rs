@@ -2,7 +2,8 @@
 
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue, ColumnTrait as _, Condition, EntityTrait as _,
-    IntoActiveModel as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+    IntoActiveModel as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    Select,
 };
 use vimana_model::name::{FlavorName, ImageName, UserName, VmName};
 use vimana_model::pending::Explanation;
@@ -143,6 +144,12 @@ pub async fn find_many(conn: &impl Conn, ids: &[VmId]) -> Result<Vec<VmRecord>> 
         }
     }
     Ok(vms)
+}
+
+/// How many are in that state.
+pub async fn count(conn: &impl Conn, state: VmState) -> Result<u64> {
+    let found = Entity::find().filter(Column::State.eq(state.slug()));
+    Ok(found.count(conn.raw()).await?)
 }
 
 /// All that wait for a host, oldest first.
