@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The disk below the database is full.
     #[error("the database's disk is full")]
     Full,
+    /// Another server has the database's file.
+    #[error("{file} is in use by another vimana-server")]
+    InUse { file: String },
     /// The tables are not those of this program.
     #[error("the database's tables are {how} than this program's")]
     Schema {
@@ -53,6 +56,7 @@ impl StoreError {
             Self::Duplicate { .. }
             | Self::Corrupt { .. }
             | Self::Full
+            | Self::InUse { .. }
             | Self::Schema { .. }
             | Self::Database(_) => false,
         }
@@ -66,9 +70,10 @@ impl StoreError {
             Self::Busy | Self::Conflict => Self::Busy,
             Self::Full => Self::Full,
             Self::Database(source) => Self::Database(source.to_string().into()),
-            Self::Duplicate { .. } | Self::Corrupt { .. } | Self::Schema { .. } => {
-                Self::Database(self.to_string().into())
-            }
+            Self::Duplicate { .. }
+            | Self::Corrupt { .. }
+            | Self::InUse { .. }
+            | Self::Schema { .. } => Self::Database(self.to_string().into()),
         }
     }
 }
@@ -83,10 +88,11 @@ impl From<StoreError> for Error {
             StoreError::Duplicate { what } => {
                 Self::conflict(format!("{what} is already taken")).with_source(error)
             }
-            // The last is for who starts the program: nobody else meets it.
-            StoreError::Corrupt { .. } | StoreError::Database(_) | StoreError::Schema { .. } => {
-                Self::internal(error)
-            }
+            // The last two are for who starts the program: nobody else meets them.
+            StoreError::Corrupt { .. }
+            | StoreError::Database(_)
+            | StoreError::InUse { .. }
+            | StoreError::Schema { .. } => Self::internal(error),
         }
     }
 }
@@ -133,6 +139,7 @@ pub(crate) fn injected(error: StoreError) -> DbErr {
         }
         StoreError::Duplicate { .. }
         | StoreError::Corrupt { .. }
+        | StoreError::InUse { .. }
         | StoreError::Schema { .. }
         | StoreError::Database(_) => DbErr::Custom(error.to_string()),
     }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::limits::{MAX_GROUP, MAX_GROUP_AGE, TURN};
 use crate::line::Line;
+use crate::lock::FileLock;
 #[cfg(feature = "simulation")]
 use crate::simulation::DiskCall;
 use crate::{Result, StoreError};
@@ -39,12 +40,12 @@ pub struct Group {
 impl Group {
     /// # Errors
     /// There is no tokio runtime here.
-    pub fn start(line: Arc<Line>) -> Result<Self> {
+    pub fn start(line: Arc<Line>, lock: Option<FileLock>) -> Result<Self> {
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|error| StoreError::Database(error.into()))?;
         // Whoever asks waits for the answer: there are no more asks than tasks.
         let (asks, asked) = mpsc::unbounded_channel();
-        runtime.spawn(Clerk { line, asked }.serve());
+        runtime.spawn(Clerk { line, asked, lock }.serve());
         Ok(Self { asks })
     }
 
@@ -177,6 +178,8 @@ impl ConnectionTrait for Turn {
 struct Clerk {
     line: Arc<Line>,
     asked: mpsc::UnboundedReceiver<Ask>,
+    /// Held until the last commit is done, however the store ended.
+    lock: Option<FileLock>,
 }
 
 /// Those who wait for one commit.
@@ -197,7 +200,9 @@ impl Clerk {
             if let Some(told) = closer {
                 // Before the last is closed: who asks from now on is refused.
                 self.asked.close();
-                told.send(self.line.close().await).ok();
+                let closed = self.line.close().await;
+                drop(self.lock.take());
+                told.send(closed).ok();
                 return;
             }
         }
@@ -288,6 +293,7 @@ impl Clerk {
             StoreError::Conflict
             | StoreError::Duplicate { .. }
             | StoreError::Corrupt { .. }
+            | StoreError::InUse { .. }
             | StoreError::Schema { .. }
             | StoreError::Database(_) => self.line.renew().await,
         }

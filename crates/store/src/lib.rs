@@ -16,6 +16,7 @@ pub mod join_token;
 pub mod limits;
 mod line;
 mod link;
+mod lock;
 mod migrate;
 pub mod operation;
 pub mod orphan;

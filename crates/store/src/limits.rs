@@ -26,6 +26,11 @@ pub const MAX_GROUP_AGE: Duration = Duration::from_millis(25);
 /// server that died without a word must not hold its locks for ever.
 pub const MAX_IDLE_IN_TX: Duration = Duration::from_secs(60);
 
+/// How often, and how long apart, a SQLite file is tried that another server
+/// has: the one before may be leaving.
+pub const MAX_LOCK_TRIES: u32 = 50;
+pub const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// How often opening is tried while others open or migrate the same database.
 pub const MAX_OPEN_TRIES: u32 = 30;
 

@@ -17,20 +17,27 @@ use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
 use crate::limits::{
     MAX_IDLE_IN_TX, MAX_OPEN_TRIES, POSTGRES_READERS, POSTGRES_WRITERS, SQLITE_READERS, WAIT,
 };
+use crate::lock::FileLock;
 use crate::tx::Jitter;
 use crate::{Result, StoreError};
 
 pub struct Pools {
     pub readers: DatabaseConnection,
     pub writers: DatabaseConnection,
-    /// How to open what writes SQLite once the pool of it has migrated.
-    pub line: Option<SqliteConnectOptions>,
+    pub file: Option<SqliteFile>,
+}
+
+/// What SQLite has that others have not.
+pub struct SqliteFile {
+    /// How to open what writes once the pool of writers has migrated.
+    pub options: SqliteConnectOptions,
+    pub lock: Option<FileLock>,
 }
 
 /// Who else may have the same SQLite file open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Company {
-    /// None, or one that does not mind.
+    /// Nobody but tools.
     None,
     /// A server, which made the file.
     Server,
@@ -65,6 +72,10 @@ async fn sqlite(url: &str, company: Company) -> Result<Pools> {
         .foreign_keys(true)
         .busy_timeout(WAIT);
     make_private(&file, company)?;
+    let lock = match company {
+        Company::None => Some(FileLock::take(file.get_filename()).await?),
+        Company::Server => None,
+    };
 
     let lasting = SqlitePoolOptions::new()
         .acquire_timeout(WAIT)
@@ -95,7 +106,10 @@ async fn sqlite(url: &str, company: Company) -> Result<Pools> {
     Ok(Pools {
         readers: SqlxSqliteConnector::from_sqlx_sqlite_pool(readers),
         writers: SqlxSqliteConnector::from_sqlx_sqlite_pool(writers),
-        line: Some(file),
+        file: Some(SqliteFile {
+            options: file,
+            lock,
+        }),
     })
 }
 
@@ -142,7 +156,7 @@ async fn postgres(url: &str) -> Result<Pools> {
     Ok(Pools {
         readers: SqlxPostgresConnector::from_sqlx_postgres_pool(readers),
         writers: SqlxPostgresConnector::from_sqlx_postgres_pool(writers),
-        line: None,
+        file: None,
     })
 }
 

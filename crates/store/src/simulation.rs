@@ -106,7 +106,7 @@ impl SimDisk {
         let reader = Line::simulated(options, medium(DiskCall::Read))?;
         let (reader, writer) = (Arc::new(reader), Arc::new(writer));
         *lines = [Arc::downgrade(&reader), Arc::downgrade(&writer)];
-        Ok((reader, Group::start(writer)?))
+        Ok((reader, Group::start(writer, None)?))
     }
 
     /// Stands in for chance, the same in every run.

@@ -14,7 +14,7 @@ use crate::group::Group;
 use crate::limits::{POSTGRES_WRITERS, TURN};
 use crate::line::Line;
 use crate::link::Link;
-use crate::pool::{Company, Pools};
+use crate::pool::{Company, Pools, SqliteFile};
 #[cfg(feature = "simulation")]
 use crate::simulation::SimDisk;
 use crate::tx::Jitter;
@@ -87,14 +87,18 @@ impl Raw for WriteTx {
 }
 
 impl Store {
-    /// Opens the database at `url` and brings its tables up to date; many may
-    /// do so at once.
+    /// Opens the database at `url` and brings its tables up to date; on
+    /// PostgreSQL many may do so at once.
     ///
     /// `sqlite:///path/to/file.db` is created where it is missing, readable by
     /// its owner alone. `postgres://user:password@host/database` must exist.
     ///
+    /// A SQLite file is this store's alone until its last clone, reader and
+    /// transaction are dropped, or it is closed.
+    ///
     /// # Errors
-    /// The database cannot be reached, read or migrated.
+    /// [`StoreError::InUse`] when another server has the SQLite file; or the
+    /// database cannot be reached, read or migrated.
     pub async fn open(url: &str) -> Result<Self> {
         let pools = pool::open(url, Company::None).await?;
         migrate::up(&pools.writers).await?;
@@ -117,12 +121,12 @@ impl Store {
         let Pools {
             readers,
             writers,
-            line,
+            file,
         } = pools;
-        let writers = match line {
-            Some(options) => {
+        let writers = match file {
+            Some(SqliteFile { options, lock }) => {
                 writers.close().await?;
-                Writers::Sqlite(Group::start(Arc::new(Line::open(options).await?))?)
+                Writers::Sqlite(Group::start(Arc::new(Line::open(options).await?), lock)?)
             }
             None => Writers::Postgres {
                 pool: writers,

@@ -44,6 +44,7 @@ impl TxError {
             Self::Store(
                 StoreError::Busy
                 | StoreError::Full
+                | StoreError::InUse { .. }
                 | StoreError::Schema { .. }
                 | StoreError::Database(_),
             ) => false,

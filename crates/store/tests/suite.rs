@@ -144,6 +144,8 @@ cases! { on_databases:
 
 cases! { on_sqlite:
     company::{
+        second_store_on_a_file_is_refused,
+        second_process_is_refused_until_the_first_dies,
         tool_makes_no_file,
     }
 }
@@ -216,6 +218,9 @@ where
 }
 
 fn main() {
+    if company::is_other_process() {
+        return;
+    }
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials());
     // Before the exit, which runs no destructors.
     Server::stop();
