@@ -26,6 +26,7 @@ step "format" cargo fmt --all --check
 step "demo image" demo-image/build.sh "$demo_image"
 step "lints" lints
 step "unit tests, store suite, driver conformance" cargo test "${workspace[@]}"
+step "simulator, 1,000 seeds" cargo run --locked -q --profile sim -p vimana-testkit --bin vimana-sim -- --seeds 1000
 step "portal's own tests" cargo test --locked -p vimana-app --features ssr
 step "demo image boots" demo-image/test.sh "$demo_image"
 step "site and binaries" tools/build.sh

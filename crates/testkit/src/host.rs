@@ -40,6 +40,15 @@ impl TestHost {
     pub fn new(number: u8) -> Self {
         Self {
             id: HostId::from_parts(u64::from(number), [number; 10]),
+            ..Self::numbered(u32::from(number))
+        }
+    }
+
+    /// As [`TestHost::new`], for more hosts than a byte counts.
+    #[must_use]
+    pub fn numbered(number: u32) -> Self {
+        Self {
+            id: HostId::from_parts(u64::from(number), [0; 10]),
             name: format!("host-{number}"),
             capacity: Resources {
                 vcpus: 8,
@@ -111,6 +120,9 @@ async fn serve(
     let (to_server, mut answers) = mpsc::channel(64);
     loop {
         tokio::select! {
+            // A machine's change goes before the outcome that it belongs to.
+            biased;
+            Ok(observed) = changes.recv() => handle.receive(FromAgent::Observed(observed)).await,
             frame = outgoing.recv() => match frame {
                 None => return,
                 Some(ToAgent::Command(command)) => {
@@ -149,7 +161,6 @@ async fn serve(
                 ) => {}
             },
             Some(answer) = answers.recv() => handle.receive(answer).await,
-            Ok(observed) = changes.recv() => handle.receive(FromAgent::Observed(observed)).await,
         }
     }
 }

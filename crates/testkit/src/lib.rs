@@ -78,6 +78,8 @@ impl TestWorld {
     /// The server stops, wherever it is, and another starts on its data.
     pub async fn restart_engine(&mut self, settings: Settings) {
         self.cancel.cancel();
+        // The file is its server's alone.
+        self.engine.store().close().await.unwrap();
         self.engine = open(self.dir.path(), settings).await;
         self.cancel = start(&self.engine);
     }
@@ -190,7 +192,7 @@ async fn open(dir: &Path, settings: Settings) -> Engine {
 fn start(engine: &Engine) -> CancellationToken {
     let cancel = CancellationToken::new();
     let (engine, token) = (engine.clone(), cancel.clone());
-    tokio::spawn(async move { engine.run(token).await });
+    tokio::spawn(async move { Box::pin(engine.run(token)).await });
     cancel
 }
 

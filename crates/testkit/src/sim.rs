@@ -31,6 +31,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vimana_driver_sim::RunLog;
 use vimana_engine::Settings;
+use vimana_model::VmId;
 use vimana_store::Reader as Store;
 
 pub use chance::Chance;
@@ -65,6 +66,8 @@ pub struct World {
     pub readers: Vec<Reader>,
     /// When which machine ran where.
     pub log: Arc<RunLog>,
+    /// Machines that somebody else started.
+    pub strangers: Vec<VmId>,
     seen: Mutex<Seen>,
     site: Site,
 }
@@ -125,6 +128,7 @@ impl World {
             people,
             readers: Vec::new(),
             log,
+            strangers: Vec::new(),
             seen: Mutex::default(),
             site,
         }

@@ -77,6 +77,9 @@ impl World {
 
     fn check_effects_recorded(&self, vms: &BTreeMap<VmId, VmRecord>) {
         for run in self.log.entries() {
+            if self.strangers.contains(&run.vm) {
+                continue;
+            }
             let recorded = vms.get(&run.vm).map(|vm| vm.run_epoch);
             if recorded.is_none_or(|epoch| epoch < run.run_epoch) {
                 let what = format!(
@@ -150,8 +153,14 @@ impl World {
             steps().filter(of).count()
         };
         let done = |kind: StepKind| {
+            // What was on its way back when it was overtaken may never have
+            // happened.
+            let forward = operations
+                .iter()
+                .filter(|operation| operation.undo.is_none());
+            let steps = forward.flat_map(|operation| &operation.steps);
             let of = |step: &&StepRecord| step.kind == kind && step.state == StepState::Done;
-            steps().filter(of).count()
+            steps.filter(of).count()
         };
         let rules = [
             ("prepared", had.prepared, StepKind::Prepare, 0),

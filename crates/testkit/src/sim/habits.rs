@@ -141,7 +141,18 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
             memory_mib: Some(MiB(256)),
             ..ResizeVm::default()
         }),
-        _ => ActionArgs::None,
+        A::Hold
+        | A::Release
+        | A::Suspend
+        | A::Stop
+        | A::Resume
+        | A::Start
+        | A::Reboot
+        | A::Reset
+        | A::Retry
+        | A::Shutdown
+        | A::Delete
+        | A::Console => ActionArgs::None,
     };
     (action, args)
 }

@@ -187,10 +187,10 @@ pub fn plans() -> Vec<Plan> {
     ]
 }
 
-/// The kinds of faults that a driver's call may end with.
-pub const FAULTS: [FaultKind; 9] = [
+/// The kinds of faults that a driver's call may end with, whatever it was
+/// asked. `NoSuchVm` is none of them: the host would not tell the truth.
+pub const FAULTS: [FaultKind; 8] = [
     FaultKind::Superseded,
-    FaultKind::NoSuchVm,
     FaultKind::NoSpace,
     FaultKind::Hypervisor,
     FaultKind::BadImage,
@@ -495,7 +495,16 @@ fn called_by(step: StepKind) -> Call {
         StepKind::Save => Call::Save,
         StepKind::Upload => Call::Export,
         StepKind::Download => Call::Import,
-        _ => Call::Prepare,
+        StepKind::Shutdown => Call::Shutdown,
+        StepKind::Kill => Call::Kill,
+        StepKind::Clean => Call::Clean,
+        StepKind::Load => Call::Load,
+        StepKind::Reboot => Call::Reboot,
+        StepKind::Reset => Call::Reset,
+        StepKind::Resize => Call::Resize,
+        StepKind::Place | StepKind::Prepare | StepKind::Discard | StepKind::GiveBack => {
+            Call::Prepare
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl World {
                 self.weather.fill_disk(Instant::now() + long);
             }
             16 | 17 => self.end_a_machine(chance),
-            18 => self.full_ledger(chance),
+            18 => self.slow_ledger(chance),
             _ => {
                 let sky = Sky::storm(chance);
                 self.weather.set(sky);
@@ -143,13 +143,12 @@ impl World {
         });
     }
 
-    fn full_ledger(&self, chance: &Chance) {
+    fn slow_ledger(&self, chance: &Chance) {
         self.with_host(chance, |host| {
-            let full = chance.one_in(2).then_some(std::io::ErrorKind::StorageFull);
-            let what = format!("its ledger's disk: {full:?}");
+            let takes = chance.ms(0..=500);
+            let what = format!("its ledger's disk takes {takes:?}");
             self.journal.say(&host.name, what);
-            host.ledger.fail(full);
-            host.ledger.sync_takes(chance.ms(0..=200));
+            host.ledger.sync_takes(takes);
         });
     }
 
@@ -160,7 +159,6 @@ impl World {
         self.net.heal();
         self.server.die_at(None);
         for host in &self.hosts {
-            host.ledger.fail(None);
             host.ledger.sync_takes(Duration::ZERO);
         }
         self.start_all();

@@ -89,9 +89,7 @@ impl Reader {
 
     /// Whether it has read everything.
     pub async fn check(&self, store: &Store, journal: &Journal) {
-        let read = self.read_so_far();
-        let (reset, seqs) = (read.reset, read.seqs.clone());
-        drop(read);
+        let (reset, seqs) = self.up_to_now();
         let mut after = reset;
         let mut missed = Vec::new();
         loop {
@@ -111,6 +109,11 @@ impl Reader {
             let what = format!("{} was never told of events {missed:?}", self.who.name);
             journal.breach(18, what);
         }
+    }
+
+    fn up_to_now(&self) -> (u64, Vec<u64>) {
+        let read = self.read_so_far();
+        (read.reset, read.seqs.clone())
     }
 
     /// The last event it has been told of.

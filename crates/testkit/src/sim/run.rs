@@ -182,7 +182,7 @@ impl World {
         let vms = all(&read).await;
         let named = || vms.values().filter(|vm| vm.name.as_str() == name);
         let alive = named().find(|vm| vm.state != VmState::Done);
-        alive.or_else(|| named().last()).unwrap().id
+        alive.or_else(|| named().next_back()).unwrap().id
     }
 }
 

@@ -17,7 +17,7 @@ use vimana_model::operation::OperationState;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
-use vimana_model::{ImageId, RequestId, VmId};
+use vimana_model::{HostId, ImageId, RequestId, VmId};
 use vimana_store::request::RequestFilter;
 use vimana_store::vm::VmRecord;
 use vimana_store::{operation, orphan, request, vm};
@@ -89,8 +89,10 @@ async fn perform(world: &mut World, command: &str) -> Result<(), String> {
             Ok(())
         }
         ["host"] => {
-            world.add_host().start_agent();
-            connected(world).await
+            let host = world.add_host();
+            host.start_agent();
+            let id = host.id;
+            connected(world, id).await
         }
         ["wait", seconds] => {
             tokio::time::sleep(duration(seconds)?).await;
@@ -122,8 +124,12 @@ async fn perform(world: &mut World, command: &str) -> Result<(), String> {
     }
 }
 
-async fn connected(world: &World) -> Result<(), String> {
-    if world.until_connected(PATIENCE).await {
+async fn connected(world: &World, id: HostId) -> Result<(), String> {
+    let there = world.until(PATIENCE, async |store| {
+        let found = vimana_store::host::find(&store, id).await.unwrap();
+        found.is_some_and(|host| host.connected)
+    });
+    if there.await {
         // Its inventory, and the reader, take a moment.
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(())
@@ -154,14 +160,14 @@ async fn expect(world: &World, name: &str, state: &str) -> Result<(), String> {
     Err(format!("it is {:?}", found.map(|vm| vm.state)))
 }
 
-async fn on_host(world: &World, name: &str, command: &[&str]) -> Result<(), String> {
+async fn on_host(world: &mut World, name: &str, command: &[&str]) -> Result<(), String> {
     let host = world.hosts.iter().find(|host| host.name == name);
     let host = host.ok_or("there is no such host")?;
     match command {
         ["agent", "killed"] => host.kill_agent(),
         ["agent", "started"] => {
             host.start_agent();
-            connected(world).await?;
+            connected(world, host.id).await?;
         }
         ["loses", "power"] => host.lose_power(0),
         ["fails", call, times] => {
@@ -178,12 +184,17 @@ async fn on_host(world: &World, name: &str, command: &[&str]) -> Result<(), Stri
                 world.net.stall(name, way, duration(seconds)?);
             }
         }
-        ["guest-off", vm] => drop(host.sim.guest_power_off(world.vm_named(vm).await)),
+        ["guest-off", vm] => {
+            host.sim.guest_power_off(world.vm_named(vm).await);
+        }
         ["machine-dies", vm] => {
             let reason = "the process was killed by signal 9";
-            drop(host.sim.crash(world.vm_named(vm).await, reason));
+            host.sim.crash(world.vm_named(vm).await, reason);
         }
-        ["holds", "stranger"] => stranger(host).await?,
+        ["holds", "stranger"] => {
+            let known = stranger(host).await?;
+            world.strangers.push(known);
+        }
         ["discards", "stranger"] => discard(world, host).await?,
         _ => return Err("nobody knows how".to_owned()),
     }
@@ -191,7 +202,7 @@ async fn on_host(world: &World, name: &str, command: &[&str]) -> Result<(), Stri
 }
 
 /// A machine that no server ever heard of.
-async fn stranger(host: &Host) -> Result<(), String> {
+async fn stranger(host: &Host) -> Result<VmId, String> {
     let driver = SimDriver::new(Arc::clone(&host.sim));
     let resources = Resources {
         vcpus: 1,
@@ -217,7 +228,8 @@ async fn stranger(host: &Host) -> Result<(), String> {
     let failed = |fault: Fault| fault.message;
     let image = std::path::Path::new("/simulated/image");
     driver.prepare(&spec, image).await.map_err(failed)?;
-    driver.boot(spec.vm_id, 1, &resources).await.map_err(failed)
+    let booted = driver.boot(spec.vm_id, 1, &resources).await;
+    booted.map_err(failed).map(|()| spec.vm_id)
 }
 
 async fn discard(world: &World, host: &Host) -> Result<(), String> {
@@ -277,7 +289,9 @@ async fn act(
         (_, []) => ActionArgs::None,
         _ => return Err("nobody knows how".to_owned()),
     };
-    Ok((ADMIN, Ask::Act(world.vm_named(name).await, action, args)))
+    // In the lab it is hers.
+    let who = if name.starts_with("lab") { RITA } else { ADMIN };
+    Ok((who, Ask::Act(world.vm_named(name).await, action, args)))
 }
 
 async fn decide(

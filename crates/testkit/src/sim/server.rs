@@ -234,7 +234,7 @@ impl Server {
         let (server, life, dead) = (self.clone(), state.life, state.dead.clone());
         state
             .tasks
-            .spawn(async move { server.process(store, life, dead).await });
+            .spawn(async move { Box::pin(server.process(store, life, dead)).await });
         drop(state);
         self.0.journal.say("server", "starts");
     }
@@ -265,7 +265,7 @@ impl Server {
                 }
                 inner.journal.say("server", "serves");
                 inner.changes.send_modify(|n| *n += 1);
-                engine.run(CancellationToken::new()).await;
+                Box::pin(engine.run(CancellationToken::new())).await;
             }
             Err(error) => {
                 inner
