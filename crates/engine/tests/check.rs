@@ -1,11 +1,7 @@
 //! Every breach that can be planted is named, and a healthy installation has
 //! none.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may give up loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may give up loudly")]
 
 use std::collections::BTreeMap;
 

@@ -81,7 +81,7 @@ async fn session(
 
     loop {
         if let Some(sent) = shutdown
-            .run_until_cancelled(decide(&mut state, &link))
+            .run_until_cancelled(decide(&mut state, &mut link))
             .await
         {
             sent?;
@@ -146,7 +146,7 @@ fn drain(state: &mut State, link: &mut SchedulerLink) -> Result<(), LinkError> {
     Ok(())
 }
 
-async fn decide(state: &mut State, link: &SchedulerLink) -> Result<(), LinkError> {
+async fn decide(state: &mut State, link: &mut SchedulerLink) -> Result<(), LinkError> {
     if !state.is_dirty() {
         return Ok(());
     }

@@ -1,8 +1,6 @@
 //! A lot of the same: a thousand operations through twenty restarts, a
 //! thousand failures in a row.
 
-#![expect(clippy::unwrap_used, reason = "a test may give up loudly")]
-
 use std::time::Duration;
 
 use tokio::task::JoinSet;

@@ -1,11 +1,7 @@
 //! Every golden scenario gives the log below it. With `VIMANA_REWRITE=1` in
 //! the environment the logs are written anew.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may give up loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may give up loudly")]
 
 use std::fmt::Write as _;
 use std::fs;

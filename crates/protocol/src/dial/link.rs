@@ -141,7 +141,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
     ///
     /// # Errors
     /// Where the connection ends before.
-    pub async fn send_when_possible(&self, frame: &Out) -> Result<(), LinkError> {
+    pub async fn send_when_possible(&mut self, frame: &Out) -> Result<(), LinkError> {
         let message = encode(frame)?;
         self.outgoing
             .send(message)
