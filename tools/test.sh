@@ -25,7 +25,8 @@ step "set-up" tools/setup.sh test
 step "format" cargo fmt --all --check
 step "demo image" demo-image/build.sh "$demo_image"
 step "lints" lints
-step "unit tests, store suite, driver conformance" cargo test "${workspace[@]}"
+step "unit tests, store suite, driver conformance" cargo test "${workspace[@]}" --exclude vimana-testkit
+step "crash matrix, scenarios" cargo test --locked --profile sim -p vimana-testkit
 step "simulator, 1,000 seeds" cargo run --locked -q --profile sim -p vimana-testkit --bin vimana-sim -- --seeds 1000
 step "portal's own tests" cargo test --locked -p vimana-app --features ssr
 step "demo image boots" demo-image/test.sh "$demo_image"
