@@ -1,5 +1,7 @@
 // A real Chromium, and pages that fail a test when anything in them breaks.
 
+import assert from 'node:assert/strict';
+import AxeBuilder from '@axe-core/playwright';
 import { chromium } from 'playwright-core';
 import { PASSWORD } from './stack.mjs';
 
@@ -34,19 +36,19 @@ export async function openPage(browser, url, { expected, ...options } = {}) {
   return page;
 }
 
-export async function signIn(page, password = PASSWORD) {
+export async function signIn(page, password = PASSWORD, user = 'admin') {
   await page.goto('/sign-in');
-  await page.getByLabel('User name').fill('admin');
+  await page.getByLabel('User name').fill(user);
   await page.getByLabel('Password').fill(password);
   await page.getByRole('button', { name: 'Sign in' }).click();
 }
 
 // Notes every state the life-cycle picture lights, from now on.
 export async function watchStates(page) {
-  await page.locator('.lifecycle-svg:visible').waitFor();
+  await page.locator('.diagram:visible').waitFor();
   await page.evaluate(() => {
     // One drawing for wide windows, one for narrow ones.
-    const picture = [...document.querySelectorAll('.lifecycle-svg')].find(
+    const picture = [...document.querySelectorAll('.diagram')].find(
       (svg) => svg.getClientRects().length > 0,
     );
     const lit = () => picture.querySelector('[data-current]')?.getAttribute('data-state');
@@ -61,16 +63,78 @@ export async function watchStates(page) {
 export const litStates = (page) => page.evaluate(() => window.litStates);
 
 export async function untilState(page, state, timeout = 60_000) {
-  await page.locator(`.lifecycle-svg:visible [data-state="${state}"][data-current]`).waitFor({ timeout });
+  await page.locator(`.diagram:visible [data-state="${state}"][data-current]`).waitFor({ timeout });
+}
+
+// Does something of the menu that has every action.
+export async function choose(page, action) {
+  await page.getByRole('button', { name: 'All actions' }).click();
+  await page.getByRole('menuitem', { name: action, exact: true }).click();
+}
+
+// Answers the open question.
+export async function confirm(page, answer) {
+  await page.getByRole('dialog').getByRole('button', { name: answer }).click();
+}
+
+// Presses Tab until the focus is on the button or link of that name.
+export async function tabTo(page, name) {
+  for (let presses = 0; presses < 60; presses += 1) {
+    await page.keyboard.press('Tab');
+    const focused = await page.evaluate(() => {
+      const { activeElement: element } = document;
+      return element.ariaLabel ?? element.innerText?.trim();
+    });
+    if (focused === name) return;
+  }
+  throw new Error(`no way to ${name} with the Tab key`);
+}
+
+// axe finds nothing here, and nothing is wider than the window.
+export async function checkPage(page, what) {
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  const found = violations.map(({ id, nodes }) => `${what} ${id}: ${nodes[0].html}`);
+  assert.deepEqual(found, []);
+  const overflow = await page.evaluate(
+    () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  );
+  assert.equal(overflow, 0, `${what} is wider than the window`);
+}
+
+// Runs `body` in every combination of colours and width.
+export async function inEveryLook(body) {
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [1280, 390]) {
+      await body({ colorScheme, viewport: { width, height: 900 } }, `${colorScheme}-${width}`);
+    }
+  }
+}
+
+let questions = 0;
+
+// The number a shell command prints at the serial console.
+export async function number(page, command) {
+  questions += 1;
+  const tag = `q${questions}`;
+  await type(page, `echo ${tag}=$(${command})=`);
+  const answer = await page.waitForFunction(
+    (tag) => document.querySelector('.xterm-rows').innerText.match(`${tag}=(\\d+)=`)?.[1],
+    tag,
+    { timeout: 60_000 },
+  );
+  return Number(await answer.jsonValue());
+}
+
+async function type(page, command) {
+  await page.locator('.console-screen .xterm-rows').waitFor();
+  await page.locator('.console-screen textarea').focus();
+  await page.keyboard.type(command);
+  await page.keyboard.press('Enter');
 }
 
 // Types at the serial console and waits for the answer.
 export async function ask(page, command, answer, timeout = 60_000) {
-  const screen = page.locator('.console-screen .xterm-rows');
-  await screen.waitFor();
-  await page.locator('.console-screen textarea').focus();
-  await page.keyboard.type(command);
-  await page.keyboard.press('Enter');
+  await type(page, command);
   await page.waitForFunction(
     (pattern) => new RegExp(pattern).test(document.querySelector('.xterm-rows').innerText),
     answer,

@@ -25,7 +25,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
     Effect::new(move |_| live.follow(seq, session));
     let hosts = caller.may_see_hosts();
     let requests = caller.has_requests();
-    let new = caller.new_title();
+    let new = caller.may_create().then(|| caller.new_title());
     view! {
         <a href="/vms" class="brand" aria-label="Vimana, my VMs">
             <Mark/>
@@ -33,7 +33,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
         </a>
         <nav class="nav" aria-label="Main">
             <NavLink to="/vms">"My VMs"</NavLink>
-            <NavLink to="/vms/new">{new}</NavLink>
+            {new.map(|new| view! { <NavLink to="/vms/new">{new}</NavLink> })}
             {requests.then(|| view! { <NavLink to="/requests">"Requests" <Waiting/></NavLink> })}
             {hosts.then(|| view! { <NavLink to="/admin/hosts">"Hosts"</NavLink> })}
         </nav>

@@ -125,8 +125,8 @@ pub fn Diagram(
             aria-label=label
         >
             <defs>
-                <Arrow id=arrow class="arrow"/>
-                <Arrow id=ahead class="arrow-ahead"/>
+                <Arrow id=arrow class="arrow" size="7"/>
+                <Arrow id=ahead class="arrow-ahead" size="4.5"/>
             </defs>
             {lines}
             <g class="ways">{ahead_lines}</g>
@@ -138,9 +138,9 @@ pub fn Diagram(
 }
 
 #[component]
-fn Arrow(id: String, class: &'static str) -> impl IntoView {
+fn Arrow(id: String, class: &'static str, size: &'static str) -> impl IntoView {
     view! {
-        <marker id=id viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">
+        <marker id=id viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth=size markerHeight=size orient="auto-start-reverse">
             <path class=class d="M1 1 7 4 1 7Z"></path>
         </marker>
     }

@@ -9,6 +9,18 @@ use super::decision::{DecisionDesk, gives_up};
 use crate::page::sentence;
 use crate::session::Caller;
 
+/// Everything, in the order of the menu: what gives something up, last.
+const ORDER: [RequestAction; 8] = [
+    RequestAction::Approve,
+    RequestAction::AskBack,
+    RequestAction::Answer,
+    RequestAction::Withdraw,
+    RequestAction::AskRelease,
+    RequestAction::Keep,
+    RequestAction::Reject,
+    RequestAction::ConfirmRelease,
+];
+
 const fn icon(action: RequestAction) -> IconName {
     match action {
         RequestAction::Approve => IconName::Check,
@@ -49,7 +61,7 @@ pub const fn meaning(action: RequestAction) -> &'static str {
 #[component]
 pub fn RequestActions(request: ArcRwSignal<RequestView>) -> impl IntoView {
     let caller = expect_context::<Caller>();
-    let theirs: Vec<RequestAction> = RequestAction::ALL
+    let theirs: Vec<RequestAction> = ORDER
         .into_iter()
         .filter(|action| request.with_untracked(|request| caller.takes_part(*action, request)))
         .collect();
@@ -124,5 +136,19 @@ fn Entry(request: ArcRwSignal<RequestView>, action: RequestAction, first: bool) 
             first=first
             on_press=press(action)
         />
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_menu_knows_every_action_once() {
+        let mut order = ORDER;
+        order.sort_unstable();
+        let mut all = RequestAction::ALL;
+        all.sort_unstable();
+        assert_eq!(order, all);
     }
 }

@@ -311,6 +311,7 @@ fn OtherTerms(asked: CreateVm, draft: Draft) -> impl IntoView {
             </button>
         </p>
         <When is=changing>
+            <Difference found=found/>
             <fieldset class="terms">
                 <legend>"Terms"</legend>
                 {part(move || Some(match choices.get() {
@@ -319,7 +320,6 @@ fn OtherTerms(asked: CreateVm, draft: Draft) -> impl IntoView {
                     Some(Ok(choices)) => view! { <TermsFields draft=draft.terms choices=choices/> }.into_any(),
                 }))}
             </fieldset>
-            <Difference found=found/>
         </When>
     }
     .into_any()

@@ -87,11 +87,6 @@ fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoV
     let error = memo(move || operation.with(|now| now.as_ref().and_then(|now| now.error.clone())));
     let cancelled_by =
         memo(move || operation.with(|now| now.as_ref().and_then(|now| now.cancelled_by.clone())));
-    let cancelled = move || {
-        let by = cancelled_by.get();
-        by.map(|who| format!("Cancelled by {who}."))
-            .unwrap_or_default()
-    };
     let going_back = move || state.get() == OperationState::Undoing;
     Some(
         view! {
@@ -113,12 +108,8 @@ fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoV
                 <ol class="steps" data-back=flag(going_back)>
                     {(0..steps).map(|n| view! { <Step n=n operation=operation/> }).map(IntoAny::into_any).collect::<Vec<_>>()}
                 </ol>
-                <p class="operation-error">
-                    {part(move || error.get().map(|error| view! { <Prose text=sentence(&error)/> }))}
-                </p>
-                <p class="faint">
-                    {text(cancelled)}
-                </p>
+                {part(move || error.get().map(|error| view! { <p class="operation-error"><Prose text=sentence(&error)/></p> }))}
+                {part(move || cancelled_by.get().map(|who| view! { <p class="faint">"Cancelled by " {who} "."</p> }))}
             </article>
         }
         .into_any(),

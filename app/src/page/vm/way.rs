@@ -67,6 +67,8 @@ fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
 
 fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
     let origin = match operation.kind {
+        // Cancelled it can be begun anew; failed it has nothing to go back to.
+        OperationKind::Create if operation.error.is_some() => VmState::Failed,
         OperationKind::Create => VmState::Hold,
         OperationKind::Start => VmState::PoweredOff,
         OperationKind::Suspend => VmState::Running,
@@ -181,5 +183,13 @@ mod tests {
         );
         assert_eq!(back(VmState::Boot, &create), [VmState::Boot, VmState::Hold]);
         assert_eq!(back(VmState::Hold, &create), []);
+        let failed = OperationView {
+            error: Some("the disk is full".to_owned()),
+            ..create
+        };
+        assert_eq!(
+            back(VmState::Boot, &failed),
+            [VmState::Boot, VmState::Failed]
+        );
     }
 }
