@@ -50,6 +50,17 @@ impl Engine {
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(vm = %vm.id, error = ?error, "a step's command cannot be made");
+                // As if the host had failed: tried again, and given up at last.
+                let message = format!("the server could not ask its host: {}", error.public);
+                let outcome = Outcome::Fault {
+                    fault: Fault::new(FaultKind::Unavailable, message),
+                };
+                self.spawn_answer(Answer {
+                    host: None,
+                    command: command_ref(operation, current),
+                    claim_epoch: operation.claim_epoch,
+                    outcome,
+                });
             }
         }
     }
@@ -134,7 +145,7 @@ impl Engine {
 
     fn spawn_discard(&self, id: VmId, command: CommandRef, claim_epoch: u64) {
         let engine = self.clone();
-        tokio::spawn(async move {
+        self.spawn(async move {
             let outcome = match engine.inner.datastore.discard(id).await {
                 Ok(()) => Outcome::Ok {
                     note: None,
@@ -148,14 +159,22 @@ impl Engine {
                     }
                 }
             };
-            let answer = Answer {
+            engine.spawn_answer(Answer {
                 host: None,
                 command,
                 claim_epoch,
                 outcome,
-            };
-            if let Err(error) = engine.command_done(&Actor::System, answer).await {
-                tracing::error!(vm = %id, error = ?error, "an answer has no effect");
+            });
+        });
+    }
+
+    /// The server's own answer to what it asked.
+    fn spawn_answer(&self, answer: Answer) {
+        let engine = self.clone();
+        self.spawn(async move {
+            let done = || engine.command_done(&Actor::System, answer.clone());
+            if let Err(error) = engine.persist("an answer", done).await {
+                tracing::error!(command = ?answer.command, error = ?error, "an answer has no effect");
             }
         });
     }

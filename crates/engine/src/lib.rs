@@ -14,6 +14,7 @@
 //! connects, so a restart of any part needs nothing but the database.
 
 mod action;
+mod agent;
 mod authorize;
 mod bootstrap;
 mod catalogue;
@@ -32,6 +33,7 @@ mod join_token;
 mod limits;
 mod operation;
 mod orphan;
+mod persist;
 mod placement;
 mod progress;
 mod rate_limit;
@@ -48,17 +50,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use vimana_model::Result;
 use vimana_pki::Authority;
 use vimana_store::Store;
 
 pub use action::{Acted, ActionArgs};
+pub use agent::{AgentHandle, AgentSession};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{Clock, OpContext, SystemClock, World};
 pub use datastore::{Datastore, DirDatastore, Receiving, Transfer, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
-pub use host::{AgentHandle, AgentSession};
 pub use idempotency::IdempotencyKey;
 pub use join_token::issue_join_token;
 pub use placement::{SchedulerHandle, SchedulerSession};
@@ -122,8 +125,10 @@ struct Inner {
     absences: deadline::Absences,
     settings: Settings,
     world: World,
+    /// Ends what goes on beside, when [`Engine::run`] does.
+    ended: CancellationToken,
     hub: event::Hub,
-    agents: host::Agents,
+    agents: agent::Agents,
     schedulers: placement::Schedulers,
     consoles: console::Consoles,
     sign_ins: session::SignIns,
@@ -157,8 +162,9 @@ impl Engine {
                 absences: deadline::Absences::default(),
                 settings,
                 world,
+                ended: CancellationToken::new(),
                 hub: event::Hub::new(last_seq),
-                agents: host::Agents::default(),
+                agents: agent::Agents::default(),
                 schedulers: placement::Schedulers::default(),
                 consoles: console::Consoles::default(),
                 sign_ins: session::SignIns::new()?,

@@ -57,6 +57,10 @@ pub const MAX_ATTEMPTS: u32 = 6;
 pub const RETRY_FIRST_MS: i64 = 1000;
 /// … up to this.
 pub const RETRY_CAP_MS: i64 = 60_000;
+/// Wait before what the database could not take is tried again; doubles …
+pub const PERSIST_FIRST: Duration = Duration::from_millis(100);
+/// … up to this.
+pub const PERSIST_CAP: Duration = Duration::from_secs(1);
 /// Operations looked at in one turn of the reconciler.
 pub const MAX_DUE: u32 = 200;
 /// Join tokens that are not good taken from one address in a burst …

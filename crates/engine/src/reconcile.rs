@@ -26,9 +26,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 impl Engine {
     /// Runs everything that is not a request, until cancelled.
     pub async fn run(&self, cancel: CancellationToken) {
-        if let Err(error) = self.resume_own_work().await {
-            tracing::error!(error = ?error, "the server's own work cannot be taken up again");
-        }
+        let _ended = self.inner.ended.clone().drop_guard();
+        let engine = self.clone();
+        self.spawn(async move {
+            let resume = || engine.resume_own_work();
+            if let Err(error) = engine.persist("the server's own work", resume).await {
+                tracing::error!(error = ?error, "the server's own work cannot be taken up again");
+            }
+        });
         tokio::join!(
             self.run_hub(cancel.clone()),
             repeat(&cancel, EVERY, "silent hosts", || self.mark_silent_hosts()),
@@ -50,8 +55,12 @@ impl Engine {
         let away = host::away(&self.store().read()).await?;
         absences.keep(&away.iter().map(|host| host.id).collect());
         for record in away {
-            if absences.seen_away(record.id) >= self.inner.settings.silence_grace {
-                self.mark_silent(record).await?;
+            if absences.seen_away(record.id) < self.inner.settings.silence_grace {
+                continue;
+            }
+            let id = record.id;
+            if let Err(error) = self.mark_silent(record).await {
+                tracing::error!(host = %id, error = ?error, "a silent host cannot be marked");
             }
         }
         Ok(())
@@ -113,10 +122,15 @@ impl Engine {
             let beyond = now.plus_ms(RETRY_CAP_MS);
             let due = operation::due(&self.store().read(), now, beyond, MAX_DUE).await?;
             let more = u32::try_from(due.len()).is_ok_and(|n| n >= MAX_DUE);
+            let mut failed = false;
             for id in due {
-                self.move_on(id, None).await?;
+                if let Err(error) = self.move_on(id, None).await {
+                    tracing::error!(vm = %id, error = ?error, "a step cannot be tried again");
+                    failed = true;
+                }
             }
-            if !more {
+            // What failed is due again, in the next turn.
+            if failed || !more {
                 return Ok(());
             }
         }
@@ -124,8 +138,12 @@ impl Engine {
 
     /// Commands whose host took too long.
     async fn give_up_overdue(&self) -> Result<()> {
-        for (vm, command) in self.inner.deadlines.take_overdue() {
-            self.move_on(vm, Some(command)).await?;
+        let deadlines = &self.inner.deadlines;
+        for (vm, command) in deadlines.take_overdue() {
+            if let Err(error) = self.move_on(vm, Some(command)).await {
+                tracing::error!(%vm, error = ?error, "an overdue step cannot be ended");
+                deadlines.set(vm, command, Duration::ZERO);
+            }
         }
         Ok(())
     }

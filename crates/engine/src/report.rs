@@ -19,7 +19,7 @@ use crate::change::{Change, Changed, Holding, Kept};
 use crate::dispatch::command_ref;
 
 /// An answer to a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// The host that gives it; none for the server's own work.
     pub host: Option<HostId>,

@@ -1,7 +1,8 @@
 //! The session with the server: dial, listen, decide, propose; and again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vimana_protocol::dial::{Backoff, DialError, Link, LinkError, Retry, Server};
 use vimana_protocol::limits::{HELLO_TIMEOUT, MAX_FRAME_BYTES};
@@ -125,11 +126,12 @@ async fn next(link: &mut SchedulerLink, state: &State) -> Result<Option<ToSchedu
     let expiry = state.next_expiry();
     let expired = async {
         match expiry {
-            Some(at) => tokio::time::sleep_until(at.into()).await,
+            Some(at) => tokio::time::sleep_until(at).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
+        biased;
         frame = link.receive() => frame.map(Some),
         () = expired => Ok(None),
     }

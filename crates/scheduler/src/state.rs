@@ -1,9 +1,9 @@
 //! What the scheduler knows, and what it makes of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use vimana_model::pending::Explanation;
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, Timestamp, VmId};
@@ -19,8 +19,8 @@ use crate::limits::{MAX_FRAMES_PER_ROUND, MAX_IN_FLIGHT, REFUSED_REST, VERDICT_T
 /// send; several frames may come before one round of decisions.
 #[derive(Debug, Default)]
 pub struct State {
-    hosts: HashMap<HostId, BookedHost>,
-    waiting: HashMap<VmId, Waiting>,
+    hosts: BTreeMap<HostId, BookedHost>,
+    waiting: BTreeMap<VmId, Waiting>,
     /// Oldest first: the order decisions are taken in.
     queue: BTreeSet<(Timestamp, VmId)>,
     in_flight: usize,
@@ -300,7 +300,7 @@ impl Waiting {
     }
 }
 
-fn release(hosts: &mut HashMap<HostId, BookedHost>, host_id: HostId, vm_id: VmId) -> bool {
+fn release(hosts: &mut BTreeMap<HostId, BookedHost>, host_id: HostId, vm_id: VmId) -> bool {
     hosts
         .get_mut(&host_id)
         .is_some_and(|host| host.release(vm_id))

@@ -32,6 +32,10 @@ pub enum StoreError {
     /// The disk below the database is full.
     #[error("the database's disk is full")]
     Full,
+    /// The database cannot be reached, or went away in between: what was asked
+    /// of it last may be done or not.
+    #[error("the database cannot be reached")]
+    Away,
     /// Another server has the database's file.
     #[error("{file} is in use by another vimana-server")]
     InUse { file: String },
@@ -56,6 +60,7 @@ impl StoreError {
             Self::Duplicate { .. }
             | Self::Corrupt { .. }
             | Self::Full
+            | Self::Away
             | Self::InUse { .. }
             | Self::Schema { .. }
             | Self::Database(_) => false,
@@ -69,6 +74,7 @@ impl StoreError {
         match self {
             Self::Busy | Self::Conflict => Self::Busy,
             Self::Full => Self::Full,
+            Self::Away => Self::Away,
             Self::Database(source) => Self::Database(source.to_string().into()),
             Self::Duplicate { .. }
             | Self::Corrupt { .. }
@@ -82,6 +88,9 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Self::unavailable("the server's disk is full").with_source(error),
+            StoreError::Away => {
+                Self::unavailable("the server's database is away; try again").with_source(error)
+            }
             StoreError::Busy | StoreError::Conflict => {
                 Self::unavailable("busy, try again").with_source(error)
             }
@@ -139,6 +148,7 @@ pub(crate) fn injected(error: StoreError) -> DbErr {
         }
         StoreError::Duplicate { .. }
         | StoreError::Corrupt { .. }
+        | StoreError::Away
         | StoreError::InUse { .. }
         | StoreError::Schema { .. }
         | StoreError::Database(_) => DbErr::Custom(error.to_string()),
@@ -182,10 +192,13 @@ fn known(error: &sqlx::Error) -> Option<StoreError> {
             what: format!("column {index} of another type"),
         });
     }
-    if let sqlx::Error::Io(error) = error
-        && error.kind() == std::io::ErrorKind::StorageFull
-    {
-        return Some(StoreError::Full);
+    if let sqlx::Error::Io(error) = error {
+        let full = error.kind() == std::io::ErrorKind::StorageFull;
+        return Some(if full {
+            StoreError::Full
+        } else {
+            StoreError::Away
+        });
     }
     let code = error.as_database_error()?.code()?;
     if code.len() == SQLSTATE_LENGTH {
@@ -203,6 +216,8 @@ fn known_sqlstate(code: &str) -> Option<StoreError> {
         // Serialization failure, deadlock, lock not available, admin shutdown,
         // starting up, too many connections.
         "40001" | "40P01" | "55P03" | "57P01" | "57P03" | "53300" => Some(StoreError::Busy),
+        // Another session crashed, and took the rest down.
+        "57P02" => Some(StoreError::Away),
         "53100" => Some(StoreError::Full),
         _ => None,
     }

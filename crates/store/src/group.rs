@@ -291,6 +291,7 @@ impl Clerk {
         match error {
             StoreError::Busy | StoreError::Full => {}
             StoreError::Conflict
+            | StoreError::Away
             | StoreError::Duplicate { .. }
             | StoreError::Corrupt { .. }
             | StoreError::InUse { .. }

@@ -44,6 +44,7 @@ impl TxError {
             Self::Store(
                 StoreError::Busy
                 | StoreError::Full
+                | StoreError::Away
                 | StoreError::InUse { .. }
                 | StoreError::Schema { .. }
                 | StoreError::Database(_),

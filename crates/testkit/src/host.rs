@@ -122,7 +122,7 @@ async fn serve(
         tokio::select! {
             // A machine's change goes before the outcome that it belongs to.
             biased;
-            Ok(observed) = changes.recv() => handle.receive(FromAgent::Observed(observed)).await,
+            Ok(observed) = changes.recv() => handle.receive(FromAgent::Observed(observed)),
             frame = outgoing.recv() => match frame {
                 None => return,
                 Some(ToAgent::Command(command)) => {
@@ -142,16 +142,16 @@ async fn serve(
                 }
                 Some(ToAgent::Welcome { session_number, .. }) => {
                     number.store(session_number, Ordering::SeqCst);
-                    handle.receive(FromAgent::Ready { session_number }).await;
+                    handle.receive(FromAgent::Ready { session_number });
                 }
                 Some(ToAgent::Discard { vm_id, run_epoch }) => {
                     driver.kill(vm_id, run_epoch).await.unwrap();
                     driver.clean(vm_id, run_epoch).await.unwrap();
-                    handle.receive(FromAgent::Discarded { vm_id }).await;
+                    handle.receive(FromAgent::Discarded { vm_id });
                 }
                 Some(ToAgent::TakeInventory) => {
                     let inventory = driver.inventory().await.unwrap();
-                    handle.receive(FromAgent::Inventory { inventory }).await;
+                    handle.receive(FromAgent::Inventory { inventory });
                 }
                 Some(
                     ToAgent::Refused { .. }
@@ -160,7 +160,7 @@ async fn serve(
                     | ToAgent::Unknown,
                 ) => {}
             },
-            Some(answer) = answers.recv() => handle.receive(answer).await,
+            Some(answer) = answers.recv() => handle.receive(answer),
         }
     }
 }

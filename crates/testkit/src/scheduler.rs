@@ -1,6 +1,6 @@
 //! The real scheduler's decisions, without the network.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vimana_engine::Engine;

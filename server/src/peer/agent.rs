@@ -80,6 +80,6 @@ impl Peer for AgentHandle {
     }
 
     async fn receive(&self, frame: FromAgent) {
-        AgentHandle::receive(self, frame).await;
+        AgentHandle::receive(self, frame);
     }
 }

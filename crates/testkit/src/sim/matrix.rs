@@ -352,14 +352,13 @@ impl Case {
         };
         // A server that dies is back soon.
         let revive = async {
-            let mut changes = self.world.server.changes();
             loop {
+                let changed = self.world.server.changed();
                 if !self.world.server.is_running() {
                     tokio::time::sleep(Duration::from_millis(700)).await;
                     self.world.server.start();
                 }
-                // The sender lives as long as this does.
-                let _ = changes.changed().await;
+                changed.await;
             }
         };
         let work = async {

@@ -280,7 +280,7 @@ async fn serve(
     let listen = async {
         while let Ok(Some(text)) = timeout(HEARTBEAT_TIMEOUT, incoming.recv()).await {
             let Some(frame) = read(&text) else { return };
-            handle.receive(frame).await;
+            handle.receive(frame);
         }
     };
     let tell = async {

@@ -98,6 +98,11 @@ async fn perform(world: &mut World, command: &str) -> Result<(), String> {
             tokio::time::sleep(duration(seconds)?).await;
             Ok(())
         }
+        ["disk", "full", seconds] => {
+            let until = tokio::time::Instant::now() + duration(seconds)?;
+            world.weather.fill_disk(until);
+            Ok(())
+        }
         ["clock", by] => {
             let days = by.strip_suffix('d').and_then(|n| n.parse::<i64>().ok());
             let hours = by.strip_suffix('h').and_then(|n| n.parse::<i64>().ok());

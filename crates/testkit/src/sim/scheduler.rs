@@ -120,7 +120,7 @@ async fn session(name: &str, server: &Server, chance: &Chance, weather: &Weather
         if weather.now().slow {
             tokio::time::sleep(hop(chance)).await;
         }
-        let now = Instant::now().into_std();
+        let now = Instant::now();
         if let Some(frame) = frame {
             state.apply(frame, now);
         }
@@ -135,9 +135,9 @@ async fn session(name: &str, server: &Server, chance: &Chance, weather: &Weather
     }
 }
 
-async fn until(expiry: Option<std::time::Instant>) {
+async fn until(expiry: Option<Instant>) {
     match expiry {
-        Some(at) => sleep_until(at.into()).await,
+        Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

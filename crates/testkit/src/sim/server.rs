@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vimana_engine::{Engine, EngineConfig, Settings, World};
@@ -41,8 +42,9 @@ struct Inner {
     weather: Weather,
     settings: Settings,
     state: Mutex<State>,
-    /// Counts starts and ends.
-    changes: watch::Sender<u64>,
+    /// Of starts and ends. Not tokio's `watch`, which wakes in an order of
+    /// chance's.
+    changes: Notify,
 }
 
 #[derive(Default)]
@@ -97,7 +99,7 @@ impl Server {
             weather,
             settings,
             state: Mutex::default(),
-            changes: watch::Sender::new(0),
+            changes: Notify::new(),
         }));
         server.watch_disk();
         server
@@ -195,10 +197,10 @@ impl Server {
         self.state().engine.clone()
     }
 
-    /// Wakes whenever it starts to serve, or ends.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+    /// Wakes when it next starts to serve, or ends; counted from this call,
+    /// not from when it is awaited.
+    pub fn changed(&self) -> Notified<'_> {
+        self.0.changes.notified()
     }
 
     /// A store of its own on the disk, for whoever looks from outside while no
@@ -264,7 +266,7 @@ impl Server {
                     state.engine = Some(engine.clone());
                 }
                 inner.journal.say("server", "serves");
-                inner.changes.send_modify(|n| *n += 1);
+                inner.changes.notify_waiters();
                 Box::pin(engine.run(CancellationToken::new())).await;
             }
             Err(error) => {
@@ -294,7 +296,7 @@ impl Server {
         self.0.journal.say("server", format!("is killed {why}"));
         self.0.journal.count("server crashes", 1);
         drop(tasks);
-        self.0.changes.send_modify(|n| *n += 1);
+        self.0.changes.notify_waiters();
     }
 
     /// Part of the process: goes when it goes.
@@ -325,13 +327,12 @@ impl Server {
 
     /// Until the server serves.
     pub async fn until_serving(&self) -> Engine {
-        let mut changes = self.changes();
         loop {
+            let changed = self.changed();
             if let Some(engine) = self.engine() {
                 return engine;
             }
-            // The sender lives as long as this does.
-            let _ = changes.changed().await;
+            changed.await;
         }
     }
 
