@@ -16,7 +16,7 @@ use crate::mishap::{Call, Course, Director, Mishap, Plans, Rest};
 use crate::run_log::{Moment, RunEntry, RunLog};
 
 /// Changes a slow subscriber may lag behind.
-const CHANGES: usize = 1024;
+const CHANGES: usize = 128;
 
 /// How often each effect really happened to one VM; a repeated call that
 /// changes nothing does not count.

@@ -62,29 +62,39 @@ async fn main() {
     reading.store(false, Ordering::Relaxed);
     let reads = reader.await.unwrap();
     figure(
-        "creates_accepted",
+        "VM creates accepted",
         per_second(args.measured, accepted),
         "1/s",
         ">= 100",
     );
     figure(
-        "creates_driven_to_running",
+        "VM creates driven to Running",
         per_second(args.measured, driven),
         "1/s",
         ">= 100",
     );
     figure(
-        "reads_beside",
+        "API reads beside them",
         per_second(reads.len(), driven),
         "1/s",
         ">= 100",
     );
-    figure("read_p99", quantile(reads, 0.99), "ms", "< 100");
+    figure(
+        "API reads beside them, p99",
+        quantile(reads, 0.99),
+        "ms",
+        "< 100",
+    );
 
     create(&world, args.measured..args.vms, args.callers).await;
     all_run(&world, args.vms).await;
     let held = resident_mib().saturating_sub(before);
-    figure("memory_with_all_vms_and_hosts", mib(held), "MiB", "< 300");
+    figure(
+        "memory with all VMs, simulated hosts too",
+        mib(held),
+        "MiB",
+        "< 300",
+    );
 
     drop(scheduler);
     for host in &mut hosts {
@@ -95,7 +105,7 @@ async fn main() {
     world.engine.ready().await.unwrap();
     let listed = world.engine.vms(&world.admin, &VmQuery::default()).await;
     assert!(!listed.unwrap().is_empty(), "the VMs are there");
-    figure("restart", seconds(begun.elapsed()), "s", "< 3");
+    figure("restart until ready", seconds(begun.elapsed()), "s", "< 3");
 
     let begun = Instant::now();
     connect_all(&world.engine, &mut hosts).await;
@@ -103,7 +113,7 @@ async fn main() {
     assert!(connected.iter().all(|host| host.connected), "all are back");
     all_run(&world, args.vms).await;
     figure(
-        "all_hosts_reconnected",
+        "all hosts reconnect at once and converge",
         seconds(begun.elapsed()),
         "s",
         "< 60",

@@ -4,17 +4,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
-use vimana_protocol::scheduler::{FromScheduler, ToScheduler};
-use vimana_scheduler::State;
 
 use super::chance::Chance;
 use super::journal::Journal;
 use super::server::Server;
 use super::weather::{Weather, hop};
+use crate::scheduler::{CAPACITY, carry, decide};
 
-const CAPACITY: usize = 1024;
 /// Wait before it connects anew.
 const RETRY: Duration = Duration::from_millis(300);
 
@@ -80,64 +77,21 @@ async fn session(name: &str, server: &Server, chance: &Chance, weather: &Weather
     let Some(engine) = server.engine() else {
         return;
     };
-    let (to_scheduler, mut incoming) = mpsc::channel::<ToScheduler>(CAPACITY);
-    let (outgoing, mut proposals) = mpsc::channel::<FromScheduler>(CAPACITY);
+    let (to_scheduler, incoming) = mpsc::channel(CAPACITY);
+    let (outgoing, proposals) = mpsc::channel(CAPACITY);
     let name = name.to_owned();
     server.spawn(async move {
-        let Ok(session) = engine.connect_scheduler(name).await else {
-            return;
-        };
-        let (mut frames, handle) = session.split();
-        let tell = async {
-            while let Some(frame) = frames.recv().await {
-                if to_scheduler.send(frame).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let listen = async {
-            while let Some(frame) = proposals.recv().await {
-                handle.receive(frame).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = tell => {}
-            () = listen => {}
+        if let Ok(session) = engine.connect_scheduler(name).await {
+            carry(session, to_scheduler, proposals).await;
         }
     });
-    let mut state = State::default();
-    loop {
-        let expiry = state.next_expiry();
-        let frame = tokio::select! {
-            biased;
-            frame = incoming.recv() => match frame {
-                Some(frame) => Some(frame),
-                None => return,
-            },
-            () = until(expiry) => None,
-        };
-        if weather.now().slow {
-            tokio::time::sleep(hop(chance)).await;
-        }
-        let now = Instant::now();
-        if let Some(frame) = frame {
-            state.apply(frame, now);
-        }
-        state.expire(now);
-        while state.is_dirty() {
-            for proposal in state.decide(now) {
-                if outgoing.send(proposal).await.is_err() {
-                    return;
-                }
+    let hop = || {
+        let long = weather.now().slow.then(|| hop(chance));
+        async move {
+            if let Some(long) = long {
+                tokio::time::sleep(long).await;
             }
         }
-    }
-}
-
-async fn until(expiry: Option<Instant>) {
-    match expiry {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
+    };
+    decide(incoming, outgoing, hop).await;
 }
