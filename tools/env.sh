@@ -11,6 +11,14 @@ bin=$cache/bin/$profile
 demo_image=$cache/demo-image/demo.qcow2
 mkdir -p "$cache"
 
+# Cargo takes what another checkout left there for this one's, where this one's
+# files are older: when the checkout changes, they are made new.
+mkdir -p "$CARGO_TARGET_DIR"
+if [ "$(cat "$CARGO_TARGET_DIR/checkout" 2>/dev/null)" != "$PWD" ]; then
+    find . \( -name target -o -name node_modules -o -name .git \) -prune -o -type f -exec touch -c {} +
+    echo "$PWD" >"$CARGO_TARGET_DIR/checkout"
+fi
+
 # step TEXT COMMAND...: says what is done and how long it took.
 step() {
     local text=$1 start=$SECONDS
