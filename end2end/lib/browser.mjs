@@ -69,7 +69,7 @@ export async function untilState(page, state, timeout = 60_000) {
 // Does something of the menu that has every action.
 export async function choose(page, action) {
   await page.getByRole('button', { name: 'All actions' }).click();
-  await page.getByRole('menuitem', { name: action, exact: true }).click();
+  await page.getByRole('menuitem', { name: new RegExp(`^${action}\\b`) }).click();
 }
 
 // Answers the open question.

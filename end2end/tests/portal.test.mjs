@@ -88,7 +88,7 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
     await page.getByLabel('User name').fill('admin');
     await page.getByLabel('Password').fill((await import('../lib/stack.mjs')).PASSWORD);
     await page.keyboard.press('Enter');
-    await page.getByRole('heading', { name: 'Hosts' }).waitFor();
+    await page.getByRole('heading', { name: 'Hosts', exact: true }).waitFor();
     await page.context().close();
   });
 
@@ -147,9 +147,9 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
       await createVm(page, 'vast', { flavor: 'huge' });
       await page.getByText(/needs 16 vCPUs/).first().waitFor();
       await page.getByRole('button', { name: 'All actions' }).click();
-      const shutdown = page.getByRole('menuitem', { name: 'Shut down' });
+      const shutdown = page.getByRole('menuitem', { name: /^Shut down/ });
       assert.equal(await shutdown.getAttribute('aria-disabled'), 'true');
-      await page.getByText('vast has not started; delete it instead').waitFor();
+      await shutdown.getByText('vast is still being created; wait for it, or cancel it').waitFor();
       await page.keyboard.press('Escape');
       await page.getByRole('button', { name: 'Hold', exact: true }).click();
       await untilState(page, 'hold');
@@ -236,11 +236,15 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
         await page.goto(`/vms/${vmId}`);
         await page.getByText('Live', { exact: true }).waitFor();
         await page.getByRole('button', { name: 'All actions' }).click();
-        await page.getByRole('menuitem', { name: 'Console' }).waitFor();
+        await page.getByRole('menuitem', { name: /^Console/ }).waitFor();
         await checkPage(page, 'the menu');
-        await page.getByRole('menuitem', { name: 'Resize' }).click();
+        const running = await createVm(page, `axe-runs-${look}`);
+        await untilState(page, 'running');
+        await checkPage(page, 'a running VM');
+        await choose(page, 'Resize');
         await page.getByLabel('Flavor').waitFor();
         await checkPage(page, 'the dialog');
+        await api.call('DELETE', `/vms/${running}`);
         await api.call('DELETE', `/vms/${vmId}`);
       }, options);
     });

@@ -71,8 +71,6 @@ pub fn MenuItem(
     first: bool,
     on_press: Callback<()>,
 ) -> impl IntoView {
-    let (label_id, note_id) = (format!("{id}-label"), format!("{id}-note"));
-    let (labelled_by, described_by) = (label_id.clone(), note_id.clone());
     let list = format!("{menu}-list");
     let act = move || {
         if blocked.with_untracked(Option::is_none) {
@@ -90,16 +88,14 @@ pub fn MenuItem(
             role="menuitem"
             data-kind=danger.then_some("danger")
             autofocus=first
-            aria-labelledby=labelled_by
-            aria-describedby=described_by
             aria-disabled=flag(move || blocked.with(Option::is_some))
             popovertarget=closes
             popovertargetaction="hide"
             on:click=press(act)
         >
             <Icon name=icon/>
-            <span class="menu-label" id=label_id>{label}</span>
-            <span class="menu-note" id=note_id>{text(move || blocked.get().unwrap_or_else(|| note.clone()))}</span>
+            <span class="menu-label">{label}</span>
+            <span class="menu-note">{text(move || blocked.get().unwrap_or_else(|| note.clone()))}</span>
         </button>
     }
     .into_any()
