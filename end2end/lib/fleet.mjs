@@ -60,7 +60,7 @@ export class Fleet extends Stack {
       ...['--join-token-file', token],
       ...['--data-dir', join(this.data, name)],
       ...['--name', name, '--zone', 'default'],
-      ...['--vcpus', '4', '--memory-mib', '2048'],
+      ...['--vcpus', '24', '--memory-mib', '4096'],
       ...['--probe-image', image],
     ]);
   }

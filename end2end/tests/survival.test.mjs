@@ -207,8 +207,8 @@ test('a machine whose QEMU is killed is found failed within seconds and starts a
   await removed(id);
 });
 
-test('machines outlive their agent, which finds all of them again', async () => {
-  const names = Array.from({ length: 4 }, (_, n) => `many-${n}`);
+test('twenty machines outlive their agent, which finds all of them again', async () => {
+  const names = Array.from({ length: 20 }, (_, n) => `many-${n}`);
   const ids = await Promise.all(names.map(make));
   for (const id of ids) assert.equal((await rest(id)).state, 'running');
   const pids = ids.map((id) => fleet.qemus(id));

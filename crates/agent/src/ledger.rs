@@ -44,6 +44,8 @@ pub struct Ledger {
 
 struct Inner {
     books: Books,
+    /// Of the last session that is on disk; the books may be ahead of it.
+    session_number: u64,
     /// Commands under way, with the claim under which each came last.
     active: BTreeMap<CommandRef, u64>,
 }
@@ -58,6 +60,7 @@ impl Ledger {
         let books = read(&records);
         Ok(Self {
             inner: Mutex::new(Inner {
+                session_number: books.session_number,
                 books,
                 active: BTreeMap::new(),
             }),
@@ -99,16 +102,23 @@ impl Ledger {
         }
     }
 
-    /// The number of the last session; 0 before the first.
+    /// The number of the last session that is on disk; 0 before the first.
     #[must_use]
     pub fn session_number(&self) -> u64 {
-        self.inner().books.session_number
+        self.inner().session_number
     }
 
-    /// The number of the session to come, to be durable before it begins.
-    pub fn begin_session(&self, session_number: u64) -> Written {
+    /// Ends once the number of the session to come is durable.
+    ///
+    /// # Errors
+    /// It cannot be written: no session may begin, and the number before is
+    /// still the one to name.
+    pub async fn begin_session(&self, session_number: u64) -> Result<(), Fault> {
         let (written, _) = self.record(&mut self.inner(), Record::Session { session_number });
-        written
+        // Gone where the agent ends; then so does this.
+        written.await.unwrap_or(Ok(()))?;
+        self.inner().session_number = session_number;
+        Ok(())
     }
 
     /// Takes a command in. One that is known is answered with what it ended

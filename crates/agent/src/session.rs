@@ -198,9 +198,8 @@ impl Host {
             .map_err(|_| SessionError::NoWelcome)??;
 
         let number = opening.session_number;
-        // Gone where the agent ends; then so does this.
         let written = self.ledger.begin_session(number).await;
-        written.unwrap_or(Ok(())).map_err(SessionError::Ledger)?;
+        written.map_err(SessionError::Ledger)?;
         link.send(&FromAgent::Ready {
             session_number: number,
         })?;

@@ -158,11 +158,13 @@ pub struct AgentHandle {
     said: mpsc::Sender<FromAgent>,
 }
 
-/// Takes in what the agent says, in its order, one after the other. What the
-/// database cannot take at the moment is tried again rather than lost, while
-/// heartbeats, and with them the host's lease, go on.
+/// Takes in what the agent says, in its order, one after the other, and before
+/// all of it what the host holds. What the database cannot take at the moment
+/// is tried again rather than lost, while heartbeats, and with them the host's
+/// lease, go on.
 struct Intake {
     end: Arc<End>,
+    inventory: Vec<Observed>,
     said: mpsc::Receiver<FromAgent>,
 }
 
@@ -184,6 +186,7 @@ impl AgentSession {
         host_id: HostId,
         actor: Actor,
         session_number: u64,
+        inventory: Vec<Observed>,
         outgoing: (mpsc::Sender<ToAgent>, mpsc::Receiver<ToAgent>),
     ) -> Self {
         let (to_agent, outgoing) = outgoing;
@@ -199,6 +202,7 @@ impl AgentSession {
         let (said, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
         let intake = Intake {
             end: Arc::clone(&end),
+            inventory,
             said: queue,
         };
         end.engine.spawn(intake.run());
@@ -242,6 +246,12 @@ impl AgentHandle {
 impl Intake {
     /// Until the handle is gone, and all is taken in that came before.
     async fn run(mut self) {
+        if let Err(error) = self.begin().await {
+            tracing::error!(host = %self.end.host_id, error = ?error, "what a host holds cannot be compared with the record");
+            // It connects again, and is compared again.
+            self.end.cut_off();
+            return;
+        }
         while let Some(frame) = self.said.recv().await {
             let end = &self.end;
             let take = || async {
@@ -256,6 +266,26 @@ impl Intake {
                 tracing::error!(host = %end.host_id, error = ?error, "an agent's frame has no effect");
             }
         }
+    }
+}
+
+impl Intake {
+    /// Compares what the host holds with what is recorded, and sends the
+    /// commands that it has not answered.
+    async fn begin(&mut self) -> Result<()> {
+        let (end, inventory) = (&self.end, std::mem::take(&mut self.inventory));
+        let compare = || async {
+            if !end.is_latest() {
+                return Ok(());
+            }
+            let inventory = inventory.clone();
+            let engine = &end.engine;
+            let compared = engine.reconcile_inventory(end.host_id, &end.actor, inventory);
+            compared.await?;
+            engine.inner.hub.wake();
+            Ok(())
+        };
+        end.engine.persist("what a host holds", compare).await
     }
 }
 

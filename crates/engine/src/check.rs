@@ -227,18 +227,14 @@ fn check_claims(books: &Books, found: &mut Findings) {
         let (sum, vms) = sums.get(id).copied().unwrap_or_default();
         if sum != host.used || vms != host.vms {
             let what = format!(
-                "claims sum up to {}, but {} is recorded as used",
-                amounts(sum, vms),
-                amounts(host.used, host.vms)
+                "what is recorded as used is off the sum of its claims by {}",
+                difference((host.used, host.vms), (sum, vms))
             );
             found.add(Rule::ClaimsFit, id, what);
         }
         if !fits(sum, host.capacity) {
-            let what = format!(
-                "claims of {} exceed its capacity of {}",
-                amounts(sum, vms),
-                amounts(host.capacity, 0)
-            );
+            let capacity = amounts(host.capacity);
+            let what = format!("its claims exceed its capacity of {capacity}");
             found.add(Rule::ClaimsFit, id, what);
         }
     }
@@ -306,8 +302,8 @@ fn check_claim(
                 let what = format!(
                     "it is {} and claims {} instead of {}",
                     vm.state,
-                    amounts(claim.resources, 0),
-                    amounts(expected, 0)
+                    amounts(claim.resources),
+                    amounts(expected)
                 );
                 found.add(Rule::OnePlacement, vm.id, what);
             }
@@ -412,17 +408,13 @@ async fn check_events(conn: &impl Conn, found: &mut Findings) -> Result<()> {
     let facts = event::extent(conn).await?;
     let expected = facts.last.saturating_sub(facts.first.saturating_sub(1));
     if facts.count > 0 && facts.count != expected {
-        let what = format!(
-            "{} events between {} and {}",
-            facts.count, facts.first, facts.last
-        );
+        let missing = i128::from(expected) - i128::from(facts.count);
+        let what = format!("of its numbers, {missing} are missing");
         found.add(Rule::NoGaps, "events", what);
     }
     if facts.last != facts.counter {
-        let what = format!(
-            "the last event is {}, the counter says {}",
-            facts.last, facts.counter
-        );
+        let ahead = i128::from(facts.counter) - i128::from(facts.last);
+        let what = format!("the counter is {ahead} ahead of the last event");
         found.add(Rule::NoGaps, "events", what);
     }
     Ok(())
@@ -570,16 +562,25 @@ fn fits(sum: Resources, capacity: Resources) -> bool {
         && sum.disk_mib <= capacity.disk_mib
 }
 
-fn amounts(resources: Resources, vms: u32) -> String {
+fn amounts(resources: Resources) -> String {
     let Resources {
         vcpus,
         memory_mib,
         disk_mib,
     } = resources;
-    let vms = if vms > 0 {
-        format!(" for {vms} VMs")
-    } else {
-        String::new()
-    };
-    format!("{vcpus} vCPUs, {memory_mib} memory, {disk_mib} disk{vms}")
+    format!("{vcpus} vCPUs, {memory_mib} memory, {disk_mib} disk")
+}
+
+/// Of a host with much coming and going the sums change from look to look, an
+/// error in them does not.
+fn difference(found: (Resources, u32), expected: (Resources, u32)) -> String {
+    let by = |found: u64, expected: u64| i128::from(found) - i128::from(expected);
+    let ((found, vms), (expected, expected_vms)) = (found, expected);
+    format!(
+        "{:+} vCPUs, {:+} MiB memory, {:+} MiB disk, {:+} VMs",
+        by(found.vcpus.into(), expected.vcpus.into()),
+        by(found.memory_mib.0, expected.memory_mib.0),
+        by(found.disk_mib.0, expected.disk_mib.0),
+        by(vms.into(), expected_vms.into()),
+    )
 }

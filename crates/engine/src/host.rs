@@ -91,11 +91,9 @@ impl Engine {
             host_id,
             actor.clone(),
             session_number,
+            hello.inventory,
             (to_agent, outgoing),
         );
-        self.reconcile_inventory(host_id, &actor, hello.inventory)
-            .await
-            .map_err(internal)?;
         self.inner.hub.wake();
         tracing::info!(host = %hello.name, "host connected");
         Ok(session)
@@ -179,7 +177,7 @@ impl Engine {
     ) -> Result<()> {
         let now = self.world().now();
         write_tx!(self.store(), |tx| {
-            let Some(mut record) = host::find(tx, id).await? else {
+            let Some(mut record) = enrolment::lock(tx, id).await? else {
                 return Ok(());
             };
             // A later session may be recorded before it is entered.

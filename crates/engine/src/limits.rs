@@ -6,6 +6,8 @@ use vimana_model::operation::StepKind;
 
 /// Most VMs one list answers.
 pub const MAX_LISTED_VMS: u32 = 1000;
+/// How often VMs that change while they are read are read anew.
+pub const MAX_VIEW_READS: u32 = 3;
 /// Most timeline entries one VM answers, the newest ones.
 pub const MAX_TIMELINE: u32 = 500;
 /// Most events replayed to a reader that comes back; beyond it starts afresh.
@@ -61,6 +63,8 @@ pub const RETRY_CAP_MS: i64 = 60_000;
 pub const PERSIST_FIRST: Duration = Duration::from_millis(100);
 /// … up to this.
 pub const PERSIST_CAP: Duration = Duration::from_secs(1);
+/// How often in a row a database error that nothing explains is tried again.
+pub const MAX_DEFECTS: u32 = 10;
 /// Operations looked at in one turn of the reconciler.
 pub const MAX_DUE: u32 = 200;
 /// Join tokens that are not good taken from one address in a burst …

@@ -6,11 +6,13 @@ use std::time::Duration;
 use vimana_model::{ErrorKind, Result};
 
 use crate::Engine;
-use crate::limits::{PERSIST_CAP, PERSIST_FIRST};
+use crate::limits::{MAX_DEFECTS, PERSIST_CAP, PERSIST_FIRST};
 
 impl Engine {
     /// Does `work` again, a little later each time, until the database takes
-    /// it. It must be idempotent: the answer to a commit may have been lost.
+    /// it; what looks like a defect, of ours or of the disk below, is tried a
+    /// few times only, so that it holds up nothing else for good. The work must
+    /// be idempotent: the answer to a commit may have been lost.
     ///
     /// # Errors
     /// Those of `work` that no waiting mends.
@@ -19,9 +21,14 @@ impl Engine {
         F: Future<Output = Result<T>>,
     {
         let mut wait = PERSIST_FIRST;
+        let mut defects = 0;
         loop {
             let error = match work().await {
                 Err(error) if error.kind == ErrorKind::Unavailable => error,
+                Err(error) if error.kind == ErrorKind::Internal && defects < MAX_DEFECTS => {
+                    defects += 1;
+                    error
+                }
                 done => return done,
             };
             if wait == PERSIST_FIRST {

@@ -1,7 +1,7 @@
 //! How far operations are, in memory alone: nothing is lost where it is
 //! missed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vimana_model::event::ProgressItem;
@@ -26,6 +26,11 @@ impl ProgressBoard {
 
     pub fn forget(&self, id: OperationId) {
         self.lock().remove(&id);
+    }
+
+    /// Forgets all others.
+    pub fn keep(&self, running: &HashSet<OperationId>) {
+        self.lock().retain(|id, _| running.contains(id));
     }
 
     fn set(&self, id: OperationId, progress: Progress) {

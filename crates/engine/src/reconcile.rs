@@ -11,7 +11,9 @@ use vimana_model::state::VmState;
 use vimana_model::{Error, HostId, Result, VmId};
 use vimana_protocol::agent::CommandRef;
 use vimana_store::host::HostRecord;
-use vimana_store::{event, host, idempotency, join_token, operation, session, token, vm, write_tx};
+use vimana_store::{
+    enrolment, event, host, idempotency, join_token, operation, session, token, vm, write_tx,
+};
 
 use crate::Engine;
 use crate::change::Change;
@@ -22,6 +24,7 @@ use crate::saga::current;
 
 const EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+const SWEEP_DATASTORE_EVERY: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Runs everything that is not a request, until cancelled.
@@ -42,7 +45,7 @@ impl Engine {
             repeat(&cancel, EVERY, "hosts that do not answer", || self
                 .give_up_overdue()),
             repeat(&cancel, SWEEP_EVERY, "what has expired", || self.sweep()),
-            repeat(&cancel, SWEEP_EVERY, "the datastore", || self
+            repeat(&cancel, SWEEP_DATASTORE_EVERY, "the datastore", || self
                 .sweep_datastore()),
         );
     }
@@ -77,7 +80,7 @@ impl Engine {
         }
         let now = self.world().now();
         let gone = write_tx!(self.store(), |tx| {
-            let Some(mut current) = host::find(tx, id).await? else {
+            let Some(mut current) = enrolment::lock(tx, id).await? else {
                 return Ok(false);
             };
             if current.connected || current.state == HostState::Unknown {
@@ -102,7 +105,7 @@ impl Engine {
             let Some(mut change) = lock else {
                 return Ok(());
             };
-            let away = host::find(tx, host_id)
+            let away = enrolment::lock(tx, host_id)
                 .await?
                 .is_some_and(|host| !host.connected);
             let here = change.is_on(host_id);
@@ -175,18 +178,22 @@ impl Engine {
                 }
                 let fault = Fault::new(FaultKind::Host, "the host did not answer in time");
                 change.step_failed(&fault).await?;
+                self.settle_ended(&mut change).await?;
             }
             change.save_if_changed().await.map(Some)
         })?;
-        if let Some((vm, operation)) = changed {
-            self.inner.hub.wake();
-            self.dispatch(&vm, operation.as_ref()).await;
+        if let Some(changed) = changed {
+            self.moved(changed).await;
         }
         Ok(())
     }
 
     async fn sweep(&self) -> Result<()> {
         let now = self.world().now();
+        let running = operation::running(&self.store().read()).await?;
+        self.inner
+            .progress
+            .keep(&running.iter().map(|found| found.id).collect());
         write_tx!(self.store(), |tx| {
             session::delete_expired(tx, now).await?;
             token::delete_expired(tx, now).await?;

@@ -135,6 +135,17 @@ impl Engine {
             } else {
                 // A run that never came to be left the disk at an earlier one.
                 let epoch = change.vm.run_epoch;
+                let later = observed
+                    .as_ref()
+                    .map(|observed| observed.run_epoch)
+                    .filter(|run| *run > epoch);
+                if let Some(later) = later {
+                    // The database has lost what it promised.
+                    change.vm.run_epoch = later;
+                    let reason = "its host holds a later run of it than is recorded";
+                    change.break_down(reason, Kept::Everything).await?;
+                    return change.save_if_changed().await.map(Some);
+                }
                 let of_it = |seen: &&Observed| {
                     seen.run_epoch == epoch
                         || (seen.run_epoch < epoch && seen.power != Power::Running)
@@ -187,26 +198,39 @@ impl Engine {
                 }
                 Outcome::Fault { fault } => change.step_failed(fault).await?,
             }
-            if change.current().is_none() {
-                // It may have ended by itself meanwhile.
-                let seen = self.inner.sightings.of(id);
-                let of_this_run = seen.filter(|seen| seen.run_epoch == change.vm.run_epoch);
-                if let Some(seen) = of_this_run {
-                    settle(&mut change, Some(&seen.power)).await?;
-                }
-            }
+            self.settle_ended(&mut change).await?;
             change.save().await.map(Some)
         })?;
-        if matches!(&changed, Some((_, None))) {
-            self.inner.sightings.forget(id);
-        }
-        self.inner.hub.wake();
-        if let Some((vm, operation)) = changed {
+        if let Some(changed) = changed {
             self.inner.progress.forget(command.operation_id);
             self.inner.deadlines.forget(command.operation_id);
-            self.dispatch(&vm, operation.as_ref()).await;
+            self.moved(changed).await;
         }
         Ok(())
+    }
+
+    /// A machine may have ended by itself while something was under way for
+    /// it that is over now.
+    pub(crate) async fn settle_ended(&self, change: &mut Change<'_>) -> Result<(), TxError> {
+        if change.current().is_some() {
+            return Ok(());
+        }
+        let seen = self.inner.sightings.of(change.vm.id);
+        let of_this_run = seen.filter(|seen| seen.run_epoch == change.vm.run_epoch);
+        match of_this_run {
+            Some(seen) => settle(change, Some(&seen.power)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// An operation moved on, or ended: tells, and has done what comes next.
+    pub(crate) async fn moved(&self, changed: Changed) {
+        let (vm, operation) = changed;
+        if operation.is_none() {
+            self.inner.sightings.forget(vm.id);
+        }
+        self.inner.hub.wake();
+        self.dispatch(&vm, operation.as_ref()).await;
     }
 
     /// An agent saw a machine change by itself.

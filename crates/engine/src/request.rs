@@ -226,7 +226,10 @@ impl Engine {
             RequestAction::Answer => RequestState::Request,
             RequestAction::Withdraw => RequestState::Withdrawn,
             RequestAction::AskRelease => RequestState::Release,
-            RequestAction::Keep => RequestState::Operation,
+            RequestAction::Keep => {
+                self.refuse_if_going(tx, record).await?;
+                RequestState::Operation
+            }
             RequestAction::ConfirmRelease => {
                 changed = self.release(tx, cx, record).await?;
                 // Released when nothing of the VM is left, which may be now:
@@ -244,6 +247,28 @@ impl Engine {
             record.state_since = now;
         }
         Ok(changed)
+    }
+
+    /// A release that was confirmed cannot be called back.
+    async fn refuse_if_going(&self, tx: &WriteTx, record: &RequestRecord) -> Result<(), TxError> {
+        let Some(id) = record.vm_id else {
+            return Ok(());
+        };
+        let Some(change) = Change::lock(tx, self.world(), Actor::System, id).await? else {
+            return Ok(());
+        };
+        let goes = change.operation.as_ref().is_some_and(|operation| {
+            matches!(
+                operation.kind,
+                OperationKind::Delete | OperationKind::Shutdown
+            )
+        });
+        if goes || change.vm.state == VmState::Done {
+            let vm = &change.vm.name;
+            let refusal = format!("`{vm}` is already being given back");
+            return Err(Error::conflict(refusal).into());
+        }
+        Ok(())
     }
 
     async fn provision(

@@ -375,6 +375,9 @@ impl Change<'_> {
             return Ok(());
         };
         let kind = operation.kind;
+        if (kind, current.kind) == (OperationKind::Resume, StepKind::Discard) {
+            return self.leave_copy(reason).await;
+        }
         let placed = operation
             .steps
             .first()
@@ -389,7 +392,7 @@ impl Change<'_> {
                     .saturating_add(1),
             )
             .any(|step| undo_of(operation, step.kind).is_some());
-        if way_back && !lost {
+        if way_back && !lost && !kind.is_past_return(current.kind) {
             let operation = self.operation.as_mut();
             if let Some(operation) = operation {
                 operation.state = OperationState::Undoing;
@@ -413,6 +416,22 @@ impl Change<'_> {
         self.fail_in_place(kind, current.kind, reason).await
     }
 
+    /// The machine runs again, and only its copy in the datastore cannot be
+    /// removed: no record points to that any more, so the sweep removes it.
+    async fn leave_copy(&mut self, reason: &str) -> Result<(), TxError> {
+        let now = self.now;
+        if let Some(step) = self.step_mut() {
+            step.state = StepState::Failed;
+            step.retry_at = None;
+            step.ended_at = Some(now);
+        }
+        self.add_event(EventKind::Note {
+            text: format!("{reason}; it is removed later"),
+        });
+        self.vm.saved = None;
+        self.complete().await
+    }
+
     /// An operation failed that has no way back: what is the VM now?
     async fn fail_in_place(
         &mut self,
@@ -430,9 +449,7 @@ impl Change<'_> {
             (O::Resize, _) => self.hold(Holding::Full).await?,
             // It still has its saved memory.
             (O::Resume, StepKind::Load) => self.hold(Holding::Saved).await?,
-            // It runs already; the copy in the datastore is removed with the VM.
-            (O::Resume, _) => {}
-            (O::Reboot | O::Reset | O::Create | O::Start | O::Suspend, _) => {}
+            (O::Resume | O::Reboot | O::Reset | O::Create | O::Start | O::Suspend, _) => {}
         }
         self.add_event(EventKind::OperationFailed {
             operation: kind,

@@ -1,5 +1,7 @@
 //! The durable machines people own.
 
+use std::collections::HashMap;
+
 use vimana_authz::Permission;
 use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::name::UserName;
@@ -7,7 +9,9 @@ use vimana_model::operation::{OperationKind, Situation, StepState};
 use vimana_model::pending::PendingView;
 use vimana_model::state::VmState;
 use vimana_model::vm::{AcceptedView, CreateVm, VmRequest, VmView};
-use vimana_model::{Error, ErrorKind, FieldError, RequestId, Result, TenantId, UserId, VmId};
+use vimana_model::{
+    Error, ErrorKind, FieldError, OperationId, RequestId, Result, TenantId, UserId, VmId,
+};
 use vimana_store::event::NewEvent;
 use vimana_store::flavor::FlavorRecord;
 use vimana_store::image::ImageRecord;
@@ -19,7 +23,7 @@ use crate::Engine;
 use crate::authorize::{Authorized, authorized, permit};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
-use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE};
+use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE, MAX_VIEW_READS};
 use crate::operation::begun;
 
 /// Which VMs to list.
@@ -236,20 +240,49 @@ impl Engine {
             .ok_or_else(|| Error::internal("a view went missing"))
     }
 
-    /// The views of many VMs, in the same order, with one query for all.
-    pub(crate) async fn vm_views(&self, records: Vec<VmRecord>) -> Result<Vec<VmView>> {
-        let ids: Vec<_> = records.iter().filter_map(|vm| vm.operation_id).collect();
-        let operations = operation::find_many(&self.store().read(), &ids).await?;
-        let mut operations: std::collections::HashMap<_, _> = operations
-            .into_iter()
-            .map(|operation| (operation.id, operation))
-            .collect();
+    /// The views of many VMs, in the same order, with a few queries for all.
+    ///
+    /// A VM and its operation are read one after the other; what changed in
+    /// between is read anew, so that no operation is over before its VM shows
+    /// what came of it.
+    pub(crate) async fn vm_views(&self, mut records: Vec<VmRecord>) -> Result<Vec<VmView>> {
+        let mut operations = self.operations_of(&records).await?;
+        for _ in 0..MAX_VIEW_READS {
+            let ids: Vec<VmId> = records.iter().map(|vm| vm.id).collect();
+            let now = vm::find_many(&self.store().read(), &ids).await?;
+            let mut now: HashMap<VmId, VmRecord> = now.into_iter().map(|vm| (vm.id, vm)).collect();
+            let mut changed = false;
+            for record in &mut records {
+                if let Some(vm) = now.remove(&record.id)
+                    && vm.generation != record.generation
+                {
+                    *record = vm;
+                    changed = true;
+                }
+            }
+            if !changed {
+                break;
+            }
+            operations = self.operations_of(&records).await?;
+        }
         Ok(records
             .into_iter()
             .map(|vm| {
                 let operation = vm.operation_id.and_then(|id| operations.remove(&id));
                 self.join_view(vm, operation)
             })
+            .collect())
+    }
+
+    async fn operations_of(
+        &self,
+        records: &[VmRecord],
+    ) -> Result<HashMap<OperationId, OperationRecord>> {
+        let ids: Vec<_> = records.iter().filter_map(|vm| vm.operation_id).collect();
+        let found = operation::find_many(&self.store().read(), &ids).await?;
+        Ok(found
+            .into_iter()
+            .map(|operation| (operation.id, operation))
             .collect())
     }
 

@@ -416,8 +416,14 @@ async fn a_machine_that_is_not_recorded_is_quarantined_until_someone_decides() {
     let other = TestWorld::new().await;
     scene.hosts[0].forget_session();
     scene.hosts[0].connect(&other.engine).await;
-    let orphans = other.engine.host_orphans(&other.admin, host_id).await;
-    let orphans = orphans.unwrap();
+    let orphans = async || {
+        let found = other.engine.host_orphans(&other.admin, host_id).await;
+        found.unwrap()
+    };
+    while orphans().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let orphans = orphans().await;
     assert_eq!(orphans.len(), 1);
     assert_eq!(
         (orphans[0].vm_id, orphans[0].power.as_str()),

@@ -184,6 +184,16 @@ impl OperationKind {
         }
     }
 
+    /// Whether what the operation is for is reached by `step`: nothing is
+    /// taken back from there, what is left to do is to tidy up.
+    #[must_use]
+    pub const fn is_past_return(self, step: StepKind) -> bool {
+        matches!(
+            (self, step),
+            (Self::Stop, StepKind::Clean) | (Self::Resume, StepKind::Discard)
+        )
+    }
+
     /// Whether an operation can be cancelled during `step`.
     ///
     /// # Errors

@@ -53,7 +53,8 @@ async fn a_number_that_cannot_be_kept_opens_no_session() {
     session.send(welcome(1)).await;
     assert_eq!(session.next().await, None);
     world.journal.fail(None);
-    let (mut session, _) = world.hello().await;
+    let (mut session, hello) = world.hello().await;
+    assert_eq!(hello.session_number, 0, "the one that is on disk");
     session.welcome(1).await;
 }
 

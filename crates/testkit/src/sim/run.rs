@@ -109,9 +109,24 @@ impl World {
         if !self.until(PATIENCE, at_rest).await {
             self.tell_unrest().await;
         }
+        if !self
+            .until(PATIENCE, async |store| self.is_swept(&store).await)
+            .await
+        {
+            self.journal
+                .breach(12, "the datastore keeps what nobody points to");
+        }
         // What changed by itself just now is still on its way.
         tokio::time::sleep(Duration::from_secs(2)).await;
         self.check().await;
+    }
+
+    /// Whether the datastore holds nothing but what a record points to.
+    async fn is_swept(&self, store: &Store) -> bool {
+        let kept = self.vault.vms();
+        let vms = all(store).await;
+        kept.iter()
+            .all(|id| vms.get(id).is_some_and(|vm| vm.saved.is_some()))
     }
 
     async fn tell_unrest(&self) {
@@ -159,6 +174,13 @@ impl World {
         }
         if !self.until(PATIENCE, all_done).await {
             self.tell_unrest().await;
+        }
+        if !self
+            .until(PATIENCE, async |store| self.is_swept(&store).await)
+            .await
+        {
+            self.journal
+                .breach(12, "the datastore keeps what nobody points to");
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }

@@ -98,6 +98,12 @@ async fn perform(world: &mut World, command: &str) -> Result<(), String> {
             tokio::time::sleep(duration(seconds)?).await;
             Ok(())
         }
+        ["datastore", how @ ("fails" | "works")] => {
+            let mut sky = world.weather.now();
+            sky.bad_datastore = u32::from(*how == "fails");
+            world.weather.set(sky);
+            Ok(())
+        }
         ["disk", "full", seconds] => {
             let until = tokio::time::Instant::now() + duration(seconds)?;
             world.weather.fill_disk(until);
