@@ -66,7 +66,11 @@ export function open(place, { label, nonce, ticket, report }) {
     const old = socket;
     socket = undefined;
     clearTimeout(timer);
-    old?.close();
+    if (!old) return;
+    old.onmessage = null;
+    // The browser complains about a socket that is closed before it is open.
+    if (old.readyState === WebSocket.CONNECTING) old.onopen = () => old.close();
+    else old.close();
   }
 
   function retry() {

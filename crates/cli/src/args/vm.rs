@@ -212,12 +212,13 @@ pub struct CancelOperation {
     pub json: Json,
 }
 
+/// As people write it: `powered_off`, `powered-off`, `PoweredOff`, `powered off`.
 fn state(text: &str) -> Result<VmState, String> {
+    let plain = |text: &str| text.replace(['-', '_', ' '], "").to_ascii_lowercase();
+    let wanted = plain(text);
     VmState::ALL
         .into_iter()
-        .find(|state| {
-            text.eq_ignore_ascii_case(state.slug()) || text.eq_ignore_ascii_case(state.name())
-        })
+        .find(|state| plain(state.slug()) == wanted)
         .ok_or_else(|| {
             let slugs: Vec<&str> = VmState::ALL.iter().map(|state| state.slug()).collect();
             format!("no such state; the states are {}", slugs.join(", "))
