@@ -13,6 +13,7 @@ use crate::limits::MAX_CERTIFICATE_DAYS;
 const ENVIRONMENT: &str = "\
 Tools, beside a server that runs:
   vimana-server join-token --help
+  vimana-server fsck --help
 
 Environment alone:
   VIMANA_ADMIN_PASSWORD  password for user admin, set on the first start; where

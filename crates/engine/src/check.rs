@@ -222,6 +222,14 @@ fn check_claims(books: &Books, found: &mut Findings) {
         *sum = add(*sum, claim.resources);
         *vms += 1;
         claimed.insert(claim.vm_id, claim);
+        if !books.vms.contains_key(&claim.vm_id) {
+            let what = format!("it is not recorded, and claims room on {}", claim.host_id);
+            found.add(Rule::NothingLeft, claim.vm_id, what);
+        }
+        if !books.hosts.contains_key(&claim.host_id) {
+            let what = format!("its claim is on {}, which is not recorded", claim.host_id);
+            found.add(Rule::OnePlacement, claim.vm_id, what);
+        }
     }
     for (id, host) in &books.hosts {
         let (sum, vms) = sums.get(id).copied().unwrap_or_default();
@@ -309,7 +317,11 @@ fn check_claim(
             }
         }
     }
-    if vm.host.is_some() && matches!(vm.state, VmState::Stopped | VmState::Done) {
+    let placeless = matches!(
+        vm.state,
+        VmState::Pending | VmState::Hold | VmState::Stopped | VmState::Done
+    );
+    if vm.host.is_some() && placeless {
         found.add(
             Rule::NothingLeft,
             vm.id,
@@ -412,6 +424,10 @@ async fn check_events(conn: &impl Conn, found: &mut Findings) -> Result<()> {
         let what = format!("of its numbers, {missing} are missing");
         found.add(Rule::NoGaps, "events", what);
     }
+    if facts.count > 0 && facts.first != 1 {
+        let what = format!("of its numbers, those before {} are missing", facts.first);
+        found.add(Rule::NoGaps, "events", what);
+    }
     if facts.last != facts.counter {
         let ahead = i128::from(facts.counter) - i128::from(facts.last);
         let what = format!("the counter is {ahead} ahead of the last event");
@@ -505,7 +521,9 @@ fn check_observed(
         return;
     }
     let agrees = match vm.state {
-        VmState::Running => observed.power == Power::Running,
+        VmState::Running => observed.power == Power::Running && observed.run_epoch == vm.run_epoch,
+        // Its host speaks.
+        VmState::Unknown => false,
         VmState::PoweredOff => matches!(observed.power, Power::Off | Power::Crashed { .. }),
         VmState::Suspended => observed.power == Power::Saved,
         VmState::Pending
@@ -517,11 +535,13 @@ fn check_observed(
         | VmState::Shutdown
         | VmState::Epilog
         | VmState::Done
-        | VmState::Unknown
         | VmState::Failed => true,
     };
     if !agrees {
-        let what = format!("it is {}, {host} says {:?}", vm.state, observed.power);
+        let what = format!(
+            "it is {} in run {}, {host} says {:?} in run {}",
+            vm.state, vm.run_epoch, observed.power, observed.run_epoch
+        );
         found.add(Rule::ReportsAgree, id, what);
     }
 }

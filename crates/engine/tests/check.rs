@@ -125,6 +125,18 @@ async fn what_hosts_hold_is_compared_with_the_record() {
     let later = [(scene.on, vec![later])];
     assert_eq!(scene.rules(&later).await, [Rule::EpochsGrow]);
 
+    scene
+        .plant("UPDATE vms SET run_epoch = run_epoch + 1")
+        .await;
+    assert_eq!(scene.rules(&right).await, [Rule::ReportsAgree]);
+    scene
+        .plant("UPDATE vms SET run_epoch = run_epoch - 1")
+        .await;
+
+    scene.plant("UPDATE vms SET state = 'unknown'").await;
+    assert_eq!(scene.rules(&right).await, [Rule::ReportsAgree]);
+    scene.plant("UPDATE vms SET state = 'running'").await;
+
     let stranger = Observed {
         vm_id: VmId::from_parts(1, [9; 10]),
         ..running.clone()
@@ -149,7 +161,7 @@ async fn a_copy_that_no_record_points_to_is_found() {
 
 #[tokio::test]
 async fn every_breach_in_the_database_is_named() {
-    let plants: [(&str, &[Rule]); 11] = [
+    let plants: [(&str, &[Rule]); 13] = [
         (
             "UPDATE hosts SET used_vcpus = used_vcpus + 1",
             &[Rule::ClaimsFit],
@@ -178,6 +190,8 @@ async fn every_breach_in_the_database_is_named() {
             "UPDATE vms SET state = 'stopped'",
             &[Rule::NothingLeft, Rule::DisksStay],
         ),
+        ("UPDATE vms SET state = 'hold'", &[Rule::NothingLeft]),
+        ("DELETE FROM events WHERE seq = 1", &[Rule::NoGaps]),
         ("DELETE FROM events WHERE seq = 2", &[Rule::NoGaps]),
     ];
     for (plant, expected) in plants {
