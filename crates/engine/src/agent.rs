@@ -267,9 +267,7 @@ impl Intake {
             }
         }
     }
-}
 
-impl Intake {
     /// Compares what the host holds with what is recorded, and sends the
     /// commands that it has not answered.
     async fn begin(&mut self) -> Result<()> {

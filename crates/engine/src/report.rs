@@ -100,13 +100,9 @@ impl Engine {
         &self,
         records: &[VmRecord],
     ) -> Result<HashMap<OperationId, OperationRecord>> {
-        let ids: Vec<_> = records.iter().filter_map(|vm| vm.operation_id).collect();
-        let found = operation::find_many(&self.store().read(), &ids).await?;
-        Ok(found
-            .into_iter()
-            .filter(|operation| !operation.state.is_over())
-            .map(|operation| (operation.id, operation))
-            .collect())
+        let mut found = self.operations_of(records).await?;
+        found.retain(|_, operation| !operation.state.is_over());
+        Ok(found)
     }
 
     async fn reconcile_vm(

@@ -274,7 +274,8 @@ impl Engine {
             .collect())
     }
 
-    async fn operations_of(
+    /// The latest operation of each VM.
+    pub(crate) async fn operations_of(
         &self,
         records: &[VmRecord],
     ) -> Result<HashMap<OperationId, OperationRecord>> {
