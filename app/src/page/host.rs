@@ -151,7 +151,7 @@ fn Facts(host: ArcRwSignal<HostView>) -> impl IntoView {
                 {row("Hypervisor", fact(|host| host.hypervisor.clone()))}
                 {row("Accelerator", fact(|host| format!("{}: {}", host.accelerator, host.accelerator_note)))}
                 {row("Hot resize", fact(|host| {
-                    if host.hot_resize { "yes: running machines can grow" } else { "no: machines are resized while off" }.to_owned()
+                    if host.hot_resize { "yes: vCPUs and memory of running machines can grow" } else { "only disks of running machines grow" }.to_owned()
                 }))}
                 {row("Connected", since.into_any())}
                 {row("Certificate", certificate.into_any())}

@@ -9,7 +9,7 @@ use vimana_model::state::VmState;
 use vimana_model::unit::Resources;
 use vimana_model::vm::{AcceptedView, PowerOffVm, Resize, ResizeVm, VmView};
 use vimana_model::{Error, FieldError, Result, VmId};
-use vimana_store::operation::OperationRecord;
+use vimana_store::operation::{OperationRecord, Size};
 use vimana_store::vm::VmRecord;
 use vimana_store::{TxError, flavor, host, operation, write_tx};
 
@@ -263,7 +263,8 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
 
 async fn resize(change: &mut Change<'_>, by: &str, wanted: &Resize) -> Result<(), TxError> {
     let from = change.vm.resources;
-    let (flavor, to) = target(change, wanted).await?;
+    let target = target(change, wanted).await?;
+    let to = target.resources;
     if to.disk_mib < from.disk_mib {
         let message = format!("a disk never shrinks; it has {}", from.disk_mib);
         return Err(Error::from(FieldError::new("disk_mib", message)).into());
@@ -274,22 +275,21 @@ async fn resize(change: &mut Change<'_>, by: &str, wanted: &Resize) -> Result<()
     }
     if change.vm.state == VmState::Running {
         hot(change, to).await?;
-        change.vm.flavor_name = flavor;
         let kind = OperationKind::Resize;
         let steps = kind.steps(change.situation(false));
         change.begin(kind, steps, by).await?;
-        change.set_target(to);
+        change.set_target(target);
         return Ok(());
     }
     change.vm.resources = to;
-    change.vm.flavor_name = flavor;
+    change.vm.flavor_name = target.flavor_name;
     change.hold(Holding::Disk).await?;
     change.begin_and_end(OperationKind::Resize, by);
     change.add_event(EventKind::Resized { from, to });
     Ok(())
 }
 
-async fn target(change: &Change<'_>, wanted: &Resize) -> Result<(FlavorName, Resources), TxError> {
+async fn target(change: &Change<'_>, wanted: &Resize) -> Result<Size, TxError> {
     match wanted {
         Resize::ToFlavor(name) => {
             let found = flavor::find_by_name(change.tx, name).await?;
@@ -297,13 +297,13 @@ async fn target(change: &Change<'_>, wanted: &Resize) -> Result<(FlavorName, Res
             let found = found.ok_or_else(|| Error::from(absent()))?;
             // A larger disk stays as it is: it cannot shrink.
             let disk_mib = found.resources.disk_mib.max(change.vm.resources.disk_mib);
-            Ok((
-                found.name,
-                Resources {
+            Ok(Size {
+                flavor_name: found.name,
+                resources: Resources {
                     disk_mib,
                     ..found.resources
                 },
-            ))
+            })
         }
         Resize::To {
             vcpus,
@@ -316,12 +316,16 @@ async fn target(change: &Change<'_>, wanted: &Resize) -> Result<(FlavorName, Res
                 memory_mib: memory_mib.unwrap_or(is.memory_mib),
                 disk_mib: disk_mib.unwrap_or(is.disk_mib),
             };
-            Ok((FlavorName::new("custom").map_err(Error::internal)?, to))
+            Ok(Size {
+                flavor_name: FlavorName::new("custom").map_err(Error::internal)?,
+                resources: to,
+            })
         }
     }
 }
 
-/// Whether the running machine can get this size, and its room.
+/// Whether the running machine can get this size, and its room. Its disk can
+/// grow on any host.
 async fn hot(change: &mut Change<'_>, to: Resources) -> Result<(), TxError> {
     let (name, from) = (change.vm.name.clone(), change.vm.resources);
     let refuse = |why: &str| -> Result<(), TxError> {
@@ -332,14 +336,12 @@ async fn hot(change: &mut Change<'_>, to: Resources) -> Result<(), TxError> {
         Some(on) => host::find(change.tx, on.id).await?,
         None => None,
     };
-    if !host.is_some_and(|host| host.hot_resize) {
-        return refuse("its host resizes only machines that are off");
+    let only_its_disk = (to.vcpus, to.memory_mib) == (from.vcpus, from.memory_mib);
+    if !only_its_disk && !host.is_some_and(|host| host.hot_resize) {
+        return refuse("its host changes vCPUs and memory only of machines that are off");
     }
     if to.vcpus < from.vcpus || to.memory_mib < from.memory_mib {
         return refuse("a running machine only grows");
-    }
-    if to.disk_mib != from.disk_mib {
-        return refuse("its disk grows when it is started");
     }
     change.hold_exactly(to).await
 }

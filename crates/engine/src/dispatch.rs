@@ -85,8 +85,8 @@ impl Engine {
         let step = usize::try_from(current.index)
             .ok()
             .and_then(|index| operation.steps.get(index));
-        let target = step.and_then(|step| step.resources);
-        let resources = target.unwrap_or(vm.resources);
+        let target = step.and_then(|step| step.target.as_ref());
+        let resources = target.map_or(vm.resources, |target| target.resources);
         let grace_ms = u64::try_from(self.inner.settings.shutdown_grace.as_millis());
         let grace_ms = grace_ms.unwrap_or(u64::MAX);
         let work = match current.kind {

@@ -31,7 +31,7 @@ pub fn begun(
             state: StepState::Waiting,
             attempt: 0,
             retry_at: None,
-            resources: None,
+            target: None,
             started_at: None,
             ended_at: None,
         })
@@ -126,7 +126,7 @@ fn step_view(record: StepRecord) -> StepView {
         state,
         attempt,
         retry_at,
-        resources: _,
+        target: _,
         started_at,
         ended_at,
     } = record;

@@ -12,9 +12,8 @@ use vimana_model::Timestamp;
 use vimana_model::event::EventKind;
 use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
 use vimana_model::state::VmState;
-use vimana_model::unit::Resources;
 use vimana_store::TxError;
-use vimana_store::operation::{OperationRecord, StepRecord, Undo};
+use vimana_store::operation::{OperationRecord, Size, StepRecord, Undo};
 
 use crate::change::{Change, Holding, Kept};
 use crate::context::new_id;
@@ -111,9 +110,9 @@ impl Change<'_> {
     }
 
     /// What the step under way is to make of the machine.
-    pub fn set_target(&mut self, target: Resources) {
+    pub fn set_target(&mut self, target: Size) {
         if let Some(step) = self.step_mut() {
-            step.resources = Some(target);
+            step.target = Some(target);
         }
     }
 
@@ -278,7 +277,7 @@ impl Change<'_> {
             return Ok(());
         };
         let kind = operation.kind;
-        let target = operation.steps.last().and_then(|step| step.resources);
+        let target = operation.steps.last().and_then(|step| step.target.clone());
         self.retire(OperationState::Succeeded, None);
         match kind {
             OperationKind::Create | OperationKind::Start | OperationKind::Resume => {
@@ -297,8 +296,10 @@ impl Change<'_> {
                 self.turn(VmState::PoweredOff)
             }
             OperationKind::Resize => {
-                if let Some(to) = target {
+                if let Some(target) = target {
+                    let to = target.resources;
                     let from = std::mem::replace(&mut self.vm.resources, to);
+                    self.vm.flavor_name = target.flavor_name;
                     self.hold(Holding::Full).await?;
                     self.add_event(EventKind::Resized { from, to });
                 }

@@ -380,6 +380,47 @@ async fn a_running_machine_grows_where_its_host_can() {
 }
 
 #[tokio::test]
+async fn the_disk_of_a_running_machine_grows_on_any_host() {
+    let scene = Scene::new(1).await;
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let larger = ActionArgs::Resize(ResizeVm {
+        disk_mib: Some(MiB(2048)),
+        ..ResizeVm::default()
+    });
+    let acted = engine.act_on_vm(admin, scene.vm, VmAction::Resize, larger);
+    acted.await.unwrap();
+    let grown = scene.world.until_rest(scene.vm).await;
+    assert_eq!(grown.state, VmState::Running);
+    assert_eq!(grown.resources.disk_mib, MiB(2048));
+    assert_eq!(scene.used().await, grown.resources);
+}
+
+#[tokio::test]
+async fn a_size_that_was_not_reached_is_not_recorded() {
+    let scene = Scene::new(1).await;
+    let sim = &scene.hosts[0].sim;
+    sim.set_hot_resize(true);
+    // Hosts say what they can when they connect.
+    let mut host = scene.hosts.into_iter().next().unwrap();
+    host.disconnect();
+    host.connect(&scene.world.engine).await;
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let small = ActionArgs::Resize(ResizeVm {
+        flavor: Some("small".to_owned()),
+        ..ResizeVm::default()
+    });
+    let fault = Fault::new(FaultKind::Hypervisor, "it does not like it");
+    host.sim.fail_next(Call::Resize, fault);
+    let acted = engine.act_on_vm(admin, scene.vm, VmAction::Resize, small);
+    acted.await.unwrap();
+    let after = scene.world.until_rest(scene.vm).await;
+    assert_eq!(after.operation.unwrap().state, OperationState::Failed);
+    assert_eq!((after.flavor.as_str(), after.resources), ("tiny", TINY));
+    let hosts = engine.hosts(admin).await.unwrap();
+    assert_eq!(hosts[0].used, TINY);
+}
+
+#[tokio::test]
 async fn one_key_has_one_effect() {
     let world = TestWorld::new().await;
     let form = CreateVm {

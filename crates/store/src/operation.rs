@@ -6,6 +6,7 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 use serde::{Deserialize, Serialize};
+use vimana_model::name::FlavorName;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
 use vimana_model::unit::Resources;
 use vimana_model::{OperationId, Timestamp, VmId};
@@ -28,9 +29,16 @@ pub struct StepRecord {
     pub retry_at: Option<Timestamp>,
     /// The size it is to give the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
+    pub target: Option<Size>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+}
+
+/// How large a machine is, and what that size is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    pub flavor_name: FlavorName,
+    pub resources: Resources,
 }
 
 /// Why what was done is taken back.
