@@ -53,7 +53,13 @@ async fn talk(
             "the hello is not that of the certificate's host",
         ));
     }
-    match app.engine.connect_agent(hello).await {
+    // To its end, even when the host is revoked meanwhile: a session that is
+    // recorded has to be dropped to be recorded as over.
+    let engine = app.engine.clone();
+    let connected = app
+        .detached(async move { Ok(engine.connect_agent(hello).await) })
+        .await;
+    match connected.unwrap_or_else(|error| Err(error.public)) {
         Ok(session) => {
             let (outgoing, handle) = session.split();
             Ok(run(app, writer, reader, outgoing, handle).await)
