@@ -199,7 +199,7 @@ fn to_row(claim: &ClaimRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<ClaimRecord> {
+pub(crate) fn from_row(row: Model) -> Result<ClaimRecord> {
     let Model {
         vm_id,
         host_id,

@@ -188,7 +188,7 @@ fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<EventRecord> {
+pub(crate) fn from_row(row: Model) -> Result<EventRecord> {
     let Model {
         seq,
         at,

@@ -63,7 +63,7 @@ fn to_row(flavor: &FlavorRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<FlavorRecord> {
+pub(crate) fn from_row(row: Model) -> Result<FlavorRecord> {
     let Model {
         id,
         name,

@@ -3,6 +3,7 @@
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use vimana_model::{Timestamp, UserId};
 
+use crate::column::Row;
 use crate::entity::idempotency::{Column, Entity, Model};
 use crate::store::Raw as _;
 use crate::{Conn, Result, WriteTx, query};
@@ -46,17 +47,32 @@ pub async fn find(
 ) -> Result<Option<IdempotencyRecord>> {
     let found = Entity::find_by_id((user_id.to_string(), key.to_owned()));
     let row = found.one(conn.raw()).await?;
-    Ok(row.map(|row| IdempotencyRecord {
-        user_id,
-        key: row.idempotency_key,
-        fingerprint: row.fingerprint,
-        answer: row.answer,
-        created_at: Timestamp::from_ms(row.created_at),
-    }))
+    row.map(from_row).transpose()
 }
 
 /// Forgets what was answered before `then`.
 pub async fn delete_before(tx: &WriteTx, then: Timestamp) -> Result<u64> {
     let deletion = Entity::delete_many().filter(Column::CreatedAt.lt(then.as_ms()));
     Ok(deletion.exec(tx.raw()).await?.rows_affected)
+}
+
+pub(crate) fn from_row(row: Model) -> Result<IdempotencyRecord> {
+    let Model {
+        user_id,
+        idempotency_key,
+        fingerprint,
+        answer,
+        created_at,
+    } = row;
+    let row = Row {
+        table: "idempotency_keys",
+        key: &user_id.clone(),
+    };
+    Ok(IdempotencyRecord {
+        user_id: row.parse("user_id", user_id)?,
+        key: idempotency_key,
+        fingerprint,
+        answer,
+        created_at: Timestamp::from_ms(created_at),
+    })
 }

@@ -85,7 +85,7 @@ fn to_row(image: &ImageRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<ImageRecord> {
+pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
     let Model {
         id,
         name,

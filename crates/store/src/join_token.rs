@@ -88,7 +88,7 @@ fn to_row(token: &JoinTokenRecord) -> Model {
     }
 }
 
-fn from_row(row: Model) -> Result<JoinTokenRecord> {
+pub(crate) fn from_row(row: Model) -> Result<JoinTokenRecord> {
     let Model {
         id,
         secret_hash,

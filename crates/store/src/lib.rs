@@ -27,14 +27,15 @@ pub mod session;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod store;
+pub mod survey;
 pub mod tenant;
 #[cfg(feature = "testing")]
-mod testing;
+pub mod testing;
 pub mod token;
 pub mod tx;
 pub mod user;
 pub mod vm;
 
 pub use error::{Result, StoreError};
-pub use store::{Conn, Reader, Store, WriteTx};
+pub use store::{Conn, Reader, Snapshot, Store, WriteTx};
 pub use tx::TxError;

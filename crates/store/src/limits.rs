@@ -37,3 +37,6 @@ pub const MAX_OPEN_TRIES: u32 = 30;
 /// Values per `IN` list and rows per `INSERT`; all databases take far more
 /// bound values than this times the columns of the widest table.
 pub const CHUNK: usize = 500;
+
+/// Rows of a table that are in memory at once when all of it is read.
+pub const SURVEY_PAGE: u64 = 1000;

@@ -204,7 +204,7 @@ fn to_row(operation: &OperationRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<OperationRecord> {
+pub(crate) fn from_row(row: Model) -> Result<OperationRecord> {
     let Model {
         id,
         vm_id,

@@ -95,7 +95,7 @@ fn to_row(orphan: &OrphanRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<OrphanRecord> {
+pub(crate) fn from_row(row: Model) -> Result<OrphanRecord> {
     let Model {
         host_id,
         vm_id,

@@ -157,7 +157,7 @@ fn to_row(request: &RequestRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<RequestRecord> {
+pub(crate) fn from_row(row: Model) -> Result<RequestRecord> {
     let Model {
         id,
         tenant_id,

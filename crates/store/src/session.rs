@@ -81,7 +81,7 @@ fn to_row(session: &SessionRecord) -> Model {
     }
 }
 
-fn from_row(row: Model) -> SessionRecord {
+pub(crate) fn from_row(row: Model) -> SessionRecord {
     let Model {
         id_hash,
         data,

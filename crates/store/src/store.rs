@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait as _,
+    DatabaseConnection, DatabaseTransaction, IsolationLevel, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait as _,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -50,6 +50,13 @@ pub struct Reader {
     inner: Arc<Inner>,
 }
 
+/// Reads one moment of the database, however long that takes.
+///
+/// Keep it short: a SQLite log grows for as long as it is open.
+pub struct Snapshot {
+    link: Link,
+}
+
 /// An open transaction; dropping it rolls it back. After a statement that
 /// failed, nothing else is left to do.
 ///
@@ -63,11 +70,12 @@ pub struct WriteTx {
     _turn: Option<OwnedSemaphorePermit>,
 }
 
-/// Where a query runs: a [`Reader`] or a [`WriteTx`].
+/// Where a query runs: a [`Reader`], a [`Snapshot`] or a [`WriteTx`].
 #[expect(private_bounds, reason = "sealed: sea_orm stays inside this crate")]
 pub trait Conn: Raw {}
 
 impl Conn for Reader {}
+impl Conn for Snapshot {}
 impl Conn for WriteTx {}
 
 pub(crate) trait Raw: Send + Sync {
@@ -77,6 +85,12 @@ pub(crate) trait Raw: Send + Sync {
 impl Raw for Reader {
     fn raw(&self) -> &Link {
         &self.inner.readers
+    }
+}
+
+impl Raw for Snapshot {
+    fn raw(&self) -> &Link {
+        &self.link
     }
 }
 
@@ -180,6 +194,28 @@ impl Store {
         Reader {
             inner: Arc::clone(&self.inner),
         }
+    }
+
+    /// What is committed at the first read, for all reads that follow.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        let link = match &self.inner.readers {
+            Link::Pool(readers) => {
+                let options = TransactionOptions {
+                    // One of SQLite's that reads sees one moment anyway.
+                    isolation_level: self.is_postgres().then_some(IsolationLevel::RepeatableRead),
+                    ..TransactionOptions::default()
+                };
+                Link::Tx(readers.begin_with_options(options).await?)
+            }
+            // There, who reads without a pause sees one moment.
+            #[cfg(feature = "simulation")]
+            Link::Line(line) => Link::Line(Arc::clone(line)),
+            Link::Tx(_) | Link::Turn(_) => return Err(StoreError::Busy),
+        };
+        Ok(Snapshot { link })
     }
 
     /// Opens a transaction, in the order of asking. Most callers want
@@ -295,6 +331,12 @@ impl fmt::Debug for Store {
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reader")
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
     }
 }
 

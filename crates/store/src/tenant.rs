@@ -67,7 +67,7 @@ fn to_row(tenant: &TenantRecord) -> Model {
     }
 }
 
-fn from_row(row: Model) -> Result<TenantRecord> {
+pub(crate) fn from_row(row: Model) -> Result<TenantRecord> {
     let Model {
         id,
         name,

@@ -69,7 +69,7 @@ fn to_row(token: &TokenRecord) -> Model {
     }
 }
 
-fn from_row(row: Model) -> Result<TokenRecord> {
+pub(crate) fn from_row(row: Model) -> Result<TokenRecord> {
     let Model {
         id,
         user_id,

@@ -123,7 +123,7 @@ fn to_row(user: &UserRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<UserRecord> {
+pub(crate) fn from_row(row: Model) -> Result<UserRecord> {
     let Model {
         id,
         name,
@@ -163,7 +163,7 @@ fn membership_to_row(membership: &MembershipRecord) -> Result<membership::Model>
     })
 }
 
-fn membership_from_row(row: membership::Model) -> Result<MembershipRecord> {
+pub(crate) fn membership_from_row(row: membership::Model) -> Result<MembershipRecord> {
     let membership::Model {
         user_id,
         tenant_id,

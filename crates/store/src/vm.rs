@@ -248,7 +248,22 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
     })
 }
 
-fn from_row(row: Model) -> Result<VmRecord> {
+/// For the checker: the name that is kept free must be the VM's, too.
+pub(crate) fn from_row_with_its_name(row: Model) -> Result<VmRecord> {
+    let live_name = row.live_name.clone();
+    let vm = from_row(row)?;
+    let kept = (!vm.state.is_final()).then(|| vm.name.to_string());
+    if kept == live_name {
+        return Ok(vm);
+    }
+    let row = Row {
+        table: "vms",
+        key: &vm.id.to_string(),
+    };
+    Err(row.corrupt("live_name"))
+}
+
+pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
     let Model {
         id,
         tenant_id,

@@ -25,6 +25,7 @@ mod suite {
     pub mod people;
     pub mod postgres;
     pub mod simulated;
+    pub mod survey;
     pub mod transactions;
     pub mod vms;
     pub mod world;
@@ -35,7 +36,7 @@ use suite::postgres::Server;
 use suite::world::{Backend, World};
 use suite::{
     catalogue, claims, company, enrolment, events, full, groups, opening, people, simulated,
-    transactions, vms,
+    survey, transactions, vms,
 };
 use tokio::runtime::Builder;
 
@@ -124,6 +125,11 @@ cases! { everywhere:
         corrupt_rows_are_told_and_name_no_value,
         refused_row_is_told_without_its_values,
     }
+    survey::{
+        a_row_that_makes_no_sense_hides_no_other,
+        corrupt_row_keeps_no_value,
+        long_tables_are_read_to_their_end,
+    }
 }
 
 // What has an address, and others beside the store.
@@ -140,6 +146,9 @@ cases! { on_databases:
         tool_reads_and_writes_beside_the_server,
         tool_makes_no_tables,
     }
+    survey::{
+        a_snapshot_sees_one_moment,
+    }
 }
 
 cases! { on_sqlite:
@@ -147,6 +156,10 @@ cases! { on_sqlite:
         second_store_on_a_file_is_refused,
         second_process_is_refused_until_the_first_dies,
         tool_makes_no_file,
+    }
+    survey::{
+        a_column_of_another_type_hides_no_other_row,
+        every_table_is_surveyed,
     }
 }
 

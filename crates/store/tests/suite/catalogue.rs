@@ -188,7 +188,7 @@ pub async fn operations_survive_with_their_steps(world: World) {
                 kind: *kind,
                 attempt: 1,
                 retry_at: None,
-                resources: None,
+                target: None,
                 state: StepState::Waiting,
                 started_at: None,
                 ended_at: None,
