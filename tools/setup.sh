@@ -3,7 +3,7 @@
 # nothing is missing.
 #
 #   tools/setup.sh run     what building and running need
-#   tools/setup.sh test    also what the tests need: a browser, fonts, PostgreSQL
+#   tools/setup.sh test    also what the tests need: a browser, fonts, PostgreSQL, web, FTP and NFS servers
 #
 # On Debian 12 with root (or sudo without a password) it installs; elsewhere it says what is missing and stops.
 set -eu
@@ -78,6 +78,11 @@ find_missing() {
         has chromium || packages="$packages chromium"
         has_file /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf /usr/share/fonts/*/DejaVuSans.ttf \
             /usr/share/fonts/*/*/DejaVuSans.ttf || packages="$packages fonts-dejavu-core"
+        has nginx || packages="$packages nginx-light"
+        has_file /usr/lib/python3/dist-packages/pyftpdlib/__init__.py || packages="$packages python3-pyftpdlib"
+        { has ganesha.nfsd && has_file /usr/lib/*/ganesha/libfsalvfs.so; } ||
+            packages="$packages nfs-ganesha nfs-ganesha-vfs"
+        has rpcbind || packages="$packages rpcbind"
         has initdb || has_file /usr/lib/postgresql/*/bin/initdb || packages="$packages postgresql"
     fi
 }
