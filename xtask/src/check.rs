@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vimana-protocol", &["vimana-driver", "vimana-model"]),
     ("vimana-pki", &["vimana-model"]),
     ("vimana-fetch", &[]),
+    ("vimana-format", &[]),
     ("vimana-migrations", &["vimana-model"]),
     ("vimana-store", &["vimana-migrations", "vimana-model"]),
     (
