@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vimana-pki", &["vimana-model"]),
     ("vimana-fetch", &[]),
     ("vimana-format", &[]),
+    ("vimana-import", &["vimana-fetch", "vimana-format"]),
     ("vimana-migrations", &["vimana-model"]),
     ("vimana-store", &["vimana-migrations", "vimana-model"]),
     (
