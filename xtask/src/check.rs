@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vimana-driver-sim", &["vimana-driver", "vimana-model"]),
     ("vimana-protocol", &["vimana-driver", "vimana-model"]),
     ("vimana-pki", &["vimana-model"]),
+    ("vimana-convert", &[]),
     ("vimana-fetch", &[]),
     ("vimana-format", &[]),
     ("vimana-import", &["vimana-fetch", "vimana-format"]),
