@@ -4,7 +4,7 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::name::FlavorName;
-use vimana_model::operation::{OperationKind, StepKind};
+use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind};
 use vimana_model::state::VmState;
 use vimana_model::unit::Resources;
 use vimana_model::vm::{AcceptedView, PowerOffVm, Resize, ResizeVm, VmView};
@@ -18,6 +18,7 @@ use crate::authorize::authorized;
 use crate::change::{Change, Holding};
 use crate::context::OpContext;
 use crate::idempotency::{recall, remember};
+use crate::saga::is_stuck;
 
 /// What may come with an action.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -220,18 +221,23 @@ pub async fn remove(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
 
 /// Goes on from where it broke.
 async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
-    let last = match change.vm.operation_id {
-        Some(id) => operation::find(change.tx, id).await?,
-        None => None,
-    };
+    let history = operation::for_vm(change.tx, change.vm.id).await?;
     let at = change.situation(false);
-    match last.map(|operation| operation.kind) {
-        Some(OperationKind::Delete | OperationKind::Shutdown) => return remove(change, by).await,
+    let latest = history.first();
+    let kind = latest.map(|operation| operation.kind);
+    let failed = latest.is_some_and(|operation| operation.state != OperationState::Succeeded);
+    match kind {
+        Some(OperationKind::Delete | OperationKind::Shutdown) => remove(change, by).await,
         // Everything is in the datastore; the host was being cleaned.
-        Some(OperationKind::Stop) if at.on_host && at.in_datastore => {
-            return change
-                .begin(OperationKind::Stop, &[StepKind::Clean], by)
-                .await;
+        Some(kind @ OperationKind::Stop) if at.on_host && at.in_datastore => {
+            change.begin(kind, &[StepKind::Clean], by).await
+        }
+        // What it was to be made from is elsewhere, whole.
+        Some(kind @ OperationKind::Create) if at.on_host && failed => {
+            make_anew(change, kind, by).await
+        }
+        Some(kind @ OperationKind::Resume) if at.on_host && at.in_datastore => {
+            make_anew(change, kind, by).await
         }
         Some(
             OperationKind::Create
@@ -244,21 +250,62 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             | OperationKind::Reset
             | OperationKind::Resize,
         )
-        | None => {}
+        | None => {
+            if at.on_host {
+                return switch_on(change, &history, by).await;
+            }
+            let kind = if at.in_datastore {
+                OperationKind::Resume
+            } else {
+                OperationKind::Create
+            };
+            change.vm.explanation = None;
+            change.vm.explained_at = None;
+            change.begin(kind, kind.steps(at), by).await
+        }
     }
-    if at.on_host {
-        change.hold(Holding::Full).await?;
-        let steps = &[StepKind::Kill, StepKind::Boot];
-        return change.begin(OperationKind::Start, steps, by).await;
-    }
-    let kind = if at.in_datastore {
-        OperationKind::Resume
-    } else {
-        OperationKind::Create
+}
+
+/// Half made, and could not be taken back: that first, then from the beginning.
+async fn make_anew(change: &mut Change<'_>, kind: OperationKind, by: &str) -> Result<(), TxError> {
+    let elsewhere = Situation {
+        on_host: false,
+        ..change.situation(false)
     };
+    let clean = [StepKind::Kill, StepKind::Clean];
+    let steps = [&clean, kind.steps(elsewhere)].concat();
     change.vm.explanation = None;
     change.vm.explained_at = None;
-    change.begin(kind, kind.steps(at), by).await
+    change.begin(kind, &steps, by).await
+}
+
+/// On its host. Where a save broke and could not be taken back, the machine
+/// may still run, or its memory be saved, or neither: a load serves the first
+/// two, and no start ever throws a saved memory away, so they take turns.
+async fn switch_on(
+    change: &mut Change<'_>,
+    history: &[OperationRecord],
+    by: &str,
+) -> Result<(), TxError> {
+    let in_vain = |operation: &&OperationRecord| {
+        let first = operation.steps.first().map(|step| step.kind);
+        operation.kind == OperationKind::Start
+            && matches!(first, Some(StepKind::Kill | StepKind::Load))
+            && operation.state == OperationState::Failed
+    };
+    let tries = history.iter().take_while(in_vain).count();
+    let saves = history.get(tries).is_some_and(|operation| {
+        matches!(operation.kind, OperationKind::Suspend | OperationKind::Stop)
+            && is_stuck(operation)
+    });
+    let kind = OperationKind::Start;
+    if saves && tries % 2 == 0 {
+        change.hold(Holding::FullAndSaved).await?;
+        return change.begin(kind, &[StepKind::Load], by).await;
+    }
+    change.hold(Holding::Full).await?;
+    let steps = &[StepKind::Kill, StepKind::Boot];
+    change.begin(kind, steps, by).await
 }
 
 async fn resize(change: &mut Change<'_>, by: &str, wanted: &Resize) -> Result<(), TxError> {

@@ -57,6 +57,17 @@ fn undo_of(operation: &OperationRecord, step: StepKind) -> Option<StepKind> {
     operation.kind.undo(step, &kinds)
 }
 
+/// Whether it failed, and so did what was to take it back.
+pub fn is_stuck(operation: &OperationRecord) -> bool {
+    let index = usize::try_from(operation.step).unwrap_or(usize::MAX);
+    operation.state == OperationState::Failed
+        && operation.undo.is_some()
+        && operation
+            .steps
+            .get(index)
+            .is_some_and(|step| step.state == StepState::Failed)
+}
+
 impl Change<'_> {
     pub fn current(&self) -> Option<Current> {
         self.operation.as_ref().and_then(current)
@@ -100,6 +111,10 @@ impl Change<'_> {
     }
 
     fn add_operation(&mut self, kind: OperationKind, steps: &[StepKind], by: &str) {
+        // A removal that has begun is not called back by what overtakes it.
+        if self.forward() == Some((OperationKind::Resume, StepKind::Discard)) {
+            self.vm.saved = None;
+        }
         self.retire(OperationState::Cancelled, None);
         let id = new_id!(self.world, OperationId);
         let record = begun(id, self.vm.id, kind, steps, by, self.now);
@@ -151,7 +166,7 @@ impl Change<'_> {
         self.mark_begun(StepState::Running);
         self.enter_state(kind, step)?;
         let new_run = match (kind, step) {
-            (OperationKind::Start, StepKind::Boot) => true,
+            (OperationKind::Start, StepKind::Boot | StepKind::Load) => true,
             // A placed VM got its epoch with its host.
             (OperationKind::Resume, StepKind::Load) => self.vm.saved.is_none(),
             _ => false,
@@ -210,7 +225,7 @@ impl Change<'_> {
             (O::Create, S::Place) if self.vm.state == VmState::Hold => Ok(()),
             (O::Create | O::Resume, S::Place) => self.turn(VmState::Pending),
             (O::Create, S::Prepare) | (O::Resume, S::Download) => self.turn(VmState::Prolog),
-            (O::Create | O::Start, S::Boot) => self.turn(VmState::Boot),
+            (O::Create | O::Start, S::Boot) | (O::Start, S::Load) => self.turn(VmState::Boot),
             (O::Resume, S::Load) if self.vm.saved.is_some() => self.turn(VmState::Boot),
             (O::Resume, S::Load) | (O::Stop, S::Upload | S::Clean) => self.turn(VmState::Suspended),
             (O::Shutdown | O::PowerOff, S::Shutdown) => self.turn(VmState::Shutdown),
@@ -259,9 +274,13 @@ impl Change<'_> {
             return Ok(());
         };
         match (kind, step) {
-            (OperationKind::Resume, StepKind::Load) => {
+            (OperationKind::Resume | OperationKind::Start, StepKind::Load) => {
                 self.hold(Holding::Full).await?;
                 self.turn(VmState::Running)
+            }
+            // Nothing is left there; it is made anew, wherever there is room.
+            (OperationKind::Create | OperationKind::Resume, StepKind::Clean) => {
+                self.leave_host().await
             }
             (_, StepKind::Discard) => {
                 self.vm.saved = None;
@@ -381,8 +400,8 @@ impl Change<'_> {
         }
         let placed = operation
             .steps
-            .first()
-            .is_some_and(|step| step.kind == StepKind::Place);
+            .iter()
+            .any(|step| step.kind == StepKind::Place);
         let lost = machine_is_gone && !placed;
         let way_back = operation
             .steps
@@ -443,7 +462,10 @@ impl Change<'_> {
         use OperationKind as O;
         match (kind, step) {
             // Half removed, or nobody knows.
-            (O::Delete, _) | (O::Shutdown, StepKind::Clean) | (O::Stop, _) => {
+            (O::Delete, _)
+            | (O::Shutdown, StepKind::Clean)
+            | (O::Stop, _)
+            | (O::Start, StepKind::Load) => {
                 return self.break_down(reason, Kept::Everything).await;
             }
             (O::PowerOff | O::Shutdown, _) => self.turn(VmState::Running)?,
@@ -545,6 +567,10 @@ impl Change<'_> {
             .steps
             .iter()
             .all(|step| step.kind != StepKind::Save);
+        let retried = operation
+            .steps
+            .first()
+            .is_some_and(|step| step.kind == StepKind::Kill);
         let state = if cancelled {
             OperationState::Cancelled
         } else {
@@ -555,6 +581,14 @@ impl Change<'_> {
         match kind {
             OperationKind::Create if cancelled => self.turn(VmState::Hold)?,
             OperationKind::Create => return self.break_down(&reason, Kept::Nothing).await,
+            OperationKind::Start if retried => {
+                let reason = if cancelled {
+                    "the retry was cancelled"
+                } else {
+                    reason.as_str()
+                };
+                return self.break_down(reason, Kept::Disk).await;
+            }
             OperationKind::Start => {
                 self.hold(Holding::Disk).await?;
                 self.turn(VmState::PoweredOff)?;

@@ -164,7 +164,7 @@ impl OperationKind {
             (Self::Create, S::Prepare) | (Self::Resume, S::Download) => Some(S::Clean),
             (Self::Create | Self::Start, S::Boot) => Some(S::Kill),
             // A resume on the host itself keeps the saved memory when it fails.
-            (Self::Resume, S::Load) if matches!(steps.first(), Some(S::Place)) => Some(S::Kill),
+            (Self::Resume, S::Load) if has_place(steps) => Some(S::Kill),
             (Self::Suspend | Self::Stop, S::Save) => Some(S::Load),
             (Self::Stop, S::Upload) => Some(S::Discard),
             (
@@ -207,7 +207,7 @@ impl OperationKind {
             | (Self::Suspend, S::Save)
             | (Self::Stop, S::Save | S::Upload)
             | (Self::Resume, S::Place | S::Download) => Ok(()),
-            (Self::Resume, _) => Err(Refusal("is past the point of no return")),
+            (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
             (Self::Stop, _) => Err(Refusal(
                 "is past the point of no return; resume the VM afterwards",
             )),
@@ -221,6 +221,7 @@ impl OperationKind {
                 Self::Create
                 | Self::Start
                 | Self::Suspend
+                | Self::Resume
                 | Self::Reboot
                 | Self::Reset
                 | Self::Resize,
@@ -263,6 +264,18 @@ impl OperationKind {
             Self::Delete => "Asked to delete it",
         }
     }
+}
+
+/// Whether a host is found, and what is made there made anew.
+const fn has_place(steps: &[StepKind]) -> bool {
+    let mut rest = steps;
+    while let [step, more @ ..] = rest {
+        if matches!(step, StepKind::Place) {
+            return true;
+        }
+        rest = more;
+    }
+    false
 }
 
 impl StepKind {
