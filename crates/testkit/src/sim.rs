@@ -16,6 +16,7 @@ mod nemesis;
 mod net;
 mod people;
 mod reader;
+pub mod repeat;
 mod run;
 pub mod scenario;
 mod scheduler;
@@ -44,7 +45,7 @@ pub use people::{ADMIN, AUTOMATIC, Answer, Ask, MANUAL, MONA, People, Person, Pr
 pub use reader::Reader;
 pub use run::{Outcome, in_time, run};
 pub use scheduler::Scheduler;
-pub use server::{Deadly, Server};
+pub use server::{At, Server};
 pub use vault::Vault;
 pub use weather::{Sky, Weather};
 

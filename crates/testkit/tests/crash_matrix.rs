@@ -1,6 +1,7 @@
-//! Every operation and every way back, with everything that can break.
+//! Every operation and every way back, with everything that can break; see
+//! `sim::matrix`. One case alone, to read:
+//! `cargo run --profile sim -p vimana-testkit --bin vimana-sim -- --case NAME`.
 
-#![expect(clippy::print_stdout, reason = "says how many cases ran")]
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -10,106 +11,78 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vimana_driver::{Fault, FaultKind};
-use vimana_driver_sim::Mishap;
-use vimana_store::simulation::DiskCall;
-use vimana_testkit::sim::matrix::{FAULTS, Plan, Trouble, disk_calls, plans, try_case};
+use vimana_testkit::sim::matrix::{Family, cases, try_case};
+use vimana_testkit::sim::repeat;
 
 /// Runs all cases on all cores.
-fn all_hold(cases: &[(Plan, Trouble)]) {
+fn all_hold(family: Family, test: &str) {
+    let cases = cases(family);
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
                 while let Some((plan, trouble)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Some(what) = try_case(plan, trouble) {
-                        wrong.lock().unwrap().push(what);
+                    let verdict = try_case(plan, trouble);
+                    if !verdict.struck || !verdict.breaches.is_empty() {
+                        wrong.lock().unwrap().push(verdict);
                     }
                 }
             });
         }
     });
     let mut wrong = wrong.into_inner().unwrap();
-    wrong.sort();
-    println!("{} cases, {} broke a rule", cases.len(), wrong.len());
-    let titles: Vec<&str> = wrong
-        .iter()
-        .filter_map(|what| what.lines().next())
-        .collect();
-    assert!(wrong.is_empty(), "{titles:#?}\n{}", wrong[0]);
-}
-
-#[test]
-fn undisturbed_and_with_every_frame_twice() {
-    let mut cases = Vec::new();
-    for plan in plans() {
-        cases.push((plan, Trouble::Nothing));
-        cases.push((plan, Trouble::FramesComeAgain));
-    }
-    all_hold(&cases);
-}
-
-#[test]
-fn the_server_dies_at_every_transaction() {
-    let mut cases = Vec::new();
-    for plan in plans() {
-        for call in [
-            DiskCall::Begin,
-            DiskCall::Write,
-            DiskCall::Commit,
-            DiskCall::Committed,
-        ] {
-            // Of the statements inside, some; of all else, every one.
-            let every = if call == DiskCall::Write { 5 } else { 1 };
-            for after in (0..disk_calls(&plan, call)).step_by(every) {
-                cases.push((plan, Trouble::ServerDies(call, after)));
-            }
+    wrong.sort_by(|a, b| a.title.cmp(&b.title));
+    let again = repeat::test("crash_matrix", test);
+    repeat::say(&format!(
+        "{} cases, {} broke a rule: {again}",
+        cases.len(),
+        wrong.len()
+    ));
+    for verdict in &wrong {
+        let again = repeat::case(&verdict.title);
+        println!("{again}\n  {}", verdict.breaches.join("\n  "));
+        if !verdict.struck {
+            println!("  nothing went wrong there");
         }
     }
-    all_hold(&cases);
+    assert!(wrong.is_empty(), "the first of them:\n{}", wrong[0].text);
+}
+
+#[test]
+fn undisturbed() {
+    all_hold(Family::Undisturbed, "undisturbed");
+}
+
+#[test]
+fn the_server_dies_at_every_call_of_its_database() {
+    all_hold(
+        Family::Server,
+        "the_server_dies_at_every_call_of_its_database",
+    );
 }
 
 #[test]
 fn every_call_fails_once_in_every_way() {
-    let mut cases = Vec::new();
-    for plan in plans() {
-        for call in plan.calls {
-            let fault = |kind| Fault::new(kind, "it did not work");
-            for kind in FAULTS {
-                cases.push((plan, Trouble::Mishap(*call, Mishap::Fail(fault(kind)))));
-            }
-            let after = Mishap::FailAfter(fault(FaultKind::Host));
-            for mishap in [after, Mishap::Panic, Mishap::PanicAfter] {
-                cases.push((plan, Trouble::Mishap(*call, mishap)));
-            }
-        }
-    }
-    all_hold(&cases);
+    all_hold(Family::CallsOnce, "every_call_fails_once_in_every_way");
 }
 
 #[test]
 fn every_call_fails_for_good() {
-    let mut cases = Vec::new();
-    for plan in plans() {
-        for call in plan.calls {
-            for kind in [FaultKind::Host, FaultKind::Hypervisor] {
-                cases.push((plan, Trouble::AlwaysFails(*call, kind)));
-            }
-        }
-    }
-    all_hold(&cases);
+    all_hold(Family::CallsForGood, "every_call_fails_for_good");
 }
 
 #[test]
-fn the_agent_dies_at_every_call() {
-    let mut cases = Vec::new();
-    for plan in plans() {
-        for call in plan.calls {
-            cases.push((plan, Trouble::AgentDiesBefore(*call)));
-            cases.push((plan, Trouble::AgentDiesAfter(*call)));
-            cases.push((plan, Trouble::LedgerLost(*call)));
-        }
-    }
-    all_hold(&cases);
+fn the_agents_die_at_every_step() {
+    all_hold(Family::Agents, "the_agents_die_at_every_step");
+}
+
+#[test]
+fn every_frame_comes_again_at_every_step() {
+    all_hold(Family::Frames, "every_frame_comes_again_at_every_step");
+}
+
+#[test]
+fn hosts_and_schedulers_die_at_every_step() {
+    all_hold(Family::Hosts, "hosts_and_schedulers_die_at_every_step");
 }

@@ -5,8 +5,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use vimana_testkit::sim::repeat;
 use vimana_testkit::sim::scenario::play;
 
 const RULE: &str = "---\n";
@@ -27,16 +28,27 @@ fn every_scenario_goes_as_it_is_written() {
         let (commands, expected) = text.split_once(RULE).unwrap_or((&text, ""));
         let name = path.file_stem().unwrap().display();
         match play(commands) {
-            Err(why) => writeln!(wrong, "{name} fails: {why}").unwrap(),
+            Err(why) => writeln!(wrong, "{}\n{name} fails: {why}", again(path)).unwrap(),
             Ok(log) if log == expected => {}
             Ok(log) if rewrite => {
                 fs::write(path, format!("{commands}{RULE}{log}")).unwrap();
             }
-            Ok(log) => writeln!(wrong, "{name}:\n{}", difference(expected, &log)).unwrap(),
+            Ok(log) => {
+                let differs = difference(expected, &log);
+                writeln!(wrong, "{}\n{name}:\n{differs}", again(path)).unwrap();
+            }
         }
     }
     assert!(paths.len() >= 11, "only {} scenarios", paths.len());
     assert!(wrong.is_empty(), "{wrong}");
+    let test = repeat::test("scenarios", "every_scenario_goes_as_it_is_written");
+    repeat::say(&format!("{} scenarios: {test}", paths.len()));
+}
+
+/// The command that plays it once more, from the workspace's root.
+fn again(path: &Path) -> String {
+    let name = path.file_name().unwrap().display();
+    repeat::scenario(&format!("crates/testkit/scenarios/{name}"))
 }
 
 /// From the first line that differs.

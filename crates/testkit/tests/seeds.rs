@@ -1,22 +1,25 @@
 //! A few seeds of the simulator, and that a seed repeats itself. Many more:
-//! `cargo run --profile sim -p vimana-testkit --bin vimana-sim -- --seeds 1000`.
+//! `cargo run --locked --profile sim -p vimana-testkit --bin vimana-sim -- --seeds 1000`.
 
-use vimana_testkit::sim::run;
+use vimana_testkit::sim::{repeat, run};
 
 #[test]
 fn the_rules_hold_in_every_storm() {
-    for seed in 0..50 {
+    const SEEDS: u64 = 50;
+    for seed in 0..SEEDS {
         let outcome = run(seed);
         assert!(
             outcome.breaches.is_empty(),
-            "{:#?}\ncargo run -q -p vimana-testkit --bin vimana-sim -- --seed {seed} --verbose",
-            outcome.breaches
+            "{:#?}\nagain: {}",
+            outcome.breaches,
+            repeat::seed(seed)
         );
         assert!(
             outcome.counts.contains_key("operations"),
             "nobody did anything"
         );
     }
+    repeat::say(&format!("{SEEDS} seeds: {}", repeat::seeds(0, SEEDS)));
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Runs the simulator: one seed for a person to read, or thousands.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use vimana_testkit::sim::{Outcome, run};
+use vimana_testkit::sim::matrix::{case_named, try_case};
+use vimana_testkit::sim::{Outcome, repeat, run, scenario};
 
 /// Simulates whole installations, each from a seed, and checks that what must
 /// always hold does.
@@ -16,8 +18,14 @@ struct Args {
     /// Run this seed alone
     #[arg(long)]
     seed: Option<u64>,
+    /// Run this case of the crash matrix alone
+    #[arg(long, conflicts_with_all = ["seed", "scenario"])]
+    case: Option<String>,
+    /// Play the golden scenario in this file alone
+    #[arg(long, conflicts_with = "seed")]
+    scenario: Option<PathBuf>,
     /// Run so many seeds on all cores
-    #[arg(long, default_value_t = 100, conflicts_with = "seed")]
+    #[arg(long, default_value_t = 100, conflicts_with_all = ["seed", "case", "scenario"])]
     seeds: u64,
     /// The first of them
     #[arg(long, default_value_t = 0)]
@@ -32,15 +40,42 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let clean = match args.seed {
-        Some(seed) => one(seed, args.verbose),
-        None => many(&args),
+    let clean = match (&args.case, &args.scenario, args.seed) {
+        (Some(title), _, _) => one_case(title),
+        (None, Some(file), _) => one_scenario(file),
+        (None, None, Some(seed)) => one(seed, args.verbose),
+        (None, None, None) => many(&args),
     };
     if clean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn one_case(title: &str) -> bool {
+    let Some((plan, trouble)) = case_named(title) else {
+        println!("there is no case `{title}`");
+        return false;
+    };
+    let verdict = try_case(&plan, &trouble);
+    println!("{}", verdict.text);
+    for breach in &verdict.breaches {
+        println!("  {breach}");
+    }
+    println!("{} breaches", verdict.breaches.len());
+    println!("again: {}", repeat::case(title));
+    verdict.breaches.is_empty()
+}
+
+fn one_scenario(file: &Path) -> bool {
+    let played = std::fs::read_to_string(file)
+        .map_err(|error| format!("{}: {error}", file.display()))
+        .and_then(|text| scenario::play(text.split("---\n").next().unwrap_or_default()));
+    let (Ok(told) | Err(told)) = &played;
+    println!("{told}");
+    println!("again: {}", repeat::scenario(&file.display().to_string()));
+    played.is_ok()
 }
 
 fn one(seed: u64, verbose: bool) -> bool {
@@ -55,6 +90,7 @@ fn one(seed: u64, verbose: bool) -> bool {
         outcome.fingerprint,
         outcome.counts
     );
+    println!("again: {}", repeat::seed(seed));
     outcome.breaches.is_empty()
 }
 
@@ -66,10 +102,7 @@ fn report(outcome: &Outcome) {
     for breach in &outcome.breaches {
         println!("  {breach}");
     }
-    println!(
-        "replay: cargo run -q -p vimana-testkit --bin vimana-sim -- --seed {} --verbose",
-        outcome.seed
-    );
+    println!("again: {}", repeat::seed(outcome.seed));
 }
 
 fn many(args: &Args) -> bool {
@@ -114,5 +147,6 @@ fn many(args: &Args) -> bool {
         println!("  {n:>9} {what}");
     }
     println!("{failed} seeds broke a rule");
+    println!("again: {}", repeat::seeds(args.from, args.seeds));
     failed == 0
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use vimana_store::simulation::DiskCall;
 
 use super::net::Way;
-use super::server::Deadly;
+use super::server::At;
 use super::weather::Sky;
 use super::{Chance, World};
 
@@ -89,7 +89,7 @@ impl World {
             Some(DiskCall::Committed),
             None,
         ];
-        let deadly = Deadly {
+        let deadly = At {
             call: chance.pick(&calls).copied().flatten(),
             after: u32::try_from(chance.below(12)).unwrap_or_default(),
         };

@@ -20,9 +20,9 @@ use super::journal::Journal;
 use super::vault::{ServerVault, Vault};
 use super::weather::Weather;
 
-/// Which call of the database the server dies at.
+/// A call of the database that something is to happen at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadly {
+pub struct At {
     /// Any call where there is none.
     pub call: Option<DiskCall>,
     /// So many more of them pass before.
@@ -59,7 +59,8 @@ struct State {
     dead: CancellationToken,
     /// Grows with every start.
     life: u64,
-    deadly: Option<Deadly>,
+    deadly: Option<At>,
+    bell: Option<(At, Arc<Notify>)>,
     /// How many calls of each kind the disk saw so far.
     calls: Vec<(DiskCall, u32)>,
     /// A checker looks at the disk, which nobody shall notice.
@@ -73,6 +74,18 @@ impl Drop for Looking {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.looking = state.looking.saturating_sub(1);
+    }
+}
+
+impl At {
+    /// Whether it is this call; counts it.
+    fn has_come(&mut self, call: DiskCall) -> bool {
+        if self.call.is_some_and(|wanted| wanted != call) {
+            return false;
+        }
+        let now = self.after == 0;
+        self.after = self.after.saturating_sub(1);
+        now
     }
 }
 
@@ -153,23 +166,27 @@ impl Server {
             Some((_, n)) => *n = n.saturating_add(1),
             None => state.calls.push((call, 1)),
         }
-        let Some(deadly) = &mut state.deadly else {
-            return false;
-        };
-        if deadly.call.is_some_and(|wanted| wanted != call) {
-            return false;
+        if let Some((at, bell)) = &mut state.bell
+            && at.has_come(call)
+        {
+            bell.notify_one();
+            state.bell = None;
         }
-        if deadly.after == 0 {
+        let dies = state.deadly.as_mut().is_some_and(|at| at.has_come(call));
+        if dies {
             state.deadly = None;
-            return true;
         }
-        deadly.after -= 1;
-        false
+        dies
     }
 
     /// The server is to die at a call to come; `None` takes that back.
-    pub fn die_at(&self, deadly: Option<Deadly>) {
+    pub fn die_at(&self, deadly: Option<At>) {
         self.state().deadly = deadly;
+    }
+
+    /// A bell is to be rung at a call to come.
+    pub fn ring_at(&self, at: At, bell: Arc<Notify>) {
+        self.state().bell = Some((at, bell));
     }
 
     /// For whoever looks at the records from outside.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use vimana_agent::{Fetched, ImageSource, Meter};
 use vimana_driver::{Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
-use vimana_driver_sim::SimHost;
+use vimana_driver_sim::{Course, Mishap, SimHost};
 use vimana_engine::Transfer;
 use vimana_model::{HostId, VmId};
 
@@ -21,11 +21,32 @@ use super::weather::Weather;
 
 type Kept = BTreeMap<(VmId, u64, Part), Bytes>;
 
+/// Decides how each removal goes.
+type Director = Box<dyn FnMut() -> Course + Send>;
+
 /// What is kept; outlives the server.
-#[derive(Clone, Debug, Default)]
-pub struct Vault(Arc<Mutex<Kept>>);
+#[derive(Clone, Default)]
+pub struct Vault(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    kept: Mutex<Kept>,
+    removals: Mutex<Option<Director>>,
+}
 
 impl Vault {
+    /// Lets `director` decide how every removal goes from now on.
+    pub fn direct_removals(&self, director: impl FnMut() -> Course + Send + 'static) {
+        *self.removals() = Some(Box::new(director));
+    }
+
+    fn removals(&self) -> MutexGuard<'_, Option<Director>> {
+        self.0
+            .removals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The VMs of which something is kept.
     #[must_use]
     pub fn vms(&self) -> Vec<VmId> {
@@ -34,7 +55,7 @@ impl Vault {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,8 +98,23 @@ impl ServerVault {
 impl vimana_engine::Datastore for ServerVault {
     async fn discard(&self, vm: VmId) -> io::Result<()> {
         self.reach().await?;
+        let course = self.vault.removals().as_mut().map(|director| director());
+        let course = course.unwrap_or_default();
+        if !course.before.is_zero() {
+            tokio::time::sleep(course.before).await;
+        }
+        match course.mishap {
+            Some(Mishap::Fail(fault)) => return Err(io::Error::other(fault.message)),
+            Some(Mishap::FailAfter(_) | Mishap::Panic | Mishap::PanicAfter) | None => {}
+        }
+        if self.dead.is_cancelled() {
+            return std::future::pending().await;
+        }
         self.vault.kept().retain(|(of, _, _), _| *of != vm);
-        Ok(())
+        match course.mishap {
+            Some(Mishap::FailAfter(fault)) => Err(io::Error::other(fault.message)),
+            Some(Mishap::Fail(_) | Mishap::Panic | Mishap::PanicAfter) | None => Ok(()),
+        }
     }
 
     async fn holds(&self) -> io::Result<Vec<VmId>> {

@@ -1,0 +1,78 @@
+//! What people ask for in a case.
+
+use vimana_engine::ActionArgs;
+use vimana_model::action::VmAction;
+use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
+use vimana_model::unit::MiB;
+use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
+use vimana_model::{OperationId, RequestId, VmId};
+
+use super::Deed;
+use crate::sim::people::{ADMIN, Ask, MONA, Person, RITA};
+
+/// What the case is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About {
+    pub vm: Option<VmId>,
+    pub request: Option<RequestId>,
+    pub operation: Option<OperationId>,
+    /// What was asked for was not accepted.
+    pub refused: bool,
+}
+
+/// Who asks, and for what.
+pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
+    // In the lab it is hers to use.
+    let user = if about.request.is_some() { RITA } else { ADMIN };
+    let act = |action, args| (user, Ask::Act(about.vm.unwrap(), action, args));
+    let decide = |action: RequestAction, terms| {
+        let manager = matches!(
+            action,
+            RequestAction::Approve
+                | RequestAction::Reject
+                | RequestAction::AskBack
+                | RequestAction::ConfirmRelease
+        );
+        let form = RequestDecision {
+            remark: action.needs_remark().then(|| "since it is so".to_owned()),
+            terms,
+            ..RequestDecision::default()
+        };
+        let who = if manager { MONA } else { RITA };
+        (who, Ask::Decide(about.request.unwrap(), action, form))
+    };
+    match deed {
+        Deed::Create => (ADMIN, Ask::Create(form("web-1", "tiny"))),
+        Deed::Act(action) => act(action, ActionArgs::None),
+        Deed::Force => {
+            let force = PowerOffVm { force: true };
+            act(VmAction::PowerOff, ActionArgs::PowerOff(force))
+        }
+        Deed::Grow => {
+            let more = ResizeVm {
+                vcpus: Some(2),
+                memory_mib: Some(MiB(256)),
+                ..ResizeVm::default()
+            };
+            act(VmAction::Resize, ActionArgs::Resize(more))
+        }
+        Deed::Request => {
+            let form = CreateRequest {
+                terms: form("lab-1", "tiny"),
+                purpose: "an experiment".to_owned(),
+            };
+            (RITA, Ask::Request(form))
+        }
+        Deed::Decide(action) => decide(action, None),
+        Deed::ApproveChanged => decide(RequestAction::Approve, Some(form("lab-1", "small"))),
+    }
+}
+
+fn form(name: &str, flavor: &str) -> CreateVm {
+    CreateVm {
+        name: name.to_owned(),
+        image: "demo".to_owned(),
+        flavor: flavor.to_owned(),
+        ..CreateVm::default()
+    }
+}
