@@ -31,6 +31,8 @@ pub enum ImportError {
     Bomb,
     #[error("cannot be unpacked: {0}")]
     Packed(String),
+    #[error("cannot be converted: {0}")]
+    Converted(String),
     #[error("cannot be stored: {0}")]
     Io(#[from] io::Error),
     #[error("changed again and again while it was fetched")]

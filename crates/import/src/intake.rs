@@ -12,6 +12,7 @@ use vimana_fetch::Mark;
 use vimana_format::{Content, START_BYTES, check, identify};
 
 use crate::checksum::{Checksum, Hashes, hex};
+use crate::convert;
 use crate::limits::{MAX_RATIO, PIECE_BYTES, RATIO_FROM, SYNC_BYTES};
 use crate::line::{Incoming, Stop};
 use crate::sparse::SparseFile;
@@ -25,6 +26,7 @@ pub struct Intake {
     resumed: u64,
     checksum: Option<Checksum>,
     declared: Option<Content>,
+    converts: bool,
     bounds: Bounds,
     /// Held as long as the thread runs.
     _lock: File,
@@ -45,6 +47,7 @@ impl Intake {
             resumed: resumed.offset,
             checksum: job.checksum,
             declared: job.declared,
+            converts: job.converter.is_some(),
             bounds: job.bounds,
             _lock: lock,
         }
@@ -104,6 +107,7 @@ impl Intake {
         match self.declared {
             Some(declared) if declared != found => Err(ImportError::mismatch(declared, found)),
             Some(_) | None if matches!(found, Content::Raw | Content::Qcow2) => Ok(found),
+            Some(_) | None if self.converts && convert::format(found).is_some() => Ok(found),
             Some(_) | None => Err(ImportError::NotAccepted(found.name())),
         }
     }

@@ -17,6 +17,7 @@
 //! rename, once everything about it has been checked.
 
 mod checksum;
+mod convert;
 mod error;
 mod intake;
 mod limits;
@@ -26,6 +27,7 @@ mod staging;
 mod unpack;
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use checksum::{Checksum, ChecksumError};
@@ -44,6 +46,9 @@ pub struct Job {
     pub reach: Reach,
     /// What the source's bytes, as they are fetched, must have.
     pub checksum: Option<Checksum>,
+    /// The program that converts images of other hypervisors; without one they
+    /// are refused.
+    pub converter: Option<PathBuf>,
     /// What the image is said to be, once it is unpacked. Without it, what its
     /// first bytes look like; from then on they are not asked again.
     pub declared: Option<Content>,
@@ -107,14 +112,20 @@ pub async fn import(
     tell: impl Fn(Progress),
 ) -> Result<Staged, ImportError> {
     let mut left = MAX_CHANGES;
-    loop {
+    let staged = loop {
         match once(job, staging, &tell).await {
             Err(ImportError::Changed) if left > 0 => {
                 left -= 1;
                 staging.forget().await?;
             }
-            ended => return ended,
+            ended => break ended?,
         }
+    };
+    match (convert::format(staged.content), &job.converter) {
+        (Some(format), Some(converter)) => {
+            convert::convert(converter, format, staged, staging, job.bounds).await
+        }
+        _ => Ok(staged),
     }
 }
 

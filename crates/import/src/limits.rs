@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Fetched and not yet taken in, in pieces.
 pub const PIECES_WAITING: usize = 16;
 pub const PIECE_BYTES: usize = 256 << 10;
+/// A conversion works on nothing but two files of this machine.
+pub const CONVERT_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
+/// Of what a tool says of an image.
+pub const MAX_COMPLAINT_CHARS: usize = 200;
 /// Times that a file may be another one than when its fetching began.
 pub const MAX_CHANGES: u32 = 2;
 /// Between two connections.

@@ -62,6 +62,11 @@ impl Staging {
         self.dir.join("content")
     }
 
+    /// What it was turned into.
+    pub(crate) fn converted(&self) -> PathBuf {
+        self.dir.join("converted")
+    }
+
     fn record(&self) -> PathBuf {
         self.dir.join("source.json")
     }
@@ -133,7 +138,12 @@ impl Staging {
 
     /// What came before is worth nothing.
     pub(crate) async fn forget(&self) -> io::Result<()> {
-        for file in [self.record(), self.content(), self.download()] {
+        for file in [
+            self.record(),
+            self.converted(),
+            self.content(),
+            self.download(),
+        ] {
             match fs::remove_file(file).await {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

@@ -32,6 +32,7 @@ impl Scene {
             source: web.url().parse().unwrap(),
             reach: Reach::new(vec!["127.0.0.1/32".parse().unwrap()]),
             checksum: None,
+            converter: None,
             declared: None,
             bounds: Bounds {
                 max_bytes: 256 << 20,
