@@ -188,7 +188,7 @@ impl Host {
             name: self.config.name.clone(),
             zone: self.config.zone.clone(),
             capabilities: self.driver.capabilities().clone(),
-            capacity: self.config.capacity,
+            capacity: self.config.capacity.into(),
             inventory,
             session_number: self.ledger.session_number(),
             fenced: u32::try_from(machines).unwrap_or(u32::MAX),
@@ -254,7 +254,16 @@ impl Host {
 
 async fn welcome(link: &mut AgentLink) -> Result<Opening, SessionError> {
     loop {
-        match link.receive().await? {
+        let frame = match frame::read(&link.receive_text().await?)? {
+            Arrived::Frame(frame) => frame,
+            Arrived::Command { .. } => return Err(SessionError::Unexpected),
+            Arrived::Strange => {
+                // The same would come again: somebody has to do something.
+                let reason = "its answer to the Hello cannot be understood";
+                return Err(SessionError::Refused(reason.to_owned()));
+            }
+        };
+        match frame {
             ToAgent::Welcome {
                 protocol,
                 session_number,

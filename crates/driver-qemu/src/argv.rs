@@ -96,7 +96,7 @@ pub fn probe(accelerator: Accelerator, memory_mib: u32, disk: &Value) -> Vec<Str
 fn base(accelerator: Accelerator) -> Vec<String> {
     let accelerator = match accelerator {
         Accelerator::Kvm => "kvm".to_owned(),
-        Accelerator::Tcg | Accelerator::Simulated => {
+        Accelerator::Tcg | Accelerator::Simulated | Accelerator::Other => {
             format!("tcg,thread=multi,tb-size={TCG_CACHE_MIB}")
         }
     };

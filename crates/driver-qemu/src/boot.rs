@@ -28,6 +28,7 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
     let again = held.record.spec.run_epoch == turn.epoch;
     match &held.power {
         Power::Prepared => {}
+        Power::Unknown => return Err(no_such_vm()),
         Power::Saved => return Err(memory_saved()),
         Power::Running | Power::Off | Power::Crashed { .. } if again => return has_run(&held),
         Power::Running => return Err(still_runs()),
@@ -77,7 +78,7 @@ pub fn has_run(held: &Held) -> Result<(), Fault> {
         Power::Running | Power::Off if !held.stopped => Ok(()),
         Power::Running | Power::Off => ended("it was stopped"),
         Power::Crashed { reason } => ended(reason),
-        Power::Prepared | Power::Saved => Err(no_such_vm()),
+        Power::Prepared | Power::Saved | Power::Unknown => Err(no_such_vm()),
     }
 }
 

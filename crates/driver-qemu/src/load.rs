@@ -39,7 +39,15 @@ pub async fn load(turn: Turn) -> Result<(), Fault> {
             Err(Fault::new(FaultKind::Hypervisor, message))
         }
         (Power::Off | Power::Crashed { .. }, _, _) if again => has_run(&held),
-        (Power::Prepared | Power::Running | Power::Off | Power::Crashed { .. }, _, _) => {
+        (
+            Power::Prepared
+            | Power::Running
+            | Power::Off
+            | Power::Crashed { .. }
+            | Power::Unknown,
+            _,
+            _,
+        ) => {
             let message = "the machine does not run, and its memory is not saved";
             Err(Fault::new(FaultKind::Hypervisor, message))
         }

@@ -120,7 +120,11 @@ impl SimHost {
                 let message = "the machine was saved in this run; only a later one can go on";
                 Err(Fault::new(FaultKind::Hypervisor, message))
             }
-            Power::Prepared | Power::Running | Power::Off | Power::Crashed { .. } => {
+            Power::Prepared
+            | Power::Running
+            | Power::Off
+            | Power::Crashed { .. }
+            | Power::Unknown => {
                 if epoch == machine.run_epoch && has_run(machine)? {
                     return Ok(());
                 }
@@ -308,7 +312,7 @@ fn is_at_rest(machine: &Machine, epoch: u64) -> bool {
     machine.run_epoch < epoch
         && match machine.power {
             Power::Prepared | Power::Off | Power::Crashed { .. } => true,
-            Power::Running | Power::Saved => false,
+            Power::Running | Power::Saved | Power::Unknown => false,
         }
 }
 
@@ -320,7 +324,7 @@ fn has_run(machine: &Machine) -> Result<bool, Fault> {
         Err(Fault::new(FaultKind::Hypervisor, message))
     };
     match &machine.power {
-        Power::Prepared | Power::Saved => Ok(false),
+        Power::Prepared | Power::Saved | Power::Unknown => Ok(false),
         Power::Running => Ok(true),
         Power::Off if machine.killed => ended("it was stopped"),
         Power::Off => Ok(true),
@@ -332,7 +336,11 @@ fn has_run(machine: &Machine) -> Result<bool, Fault> {
 fn occupied(machine: &Machine) -> Fault {
     let message = match machine.power {
         Power::Saved => "the machine's memory is saved; it can only run on from there",
-        Power::Prepared | Power::Running | Power::Off | Power::Crashed { .. } => {
+        Power::Prepared
+        | Power::Running
+        | Power::Off
+        | Power::Crashed { .. }
+        | Power::Unknown => {
             "an earlier run of the machine has not ended"
         }
     };

@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
 /// The kind decides what the engine does about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,7 +27,8 @@ pub enum FaultKind {
     Unavailable,
     /// This hypervisor, or this agent, cannot do that.
     Unsupported,
-    /// Anything else on this host.
+    /// Anything else on this host, also what a later version has a word for.
+    #[serde(other)]
     Host,
 }
 
@@ -49,9 +52,9 @@ impl FaultKind {
 /// A fault with a message for people: lower case, no period, no path, no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
-#[serde(deny_unknown_fields)]
 pub struct Fault {
     pub kind: FaultKind,
+    #[serde(deserialize_with = "text::deserialize")]
     pub message: String,
 }
 
@@ -74,5 +77,21 @@ impl Fault {
             );
         }
         Self::new(FaultKind::Host, format!("{what}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_without_a_word_here_is_one_of_the_host() {
+        let later = json!({ "kind": "too_hot", "message": "95 °C\n", "sensor": 3 });
+        let read: Fault = serde_json::from_value(later).unwrap();
+        assert_eq!(read, Fault::new(FaultKind::Host, "95 °C "));
+        let known = serde_json::to_value(FaultKind::Host).unwrap();
+        assert_eq!(known, "host");
     }
 }

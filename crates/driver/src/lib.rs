@@ -11,6 +11,7 @@ mod fault;
 pub mod qcow2;
 mod serial;
 mod spec;
+pub mod text;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -8,6 +8,8 @@ use vimana_model::unit::Resources;
 use vimana_model::user_data::UserData;
 use vimana_model::{ImageId, VmId};
 
+use crate::text;
+
 /// What one Incarnation is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,14 +44,15 @@ pub struct Seed {
     pub user_data: Option<UserData>,
 }
 
-/// What a host's hypervisor is and can do.
+/// What a host's hypervisor is and can do. A later version may say more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Capabilities {
     /// For people: "QEMU 10.0.2".
+    #[serde(deserialize_with = "text::deserialize")]
     pub hypervisor: String,
     pub accelerator: Accelerator,
     /// How the accelerator was chosen, for people.
+    #[serde(deserialize_with = "text::deserialize")]
     pub accelerator_note: String,
     /// A running machine can get more vCPUs and memory.
     #[serde(default)]
@@ -58,7 +61,7 @@ pub struct Capabilities {
 
 /// Whether a machine runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "power", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "power", rename_all = "snake_case")]
 pub enum Power {
     /// Disk and seed are there, the machine was never started.
     Prepared,
@@ -70,15 +73,44 @@ pub enum Power {
     /// The process ended without being asked to. The disk is still there.
     Crashed {
         /// For people: "the QEMU process was killed by signal 9".
+        #[serde(deserialize_with = "text::deserialize")]
         reason: String,
     },
+    /// A word of a later version. The machine is there, and nothing more is
+    /// known of it. No driver says so.
+    #[serde(other)]
+    Unknown,
 }
 
-/// One Incarnation as the driver sees it.
+/// One Incarnation as the driver sees it. A later version may say more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Observed {
     pub vm_id: VmId,
     pub run_epoch: u64,
     pub power: Power,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_in_a_state_without_a_word_here_is_still_seen() {
+        let vm_id = VmId::from_parts(1, [1; 10]);
+        let later = json!({
+            "vm_id": vm_id, "run_epoch": 7, "since": "noon",
+            "power": { "power": "hibernating", "to": ["disk"] },
+        });
+        let seen: Observed = serde_json::from_value(later).unwrap();
+        let known = Observed {
+            vm_id,
+            run_epoch: 7,
+            power: Power::Unknown,
+        };
+        assert_eq!(seen, known);
+        let more = json!({ "power": "off", "cause": "battery" });
+        assert_eq!(serde_json::from_value::<Power>(more).unwrap(), Power::Off);
+    }
 }

@@ -220,6 +220,11 @@ impl AgentSession {
 }
 
 impl AgentHandle {
+    #[must_use]
+    pub fn host_id(&self) -> HostId {
+        self.end.host_id
+    }
+
     /// Takes one frame. Heartbeats are answered at once, everything else waits
     /// its turn; an agent that says more than can wait is cut off, and says it
     /// again when it is back.

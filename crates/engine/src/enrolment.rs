@@ -41,6 +41,8 @@ pub struct Enrolment {
     renewals: RateLimit<HostId>,
     alarms: RateLimit<HostId>,
     proofs: Mutex<HashMap<HostId, CancellationToken>>,
+    /// Why the hosts were refused last that have had no session since.
+    refusals: Mutex<HashMap<HostId, String>>,
 }
 
 /// A host that has proved who it is.
@@ -69,6 +71,7 @@ impl Enrolment {
             renewals: RateLimit::new(RENEW_BURST, RENEW_REFILL, MAX_BUCKETS),
             alarms: RateLimit::new(ALARM_BURST, ALARM_REFILL, MAX_BUCKETS),
             proofs: Mutex::default(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -83,6 +86,19 @@ impl Enrolment {
         if let Some(token) = proofs.remove(&host_id) {
             token.cancel();
         }
+    }
+
+    /// Whether the host was not refused for the same reason before.
+    fn is_refused_anew(&self, host_id: HostId, reason: &str) -> bool {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = refusals.insert(host_id, reason.to_owned());
+        before.is_none_or(|before| before != reason)
+    }
+
+    /// The host has a session.
+    pub(crate) fn forget_refusal(&self, host_id: HostId) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.remove(&host_id);
     }
 
     /// Whether one more alarm about the host is worth an event: a copy that
@@ -252,6 +268,23 @@ impl Engine {
             tracing::info!(host = %id, by = %cx.subject.user_name, "a host was revoked");
         }
         Ok(view)
+    }
+
+    /// A host that has proved who it is says what this server can do nothing
+    /// with. It asks again and again: an alarm is raised once.
+    pub async fn refuse_agent(&self, host_id: HostId, reason: &str) {
+        if !self.inner.enrolment.is_refused_anew(host_id, reason) {
+            return;
+        }
+        let raised = async {
+            match host::find(&self.store().read(), host_id).await? {
+                Some(known) => self.alarm(&known, reason).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = raised.await {
+            tracing::error!(host = %host_id, error = ?error, "a refusal cannot be recorded");
+        }
     }
 
     /// Someone shows what is not the host's (any more): worth an event, now

@@ -8,9 +8,9 @@ use vimana_authz::Permission;
 use vimana_driver::Observed;
 use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::host::{HostState, HostView};
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
 use vimana_model::{Error, HostId, Result, Timestamp};
-use vimana_protocol::agent::{Hello, PROTOCOL_VERSIONS, ToAgent, Versions};
+use vimana_protocol::agent::{Capacity, Hello, ToAgent, negotiate};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_store::event::NewEvent;
 use vimana_store::host::HostRecord;
@@ -20,7 +20,7 @@ use crate::Engine;
 use crate::agent::AgentSession;
 use crate::authorize::permit;
 use crate::context::OpContext;
-use crate::limits::{MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_TIMELINE};
+use crate::limits::{MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_RUN_EPOCH, MAX_TIMELINE};
 
 impl Engine {
     /// All hosts, by name.
@@ -52,17 +52,13 @@ impl Engine {
     /// # Errors
     /// The reason to refuse the session, for the agent's log.
     pub async fn connect_agent(&self, hello: Hello) -> Result<AgentSession, String> {
-        let Some(protocol) = PROTOCOL_VERSIONS.common(hello.protocol) else {
-            let Versions { min, max } = hello.protocol;
-            let ours = PROTOCOL_VERSIONS;
-            return Err(format!(
-                "the agent speaks protocol {min} to {max}, this server {} to {}",
-                ours.min, ours.max
-            ));
+        let protocol = match acceptable(&hello) {
+            Ok(protocol) => protocol,
+            Err(reason) => {
+                self.refuse_agent(hello.host_id, &reason).await;
+                return Err(reason);
+            }
         };
-        if hello.inventory.len() > MAX_INVENTORY {
-            return Err(format!("more than {MAX_INVENTORY} machines are reported"));
-        }
         let actor = Actor::Host(hello.name.clone());
         let host_id = hello.host_id;
         let internal = |error: Error| {
@@ -94,6 +90,7 @@ impl Engine {
             hello.inventory,
             (to_agent, outgoing),
         );
+        self.inner.enrolment.forget_refusal(host_id);
         self.inner.hub.wake();
         tracing::info!(host = %hello.name, "host connected");
         Ok(session)
@@ -215,6 +212,33 @@ impl Engine {
     }
 }
 
+/// The version to speak with an agent.
+///
+/// # Errors
+/// Why nothing can be made of its hello. Refused as a whole: of a machine that
+/// is passed over here it would seem that it is gone.
+fn acceptable(hello: &Hello) -> Result<u32, String> {
+    let protocol = negotiate(hello.protocol)?;
+    if hello.inventory.len() > MAX_INVENTORY {
+        return Err(format!("more than {MAX_INVENTORY} machines are reported"));
+    }
+    let mut seen = BTreeSet::new();
+    for Observed {
+        vm_id, run_epoch, ..
+    } in &hello.inventory
+    {
+        if *run_epoch > MAX_RUN_EPOCH {
+            return Err(format!(
+                "`{vm_id}` is reported in a run above {MAX_RUN_EPOCH}"
+            ));
+        }
+        if !seen.insert(*vm_id) {
+            return Err(format!("`{vm_id}` is reported twice"));
+        }
+    }
+    Ok(protocol)
+}
+
 /// Why a host's session is refused.
 fn refusal(known: Option<&HostRecord>, hello: &Hello) -> String {
     let named = hello.session_number;
@@ -237,26 +261,7 @@ fn described(
     known: Option<&HostRecord>,
     now: Timestamp,
 ) -> (HostRecord, Option<String>) {
-    let told = hello.capacity;
-    let absurd = told.vcpus > MAX_HOST_VCPUS
-        || told.memory_mib.0 > MAX_HOST_MIB
-        || told.disk_mib.0 > MAX_HOST_MIB;
-    let used = known.map(|known| known.used).unwrap_or_default();
-    let short = told.vcpus < used.vcpus
-        || told.memory_mib < used.memory_mib
-        || told.disk_mib < used.disk_mib;
-    let doubt = if absurd {
-        Some("it reports a capacity beyond any machine".to_owned())
-    } else if short {
-        Some("it reports less than its VMs have been given".to_owned())
-    } else {
-        None
-    };
-    let capacity = if absurd {
-        known.map(|known| known.capacity).unwrap_or_default()
-    } else {
-        told
-    };
+    let (capacity, doubt) = judged(&hello.capacity, known);
     let record = HostRecord {
         id: hello.host_id,
         name: hello.name.clone(),
@@ -287,6 +292,37 @@ fn described(
     let known_doubt = known.is_some_and(|known| known.state == HostState::Doubted);
     // Said once, when it begins.
     (record, doubt.filter(|_| !known_doubt))
+}
+
+/// What is recorded of a host's capacity, and why it is doubted, if it is. What
+/// cannot be so leaves the record as it was.
+fn judged(said: &Capacity, known: Option<&HostRecord>) -> (Resources, Option<String>) {
+    let recorded = known.map(|known| known.capacity).unwrap_or_default();
+    let told = match said {
+        Capacity::Told(told) => *told,
+        Capacity::Nonsense(said) => {
+            let doubt = format!("it reports a capacity that makes no sense: {said}");
+            return (recorded, Some(doubt));
+        }
+    };
+    let Resources {
+        vcpus,
+        memory_mib: MiB(memory),
+        disk_mib: MiB(disk),
+    } = told;
+    let used = known.map(|known| known.used).unwrap_or_default();
+    if vcpus > MAX_HOST_VCPUS || memory.max(disk) > MAX_HOST_MIB {
+        let doubt = "it reports a capacity beyond any machine".to_owned();
+        (recorded, Some(doubt))
+    } else if vcpus < used.vcpus || memory < used.memory_mib.0 || disk < used.disk_mib.0 {
+        let doubt = "it reports less than its VMs have been given".to_owned();
+        (told, Some(doubt))
+    } else if vcpus == 0 || memory == 0 || disk == 0 {
+        let doubt = "it reports no vCPUs, no memory or no disk".to_owned();
+        (told, Some(doubt))
+    } else {
+        (told, None)
+    }
 }
 
 pub(crate) fn name_in_use(error: StoreError) -> TxError {

@@ -45,6 +45,8 @@ pub const MAX_HOST_VCPUS: u32 = 65_536;
 pub const MAX_HOST_MIB: u64 = 1 << 40;
 /// Machines one agent may report.
 pub const MAX_INVENTORY: usize = 10_000;
+/// Highest run of a machine that a host may report.
+pub const MAX_RUN_EPOCH: u64 = 1 << 48;
 /// How long hosts are waited for that are asked what they hold.
 pub const INVENTORY_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests one list answers.

@@ -157,6 +157,7 @@ const fn power_name(power: &Power) -> &'static str {
         Power::Saved => "saved",
         Power::Off => "off",
         Power::Crashed { .. } => "crashed",
+        Power::Unknown => "unknown",
     }
 }
 

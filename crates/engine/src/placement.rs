@@ -57,6 +57,12 @@ impl SchedulerSession {
 }
 
 impl SchedulerHandle {
+    /// What it calls itself.
+    #[must_use]
+    pub fn scheduler(&self) -> &str {
+        &self.name
+    }
+
     /// Takes in one frame.
     pub async fn receive(&self, frame: FromScheduler) {
         match frame {

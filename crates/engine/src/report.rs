@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vimana_driver::{Observed, Power};
+use vimana_driver::{Fault, FaultKind, Observed, Power};
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::operation::{OperationKind, StepKind};
 use vimana_model::state::VmState;
@@ -193,6 +193,7 @@ impl Engine {
                     change.end_step().await?;
                 }
                 Outcome::Fault { fault } => change.step_failed(fault).await?,
+                Outcome::Unknown => change.step_failed(&not_understood()).await?,
             }
             self.settle_ended(&mut change).await?;
             change.save().await.map(Some)
@@ -279,10 +280,16 @@ impl Engine {
     }
 }
 
+/// How a step ended that an agent tells in words of a later version.
+fn not_understood() -> Fault {
+    let message = "its host is newer than this server, which does not know how it ended";
+    Fault::new(FaultKind::Unsupported, message)
+}
+
 const fn ended(power: &Power) -> bool {
     match power {
         Power::Off | Power::Crashed { .. } => true,
-        Power::Prepared | Power::Running | Power::Saved => false,
+        Power::Prepared | Power::Running | Power::Saved | Power::Unknown => false,
     }
 }
 
@@ -327,6 +334,8 @@ async fn settle(change: &mut Change<'_>, power: Option<&Power>) -> Result<(), Tx
         | VmState::Failed => return Ok(()),
     }
     match power {
+        // It is there, and what cannot be understood settles nothing.
+        Some(Power::Unknown) => Ok(()),
         Some(Power::Running) => settle_running(change).await,
         Some(Power::Saved) => {
             if change.vm.state == VmState::PoweredOff {

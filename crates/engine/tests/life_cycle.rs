@@ -103,13 +103,13 @@ async fn a_pending_vm_says_why_and_is_placed_when_there_is_room() {
 
     let _scheduler = TestScheduler::connect(&world.engine).await;
     let mut small = TestHost::new(1);
-    small.capacity.vcpus = 0;
+    small.capacity.disk_mib.0 = 1;
     small.connect(&world.engine).await;
     let waiting = world
-        .until_vm(vm.id, "a rejection for vCPUs", |vm| {
+        .until_vm(vm.id, "a rejection for its disk", |vm| {
             vm.pending
                 .as_ref()
-                .is_some_and(|pending| pending.message.contains("vCPU"))
+                .is_some_and(|pending| pending.message.contains("disk"))
         })
         .await;
     let pending = waiting.pending.unwrap();

@@ -60,6 +60,9 @@ pub enum Accelerator {
     Tcg,
     /// No guest code runs at all.
     Simulated,
+    /// One that this build has no word for.
+    #[serde(other)]
+    Other,
 }
 
 impl Accelerator {
@@ -69,6 +72,7 @@ impl Accelerator {
             Self::Kvm => "KVM",
             Self::Tcg => "TCG",
             Self::Simulated => "simulated",
+            Self::Other => "other",
         }
     }
 }

@@ -6,12 +6,18 @@
 //! frames, `GET /agent/v1/images/{image_id}` gives an image's bytes, `PUT` and
 //! `GET /agent/v1/saved/{vm_id}/{run_epoch}/{part}` those of a saved machine.
 
-use serde::{Deserialize, Serialize};
-use vimana_driver::{Capabilities, Fault, IncarnationSpec, Observed, SavedMachine};
+mod capacity;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use vimana_driver::{Capabilities, Fault, IncarnationSpec, Observed, SavedMachine, text};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::operation::Progress;
 use vimana_model::unit::Resources;
 use vimana_model::{ConsoleId, HostId, OperationId, VmId};
+
+pub use capacity::Capacity;
+
+use crate::frame::{Unreadable, read};
 
 /// The oldest and the newest version this build speaks.
 pub const PROTOCOL_VERSIONS: Versions = Versions { min: 2, max: 2 };
@@ -32,10 +38,26 @@ impl Versions {
     }
 }
 
+/// The version that the server speaks with an agent that speaks these.
+///
+/// # Errors
+/// Why there is none, for the agent's log.
+pub fn negotiate(agent: Versions) -> Result<u32, String> {
+    let (Versions { min, max }, ours) = (agent, PROTOCOL_VERSIONS);
+    ours.common(agent).ok_or_else(|| {
+        format!(
+            "the agent speaks protocol {min} to {max}, this server {} to {}",
+            ours.min, ours.max
+        )
+    })
+}
+
 /// Agent to server.
 ///
-/// Frames of this direction and the other may gain fields and kinds with a
-/// version: unknown fields are ignored, an unknown kind is [`FromAgent::Unknown`].
+/// Frames of this direction and the other may gain fields, kinds and words with
+/// a version: unknown fields are ignored, an unknown kind is
+/// [`FromAgent::Unknown`], and every type below says what it makes of a word it
+/// does not know. What is still unreadable costs that frame alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "frame", rename_all = "snake_case")]
 pub enum FromAgent {
@@ -48,6 +70,7 @@ pub enum FromAgent {
         command: CommandRef,
         /// That of the command as it came last.
         claim_epoch: u64,
+        #[serde(deserialize_with = "outcome")]
         outcome: Outcome,
     },
     /// How far a command is; at most twice a second for each.
@@ -71,12 +94,13 @@ pub enum FromAgent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     pub protocol: Versions,
+    #[serde(deserialize_with = "text::deserialize")]
     pub agent_version: String,
     pub host_id: HostId,
     pub name: HostName,
     pub zone: ZoneName,
     pub capabilities: Capabilities,
-    pub capacity: Resources,
+    pub capacity: Capacity,
     pub inventory: Vec<Observed>,
     /// The number of the last session this host had; 0 before the first. Who
     /// names another one is another machine with a copy of the certificate.
@@ -84,6 +108,33 @@ pub struct Hello {
     /// Machines its watchdog stopped since the last session; 0 as a rule.
     #[serde(default)]
     pub fenced: u32,
+}
+
+impl Hello {
+    /// The first frame of a session.
+    ///
+    /// # Errors
+    /// Why there can be no session, for the agent's log. An agent of another
+    /// version is told so, whatever else its hello looks like.
+    pub fn read(text: &str) -> Result<Self, String> {
+        /// What the hellos of all versions have.
+        #[derive(Deserialize)]
+        struct Gist {
+            protocol: Versions,
+        }
+        match read(text) {
+            Ok(FromAgent::Hello(hello)) => Ok(hello),
+            Ok(_) => Err("the first frame is not a hello".to_owned()),
+            Err(unreadable) => {
+                if let Unreadable::Strange(_) = unreadable
+                    && let Ok(Gist { protocol }) = read(text)
+                {
+                    negotiate(protocol)?;
+                }
+                Err(unreadable.to_string())
+            }
+        }
+    }
 }
 
 /// Which try of which step of which operation a command carries out; the same
@@ -105,6 +156,7 @@ pub struct CommandRef {
 pub enum Outcome {
     Ok {
         /// Worth telling the owner: "the guest did not react; it was switched off".
+        #[serde(default, deserialize_with = "text::deserialize_option")]
         note: Option<String>,
         /// After an upload: what is in the datastore now.
         #[serde(default)]
@@ -113,6 +165,15 @@ pub enum Outcome {
     Fault {
         fault: Fault,
     },
+    /// It ended, and how cannot be read: of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Whatever an outcome looks like, the command has ended.
+fn outcome<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Outcome, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or(Outcome::Unknown))
 }
 
 /// Server to agent.
@@ -210,6 +271,9 @@ pub enum Work {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+    use vimana_driver::FaultKind;
+
     use super::*;
 
     #[test]
@@ -218,6 +282,11 @@ mod tests {
         assert_eq!(versions(1, 3).common(versions(2, 5)), Some(3));
         assert_eq!(versions(2, 2).common(versions(2, 2)), Some(2));
         assert_eq!(versions(1, 1).common(versions(2, 3)), None);
+        assert_eq!(
+            versions(1, 3).common(versions(3, 1)),
+            None,
+            "the wrong way round"
+        );
     }
 
     #[test]
@@ -236,5 +305,60 @@ mod tests {
         let more = r#"{"frame":"heartbeat","mood":"fine"}"#;
         let known = ToAgent::Heartbeat { lease_ms: None };
         assert_eq!(serde_json::from_str::<ToAgent>(more).unwrap(), known);
+    }
+
+    /// What becomes of a command that ended like this.
+    fn ended(outcome: &Value) -> Outcome {
+        let id = OperationId::from_parts(1, [1; 10]);
+        let command = json!({ "operation_id": id, "step": 0, "undo": false, "attempt": 1 });
+        let frame = json!({
+            "frame": "done", "command": command, "claim_epoch": 1, "outcome": outcome,
+        });
+        match serde_json::from_value(frame).unwrap() {
+            FromAgent::Done { outcome, .. } => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_command_has_ended_whatever_is_said_of_its_end() {
+        let fine = Outcome::Ok {
+            note: None,
+            saved: None,
+        };
+        assert_eq!(ended(&json!({ "outcome": "ok", "ms": 3 })), fine);
+        let fault = json!({ "kind": "too_hot", "message": "95 °C" });
+        let hot = Outcome::Fault {
+            fault: Fault::new(FaultKind::Host, "95 °C"),
+        };
+        assert_eq!(ended(&json!({ "outcome": "fault", "fault": fault })), hot);
+        let part = json!({ "part": "nvram", "size_bytes": 1, "sha256": "00" });
+        let saved = json!({ "run_epoch": 1, "hypervisor": "", "parts": [part] });
+        for strange in [
+            json!({ "outcome": "postponed", "until": "noon" }),
+            json!({ "outcome": "ok", "saved": saved }),
+            json!({ "outcome": "fault" }),
+            json!("ok"),
+            json!(null),
+        ] {
+            assert_eq!(ended(&strange), Outcome::Unknown, "{strange}");
+        }
+    }
+
+    #[test]
+    fn an_agent_of_another_version_is_told_so_whatever_its_hello_looks_like() {
+        let hello = |min, max| {
+            let protocol = json!({ "min": min, "max": max, "flavor": "x" });
+            let hello = json!({ "frame": "hello", "protocol": protocol, "host": ["other"] });
+            Hello::read(&hello.to_string()).unwrap_err()
+        };
+        let told = hello(7, 9);
+        assert_eq!(told, "the agent speaks protocol 7 to 9, this server 2 to 2");
+        let told = hello(1, 9);
+        assert!(told.contains("missing field `agent_version`"), "{told}");
+        let told = Hello::read(r#"{"frame":"heartbeat"}"#).unwrap_err();
+        assert_eq!(told, "the first frame is not a hello");
+        let told = Hello::read(r#"{"frame":"hello","protocol":-1}"#).unwrap_err();
+        assert!(told.contains("unreadable frame"), "{told}");
     }
 }

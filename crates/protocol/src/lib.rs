@@ -7,5 +7,6 @@ pub mod agent;
 #[cfg(feature = "dial")]
 pub mod dial;
 pub mod enrolment;
+pub mod frame;
 pub mod limits;
 pub mod scheduler;

@@ -13,6 +13,8 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for the first frame on a new connection.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest complaint about a frame, in characters.
+pub const MAX_COMPLAINT_CHARS: usize = 300;
 /// Longest secret in bytes.
 pub const MAX_SECRET_BYTES: usize = 4096;
 /// First wait before dialing again after a connection was lost.

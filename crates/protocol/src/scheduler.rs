@@ -12,6 +12,8 @@ use vimana_model::pending::Explanation;
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, Timestamp, VmId};
 
+use crate::frame::read;
+
 /// The version this build speaks.
 pub const PROTOCOL_VERSION: u32 = 2;
 
@@ -66,6 +68,33 @@ pub enum FromScheduler {
     Heartbeat,
 }
 
+/// The name in the first frame of a session.
+///
+/// # Errors
+/// Why there can be no session, for the scheduler's log. A scheduler of another
+/// version is told so, whatever else its hello looks like.
+pub fn introduction(text: &str) -> Result<String, String> {
+    /// What the hellos of all versions have.
+    #[derive(Deserialize)]
+    struct Gist {
+        protocol: u32,
+    }
+    let other = |protocol: u32| {
+        (protocol != PROTOCOL_VERSION)
+            .then(|| format!("this server speaks protocol {PROTOCOL_VERSION}, not {protocol}"))
+    };
+    match read(text) {
+        Ok(FromScheduler::Hello { protocol, name }) => other(protocol).map_or(Ok(name), Err),
+        Ok(_) => Err("the first frame is not a hello".to_owned()),
+        Err(unreadable) => {
+            let told = read(text)
+                .ok()
+                .and_then(|Gist { protocol }| other(protocol));
+            Err(told.unwrap_or_else(|| unreadable.to_string()))
+        }
+    }
+}
+
 /// What a scheduler knows of a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,4 +117,31 @@ pub struct PendingVm {
     pub generation: u64,
     pub resources: Resources,
     pub since: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduler_of_another_version_is_told_so_whatever_its_hello_looks_like() {
+        let hello = r#"{"frame":"hello","protocol":2,"name":"one"}"#;
+        assert_eq!(introduction(hello).unwrap(), "one");
+        let later = r#"{"frame":"hello","protocol":3,"name":"one","policies":[]}"#;
+        let told = introduction(later).unwrap_err();
+        assert_eq!(told, "this server speaks protocol 2, not 3");
+        for (text, why) in [
+            (r#"{"frame":"heartbeat"}"#, "not a hello"),
+            (r#"{"frame":"hello","protocol":2}"#, "missing field `name`"),
+            (
+                r#"{"frame":"hello","protocol":-1,"name":""}"#,
+                "invalid value",
+            ),
+            ("{}", "unreadable frame"),
+            ("GET", "unreadable frame"),
+        ] {
+            let told = introduction(text).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+    }
 }

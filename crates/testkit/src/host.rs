@@ -75,7 +75,7 @@ impl TestHost {
             name: HostName::new(self.name.as_str()).unwrap(),
             zone: ZoneName::new("default").unwrap(),
             capabilities: driver.capabilities().clone(),
-            capacity: self.capacity,
+            capacity: self.capacity.into(),
             inventory: driver.inventory().await.unwrap(),
             session_number: self.session_number.load(Ordering::SeqCst),
             fenced: 0,

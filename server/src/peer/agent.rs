@@ -6,7 +6,7 @@ use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use futures::StreamExt;
 use vimana_engine::{AgentHandle, HostProof};
-use vimana_protocol::agent::{FromAgent, ToAgent};
+use vimana_protocol::agent::{FromAgent, Hello, ToAgent};
 use vimana_protocol::limits::MAX_FRAME_BYTES;
 
 use super::session::{Peer, Reader, hello, run, say};
@@ -45,14 +45,15 @@ async fn talk(
     writer: &mut Writer,
     reader: &mut Reader,
 ) -> Result<Close, Close> {
-    let FromAgent::Hello(hello) = hello(app, reader).await? else {
-        return Err(Close::refused("the first frame is not a hello"));
+    let first = hello(app, reader).await?;
+    let hello = match Hello::read(&first) {
+        Ok(hello) if hello.host_id == proof.host_id => hello,
+        Ok(_) => {
+            let reason = "the hello is not that of the certificate's host".to_owned();
+            return refuse(app, proof, writer, reason).await;
+        }
+        Err(reason) => return refuse(app, proof, writer, reason).await,
     };
-    if hello.host_id != proof.host_id {
-        return Err(Close::refused(
-            "the hello is not that of the certificate's host",
-        ));
-    }
     // To its end, even when the host is revoked meanwhile: a session that is
     // recorded has to be dropped to be recorded as over.
     let engine = app.engine.clone();
@@ -64,15 +65,30 @@ async fn talk(
             let (outgoing, handle) = session.split();
             Ok(run(app, writer, reader, outgoing, handle).await)
         }
-        Err(reason) => {
-            tracing::warn!(reason, "an agent was refused");
-            let refused = ToAgent::Refused {
-                reason: reason.clone(),
-            };
-            say(writer, &refused).await?;
-            Err(Close::refused(reason))
-        }
+        Err(reason) => turn_away(writer, reason).await,
     }
+}
+
+/// Refuses an agent that says what nothing can be done with.
+async fn refuse(
+    app: &App,
+    proof: &HostProof,
+    writer: &mut Writer,
+    reason: String,
+) -> Result<Close, Close> {
+    app.engine.refuse_agent(proof.host_id, &reason).await;
+    turn_away(writer, reason).await
+}
+
+/// In a frame of its own, so that the agent takes it for more than a lost
+/// connection, and its time.
+async fn turn_away(writer: &mut Writer, reason: String) -> Result<Close, Close> {
+    tracing::warn!(reason, "an agent was refused");
+    let refused = ToAgent::Refused {
+        reason: reason.clone(),
+    };
+    say(writer, &refused).await?;
+    Ok(Close::refused(reason))
 }
 
 impl Peer for AgentHandle {
@@ -83,6 +99,10 @@ impl Peer for AgentHandle {
         // The engine answers each of the agent's, and one that answers none
         // would be taken for an answer.
         None
+    }
+
+    fn name(&self) -> String {
+        self.host_id().to_string()
     }
 
     async fn receive(&self, frame: FromAgent) {

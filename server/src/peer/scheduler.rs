@@ -8,7 +8,7 @@ use futures::StreamExt;
 use vimana_engine::SchedulerHandle;
 use vimana_model::Error;
 use vimana_protocol::limits::MAX_FRAME_BYTES;
-use vimana_protocol::scheduler::{FromScheduler, PROTOCOL_VERSION, ToScheduler};
+use vimana_protocol::scheduler::{FromScheduler, ToScheduler, introduction};
 
 use super::SchedulerCaller;
 use super::session::{Peer, Reader, hello, run};
@@ -40,14 +40,8 @@ async fn serve(app: App, socket: WebSocket) {
 }
 
 async fn talk(app: &App, writer: &mut Writer, reader: &mut Reader) -> Result<Close, Close> {
-    let FromScheduler::Hello { protocol, name } = hello(app, reader).await? else {
-        return Err(Close::refused("the first frame is not a hello"));
-    };
-    if protocol != PROTOCOL_VERSION {
-        return Err(Close::refused(format!(
-            "this server speaks protocol {PROTOCOL_VERSION}, not {protocol}"
-        )));
-    }
+    let first = hello(app, reader).await?;
+    let name = introduction(&first).map_err(Close::refused)?;
     let unavailable = |error: Error| {
         tracing::error!(source = ?error.source, "a scheduler cannot be connected: {error}");
         Close::refused(error.public)
@@ -67,6 +61,10 @@ impl Peer for SchedulerHandle {
 
     fn heartbeat() -> Option<ToScheduler> {
         Some(ToScheduler::Heartbeat)
+    }
+
+    fn name(&self) -> String {
+        format!("scheduler {}", self.scheduler())
     }
 
     async fn receive(&self, frame: FromScheduler) {

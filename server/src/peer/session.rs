@@ -1,26 +1,26 @@
 //! The control connection of a peer: JSON text frames both ways, and a
 //! heartbeat when there is nothing to say.
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use vimana_protocol::frame::{Unreadable, read};
 use vimana_protocol::limits::{HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, HELLO_TIMEOUT};
 
-use crate::limits;
 use crate::socket::{Close, Writer, send};
 use crate::state::App;
 
 pub type Reader = SplitStream<WebSocket>;
 
 /// The first frame of a new connection.
-pub async fn hello<T: DeserializeOwned>(app: &App, reader: &mut Reader) -> Result<T, Close> {
+pub async fn hello(app: &App, reader: &mut Reader) -> Result<Utf8Bytes, Close> {
     tokio::select! {
-        frame = timeout(HELLO_TIMEOUT, frame(reader)) => {
-            frame.unwrap_or_else(|_| Err(Close::refused("no hello came in time")))
+        text = timeout(HELLO_TIMEOUT, next(reader)) => {
+            text.unwrap_or_else(|_| Err(Close::refused("no hello came in time")))
         }
         () = app.stopping.cancelled() => Err(Close::stopping()),
     }
@@ -35,10 +35,15 @@ pub trait Peer: Sync {
     /// is answered often enough.
     fn heartbeat() -> Option<Self::Out>;
 
+    /// For the log.
+    fn name(&self) -> String;
+
     fn receive(&self, frame: Self::In) -> impl Future<Output = ()> + Send;
 }
 
-/// Carries frames until either side ends it, or falls silent.
+/// Carries frames until either side ends it, or falls silent. A frame that is
+/// not understood is passed over: ending the session for it would bring it up
+/// again in the next one, and in all that follow.
 pub async fn run<P: Peer>(
     app: &App,
     writer: &mut Writer,
@@ -47,11 +52,28 @@ pub async fn run<P: Peer>(
     peer: P,
 ) -> Close {
     let incoming = async {
+        let mut strange: u64 = 0;
         loop {
-            match timeout(HEARTBEAT_TIMEOUT, frame(reader)).await {
-                Ok(Ok(frame)) => peer.receive(frame).await,
+            let text = match timeout(HEARTBEAT_TIMEOUT, next(reader)).await {
+                Ok(Ok(text)) => text,
                 Ok(Err(end)) => break end,
                 Err(_) => break Close::refused("no heartbeat came in time"),
+            };
+            match read(&text) {
+                Ok(frame) => peer.receive(frame).await,
+                Err(noise @ Unreadable::Noise(_)) => break Close::refused(noise.to_string()),
+                Err(Unreadable::Strange(why)) => {
+                    strange = strange.saturating_add(1);
+                    // Whoever sends many of them does not fill the log.
+                    if strange.is_power_of_two() {
+                        tracing::warn!(
+                            peer = peer.name(),
+                            strange,
+                            why,
+                            "a frame is not understood"
+                        );
+                    }
+                }
             }
         }
     };
@@ -93,19 +115,11 @@ pub async fn say<Out: Serialize>(writer: &mut Writer, frame: &Out) -> Result<(),
     send(writer, Message::text(text)).await
 }
 
-async fn frame<T: DeserializeOwned>(reader: &mut Reader) -> Result<T, Close> {
+/// The text of the next frame.
+async fn next(reader: &mut Reader) -> Result<Utf8Bytes, Close> {
     while let Some(message) = reader.next().await {
         match message {
-            Ok(Message::Text(text)) => {
-                return serde_json::from_str(&text).map_err(|error| {
-                    let why: String = error
-                        .to_string()
-                        .chars()
-                        .take(limits::MAX_COMPLAINT_CHARS)
-                        .collect();
-                    Close::refused(format!("unreadable frame: {why}"))
-                });
-            }
+            Ok(Message::Text(text)) => return Ok(text),
             Ok(Message::Ping(_) | Message::Pong(_)) => {}
             Ok(Message::Binary(_)) => return Err(Close::refused("frames are text")),
             Ok(Message::Close(_)) | Err(_) => break,

@@ -131,15 +131,25 @@ impl Agent {
 
     /// Says hello; what the server answers.
     pub async fn knock(&self) -> (Socket, Value) {
+        self.knock_with(self.hello().to_string()).await
+    }
+
+    /// Says this first; what the server answers.
+    pub async fn knock_with(&self, first: String) -> (Socket, Value) {
         let mut socket = self.dial("/agent/v1/session").await.unwrap();
-        say(&mut socket, self.hello()).await;
+        socket.send(Message::text(first)).await.unwrap();
         let answer = heard(&mut socket).await.unwrap();
         (socket, answer)
     }
 
     /// A session that is open, with its number on the disk.
     pub async fn session(&mut self) -> Socket {
-        let (mut socket, welcome) = self.knock().await;
+        self.session_with(self.hello()).await
+    }
+
+    /// The same, after this hello.
+    pub async fn session_with(&mut self, hello: Value) -> Socket {
+        let (mut socket, welcome) = self.knock_with(hello.to_string()).await;
         assert_eq!(welcome["frame"], "welcome", "{welcome}");
         self.session_number = welcome["session_number"].as_u64().unwrap();
         let ready = json!({ "frame": "ready", "session_number": self.session_number });

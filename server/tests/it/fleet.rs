@@ -5,6 +5,7 @@ use std::path::Path;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -31,17 +32,30 @@ pub async fn dial(base: &str, data: &Path, path: &str, secret: Option<&str>) -> 
 
 /// Both of them, at work until the test ends.
 pub async fn join(world: &World) {
-    let base = world.running.url();
-    let data = world.dir.path().join("data");
-    let mut scheduler = dial(&base, &data, "/scheduler/v1/session", Some("scheduler")).await;
-    say(
-        &mut scheduler,
-        json!({ "frame": "hello", "protocol": 2, "name": "yes" }),
-    )
-    .await;
+    let scheduler = scheduler(world).await;
     let mut host = Agent::joined(world, 1).await;
     tokio::spawn(schedule(scheduler, host.id));
-    let mut agent = host.session().await;
+    let session = host.session().await;
+    serve(host, session);
+}
+
+/// A scheduler that has said hello.
+pub async fn scheduler(world: &World) -> Socket {
+    let mut scheduler = dial_scheduler(world).await;
+    let hello = json!({ "frame": "hello", "protocol": 2, "name": "yes" });
+    say(&mut scheduler, hello).await;
+    scheduler
+}
+
+/// A scheduler's connection, before it says hello.
+pub async fn dial_scheduler(world: &World) -> Socket {
+    let base = world.running.url();
+    let data = world.dir.path().join("data");
+    dial(&base, &data, "/scheduler/v1/session", Some("scheduler")).await
+}
+
+/// Does all that the host is asked for, until the task is aborted.
+pub fn serve(host: Agent, mut agent: Socket) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut beats = tokio::time::interval(HEARTBEAT_EVERY);
         loop {
@@ -80,7 +94,7 @@ pub async fn join(world: &World) {
                 _ => {}
             }
         }
-    });
+    })
 }
 
 async fn schedule(mut socket: Socket, host_id: HostId) {

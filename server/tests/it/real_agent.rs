@@ -4,25 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vimana_agent::{Agent, Config, DataDir, Enrolment, JoinTerms, Parts, Timing};
-use vimana_client::{Client, Notice};
 use vimana_driver_sim::{SimDriver, SimHost};
-use vimana_model::event::{EventKind, StreamItem};
+use vimana_model::HostId;
+use vimana_model::event::EventKind;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{HostId, Result};
 use vimana_protocol::dial::{Random, Retry};
 use vimana_server::start;
 
+use crate::watch::{PATIENCE, Watch};
 use crate::world::{World, client, config};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine whose agent is started and stopped.
 struct Machine {
@@ -126,59 +122,6 @@ fn copy_dir(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }
-}
-
-/// What happens from now on.
-struct Watch {
-    client: Client,
-    notices: BoxStream<'static, Result<Notice>>,
-}
-
-impl Watch {
-    async fn new(world: &World) -> Self {
-        let client = Client::new(world.running.url().parse().unwrap(), None).unwrap();
-        let client = client.with_token(&world.token().await);
-        let watched = client.clone();
-        let mut notices = async_stream(watched);
-        assert_eq!(notices.next().await.unwrap().unwrap(), Notice::Connected);
-        Self { client, notices }
-    }
-
-    /// Waits for what is wanted; what happened before it is passed over.
-    async fn until(&mut self, wanted: impl Fn(&EventKind) -> bool) -> StreamItem {
-        let found = async {
-            loop {
-                if let Notice::Item(item) = self.notices.next().await.unwrap().unwrap()
-                    && wanted(&item.event.event)
-                {
-                    return *item;
-                }
-            }
-        };
-        timeout(PATIENCE, found).await.unwrap()
-    }
-
-    async fn until_connected(&mut self) -> HostId {
-        let item = self.until(|event| *event == EventKind::HostConnected).await;
-        item.event.host_id.unwrap()
-    }
-}
-
-/// A stream that owns its client.
-fn async_stream(client: Client) -> BoxStream<'static, Result<Notice>> {
-    let (sender, receiver) = tokio::sync::mpsc::channel(64);
-    tokio::spawn(async move {
-        let mut notices = client.events(None).boxed();
-        while let Some(notice) = notices.next().await {
-            if sender.send(notice).await.is_err() {
-                return;
-            }
-        }
-    });
-    futures::stream::unfold(receiver, async |mut receiver| {
-        Some((receiver.recv().await?, receiver))
-    })
-    .boxed()
 }
 
 #[tokio::test]

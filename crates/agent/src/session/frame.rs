@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use vimana_protocol::agent::{Command, CommandRef, ToAgent, Work};
 use vimana_protocol::dial::LinkError;
+use vimana_protocol::frame::{self, Unreadable};
 
 /// A frame that came in.
 #[derive(Debug, PartialEq)]
@@ -29,7 +30,7 @@ struct Gist {
 /// # Errors
 /// Where it is not JSON: then it is not a server at the other end.
 pub fn read(text: &str) -> Result<Arrived, LinkError> {
-    let error = match serde_json::from_str(text) {
+    let why = match frame::read(text) {
         Ok(ToAgent::Command(Command {
             command,
             claim_epoch,
@@ -42,11 +43,14 @@ pub fn read(text: &str) -> Result<Arrived, LinkError> {
             });
         }
         Ok(frame) => return Ok(Arrived::Frame(frame)),
-        Err(error) if error.is_data() => error,
-        Err(error) => return Err(error.into()),
+        Err(Unreadable::Strange(why)) => why,
+        Err(noise @ Unreadable::Noise(_)) => return Err(noise.into()),
     };
-    tracing::warn!(%error, "the server sent a frame that this agent does not understand");
-    match serde_json::from_str(text) {
+    tracing::warn!(
+        why,
+        "the server sent a frame that this agent does not understand"
+    );
+    match frame::read(text) {
         Ok(Gist {
             frame,
             command,

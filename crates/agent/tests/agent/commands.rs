@@ -11,7 +11,7 @@ use crate::world::World;
 
 fn fault_kind(outcome: &Outcome) -> Option<FaultKind> {
     match outcome {
-        Outcome::Ok { .. } => None,
+        Outcome::Ok { .. } | Outcome::Unknown => None,
         Outcome::Fault { fault } => Some(fault.kind),
     }
 }

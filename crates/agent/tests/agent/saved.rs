@@ -46,7 +46,7 @@ async fn take_over(world: &mut World, saved: SavedMachine) -> (Session, Command)
 fn fault(outcome: Outcome) -> (FaultKind, String) {
     match outcome {
         Outcome::Fault { fault } => (fault.kind, fault.message),
-        Outcome::Ok { .. } => panic!("{outcome:?}"),
+        Outcome::Ok { .. } | Outcome::Unknown => panic!("{outcome:?}"),
     }
 }
 
@@ -55,7 +55,7 @@ fn machine(outcome: Outcome) -> SavedMachine {
         Outcome::Ok {
             saved: Some(saved), ..
         } => saved,
-        Outcome::Ok { .. } | Outcome::Fault { .. } => panic!("{outcome:?}"),
+        Outcome::Ok { .. } | Outcome::Fault { .. } | Outcome::Unknown => panic!("{outcome:?}"),
     }
 }
 

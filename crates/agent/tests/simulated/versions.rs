@@ -3,10 +3,10 @@
 use serde_json::json;
 use tokio::time::Instant;
 use vimana_agent::limits::REFUSED_RETRY;
-use vimana_driver::FaultKind;
+use vimana_driver::{FaultKind, Power};
 use vimana_protocol::agent::{FromAgent, PROTOCOL_VERSIONS, ToAgent, Work};
 
-use crate::orders::{OK, command, vm};
+use crate::orders::{OK, boot, command, image_of, prepare, vm};
 use crate::world::{World, fault_kind};
 
 #[tokio::test(start_paused = true)]
@@ -76,6 +76,37 @@ async fn versions_are_negotiated() {
     let (mut session, _) = world.hello().await;
     assert!(since.elapsed() >= REFUSED_RETRY);
     session.welcome(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_no_server_understands_keeps_its_machines_and_asks_now_and_then() {
+    let mut world = World::new();
+    let mut session = world.session().await;
+    let image = image_of(b"content");
+    assert_eq!(session.carry_out(&prepare(vm(1), 0, &image)).await, OK);
+    assert_eq!(session.carry_out(&boot(vm(1), 1)).await, OK);
+    drop(session);
+    // The server was changed for another version meanwhile.
+    let refused = r#"{"frame":"refused","reason":"too old","since":"noon"}"#;
+    let other_welcome = r#"{"frame":"welcome","protocol":9,"session":{"number":5}}"#;
+    for answer in [refused, other_welcome, refused, other_welcome] {
+        let (mut session, hello) = world.hello().await;
+        assert_eq!(hello.inventory, world.host.observed());
+        session.send_text(answer.to_owned()).await;
+        let since = Instant::now();
+        assert_eq!(session.next().await, None);
+        let (_, hello) = world.hello().await;
+        let waited = since.elapsed();
+        assert!(
+            waited >= REFUSED_RETRY && waited <= REFUSED_RETRY * 2,
+            "{answer}: {waited:?}"
+        );
+        // The session that was offered never began.
+        assert_eq!(hello.session_number, 1);
+        assert_eq!(world.host.power(vm(1)), Some(Power::Running));
+    }
+    world.session().await;
+    assert_eq!(world.host.power(vm(1)), Some(Power::Running));
 }
 
 #[tokio::test(start_paused = true)]

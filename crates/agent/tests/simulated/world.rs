@@ -240,7 +240,7 @@ pub fn welcome(session_number: u64) -> ToAgent {
 
 pub fn fault_kind(outcome: &Outcome) -> Option<vimana_driver::FaultKind> {
     match outcome {
-        Outcome::Ok { .. } => None,
+        Outcome::Ok { .. } | Outcome::Unknown => None,
         Outcome::Fault { fault } => Some(fault.kind),
     }
 }

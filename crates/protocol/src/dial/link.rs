@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::wire::{Heard, Outgoing, Wire};
+use crate::frame::{self, Unreadable};
 use crate::limits::{
     CLOSE_TIMEOUT, HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, MAX_FRAME_BYTES, MAX_QUEUED_FRAMES,
 };
@@ -27,8 +28,10 @@ pub enum LinkError {
     TooSlow,
     #[error("a frame of {0} bytes is above the limit of {MAX_FRAME_BYTES}")]
     TooLarge(usize),
-    #[error("a frame cannot be read: {0}")]
-    BadFrame(#[from] serde_json::Error),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("a frame cannot be written: {0}")]
+    Unwritable(#[from] serde_json::Error),
     #[error("the server sent something that is not a text frame")]
     NotText,
     #[error("the connection broke: {0}")]
@@ -79,7 +82,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
     /// Any error ends the session.
     pub async fn receive(&mut self) -> Result<In, LinkError> {
         let text = self.receive_text().await?;
-        Ok(serde_json::from_str(&text)?)
+        Ok(frame::read(&text)?)
     }
 
     /// The next frame as it came, for who can do with a part of it. Nothing
