@@ -1,183 +1,218 @@
 //! Recomputes the rules that always hold, from the database, the datastore and
-//! what the hosts say. Reads only, beside a server that runs.
+//! what the hosts say. Reads only, beside a server that runs or without one.
 
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use serde::Serialize;
-use vimana_engine::check::{Breach, Outside, Rule, check, lasting};
+use vimana_engine::check::{Breach, Named, Outside, Source, check, hosts_to_hear, lasting};
 use vimana_engine::{Datastore, DirDatastore};
-use vimana_store::{Store, StoreError};
+use vimana_model::{Error, HostId};
+use vimana_store::Store;
 
 use crate::control;
 use crate::data_dir::Layout;
 use crate::tool::Place;
+use report::{Hosts, Report};
 
-/// A running installation moves on between two reads: a breach must be there
-/// again after this.
+/// An installation that works moves on between two looks: what it is looked
+/// at for must be there again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How often a breach must be seen while a server runs.
-const LOOKS: u32 = 3;
+/// How often in a row a breach must be seen that hosts or the datastore are
+/// part of.
+const LOOKS: usize = 3;
+/// Looks after which what has not lasted by then is let go.
+const MAX_LOOKS: usize = 6;
 
 #[derive(Args, Debug)]
+#[command(after_help = EXIT)]
 pub struct FsckArgs {
     #[command(flatten)]
     pub place: Place,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Do not ask the hosts what they hold: check the database and the
+    /// datastore alone
+    #[arg(long)]
+    pub without_hosts: bool,
 }
 
-/// What was found.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    pub clean: bool,
-    /// Whether a server runs; without one no host can be asked.
-    pub server_runs: bool,
-    /// How many hosts said what they hold.
-    pub hosts_asked: usize,
-    pub breaches: Vec<Found>,
-}
+const EXIT: &str = "\
+Exit status:
+  0  clean: everything could be looked at, and every rule holds
+  1  at least one breach, whether everything could be looked at or not
+  2  no breach was found, but not everything could be looked at: a host did
+     not answer, no server runs that could ask the hosts, or the datastore or
+     the database cannot be read";
 
-/// A breach, with what it breaks.
-#[derive(Debug, Serialize)]
-pub struct Found {
-    pub rule: Rule,
-    pub number: u8,
-    pub sentence: &'static str,
-    pub subject: String,
-    pub what: String,
-}
-
-impl From<Breach> for Found {
-    fn from(breach: Breach) -> Self {
-        let Breach {
-            rule,
-            subject,
-            what,
-        } = breach;
-        Self {
-            rule,
-            number: rule.number(),
-            sentence: rule.sentence(),
-            subject,
-            what,
-        }
-    }
-}
-
-/// Whether everything is as it must be; prints what is not.
+/// Looks, and prints what is not as it must be.
 ///
 /// # Errors
-/// The database or the datastore cannot be read.
-pub async fn fsck(args: &FsckArgs) -> anyhow::Result<bool> {
-    let report = look(&args.place).await?;
+/// The database cannot be read.
+pub async fn fsck(args: &FsckArgs) -> anyhow::Result<ExitCode> {
+    let report = look(args).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
-        return Ok(report.clean);
-    }
-    if report.server_runs {
-        println!("asked {} hosts what they hold", report.hosts_asked);
     } else {
-        println!("no server runs here, so that no host was asked");
+        print!("{report}");
     }
-    for found in &report.breaches {
-        let Found {
-            number,
-            sentence,
-            subject,
-            what,
-            ..
-        } = found;
-        println!("rule {number} ({sentence}): {subject}: {what}");
-    }
-    match report.breaches.len() {
-        0 => println!("clean: every rule holds"),
-        1 => println!("1 breach"),
-        count => println!("{count} breaches"),
-    }
-    Ok(report.clean)
+    Ok(report.exit())
 }
 
-/// Looks, without printing.
-///
-/// # Errors
-/// The database or the datastore cannot be read.
-pub async fn look(place: &Place) -> anyhow::Result<Report> {
-    let layout = Layout::of(&place.data_dir)?;
-    let url = place.database_url.clone();
+/// One look at everything.
+struct Look {
+    breaches: Vec<Breach>,
+    /// The hosts, where they are to be asked.
+    hosts: Option<Hosts>,
+    /// What could not be looked at, and why.
+    unread: Vec<String>,
+}
+
+async fn look(args: &FsckArgs) -> anyhow::Result<Report> {
+    let layout = Layout::of(&args.place.data_dir)?;
+    let url = args.place.database_url.clone();
     let store = Store::open_beside(&url.unwrap_or_else(|| layout.database_url()))
         .await
         .context("cannot open the database")?;
-    let mut outside = around(&layout).await?;
-    let server_runs = outside.is_some();
-    let mut breaches = judge(&store, outside.take().unwrap_or_default(), &layout).await?;
-    let mut hosts_asked = breaches.1;
-    let looks = if server_runs { LOOKS } else { 1 };
-    for _ in 1..looks {
-        if breaches.0.is_empty() {
+    let mut looks = Vec::new();
+    loop {
+        looks.push(look_once(&store, &layout, args.without_hosts).await?);
+        if is_enough(&looks) {
             break;
         }
         tokio::time::sleep(AGAIN_AFTER).await;
-        let outside = around(&layout).await?.unwrap_or_default();
-        let again = judge(&store, outside, &layout).await?;
-        hosts_asked = again.1;
-        breaches.0 = lasting(&breaches.0, again.0);
     }
     // Only read: nothing can be lost by an end without a farewell.
     let _closed = store.close().await;
-    Ok(Report {
-        clean: breaches.0.is_empty(),
-        server_runs,
-        hosts_asked,
-        breaches: breaches.0.into_iter().map(Found::from).collect(),
+    Ok(sum_up(looks))
+}
+
+async fn look_once(store: &Store, layout: &Layout, without_hosts: bool) -> anyhow::Result<Look> {
+    let unreadable =
+        |error: Error| anyhow::anyhow!("{error:?}").context("cannot read the database");
+    let mut outside = Outside::default();
+    let mut unread = Vec::new();
+    let hosts = if without_hosts {
+        None
+    } else {
+        // Before they are asked: one that joins meanwhile is not silent.
+        let expected = hosts_to_hear(&store.read()).await.map_err(unreadable)?;
+        let (hosts, why) = ask(&layout.control(), expected, &mut outside).await;
+        unread.extend(why);
+        Some(hosts)
+    };
+    match DirDatastore::new(layout.saved()).contents().await {
+        Ok(contents) => outside.in_datastore = Some(contents),
+        Err(error) => unread.push(format!("the datastore cannot be read: {error}")),
+    }
+    // After hosts and datastore: whatever they say has a record by then.
+    let snapshot = store
+        .snapshot()
+        .await
+        .map_err(|error| unreadable(error.into()))?;
+    let breaches = check(&snapshot, &outside).await.map_err(unreadable)?;
+    Ok(Look {
+        breaches,
+        hosts,
+        unread,
     })
 }
 
-/// What the hosts hold; `None` where no server runs that could ask them.
-async fn around(layout: &Layout) -> anyhow::Result<Option<Outside>> {
-    let inventories = control::ask(&layout.control()).await?;
-    Ok(inventories.map(|inventories| Outside {
-        inventories: inventories.held,
-        in_datastore: None,
-    }))
+/// Has the server ask its hosts; and why it could not.
+async fn ask(
+    socket: &Path,
+    expected: BTreeMap<HostId, Named>,
+    outside: &mut Outside,
+) -> (Hosts, Option<String>) {
+    let (server_runs, why) = match control::ask(socket).await {
+        Ok(Some(inventories)) => {
+            outside.inventories = inventories.held;
+            (true, None)
+        }
+        Ok(None) => (false, None),
+        Err(error) => (
+            true,
+            Some(format!("the hosts could not be asked: {error:#}")),
+        ),
+    };
+    let recorded = expected.len();
+    let heard = |host: &HostId| outside.inventories.contains_key(host);
+    let silent = expected.into_iter().filter(|(id, _)| !heard(id));
+    let hosts = Hosts {
+        server_runs,
+        recorded,
+        silent: silent.map(|(_, named)| named).collect(),
+    };
+    (hosts, why)
 }
 
-/// The breaches, and how many hosts were heard.
-async fn judge(
-    store: &Store,
-    mut outside: Outside,
-    layout: &Layout,
-) -> anyhow::Result<(Vec<Breach>, usize)> {
-    let held = DirDatastore::new(layout.saved()).holds().await;
-    outside.in_datastore = Some(held.context("cannot read the datastore")?);
-    let heard = outside.inventories.len();
-    match check(&store.read(), &outside).await {
-        Ok(breaches) => Ok((breaches, heard)),
-        Err(error) => {
-            let corrupt = error
-                .source
-                .as_deref()
-                .and_then(|source| source.downcast_ref::<StoreError>())
-                .and_then(corrupt_row);
-            let Some(what) = corrupt else {
-                return Err(anyhow::anyhow!("{error:?}").context("cannot read the database"));
-            };
-            let breach = Breach {
-                rule: Rule::SaneRows,
-                subject: "database".to_owned(),
-                what: format!("{what} makes no sense"),
-            };
-            Ok((vec![breach], heard))
+impl Look {
+    fn is_whole(&self) -> bool {
+        let silent = self.hosts.as_ref().map_or(0, |hosts| hosts.silent.len());
+        silent == 0 && self.unread.is_empty()
+    }
+
+    /// Without a server nothing moves, and one look is enough.
+    fn nothing_moves(&self) -> bool {
+        self.hosts.as_ref().is_some_and(|hosts| !hosts.server_runs)
+    }
+}
+
+fn is_enough(looks: &[Look]) -> bool {
+    let Some(last) = looks.last() else {
+        return false;
+    };
+    if last.nothing_moves() || looks.len() >= MAX_LOOKS {
+        return true;
+    }
+    if last.breaches.is_empty() && last.is_whole() {
+        return true;
+    }
+    // What the latest looks agree on has lasted; what only the last one saw is
+    // given time to go, or to last.
+    let lasted = lasted(looks);
+    looks.len() >= LOOKS && last.breaches.iter().all(|breach| lasted.contains(breach))
+}
+
+/// What counts of the latest looks.
+fn lasted(looks: &[Look]) -> Vec<Breach> {
+    let mut latest = looks.iter().skip(looks.len().saturating_sub(LOOKS));
+    let first = latest.next().map(|look| look.breaches.clone());
+    latest.fold(first.unwrap_or_default(), |before, look| {
+        lasting(&before, look.breaches.clone())
+    })
+}
+
+fn sum_up(looks: Vec<Look>) -> Report {
+    let mut breaches = lasted(&looks);
+    // What the records alone told was so, even where it has gone since.
+    let certain = looks.iter().flat_map(|look| &look.breaches);
+    for breach in certain.filter(|breach| breach.check.source() == Source::Records) {
+        if !breaches.contains(breach) {
+            breaches.push(breach.clone());
         }
     }
-}
-
-fn corrupt_row(error: &StoreError) -> Option<String> {
-    if let StoreError::Corrupt { what } = error {
-        Some(what.clone())
-    } else {
-        None
+    // Hosts that were silent in one of the looks that count may hide a breach.
+    let mut unread: Vec<String> = Vec::new();
+    let mut hosts: Option<Hosts> = None;
+    let settled = looks.last().is_some_and(Look::is_whole) && breaches.is_empty();
+    let counted = if settled { 1 } else { LOOKS };
+    for look in looks.into_iter().rev().take(counted) {
+        for why in look.unread {
+            if !unread.contains(&why) {
+                unread.push(why);
+            }
+        }
+        hosts = match (hosts, look.hosts) {
+            (Some(later), Some(earlier)) => Some(later.with_silent(earlier.silent)),
+            (later, earlier) => later.or(earlier),
+        };
     }
+    Report::new(breaches, hosts, unread)
 }

@@ -1,7 +1,9 @@
 //! Where the memory and disk of stopped VMs are kept.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
@@ -16,6 +18,9 @@ use vimana_store::{operation, vm};
 use crate::Engine;
 use crate::saga::current;
 
+/// What is kept of one VM: of each run the parts, and their sizes in bytes.
+pub type Copies = BTreeMap<u64, BTreeMap<Part, u64>>;
+
 /// A place for saved machines.
 #[async_trait]
 pub trait Datastore: Send + Sync + 'static {
@@ -24,6 +29,9 @@ pub trait Datastore: Send + Sync + 'static {
 
     /// The VMs of which something is kept.
     async fn holds(&self) -> io::Result<Vec<VmId>>;
+
+    /// Everything that is kept; of parts only what was received as a whole.
+    async fn contents(&self) -> io::Result<BTreeMap<VmId, Copies>>;
 
     /// Begins a part anew; what an earlier try left is overwritten.
     ///
@@ -72,17 +80,24 @@ impl Datastore for DirDatastore {
     }
 
     async fn holds(&self) -> io::Result<Vec<VmId>> {
-        let mut entries = match fs::read_dir(&self.dir).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other?,
-        };
-        let mut vms = Vec::new();
-        while let Some(entry) = entries.next_entry().await? {
-            let name = entry.file_name();
-            vms.extend(name.to_str().and_then(|name| name.parse::<VmId>().ok()));
+        names(&self.dir).await
+    }
+
+    async fn contents(&self) -> io::Result<BTreeMap<VmId, Copies>> {
+        let mut contents = BTreeMap::new();
+        for vm in self.holds().await? {
+            let mut copies = Copies::new();
+            let runs = match names(&self.dir.join(vm.to_string())).await {
+                // A file that is called like a VM: something is there, but no run.
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => Vec::new(),
+                other => other?,
+            };
+            for run_epoch in runs {
+                copies.insert(run_epoch, parts(&self.run_dir(vm, run_epoch)).await?);
+            }
+            contents.insert(vm, copies);
         }
-        vms.sort_unstable();
-        Ok(vms)
+        Ok(contents)
     }
 
     async fn receive(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<Receiving> {
@@ -105,6 +120,37 @@ impl Datastore for DirDatastore {
         let size_bytes = file.metadata().await?.len();
         Ok((file, size_bytes))
     }
+}
+
+/// What in a directory is named after such a thing, in order; other names are
+/// not ours. What is removed meanwhile has nothing in it.
+async fn names<T: FromStr + Ord>(dir: &Path) -> io::Result<Vec<T>> {
+    let mut entries = match fs::read_dir(dir).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next_entry().await? {
+        let name = entry.file_name();
+        names.extend(name.to_str().and_then(|name| name.parse().ok()));
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+async fn parts(dir: &Path) -> io::Result<BTreeMap<Part, u64>> {
+    let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    let mut parts = BTreeMap::new();
+    for part in Part::ALL {
+        match fs::metadata(dir.join(part.name())).await {
+            Ok(file) => {
+                parts.insert(part, file.len());
+            }
+            Err(error) if gone.contains(&error.kind()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(parts)
 }
 
 /// A part on its way into the datastore. Dropped unfinished, it leaves a file

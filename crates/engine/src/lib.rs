@@ -59,7 +59,7 @@ pub use action::{Acted, ActionArgs};
 pub use agent::{AgentHandle, AgentSession};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{Clock, OpContext, SystemClock, World};
-pub use datastore::{Datastore, DirDatastore, Receiving, Transfer, datastore_error};
+pub use datastore::{Copies, Datastore, DirDatastore, Receiving, Transfer, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use idempotency::IdempotencyKey;
@@ -191,7 +191,7 @@ impl Engine {
     /// The database or the datastore cannot be read.
     pub async fn check(&self) -> Result<Vec<check::Breach>> {
         let inventories = self.inventories(limits::INVENTORY_PATIENCE).await;
-        let held = self.inner.datastore.holds().await;
+        let held = self.inner.datastore.contents().await;
         let outside = check::Outside {
             inventories,
             in_datastore: Some(held.map_err(datastore_error)?),

@@ -12,14 +12,33 @@ use crate::{Result, StoreError};
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     pub table: &'static str,
+    /// Told only where it is an id or a number, and so no secret.
     pub key: &'a str,
+}
+
+/// Whether a text looks like an id of some kind.
+pub fn is_id(text: &str) -> bool {
+    text.split_once('_').is_some_and(|(prefix, digits)| {
+        prefix.bytes().all(|byte| byte.is_ascii_lowercase())
+            && digits.len() == 32
+            && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Row<'_> {
     pub fn corrupt(self, column: &str) -> StoreError {
         let Self { table, key } = self;
+        let whose = if is_id(key) || is_number(key) {
+            format!(" of `{key}`")
+        } else {
+            String::new()
+        };
         StoreError::Corrupt {
-            what: format!("column `{column}` of `{key}` in {table}"),
+            what: format!("column `{column}`{whose} in {table}"),
         }
     }
 

@@ -117,41 +117,6 @@ pub async fn after(conn: &impl Conn, seq: u64, limit: u32) -> Result<Vec<EventRe
     query::all(rows, from_row)
 }
 
-/// What the sequence looks like as a whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
-    pub count: u64,
-    /// Number of the first that is kept; 0 where there is none.
-    pub first: u64,
-    /// Number of the last that is kept; 0 where there is none.
-    pub last: u64,
-    /// The last number that was given.
-    pub counter: u64,
-}
-
-/// Counts the facts.
-pub async fn extent(conn: &impl Conn) -> Result<Extent> {
-    let row = Row {
-        table: "events",
-        key: "all",
-    };
-    let counted: Option<(i64, Option<i64>, Option<i64>)> = Entity::find()
-        .select_only()
-        .column_as(Column::Seq.count(), "count")
-        .column_as(Column::Seq.min(), "first")
-        .column_as(Column::Seq.max(), "last")
-        .into_tuple()
-        .one(conn.raw())
-        .await?;
-    let (count, first, last) = counted.unwrap_or_default();
-    Ok(Extent {
-        count: row.amount("count", count)?,
-        first: row.amount("first", first.unwrap_or(0))?,
-        last: row.amount("last", last.unwrap_or(0))?,
-        counter: last_seq(conn).await?,
-    })
-}
-
 /// The number of the latest fact; 0 before the first.
 pub async fn last_seq(conn: &impl Conn) -> Result<u64> {
     let row = Row {

@@ -7,7 +7,7 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _, QueryTrait as _,
 };
 
-use crate::column::Row;
+use crate::column::{Row, is_id};
 use crate::limits::SURVEY_PAGE;
 use crate::{
     Conn, Result, StoreError, claim, entity, event, flavor, host, idempotency, image, join_token,
@@ -69,10 +69,9 @@ surveys! {
 }
 
 fn sensible_session(row: entity::session::Model) -> Result<session::SessionRecord> {
-    // Its key stays in here: whoever knows it is not far from the session.
     let named = Row {
         table: "sessions",
-        key: "a session",
+        key: &row.id_hash,
     };
     let _data: serde_json::Value = named.json("data", &row.data)?;
     Ok(session::from_row(row))
@@ -190,14 +189,5 @@ fn corrupt<E: EntityTrait>(
             .filter_map(|column| text(column))
             .filter(|text| is_id(text))
             .collect(),
-    })
-}
-
-fn is_id(text: &str) -> bool {
-    text.split_once('_').is_some_and(|(prefix, digits)| {
-        let lower = |byte: u8| byte.is_ascii_lowercase();
-        prefix.bytes().all(lower)
-            && digits.len() == 32
-            && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     })
 }

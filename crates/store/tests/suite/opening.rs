@@ -111,7 +111,7 @@ pub async fn corrupt_rows_are_told_and_name_no_value(world: World) {
 
     world.sql("UPDATE users SET staff = 'nonsense'").await;
     corrupt(user::find(&reader, world.user.id).await);
-    world.sql("UPDATE hosts SET accelerator = 'nonsense'").await;
+    world.sql("UPDATE hosts SET state = 'nonsense'").await;
     corrupt(host::list(&reader).await);
     world
         .sql("UPDATE events SET event = '{\"kind\":\"nonsense\"}'")

@@ -108,7 +108,7 @@ pub async fn corrupt_row_keeps_no_value(world: World) {
     let answer = format!("column `answer` of `{user}` in idempotency_keys");
     assert_eq!(
         what,
-        ["column `data` of `a session` in sessions", answer.as_str()]
+        ["column `data` in sessions", answer.as_str()]
     );
     assert_eq!(corrupt[0].key, None);
     assert_eq!(corrupt[1].key, Some(user.to_string()));

@@ -39,7 +39,7 @@ impl World {
             Ok(breaches) => {
                 for breach in breaches {
                     let what = format!("{}: {}", breach.subject, breach.what);
-                    self.journal.breach(breach.rule.number(), what);
+                    self.journal.breach(breach.rule().number(), what);
                 }
             }
             Err(error) => self
@@ -126,7 +126,7 @@ impl World {
         let hosts = self.hosts.iter();
         let outside = Outside {
             inventories: hosts.map(|host| (host.id, host.sim.observed())).collect(),
-            in_datastore: Some(self.vault.vms()),
+            in_datastore: Some(self.vault.contents()),
         };
         self.check_records(engine.store().read(), outside).await;
         let read = engine.store().read();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vimana_agent::{Fetched, ImageSource, Meter};
 use vimana_driver::{Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::{Course, Mishap, SimHost};
-use vimana_engine::Transfer;
+use vimana_engine::{Copies, Transfer};
 use vimana_model::{HostId, VmId};
 
 use super::chance::Chance;
@@ -52,6 +52,19 @@ impl Vault {
     pub fn vms(&self) -> Vec<VmId> {
         let vms: BTreeSet<VmId> = self.kept().keys().map(|(vm, _, _)| *vm).collect();
         vms.into_iter().collect()
+    }
+
+    /// Everything that is kept.
+    #[must_use]
+    pub fn contents(&self) -> BTreeMap<VmId, Copies> {
+        let mut contents: BTreeMap<VmId, Copies> = BTreeMap::new();
+        for ((vm, run_epoch, part), bytes) in &*self.kept() {
+            let runs = contents.entry(*vm).or_default();
+            runs.entry(*run_epoch)
+                .or_default()
+                .insert(*part, size(bytes));
+        }
+        contents
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -120,6 +133,11 @@ impl vimana_engine::Datastore for ServerVault {
     async fn holds(&self) -> io::Result<Vec<VmId>> {
         self.reach().await?;
         Ok(self.vault.vms())
+    }
+
+    async fn contents(&self) -> io::Result<BTreeMap<VmId, Copies>> {
+        self.reach().await?;
+        Ok(self.vault.contents())
     }
 }
 

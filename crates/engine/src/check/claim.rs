@@ -1,0 +1,192 @@
+//! Claims: their sums, and that they fit what the VMs are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use vimana_model::state::VmState;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{HostId, VmId};
+use vimana_store::claim::ClaimRecord;
+use vimana_store::vm::VmRecord;
+
+use super::books::Books;
+use super::{Check, Findings};
+use crate::change::Holding;
+
+/// What is claimed of a host, and by how many.
+type Sum = (Resources, u32);
+
+pub fn check_claims(books: &Books, found: &mut Findings) {
+    let mut sums: BTreeMap<HostId, Sum> = BTreeMap::new();
+    let mut claimed: HashMap<VmId, &ClaimRecord> = HashMap::new();
+    for claim in &books.claims {
+        let (sum, vms) = sums.entry(claim.host_id).or_default();
+        *sum = add(*sum, claim.resources);
+        *vms += 1;
+        claimed.insert(claim.vm_id, claim);
+        let host = books.host(claim.host_id);
+        if books.is_no_vm(claim.vm_id) {
+            let what = format!("it is not recorded, and claims room on host {host}");
+            found.add(Check::ClaimOfNoVm, books.about_vm(claim.vm_id), what);
+        }
+        if books.is_no_host(claim.host_id) {
+            let what = format!("its claim is on host {host}, which is not recorded");
+            found.add(Check::ClaimOnNoHost, books.about_vm(claim.vm_id), what);
+        }
+    }
+    check_sums(books, &sums, found);
+    for vm in books.vms.values() {
+        if !books.doubts("claims", vm.id) {
+            check_claim(books, vm, claimed.get(&vm.id).copied(), found);
+        }
+        check_place(books, vm, found);
+    }
+}
+
+fn check_sums(books: &Books, sums: &BTreeMap<HostId, Sum>, found: &mut Findings) {
+    for (id, host) in &books.hosts {
+        if books.doubts("claims", id) {
+            continue;
+        }
+        let (sum, vms) = sums.get(id).copied().unwrap_or_default();
+        if sum != host.used || vms != host.vms {
+            let what = format!(
+                "what is recorded as used is off the sum of its claims by {}",
+                difference((host.used, host.vms), (sum, vms))
+            );
+            found.add(Check::SumIsOff, books.about_host(*id), what);
+        }
+        if !fits(sum, host.capacity) {
+            let what = format!(
+                "its claims are {}, it has {}",
+                amounts(sum),
+                amounts(host.capacity)
+            );
+            found.add(Check::ClaimsExceed, books.about_host(*id), what);
+        }
+    }
+}
+
+fn check_claim(books: &Books, vm: &VmRecord, claim: Option<&ClaimRecord>, found: &mut Findings) {
+    let mut add = |check, what: String| found.add(check, books.about_vm(vm.id), what);
+    match (&vm.host, claim) {
+        (None, None) => {}
+        (None, Some(claim)) => {
+            let host = books.host(claim.host_id);
+            if vm.state == VmState::Done {
+                let what = format!("it is done and still holds a claim on host {host}");
+                add(Check::DoneWithClaim, what);
+            } else {
+                let what = format!("it has no host, but a claim on host {host}");
+                add(Check::ClaimWithoutPlacement, what);
+            }
+        }
+        (Some(on), None) => {
+            let host = books.host(on.id);
+            let what = format!("it is placed on host {host} without a claim there");
+            add(Check::PlacementWithoutClaim, what);
+        }
+        (Some(on), Some(claim)) if on.id != claim.host_id => {
+            let (on, claimed) = (books.host(on.id), books.host(claim.host_id));
+            let what = format!("it is placed on host {on}, its claim is on host {claimed}");
+            add(Check::ClaimElsewhere, what);
+        }
+        (Some(_), Some(claim)) => {
+            let holding = holding_at_rest(vm.state).filter(|_| books.rests(vm));
+            let expected = holding.map(|holding| holding.of(vm.resources));
+            if let Some(expected) = expected.filter(|expected| *expected != claim.resources) {
+                let what = format!(
+                    "it is {} and claims {} instead of {}",
+                    vm.state,
+                    amounts(claim.resources),
+                    amounts(expected)
+                );
+                add(Check::ClaimOfOtherSize, what);
+            }
+        }
+    }
+}
+
+/// What a VM holds of its host for certain when nothing is in flight for it.
+const fn holding_at_rest(state: VmState) -> Option<Holding> {
+    match state {
+        VmState::Running => Some(Holding::Full),
+        VmState::PoweredOff => Some(Holding::Disk),
+        VmState::Suspended => Some(Holding::Saved),
+        VmState::Pending
+        | VmState::Hold
+        | VmState::Prolog
+        | VmState::Boot
+        | VmState::Migrate
+        | VmState::Stopped
+        | VmState::Shutdown
+        | VmState::Epilog
+        | VmState::Done
+        | VmState::Unknown
+        | VmState::Failed => None,
+    }
+}
+
+/// Whether the state goes with having a host.
+fn check_place(books: &Books, vm: &VmRecord, found: &mut Findings) {
+    let (state, placed) = (vm.state, vm.host.is_some());
+    let check = match state {
+        VmState::Done => placed.then_some(Check::DoneWithHost),
+        VmState::Pending | VmState::Hold | VmState::Stopped => {
+            placed.then_some(Check::HostWithoutNeed)
+        }
+        VmState::Prolog
+        | VmState::Boot
+        | VmState::Running
+        | VmState::Migrate
+        | VmState::Suspended
+        | VmState::PoweredOff
+        | VmState::Shutdown
+        | VmState::Unknown => (!placed).then_some(Check::StateWithoutHost),
+        // It may have been given back before it broke, or before it goes.
+        VmState::Epilog | VmState::Failed => None,
+    };
+    if let Some(check) = check {
+        let has = if placed {
+            "still has a host"
+        } else {
+            "has no host"
+        };
+        let what = format!("it is {state} and {has}");
+        found.add(check, books.about_vm(vm.id), what);
+    }
+}
+
+fn add(a: Resources, b: Resources) -> Resources {
+    Resources {
+        vcpus: a.vcpus.saturating_add(b.vcpus),
+        memory_mib: MiB(a.memory_mib.0.saturating_add(b.memory_mib.0)),
+        disk_mib: MiB(a.disk_mib.0.saturating_add(b.disk_mib.0)),
+    }
+}
+
+fn fits(sum: Resources, capacity: Resources) -> bool {
+    sum.vcpus <= capacity.vcpus
+        && sum.memory_mib <= capacity.memory_mib
+        && sum.disk_mib <= capacity.disk_mib
+}
+
+fn amounts(resources: Resources) -> String {
+    let Resources {
+        vcpus,
+        memory_mib,
+        disk_mib,
+    } = resources;
+    format!("{vcpus} vCPUs, {memory_mib} memory, {disk_mib} disk")
+}
+
+fn difference(found: Sum, expected: Sum) -> String {
+    let by = |found: u64, expected: u64| i128::from(found) - i128::from(expected);
+    let ((found, vms), (expected, expected_vms)) = (found, expected);
+    format!(
+        "{:+} vCPUs, {:+} MiB memory, {:+} MiB disk, {:+} VMs",
+        by(found.vcpus.into(), expected.vcpus.into()),
+        by(found.memory_mib.0, expected.memory_mib.0),
+        by(found.disk_mib.0, expected.disk_mib.0),
+        by(vms.into(), expected_vms.into()),
+    )
+}
