@@ -1,6 +1,7 @@
 //! Recomputes the rules that always hold, from the database, the datastore and
 //! what the hosts say. Reads only, beside a server that runs or without one.
 
+mod looks;
 mod report;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use vimana_engine::check::{Breach, Named, Outside, Source, check, hosts_to_hear, lasting};
+use vimana_engine::check::{Named, Outside, check, hosts_to_hear};
 use vimana_engine::{Datastore, DirDatastore};
 use vimana_model::{Error, HostId};
 use vimana_store::Store;
@@ -18,17 +19,12 @@ use vimana_store::Store;
 use crate::control;
 use crate::data_dir::Layout;
 use crate::tool::Place;
+use looks::{Look, is_enough, sum_up};
 use report::{Hosts, Report};
 
 /// An installation that works moves on between two looks: what it is looked
 /// at for must be there again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How often in a row a breach must be seen that hosts or the datastore are
-/// part of.
-const LOOKS: usize = 3;
-/// Looks after which what has not lasted by then is let go.
-const MAX_LOOKS: usize = 6;
-
 #[derive(Args, Debug)]
 #[command(after_help = EXIT)]
 pub struct FsckArgs {
@@ -63,15 +59,6 @@ pub async fn fsck(args: &FsckArgs) -> anyhow::Result<ExitCode> {
         print!("{report}");
     }
     Ok(report.exit())
-}
-
-/// One look at everything.
-struct Look {
-    breaches: Vec<Breach>,
-    /// The hosts, where they are to be asked.
-    hosts: Option<Hosts>,
-    /// What could not be looked at, and why.
-    unread: Vec<String>,
 }
 
 async fn look(args: &FsckArgs) -> anyhow::Result<Report> {
@@ -150,69 +137,4 @@ async fn ask(
         silent: silent.map(|(_, named)| named).collect(),
     };
     (hosts, why)
-}
-
-impl Look {
-    fn is_whole(&self) -> bool {
-        let silent = self.hosts.as_ref().map_or(0, |hosts| hosts.silent.len());
-        silent == 0 && self.unread.is_empty()
-    }
-
-    /// Without a server nothing moves, and one look is enough.
-    fn nothing_moves(&self) -> bool {
-        self.hosts.as_ref().is_some_and(|hosts| !hosts.server_runs)
-    }
-}
-
-fn is_enough(looks: &[Look]) -> bool {
-    let Some(last) = looks.last() else {
-        return false;
-    };
-    if last.nothing_moves() || looks.len() >= MAX_LOOKS {
-        return true;
-    }
-    if last.breaches.is_empty() && last.is_whole() {
-        return true;
-    }
-    // What the latest looks agree on has lasted; what only the last one saw is
-    // given time to go, or to last.
-    let lasted = lasted(looks);
-    looks.len() >= LOOKS && last.breaches.iter().all(|breach| lasted.contains(breach))
-}
-
-/// What counts of the latest looks.
-fn lasted(looks: &[Look]) -> Vec<Breach> {
-    let mut latest = looks.iter().skip(looks.len().saturating_sub(LOOKS));
-    let first = latest.next().map(|look| look.breaches.clone());
-    latest.fold(first.unwrap_or_default(), |before, look| {
-        lasting(&before, look.breaches.clone())
-    })
-}
-
-fn sum_up(looks: Vec<Look>) -> Report {
-    let mut breaches = lasted(&looks);
-    // What the records alone told was so, even where it has gone since.
-    let certain = looks.iter().flat_map(|look| &look.breaches);
-    for breach in certain.filter(|breach| breach.check.source() == Source::Records) {
-        if !breaches.contains(breach) {
-            breaches.push(breach.clone());
-        }
-    }
-    // Hosts that were silent in one of the looks that count may hide a breach.
-    let mut unread: Vec<String> = Vec::new();
-    let mut hosts: Option<Hosts> = None;
-    let settled = looks.last().is_some_and(Look::is_whole) && breaches.is_empty();
-    let counted = if settled { 1 } else { LOOKS };
-    for look in looks.into_iter().rev().take(counted) {
-        for why in look.unread {
-            if !unread.contains(&why) {
-                unread.push(why);
-            }
-        }
-        hosts = match (hosts, look.hosts) {
-            (Some(later), Some(earlier)) => Some(later.with_silent(earlier.silent)),
-            (later, earlier) => later.or(earlier),
-        };
-    }
-    Report::new(breaches, hosts, unread)
 }

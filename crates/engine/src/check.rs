@@ -102,7 +102,7 @@ pub async fn check(conn: &impl Conn, outside: &Outside) -> Result<Vec<Breach>> {
     datastore::check_copies(&books, outside, &mut found);
     row::check_rows(conn, &books, &mut found).await?;
     event::check_events(conn, &books, &mut found).await?;
-    Ok(found.in_order())
+    Ok(in_order(found.breaches))
 }
 
 /// The hosts that have to be heard before it is known what is where: all but
@@ -135,17 +135,18 @@ impl Findings {
             what: what.into(),
         });
     }
+}
 
-    fn in_order(self) -> Vec<Breach> {
-        let mut breaches = self.breaches;
-        breaches.sort_by(|a, b| {
-            let key = |breach: &Breach| (breach.rule(), breach.check);
-            let (of_a, of_b) = (key(a), key(b));
-            of_a.cmp(&of_b)
-                .then_with(|| a.subject.cmp(&b.subject))
-                .then_with(|| a.what.cmp(&b.what))
-        });
-        breaches.dedup();
-        breaches
-    }
+/// By rule, check and subject, each once.
+#[must_use]
+pub fn in_order(mut breaches: Vec<Breach>) -> Vec<Breach> {
+    breaches.sort_by(|a, b| {
+        let key = |breach: &Breach| (breach.rule(), breach.check);
+        let (of_a, of_b) = (key(a), key(b));
+        of_a.cmp(&of_b)
+            .then_with(|| a.subject.cmp(&b.subject))
+            .then_with(|| a.what.cmp(&b.what))
+    });
+    breaches.dedup();
+    breaches
 }
