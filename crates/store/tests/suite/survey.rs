@@ -106,10 +106,7 @@ pub async fn corrupt_row_keeps_no_value(world: World) {
         .unwrap();
     let what: Vec<&str> = corrupt.iter().map(|row| row.what.as_str()).collect();
     let answer = format!("column `answer` of `{user}` in idempotency_keys");
-    assert_eq!(
-        what,
-        ["column `data` in sessions", answer.as_str()]
-    );
+    assert_eq!(what, ["column `data` in sessions", answer.as_str()]);
     assert_eq!(corrupt[0].key, None);
     assert_eq!(corrupt[1].key, Some(user.to_string()));
     assert!(!format!("{corrupt:?}").contains("SECRET"), "{corrupt:?}");
