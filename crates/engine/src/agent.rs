@@ -10,7 +10,7 @@ use vimana_model::event::Actor;
 use vimana_model::{HostId, Result};
 use vimana_protocol::agent::{Command, FromAgent, ToAgent};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
-use vimana_store::{enrolment, write_tx};
+use vimana_store::{TxError, WriteTx, enrolment, write_tx};
 
 use crate::Engine;
 use crate::report::Answer;
@@ -171,32 +171,53 @@ struct Intake {
 /// The server's end.
 struct End {
     engine: Engine,
-    host_id: HostId,
-    actor: Actor,
+    speaker: Speaker,
     number: u64,
-    /// What the host has to have on its disk before anything it says counts.
-    session_number: u64,
     ready: AtomicBool,
+}
+
+/// Who says something of a host, and in which session.
+pub struct Speaker {
+    pub host_id: HostId,
+    pub actor: Actor,
+    /// What the host has to have on its disk before anything it says counts.
+    pub session_number: u64,
+}
+
+impl Speaker {
+    /// Whether it speaks in the host's latest session. What an earlier one
+    /// still brings is out of date: the inventory that a later one began with
+    /// is newer. Holds until the transaction ends, whichever server the later
+    /// session is with: it waits for the host's row.
+    pub async fn is_current(&self, tx: &WriteTx) -> Result<bool, TxError> {
+        let host = enrolment::lock(tx, self.host_id).await?;
+        let current = host.is_some_and(|host| host.session_offered == self.session_number);
+        if !current {
+            let Self {
+                host_id,
+                session_number,
+                ..
+            } = self;
+            tracing::debug!(host = %host_id, session_number, "a word of an earlier session is ignored");
+        }
+        Ok(current)
+    }
 }
 
 impl AgentSession {
     /// A session that the host is told about, and that ends an earlier one.
     pub(crate) fn enter(
         engine: Engine,
-        host_id: HostId,
-        actor: Actor,
-        session_number: u64,
+        speaker: Speaker,
         inventory: Vec<Observed>,
         outgoing: (mpsc::Sender<ToAgent>, mpsc::Receiver<ToAgent>),
     ) -> Self {
         let (to_agent, outgoing) = outgoing;
-        let number = engine.inner.agents.enter(host_id, to_agent);
+        let number = engine.inner.agents.enter(speaker.host_id, to_agent);
         let end = Arc::new(End {
             engine,
-            host_id,
-            actor,
+            speaker,
             number,
-            session_number,
             ready: AtomicBool::new(false),
         });
         let (said, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
@@ -222,19 +243,15 @@ impl AgentSession {
 impl AgentHandle {
     #[must_use]
     pub fn host_id(&self) -> HostId {
-        self.end.host_id
+        self.end.speaker.host_id
     }
 
     /// Takes one frame. Heartbeats are answered at once, everything else waits
     /// its turn; an agent that says more than can wait is cut off, and says it
     /// again when it is back.
     pub fn receive(&self, frame: FromAgent) {
-        let End {
-            engine,
-            host_id,
-            number,
-            ..
-        } = &*self.end;
+        let End { engine, number, .. } = &*self.end;
+        let host_id = &self.end.speaker.host_id;
         if matches!(frame, FromAgent::Heartbeat) {
             let lease_ms = engine.lease_ms();
             let answer = ToAgent::Heartbeat { lease_ms };
@@ -252,23 +269,17 @@ impl Intake {
     /// Until the handle is gone, and all is taken in that came before.
     async fn run(mut self) {
         if let Err(error) = self.begin().await {
-            tracing::error!(host = %self.end.host_id, error = ?error, "what a host holds cannot be compared with the record");
+            tracing::error!(host = %self.end.speaker.host_id, error = ?error, "what a host holds cannot be compared with the record");
             // It connects again, and is compared again.
             self.end.cut_off();
             return;
         }
         while let Some(frame) = self.said.recv().await {
             let end = &self.end;
-            let take = || async {
-                if end.is_latest() {
-                    return end.take(frame.clone()).await;
-                }
-                tracing::debug!(host = %end.host_id, "a frame of an earlier session is ignored");
-                Ok(())
-            };
+            let take = || end.take(frame.clone());
             let taken = end.engine.persist("what an agent says", take).await;
             if let Err(error) = taken {
-                tracing::error!(host = %end.host_id, error = ?error, "an agent's frame has no effect");
+                tracing::error!(host = %end.speaker.host_id, error = ?error, "an agent's frame has no effect");
             }
         }
     }
@@ -283,8 +294,7 @@ impl Intake {
             }
             let inventory = inventory.clone();
             let engine = &end.engine;
-            let compared = engine.reconcile_inventory(end.host_id, &end.actor, inventory);
-            compared.await?;
+            engine.reconcile_inventory(&end.speaker, inventory).await?;
             engine.inner.hub.wake();
             Ok(())
         };
@@ -295,11 +305,12 @@ impl Intake {
 impl End {
     fn is_latest(&self) -> bool {
         let agents = &self.engine.inner.agents;
-        agents.is_latest(self.host_id, self.number)
+        agents.is_latest(self.speaker.host_id, self.number)
     }
 
     async fn take(&self, frame: FromAgent) -> Result<()> {
-        let (engine, host_id) = (&self.engine, self.host_id);
+        let (engine, speaker) = (&self.engine, &self.speaker);
+        let host_id = speaker.host_id;
         match frame {
             FromAgent::Ready { session_number } => self.ready(session_number).await,
             _ if !self.ready.load(Ordering::Acquire) => {
@@ -307,12 +318,12 @@ impl End {
                 self.cut_off();
                 Ok(())
             }
+            // What leaves no record asks no record.
+            FromAgent::Progress { .. } | FromAgent::Inventory { .. } if !self.is_latest() => Ok(()),
             FromAgent::Progress { command, progress } => {
                 engine.progressed(host_id, command, progress).await
             }
-            FromAgent::Discarded { vm_id } => {
-                engine.orphan_discarded(host_id, &self.actor, vm_id).await
-            }
+            FromAgent::Discarded { vm_id } => engine.orphan_discarded(speaker, vm_id).await,
             FromAgent::Done {
                 command,
                 claim_epoch,
@@ -324,13 +335,13 @@ impl End {
                     claim_epoch,
                     outcome,
                 };
-                engine.command_done(&self.actor, answer).await
+                engine.command_done(&speaker.actor, answer).await
             }
             FromAgent::Inventory { inventory } => {
                 engine.inner.agents.inventory_taken(host_id, inventory);
                 Ok(())
             }
-            FromAgent::Observed(observed) => engine.observed(host_id, &self.actor, observed).await,
+            FromAgent::Observed(observed) => engine.observed(speaker, observed).await,
             FromAgent::Hello(_) => {
                 tracing::warn!(host = %host_id, "a second hello is ignored");
                 Ok(())
@@ -347,8 +358,8 @@ impl End {
     /// The host has the session's number on its disk; whoever has an older
     /// one is a copy from now on.
     async fn ready(&self, session_number: u64) -> Result<()> {
-        let (id, named) = (self.host_id, session_number);
-        let confirmed = named == self.session_number
+        let (id, named) = (self.speaker.host_id, session_number);
+        let confirmed = named == self.speaker.session_number
             && write_tx!(self.engine.store(), |tx| {
                 Ok(enrolment::confirm_session(tx, id, named).await?)
             })?;
@@ -364,7 +375,7 @@ impl End {
     /// This session alone: a later one of the same host goes on.
     fn cut_off(&self) {
         let mut sessions = self.engine.inner.agents.lock();
-        if let Some(session) = sessions.by_host.get_mut(&self.host_id)
+        if let Some(session) = sessions.by_host.get_mut(&self.speaker.host_id)
             && session.number == self.number
         {
             session.outgoing = None;
@@ -375,12 +386,18 @@ impl End {
 impl Drop for AgentHandle {
     fn drop(&mut self) {
         let end = Arc::clone(&self.end);
-        if !end.engine.inner.agents.leave(end.host_id, end.number) {
+        let agents = &end.engine.inner.agents;
+        if !agents.leave(end.speaker.host_id, end.number) {
             return;
         }
         self.end.engine.spawn(async move {
-            let (engine, id) = (&end.engine, end.host_id);
-            let record = || engine.host_disconnected(id, end.session_number, &end.actor);
+            let engine = &end.engine;
+            let Speaker {
+                host_id: id,
+                actor,
+                session_number,
+            } = &end.speaker;
+            let record = || engine.host_disconnected(*id, *session_number, actor);
             if let Err(error) = engine.persist("a lost host", record).await {
                 tracing::error!(host = %id, error = ?error, "a lost host cannot be recorded");
             }

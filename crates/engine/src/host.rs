@@ -17,7 +17,7 @@ use vimana_store::host::HostRecord;
 use vimana_store::{StoreError, TxError, enrolment, event, host, write_tx};
 
 use crate::Engine;
-use crate::agent::AgentSession;
+use crate::agent::{AgentSession, Speaker};
 use crate::authorize::permit;
 use crate::context::OpContext;
 use crate::limits::{MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_RUN_EPOCH, MAX_TIMELINE};
@@ -84,9 +84,11 @@ impl Engine {
             .map_err(|error| error.to_string())?;
         let session = AgentSession::enter(
             self.clone(),
-            host_id,
-            actor.clone(),
-            session_number,
+            Speaker {
+                host_id,
+                actor,
+                session_number,
+            },
             hello.inventory,
             (to_agent, outgoing),
         );

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use vimana_authz::Permission;
 use vimana_driver::{Observed, Power};
-use vimana_model::event::{Actor, EventKind};
+use vimana_model::event::EventKind;
 use vimana_model::host::OrphanView;
 use vimana_model::{Error, HostId, Result, VmId};
 use vimana_protocol::agent::ToAgent;
@@ -14,6 +14,7 @@ use vimana_store::orphan::OrphanRecord;
 use vimana_store::{event, orphan, vm, write_tx};
 
 use crate::Engine;
+use crate::agent::Speaker;
 use crate::authorize::permit;
 use crate::context::OpContext;
 use crate::host::host_event;
@@ -24,16 +25,20 @@ impl Engine {
     /// those it no longer holds.
     pub(crate) async fn quarantine(
         &self,
-        host_id: HostId,
-        actor: &Actor,
+        speaker: &Speaker,
         held: BTreeMap<VmId, Observed>,
     ) -> Result<()> {
+        let Speaker { host_id, actor, .. } = speaker;
+        let host_id = *host_id;
         let known = orphan::on_host(&self.store().read(), host_id).await?;
         if held.is_empty() && known.is_empty() {
             return Ok(());
         }
         let now = self.world().now();
         let still = write_tx!(self.store(), |tx| {
+            if !speaker.is_current(tx).await? {
+                return Ok(Vec::new());
+            }
             let known = orphan::on_host(tx, host_id).await?;
             let mut facts: Vec<NewEvent> = Vec::new();
             for gone in known
@@ -131,14 +136,14 @@ impl Engine {
     }
 
     /// An agent removed what was not recorded.
-    pub(crate) async fn orphan_discarded(
-        &self,
-        host_id: HostId,
-        actor: &Actor,
-        machine: VmId,
-    ) -> Result<()> {
+    pub(crate) async fn orphan_discarded(&self, speaker: &Speaker, machine: VmId) -> Result<()> {
         let now = self.world().now();
+        let Speaker { host_id, actor, .. } = speaker;
+        let host_id = *host_id;
         write_tx!(self.store(), |tx| {
+            if !speaker.is_current(tx).await? {
+                return Ok(());
+            }
             if orphan::delete(tx, host_id, machine).await? {
                 let event = EventKind::OrphanDiscarded { machine };
                 event::append(tx, &[host_event(now, actor, host_id, event)]).await?;

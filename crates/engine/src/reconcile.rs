@@ -178,7 +178,7 @@ impl Engine {
                 }
                 let fault = Fault::new(FaultKind::Host, "the host did not answer in time");
                 change.step_failed(&fault).await?;
-                self.settle_ended(&mut change).await?;
+                self.settle_seen(&mut change).await?;
             }
             change.save_if_changed().await.map(Some)
         })?;

@@ -15,6 +15,7 @@ use vimana_store::vm::VmRecord;
 use vimana_store::{TxError, operation, vm, write_tx};
 
 use crate::Engine;
+use crate::agent::Speaker;
 use crate::change::{Change, Changed, Holding, Kept};
 use crate::dispatch::command_ref;
 
@@ -28,9 +29,10 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
-/// Machines that ended while something was under way for them: what that
-/// leads to, its end tells. Only in memory: hosts that connect anew say all of
-/// it again.
+/// Machines that began to run, or ended, while something was under way for
+/// them: what that leads to, its end tells. A step that failed may have done
+/// its work all the same. Only in memory: hosts that connect anew say all of it
+/// again.
 #[derive(Default)]
 pub struct Sightings {
     by_vm: Mutex<BTreeMap<VmId, Observed>>,
@@ -38,7 +40,7 @@ pub struct Sightings {
 
 impl Sightings {
     fn keep(&self, observed: Observed) {
-        if ended(&observed.power) {
+        if ended(&observed.power) || observed.power == Power::Running {
             self.lock().insert(observed.vm_id, observed);
         } else {
             self.forget(observed.vm_id);
@@ -63,11 +65,10 @@ impl Engine {
     /// the operations under way there, and sends their commands.
     pub(crate) async fn reconcile_inventory(
         &self,
-        host_id: HostId,
-        actor: &Actor,
+        speaker: &Speaker,
         inventory: Vec<Observed>,
     ) -> Result<()> {
-        let recorded = vm::on_host(&self.store().read(), host_id).await?;
+        let recorded = vm::on_host(&self.store().read(), speaker.host_id).await?;
         let in_flight = self.in_flight(&recorded).await?;
         let mut held: BTreeMap<VmId, Observed> = inventory
             .into_iter()
@@ -86,14 +87,12 @@ impl Engine {
                 Some(observed) if operates => self.inner.sightings.keep(observed.clone()),
                 Some(_) | None => self.inner.sightings.forget(record.id),
             }
-            let changed = self
-                .reconcile_vm(host_id, actor, record.id, observed)
-                .await?;
+            let changed = self.reconcile_vm(speaker, record.id, observed).await?;
             if let Some((vm, operation)) = changed {
                 self.dispatch(&vm, operation.as_ref()).await;
             }
         }
-        self.quarantine(host_id, actor, held).await
+        self.quarantine(speaker, held).await
     }
 
     async fn in_flight(
@@ -107,17 +106,17 @@ impl Engine {
 
     async fn reconcile_vm(
         &self,
-        host_id: HostId,
-        actor: &Actor,
+        speaker: &Speaker,
         id: VmId,
         observed: Option<Observed>,
     ) -> Result<Option<Changed>> {
         let world = self.world();
         write_tx!(self.store(), |tx| {
-            let Some(mut change) = Change::lock(tx, world, actor.clone(), id).await? else {
+            let lock = Change::lock(tx, world, speaker.actor.clone(), id).await?;
+            let Some(mut change) = lock else {
                 return Ok(None);
             };
-            if !change.is_on(host_id) {
+            if !change.is_on(speaker.host_id) || !speaker.is_current(tx).await? {
                 return Ok(None);
             }
             if change.current().is_some() {
@@ -195,7 +194,7 @@ impl Engine {
                 Outcome::Fault { fault } => change.step_failed(fault).await?,
                 Outcome::Unknown => change.step_failed(&not_understood()).await?,
             }
-            self.settle_ended(&mut change).await?;
+            self.settle_seen(&mut change).await?;
             change.save().await.map(Some)
         })?;
         if let Some(changed) = changed {
@@ -206,9 +205,9 @@ impl Engine {
         Ok(())
     }
 
-    /// A machine may have ended by itself while something was under way for
-    /// it that is over now.
-    pub(crate) async fn settle_ended(&self, change: &mut Change<'_>) -> Result<(), TxError> {
+    /// A machine may have ended, or begun to run, while something was under
+    /// way for it that is over now.
+    pub(crate) async fn settle_seen(&self, change: &mut Change<'_>) -> Result<(), TxError> {
         if change.current().is_some() {
             return Ok(());
         }
@@ -231,12 +230,7 @@ impl Engine {
     }
 
     /// An agent saw a machine change by itself.
-    pub(crate) async fn observed(
-        &self,
-        host_id: HostId,
-        actor: &Actor,
-        observed: Observed,
-    ) -> Result<()> {
+    pub(crate) async fn observed(&self, speaker: &Speaker, observed: Observed) -> Result<()> {
         let world = self.world();
         let sightings = &self.inner.sightings;
         let known = vm::find(&self.store().read(), observed.vm_id).await?;
@@ -244,11 +238,13 @@ impl Engine {
             return Ok(());
         }
         let changed = write_tx!(self.store(), |tx| {
-            let lock = Change::lock(tx, world, actor.clone(), observed.vm_id).await?;
+            let lock = Change::lock(tx, world, speaker.actor.clone(), observed.vm_id).await?;
             let Some(mut change) = lock else {
                 return Ok(false);
             };
-            if !change.is_on(host_id) || change.vm.run_epoch != observed.run_epoch {
+            let of_this_run = change.vm.run_epoch == observed.run_epoch;
+            let here = change.is_on(speaker.host_id);
+            if !here || !of_this_run || !speaker.is_current(tx).await? {
                 return Ok(false);
             }
             let kind = change.operation.as_ref().map(|operation| operation.kind);

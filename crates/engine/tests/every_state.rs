@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use vimana_driver::{Fault, FaultKind, Power};
-use vimana_driver_sim::Call;
+use vimana_driver_sim::{Call, Mishap};
 use vimana_engine::{Acted, ActionArgs, Datastore as _, DirDatastore, IdempotencyKey};
 use vimana_model::action::VmAction;
 use vimana_model::operation::{OperationKind, OperationState, StepState};
@@ -211,6 +211,26 @@ async fn a_save_that_fails_leaves_the_machine_running() {
         assert_eq!(scene.used().await, TINY);
     }
     assert_eq!(scene.hosts[0].sim.power(scene.vm), Some(Power::Running));
+}
+
+#[tokio::test]
+async fn a_resume_that_failed_after_its_work_was_done_leaves_the_vm_running() {
+    let scene = Scene::new(1).await;
+    scene.through(VmAction::Suspend).await;
+    let host = &scene.hosts[0];
+    // The machine runs, and its host says that it does not, the first time in
+    // a way that may pass and then in one that does not.
+    let host_fault = Fault::new(FaultKind::Host, "the host has a bad moment");
+    host.sim.mishap(Call::Load, Mishap::FailAfter(host_fault));
+    let full = Fault::new(FaultKind::NoSpace, "the host's disk is full");
+    host.sim.mishap(Call::Load, Mishap::Fail(full));
+    let vm = scene.through(VmAction::Resume).await;
+    assert_eq!(vm.operation.unwrap().state, OperationState::Failed);
+    assert_eq!(host.sim.power(scene.vm), Some(Power::Running));
+    assert_eq!(vm.state, VmState::Running);
+    assert_eq!(scene.used().await, TINY);
+    let off = scene.through(VmAction::PowerOff).await;
+    assert_eq!(off.state, VmState::PoweredOff);
 }
 
 #[tokio::test]

@@ -1,6 +1,13 @@
 //! The network between agents and the server: frames are late, connections
 //! stall, break off, and bring up old frames again. Within one connection
-//! nothing is reordered, as TCP has it; between two everything may be.
+//! nothing is reordered, as TCP has it; between two everything may be: a
+//! connection that broke at its host's end may still deliver to the server what
+//! was on its way, while the host has dialled anew.
+//!
+//! No network brings up a frame within its own session again: TLS would notice.
+//! A peer might, or its disk of yesterday; so frames come up again that say
+//! themselves that they are out of date: commands and their outcomes, which
+//! have their claim, and what was seen of a run that is not the latest.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_engine::Engine;
+use vimana_model::VmId;
 use vimana_protocol::agent::{FromAgent, ToAgent};
 use vimana_protocol::dial::{Dial, DialError, FarEnd, Wire};
 use vimana_protocol::limits::{HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, HELLO_TIMEOUT};
@@ -49,9 +57,80 @@ struct Road {
     /// Cut all at once, those of before too.
     cables: Vec<CancellationToken>,
     stalled: BTreeMap<Way, Instant>,
-    old: BTreeMap<Way, VecDeque<String>>,
+    old: BTreeMap<Way, VecDeque<Old>>,
+    /// The latest run of each machine, as far as it was spoken of.
+    runs: BTreeMap<VmId, u64>,
     /// Comes up with the next frame that way.
     slipped_in: BTreeMap<Way, Vec<String>>,
+}
+
+/// A frame that may come up again.
+#[derive(Clone)]
+struct Old {
+    text: String,
+    /// The run it tells of, where that is what shows its age.
+    seen: Option<(VmId, u64)>,
+}
+
+impl Road {
+    /// Takes note of a frame that passes.
+    fn note(&mut self, way: Way, text: &str) {
+        let seen = match way {
+            Way::ToServer => match read(text) {
+                Some(FromAgent::Observed(observed)) => Some((observed.vm_id, observed.run_epoch)),
+                Some(FromAgent::Done { .. } | FromAgent::Progress { .. }) => None,
+                Some(
+                    FromAgent::Hello(_)
+                    | FromAgent::Ready { .. }
+                    | FromAgent::Inventory { .. }
+                    | FromAgent::Discarded { .. }
+                    | FromAgent::Heartbeat
+                    | FromAgent::Unknown,
+                )
+                | None => return,
+            },
+            Way::ToAgent => match serde_json::from_str(text) {
+                Ok(ToAgent::Command(command)) => {
+                    self.learn(command.vm_id, command.run_epoch);
+                    None
+                }
+                Ok(
+                    ToAgent::Welcome { .. }
+                    | ToAgent::Refused { .. }
+                    | ToAgent::OpenConsole { .. }
+                    | ToAgent::Discard { .. }
+                    | ToAgent::TakeInventory
+                    | ToAgent::Heartbeat { .. }
+                    | ToAgent::Unknown,
+                )
+                | Err(_) => return,
+            },
+        };
+        if let Some((vm_id, run_epoch)) = seen {
+            self.learn(vm_id, run_epoch);
+        }
+        let text = text.to_owned();
+        let old = self.old.entry(way).or_default();
+        old.push_back(Old { text, seen });
+        if old.len() > REMEMBERED {
+            old.pop_front();
+        }
+    }
+
+    fn learn(&mut self, vm_id: VmId, run_epoch: u64) {
+        let latest = self.runs.entry(vm_id).or_default();
+        *latest = run_epoch.max(*latest);
+    }
+
+    /// What may come up again that way, the newest last.
+    fn outdated(&self, way: Way) -> Vec<String> {
+        let is_old = |old: &&Old| {
+            let latest = |id| self.runs.get(&id).copied().unwrap_or_default();
+            old.seen.is_none_or(|(id, run)| run < latest(id))
+        };
+        let old = self.old.get(&way).into_iter().flatten();
+        old.filter(is_old).map(|old| old.text.clone()).collect()
+    }
 }
 
 /// What happened on its way so far.
@@ -108,9 +187,8 @@ impl Net {
     #[must_use]
     pub fn old_frames(&self, host: &str, way: Way) -> Vec<String> {
         let roads = self.roads();
-        let old = roads.get(host).and_then(|road| road.old.get(&way));
-        old.map(|old| old.iter().cloned().collect())
-            .unwrap_or_default()
+        let old = roads.get(host).map(|road| road.outdated(way));
+        old.unwrap_or_default()
     }
 
     /// These frames come along with the next one that way.
@@ -150,27 +228,18 @@ impl Net {
 
     /// An old frame that comes up again.
     fn replayed(&self, passage: &Passage, text: &str) -> Vec<String> {
-        let worth = match passage.way {
-            Way::ToServer => text.contains("\"frame\":\"done\"") || text.contains("progress"),
-            Way::ToAgent => text.contains("\"frame\":\"command\""),
-        };
         let mut roads = self.roads();
         let road = roads.entry(passage.host.clone()).or_default();
-        let old = road.old.entry(passage.way).or_default();
         let sky = self.0.weather.now();
         // Never before the introductions are over.
         let replay = passage.passed > 2 && self.0.chance.one_in(sky.replays);
         let again = if replay {
-            old.get(self.0.chance.below(old.len())).cloned()
+            let old = road.outdated(passage.way);
+            self.0.chance.pick(&old).cloned()
         } else {
             None
         };
-        if worth {
-            old.push_back(text.to_owned());
-            if old.len() > REMEMBERED {
-                old.pop_front();
-            }
-        }
+        road.note(passage.way, text);
         let slipped_in = if passage.passed > 2 {
             road.slipped_in.remove(&passage.way).unwrap_or_default()
         } else {
@@ -199,6 +268,19 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// Somebody in between goes on for a while: what the host says is held up,
+    /// and comes when the host has long found its line cut.
+    async fn linger(&self, there: impl Future<Output = ()>, back: impl Future<Output = ()>) {
+        let held = self.0.chance.ms(0..=3000);
+        // Where the server ends first, nobody waits for what is held.
+        if timeout(held, back).await.is_ok() {
+            return;
+        }
+        self.0.journal.count("late ends of connections", 1);
+        tokio::time::sleep(self.0.chance.ms(0..=2000)).await;
+        there.await;
     }
 
     fn roads(&self) -> MutexGuard<'_, BTreeMap<String, Road>> {
@@ -246,11 +328,16 @@ impl Dial for Dialler {
         let (there, back) = (passage(Way::ToServer), passage(Way::ToAgent));
         let net = net.clone();
         tokio::spawn(async move {
+            let mut there = Box::pin(net.pump(receiver, to_server, there));
+            let mut back = Box::pin(net.pump(from_server, sender, back));
             tokio::select! {
                 biased;
                 () = cut.cancelled() => {}
-                () = net.pump(receiver, to_server, there) => {}
-                () = net.pump(from_server, sender, back) => {}
+                () = &mut there => return,
+                () = &mut back => return,
+            }
+            if net.0.weather.now().late_frames > 0 {
+                net.linger(there, back).await;
             }
         });
         Ok(wire)
@@ -279,8 +366,10 @@ async fn serve(
     let (mut outgoing, handle) = session.split();
     let listen = async {
         while let Ok(Some(text)) = timeout(HEARTBEAT_TIMEOUT, incoming.recv()).await {
-            let Some(frame) = read(&text) else { return };
-            handle.receive(frame);
+            // What is not understood is passed over.
+            if let Some(frame) = read(&text) {
+                handle.receive(frame);
+            }
         }
     };
     let tell = async {
