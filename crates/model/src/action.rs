@@ -143,7 +143,9 @@ impl VmAction {
         state: VmState,
         in_flight: Option<OperationKind>,
     ) -> Result<(), Refusal> {
+        // A held VM waits for a person; nothing comes of waiting for it.
         if let Some(kind) = in_flight
+            && !matches!(state, VmState::Hold)
             && let Err(refusal) = self.judge_beside(kind)
         {
             return Err(refusal);
@@ -526,6 +528,20 @@ mod tests {
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn nobody_is_told_to_wait_for_a_held_vm() {
+        for kind in [OperationKind::Create, OperationKind::Resume] {
+            for action in VmAction::ALL {
+                let beside = action.accept(VmState::Hold, Some(kind));
+                assert_eq!(
+                    beside,
+                    action.judge(VmState::Hold),
+                    "{action} beside {kind}"
+                );
+            }
+        }
     }
 
     #[test]

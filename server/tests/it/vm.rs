@@ -62,15 +62,15 @@ async fn what_the_table_refuses_is_refused_with_its_sentence() {
     let token = world.token().await;
     let (id, _) = world.held_vm(&token, "web-1").await;
     for (action, sentence) in [
-        ("suspend", "`web-1` is still being created"),
-        ("stop", "`web-1` is still being created"),
-        ("resume", "`web-1` is still being created"),
-        ("poweroff", "`web-1` is still being created"),
-        ("start", "`web-1` is still being created"),
-        ("reboot", "`web-1` is still being created"),
-        ("reset", "`web-1` is still being created"),
-        ("retry", "`web-1` is still being created"),
-        ("shutdown", "`web-1` is still being created"),
+        ("suspend", "`web-1` has not started"),
+        ("stop", "`web-1` has not started"),
+        ("resume", "`web-1` is held; release it instead"),
+        ("poweroff", "`web-1` has not started"),
+        ("start", "`web-1` is held; release it instead"),
+        ("reboot", "`web-1` has not started"),
+        ("reset", "`web-1` has not started"),
+        ("retry", "`web-1` has not failed"),
+        ("shutdown", "`web-1` has not started; delete it instead"),
         ("hold", "`web-1` is already held"),
     ] {
         let request = world.post(&format!("/api/v1/vms/{id}/{action}"));
