@@ -56,8 +56,9 @@ export function open(place, { label, nonce, ticket, report }) {
   });
   const observer = new ResizeObserver(() => place.clientWidth && fit.fit());
   observer.observe(place);
+  place.scrollIntoView({ block: "nearest" });
 
-  let socket, timer, tries = 0, closed = false;
+  let socket, timer, tries = 0, closed = false, asked = true;
   const send = (bytes) => socket?.readyState === WebSocket.OPEN && socket.send(bytes);
   terminal.onData((text) => send(encoder.encode(text)));
   terminal.onBinary((text) => send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
@@ -88,19 +89,29 @@ export function open(place, { label, nonce, ticket, report }) {
     const url = new URL(grant.path, location.href.replace(/^http/, "ws"));
     const mine = (socket = new WebSocket(url));
     mine.binaryType = "arraybuffer";
-    mine.onopen = () => {
-      mine.send(JSON.stringify({ ticket: grant.ticket }));
-      report("open");
-      terminal.focus();
-    };
-    mine.onmessage = ({ data }) => {
+    mine.onopen = () => mine.send(JSON.stringify({ ticket: grant.ticket }));
+    // The first message says that the machine's line is open.
+    mine.onmessage = () => {
       tries = 0;
-      terminal.write(typeof data === "string" ? data : new Uint8Array(data));
+      mine.onmessage = ({ data }) => terminal.write(new Uint8Array(data));
+      report("open");
+      // Whoever did not ask for it just now may be busy elsewhere.
+      if (asked) terminal.focus();
+      asked = false;
     };
     mine.onclose = () => mine === socket && retry();
   }
 
+  function reconnect() {
+    tries = 0;
+    connect();
+  }
+
   connect();
+  const ask = () => {
+    asked = true;
+    reconnect();
+  };
   const paste = async () => terminal.paste(await navigator.clipboard.readText());
   const close = () => {
     closed = true;
@@ -108,5 +119,5 @@ export function open(place, { label, nonce, ticket, report }) {
     observer.disconnect();
     terminal.dispose();
   };
-  return { reconnect: connect, paste, close };
+  return { ask, reconnect, paste, close };
 }

@@ -30,6 +30,9 @@ pub struct ConsoleWriter(SplitSink<Socket, Message>);
 
 impl Client {
     /// Opens the serial console of a VM.
+    ///
+    /// # Errors
+    /// With the server's words when the machine's line cannot be opened.
     pub async fn console(&self, id: VmId) -> Result<Console> {
         let ticket = self.console_ticket(id).await?;
         let open = self.open_console(&ticket.path, ticket.ticket);
@@ -54,8 +57,13 @@ impl Client {
         let (mut sink, stream) = socket.split();
         let hello = serde_json::to_string(&ConsoleHello { ticket }).map_err(Error::internal)?;
         sink.send(Message::text(hello)).await.map_err(broken_off)?;
+        let mut reader = ConsoleReader(stream);
+        // The first message says that the machine's line is open.
+        if reader.read().await?.is_none() {
+            return Err(Error::unavailable("the console ended before it was open"));
+        }
         Ok(Console {
-            reader: ConsoleReader(stream),
+            reader,
             writer: ConsoleWriter(sink),
         })
     }

@@ -1,5 +1,6 @@
 //! A viewer's side of a serial console.
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -15,14 +16,15 @@ use vimana_protocol::limits::HELLO_TIMEOUT;
 use super::problem::{ApiResult, Refusals};
 use crate::limits;
 use crate::peer::console::carry;
-use crate::socket::{Close, close};
+use crate::socket::{Close, close, send};
 use crate::state::App;
 
 /// Open a serial console
 ///
 /// A WebSocket. The first message is text, `{"ticket": "…"}` with a ticket of
-/// `POST /vms/{vm_id}/console`, within five seconds; then both sides send
-/// binary messages. The close frame says why it ended.
+/// `POST /vms/{vm_id}/console`, within five seconds. An empty binary message
+/// says that the machine's line is open; then both sides send binary messages.
+/// The close frame says why it ended.
 #[utoipa::path(
     get, path = "/console", tag = "vm", operation_id = "open_console",
     responses((status = 101, description = "A WebSocket"), Refusals),
@@ -59,7 +61,10 @@ async fn view(app: App, socket: WebSocket) {
         () = app.stopping.cancelled() => Err(Close::stopping()),
     };
     let end = match opened {
-        Ok(end) => carry(&app, end, &mut writer, &mut reader).await,
+        Ok(end) => match send(&mut writer, Message::Binary(Bytes::new())).await {
+            Ok(()) => carry(&app, end, &mut writer, &mut reader).await,
+            Err(gone) => gone,
+        },
         Err(refusal) => refusal,
     };
     close(&mut writer, end).await;

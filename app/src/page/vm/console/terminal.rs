@@ -10,6 +10,7 @@ use send_wrapper::SendWrapper;
 use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
 use vimana_model::{ErrorKind, VmState};
+use vimana_ui::memo;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
@@ -43,6 +44,25 @@ pub fn start(
 ) -> (Callback<()>, Callback<()>) {
     let session = expect_context::<CurrentSession>();
     let handle: Handle = StoredValue::new_local(None);
+    let press = move |method: &'static str| {
+        handle.try_with_value(|open| {
+            if let Some(open) = open {
+                open.call(method);
+            }
+        });
+    };
+    // A machine that went away, and is there again, is connected again.
+    let reachable = {
+        let vm = vm.clone();
+        memo(move || vm.with(|vm| VmAction::Console.judge(vm.state).is_ok()))
+    };
+    Effect::new(move |before: Option<bool>| {
+        let now = reachable.get();
+        if now && before == Some(false) {
+            press("reconnect");
+        }
+        now
+    });
     Effect::new(move |_| {
         let Some(place) = place.get() else { return };
         let vm = vm.clone();
@@ -69,16 +89,8 @@ pub fn start(
             }
         });
     });
-    let press = move |method: &'static str| {
-        Callback::new(move |()| {
-            handle.try_with_value(|open| {
-                if let Some(open) = open {
-                    open.call(method);
-                }
-            });
-        })
-    };
-    (press("reconnect"), press("paste"))
+    let pressed = move |method: &'static str| Callback::new(move |()| press(method));
+    (pressed("ask"), pressed("paste"))
 }
 
 async fn open(
