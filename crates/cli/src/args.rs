@@ -19,11 +19,19 @@ pub use request::{
 };
 pub use tenant::{CreateTenant, CreateUser, SetKind, Tenant, User};
 pub use vm::{
-    CancelOperation, Change, Console, Create, Operation, OperationShown, PowerOff, Resize, Shown,
-    Vm, VmList, Wait,
+    Cancel, CancelVm, Change, Console, Create, Operation, OperationShown, PowerOff, Remove, Resize,
+    Shown, Vm, VmList, Wait,
 };
 
-const ABOUT_ACCESS: &str = "\
+const AFTER_HELP: &str = "\
+First steps:
+  vimana login --url http://127.0.0.1:8700 --user admin
+  vimana image list
+  vimana flavor list
+  vimana vm create web-1 --image demo --flavor tiny --wait running
+  vimana vm console web-1
+  vimana vm --help
+
 Access:
   `vimana login` stores a token in credentials.json under $VIMANA_CONFIG_DIR,
   else $XDG_CONFIG_HOME/vimana, else ~/.config/vimana. Where VIMANA_URL and
@@ -41,7 +49,7 @@ JSON:
 
 /// Runs virtual machines on a Vimana installation.
 #[derive(Parser)]
-#[command(name = "vimana", version, after_help = ABOUT_ACCESS, arg_required_else_help = true)]
+#[command(name = "vimana", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -86,6 +94,7 @@ pub struct Login {
     /// Address of the server, such as http://127.0.0.1:8700
     #[arg(long, env = "VIMANA_URL")]
     pub url: BaseUrl,
+    /// Name of the user
     #[arg(long, value_name = "NAME")]
     pub user: String,
     /// Read the password from standard input instead of asking for it
@@ -120,11 +129,33 @@ pub struct Timeout {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_word_and_argument_says_what_it_is() {
+        let mut mute = Vec::new();
+        look_for_mute("vimana", &Cli::command(), &mut mute);
+        assert_eq!(mute, Vec::<String>::new());
+    }
+
+    fn look_for_mute(path: &str, command: &clap::Command, mute: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            mute.push(path.to_owned());
+        }
+        for argument in command.get_arguments() {
+            if argument.get_help().is_none() && argument.get_long_help().is_none() {
+                mute.push(format!("{path} {}", argument.get_id()));
+            }
+        }
+        for below in command.get_subcommands() {
+            look_for_mute(&format!("{path} {}", below.get_name()), below, mute);
+        }
     }
 }

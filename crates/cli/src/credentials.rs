@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vimana_client::{BaseUrl, CaFile, Client};
-use vimana_model::Timestamp;
+use vimana_model::{ErrorKind, Timestamp};
 
 use crate::failure::{Failure, Outcome};
 use crate::limits::MAX_CREDENTIALS_BYTES;
@@ -44,6 +44,32 @@ pub fn client() -> Outcome<Client> {
             connect(&stored.url, stored.ca_file.as_deref(), &stored.token)
         }
     }
+}
+
+/// Both are set: the stored sign-in is not used.
+pub fn are_in_environment() -> bool {
+    ["VIMANA_URL", "VIMANA_TOKEN"]
+        .iter()
+        .all(|name| std::env::var(name).is_ok())
+}
+
+/// Where a token that is not good any more came from, and how to get another.
+pub fn explained(failure: Failure) -> Failure {
+    let Failure::Refused(mut error) = failure else {
+        return failure;
+    };
+    if error.kind == ErrorKind::Unauthenticated {
+        let hint = match load() {
+            _ if are_in_environment() => "the token is the one in VIMANA_TOKEN".to_owned(),
+            Ok(Some(stored)) => format!(
+                "`vimana login --url {} --user {}`",
+                stored.url, stored.user_name
+            ),
+            Ok(None) | Err(_) => "`vimana login`".to_owned(),
+        };
+        error.public.push_str(&format!(" ({hint})"));
+    }
+    Failure::Refused(error)
 }
 
 fn connect(url: &str, ca: Option<&Path>, token: &str) -> Outcome<Client> {

@@ -19,5 +19,7 @@ pub const MAX_INPUT_FILE_BYTES: u64 = 1 << 20;
 pub const MAX_CREDENTIALS_BYTES: u64 = 64 << 10;
 /// How long a console stays open after piped input ended and the guest fell silent.
 pub const DEFAULT_LINGER_SECONDS: u64 = 2;
+/// Bytes read of an answer to a question.
+pub const MAX_ANSWER_BYTES: u64 = 64;
 /// Pieces of typed input waiting to be sent.
 pub const MAX_QUEUED_INPUT: usize = 64;

@@ -39,7 +39,11 @@ pub async fn login(args: Login) -> Outcome {
         client.base(),
         token.user_name,
         output::time(token.expires_at)
-    ))
+    ))?;
+    if credentials::are_in_environment() {
+        eprintln!("vimana: VIMANA_URL and VIMANA_TOKEN are set and are used instead");
+    }
+    Ok(())
 }
 
 pub async fn logout() -> Outcome {

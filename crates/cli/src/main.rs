@@ -29,14 +29,17 @@ use crate::args::{Cli, Command, List};
 use crate::failure::{Failure, Outcome};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let Cli { command } = Cli::parse();
+    let signs_in = matches!(command, Command::Login(_));
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("cannot start: {error}")))
-        .and_then(|runtime| runtime.block_on(run(cli.command)));
-    let Err(failure) = outcome else {
-        return ExitCode::SUCCESS;
+        .and_then(|runtime| runtime.block_on(run(command)));
+    let failure = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(failure) if signs_in => failure,
+        Err(failure) => credentials::explained(failure),
     };
     failure.tell();
     failure.exit_code()

@@ -1,9 +1,11 @@
 //! Operations.
 
+use vimana_client::Client;
+use vimana_model::OperationId;
 use vimana_model::operation::{OperationState, OperationView, StepState, StepView};
 use vimana_model::unit::MiB;
 
-use crate::args::{CancelOperation, Operation, OperationShown, Shown};
+use crate::args::{Cancel, CancelVm, Operation, OperationShown, Shown};
 use crate::failure::{Failure, Outcome};
 use crate::vm::resolve;
 use crate::wait::OperationWatch;
@@ -13,7 +15,7 @@ pub async fn run(command: Operation) -> Outcome {
     match command {
         Operation::List(args) => list(args).await,
         Operation::Show(args) => show(args).await,
-        Operation::Cancel(args) => cancel(args).await,
+        Operation::Cancel(args) => cancel(&credentials::client()?, args.id, args.cancel).await,
     }
 }
 
@@ -47,15 +49,23 @@ async fn show(args: OperationShown) -> Outcome {
     print(&operation, args.json.json)
 }
 
-async fn cancel(args: CancelOperation) -> Outcome {
-    let CancelOperation {
-        id,
+/// Cancels what is under way for a VM.
+pub async fn cancel_of_vm(CancelVm { which, cancel: how }: CancelVm) -> Outcome {
+    let client = credentials::client()?;
+    let vm = client.vm(resolve(&client, &which.vm).await?).await?;
+    let under_way = vm.operation.filter(|operation| !operation.state.is_over());
+    let operation = under_way
+        .ok_or_else(|| Failure::Failed(format!("nothing is under way for `{}`", vm.name)))?;
+    cancel(&client, operation.id, how).await
+}
+
+async fn cancel(client: &Client, id: OperationId, how: Cancel) -> Outcome {
+    let Cancel {
         wait,
         timeout,
         json,
-    } = args;
-    let client = credentials::client()?;
-    let watch = OperationWatch::open(&client, wait, timeout).await?;
+    } = how;
+    let watch = OperationWatch::open(client, wait, timeout).await?;
     let mut operation = client.cancel_operation(id).await?;
     if let Some(watch) = watch {
         operation = watch.until_over(operation).await?;

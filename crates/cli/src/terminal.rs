@@ -1,9 +1,11 @@
 //! The person's terminal: typing unseen, and typing key by key.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use crate::limits::MAX_ANSWER_BYTES;
 
 /// A terminal in another mode, until dropped.
 pub struct Changed {
@@ -40,6 +42,21 @@ impl Drop for Changed {
         // Nothing better can be done about a terminal that is gone.
         let _ = tcsetattr(&self.terminal, OptionalActions::Drain, &self.before);
     }
+}
+
+/// Whether a person reads what is said and can answer.
+pub fn is_watched() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks a question whose answer is no unless it begins with a y.
+pub fn confirms(question: &str) -> io::Result<bool> {
+    let mut err = io::stderr().lock();
+    err.write_all(question.as_bytes())?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::BufReader::new(io::stdin().lock().take(MAX_ANSWER_BYTES)).read_line(&mut answer)?;
+    Ok(answer.trim_start().starts_with(['y', 'Y']))
 }
 
 /// Asks for a password; at most `limit` bytes are read.

@@ -9,10 +9,12 @@ use vimana_client::VmFilter;
 use vimana_model::VmState;
 use vimana_model::vm::PowerOffVm;
 
-use crate::args::{PowerOff, Resize, Shown, Vm, VmList};
-use crate::failure::Outcome;
+use crate::args::{PowerOff, Remove, Resize, Shown, Vm, VmList};
+use crate::failure::{Failure, Outcome};
+use crate::input::cannot_read;
 use crate::limits::MAX_LISTED_VMS;
-use crate::{console, credentials, output};
+use crate::text::shown;
+use crate::{console, credentials, operation, output, terminal};
 
 pub use change::Answer;
 use change::{Ask, change};
@@ -37,11 +39,26 @@ pub async fn run(command: Vm) -> Outcome {
         Vm::Reset(args) => change(args, Ask::Reset).await,
         Vm::Resize(Resize { size, change: args }) => change(args, Ask::Resize(size.into())).await,
         Vm::Retry(args) => change(args, Ask::Retry).await,
-        Vm::Shutdown(args) => change(args, Ask::Shutdown).await,
-        Vm::Delete(args) => change(args, Ask::Delete).await,
+        Vm::Shutdown(args) => remove(args, Ask::Shutdown).await,
+        Vm::Delete(args) => remove(args, Ask::Delete).await,
+        Vm::Cancel(args) => operation::cancel_of_vm(args).await,
         Vm::Console(args) => console::console(args).await,
         Vm::Timeline(args) => timeline(args).await,
     }
+}
+
+/// Asks the person once more: afterwards the data is gone.
+async fn remove(Remove { yes, change: args }: Remove, ask: Ask) -> Outcome {
+    if !yes && terminal::is_watched() {
+        let question = format!(
+            "Remove {} with everything on the disk? [y/N] ",
+            args.vms.join(", ")
+        );
+        if !terminal::confirms(&shown(&question)).map_err(|error| cannot_read(&error))? {
+            return Err(Failure::Failed("nothing was removed".to_owned()));
+        }
+    }
+    change(args, ask).await
 }
 
 async fn list(args: VmList) -> Outcome {

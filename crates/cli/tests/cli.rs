@@ -60,7 +60,7 @@ async fn patience_ends() {
     assert_eq!(ran.status, 1);
     assert_eq!(
         ran.err,
-        "vimana: the stop of `web-1` is not through after 1 s; it is running\n"
+        "vimana: the stop of `web-1` is not through after 1 s and goes on; the VM is running\n"
     );
 }
 

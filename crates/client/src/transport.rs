@@ -157,6 +157,8 @@ impl Client {
     pub(crate) fn unreachable(&self, error: reqwest::Error) -> Error {
         let why = if error.is_timeout() {
             "it does not answer in time".to_owned()
+        } else if speaks_no_tls(&error) {
+            "it does not speak TLS; try http:// in place of https://".to_owned()
         } else {
             innermost(&error)
         };
@@ -184,6 +186,26 @@ fn kind_of(status: StatusCode) -> ErrorKind {
         502..=504 => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
+}
+
+/// Whether the other end answered a TLS handshake in the clear.
+fn speaks_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let clear = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref() == Some(&clear) {
+            return true;
+        }
+        // What an I/O error wraps is not its source.
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// The cause at the bottom says most: "Connection refused (os error 111)".

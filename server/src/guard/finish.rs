@@ -138,6 +138,7 @@ fn unexplained(status: StatusCode, method: &Method, path: &str, id: &str) -> Pro
         (kind, StatusCode::METHOD_NOT_ALLOWED) => {
             Error::new(kind, "this address does not take this method").problem()
         }
+        (ErrorKind::NotFound, _) => Error::new(kind, "there is nothing at this address").problem(),
         (kind, _) => Error::new(kind, kind.title()).problem(),
     };
     problem.status = status.as_u16();

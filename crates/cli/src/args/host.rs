@@ -27,6 +27,7 @@ pub enum Host {
 
 #[derive(Args)]
 pub struct HostShown {
+    /// Name or id of the host
     #[arg(value_name = "NAME|ID")]
     pub host: String,
     #[command(flatten)]
@@ -65,8 +66,10 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 #[derive(Args)]
 pub struct Discard {
+    /// Name or id of the host
     #[arg(value_name = "NAME|ID")]
     pub host: String,
+    /// As `vimana host orphans` shows it
     #[arg(value_name = "VM_ID")]
     pub machine: VmId,
     #[command(flatten)]

@@ -37,9 +37,12 @@ pub enum Request {
 
 #[derive(Args)]
 pub struct CreateRequest {
+    /// Name of the VM and of its guest
     pub name: String,
+    /// What it boots from; see `vimana image list`
     #[arg(long)]
     pub image: String,
+    /// Its size; see `vimana flavor list`
     #[arg(long)]
     pub flavor: String,
     /// What it is for
@@ -94,6 +97,7 @@ pub struct Decision {
 pub struct Decided {
     #[command(flatten)]
     pub decision: Decision,
+    /// Said with it; everyone who sees the request reads it
     #[arg(long, value_name = "TEXT")]
     pub remark: Option<String>,
 }
@@ -104,6 +108,7 @@ pub struct Approve {
     pub decision: Decision,
     #[command(flatten)]
     pub terms: Terms,
+    /// Said with it; everyone who sees the request reads it
     #[arg(long, value_name = "TEXT")]
     pub remark: Option<String>,
 }
@@ -112,6 +117,7 @@ pub struct Approve {
 pub struct Reject {
     #[command(flatten)]
     pub decision: Decision,
+    /// Why not
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
 }
@@ -120,6 +126,7 @@ pub struct Reject {
 pub struct AskBack {
     #[command(flatten)]
     pub decision: Decision,
+    /// What is to be known
     #[arg(long, value_name = "TEXT")]
     pub question: String,
 }
@@ -130,6 +137,7 @@ pub struct Answer {
     pub decision: Decision,
     #[command(flatten)]
     pub terms: Terms,
+    /// The answer
     #[arg(long, value_name = "TEXT")]
     pub text: String,
 }

@@ -18,6 +18,7 @@ pub enum Tenant {
 
 #[derive(Args)]
 pub struct CreateTenant {
+    /// Name of the tenant
     pub name: String,
     /// `automatic`: what is asked for is made; `manual`: a manager decides
     #[arg(long, default_value_t)]
@@ -28,6 +29,7 @@ pub struct CreateTenant {
 
 #[derive(Args)]
 pub struct SetKind {
+    /// Name or id of the tenant
     #[arg(value_name = "NAME|ID")]
     pub tenant: String,
     /// `automatic` or `manual`
@@ -46,6 +48,7 @@ pub enum User {
 
 #[derive(Args)]
 pub struct CreateUser {
+    /// Name to sign in with
     pub name: String,
     /// Name of the tenant
     #[arg(long)]

@@ -41,10 +41,12 @@ pub enum Vm {
     Resize(Resize),
     /// Try again what failed
     Retry(Change),
-    /// Ask the guest to switch itself off, then give everything back
-    Shutdown(Change),
-    /// Stop at once and give everything back
-    Delete(Change),
+    /// Ask the guest to switch itself off, then remove the VM and its disk
+    Shutdown(Remove),
+    /// Stop at once, and remove the VM and its disk
+    Delete(Remove),
+    /// Have what is under way taken back
+    Cancel(CancelVm),
     /// Open the serial console; Ctrl-] leaves it
     Console(Console),
     /// What happened to a VM, and who did it
@@ -53,9 +55,12 @@ pub enum Vm {
 
 #[derive(Args)]
 pub struct Create {
+    /// Name of the VM and of its guest
     pub name: String,
+    /// What it boots from; see `vimana image list`
     #[arg(long)]
     pub image: String,
+    /// Its size; see `vimana flavor list`
     #[arg(long)]
     pub flavor: String,
     /// File with one public SSH key for the guest
@@ -106,6 +111,15 @@ pub struct Change {
 }
 
 #[derive(Args)]
+pub struct Remove {
+    /// Do not ask; without a terminal nobody is asked
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub change: Change,
+}
+
+#[derive(Args)]
 pub struct PowerOff {
     /// At once, as by pulling the plug
     #[arg(long)]
@@ -129,11 +143,13 @@ pub struct Size {
     /// To the size of this flavor
     #[arg(long, conflicts_with_all = ["vcpus", "memory_mib", "disk_mib"])]
     pub flavor: Option<String>,
+    /// Number of virtual processors
     #[arg(long, value_name = "N")]
     pub vcpus: Option<u32>,
+    /// Memory in MiB
     #[arg(long, value_name = "N")]
     pub memory_mib: Option<u64>,
-    /// A disk never shrinks
+    /// Disk in MiB; a disk never shrinks
     #[arg(long, value_name = "N")]
     pub disk_mib: Option<u64>,
 }
@@ -176,7 +192,9 @@ pub struct Which {
 #[derive(Args, Clone, Copy)]
 pub struct Wait {
     /// Return when what was asked is through or, with a state, when the VM has
-    /// reached it; fails as soon as that can no longer be
+    /// reached it; fails as soon as that can no longer be. The states: pending,
+    /// hold, prolog, boot, running, migrate, suspended, stopped, powered_off,
+    /// shutdown, epilog, done, unknown, failed
     #[arg(long, value_name = "STATE", num_args = 0..=1, value_parser = wanted)]
     pub wait: Option<Option<VmState>>,
     #[command(flatten)]
@@ -195,6 +213,7 @@ pub enum Operation {
 
 #[derive(Args)]
 pub struct OperationShown {
+    /// As `vimana operation list` shows it
     pub id: OperationId,
     #[command(flatten)]
     pub json: Json,
@@ -202,7 +221,23 @@ pub struct OperationShown {
 
 #[derive(Args)]
 pub struct CancelOperation {
+    /// As `vimana operation list` shows it
     pub id: OperationId,
+    #[command(flatten)]
+    pub cancel: Cancel,
+}
+
+#[derive(Args)]
+pub struct CancelVm {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub cancel: Cancel,
+}
+
+/// What comes with every cancelling.
+#[derive(Args, Clone, Copy)]
+pub struct Cancel {
     /// Return when all is taken back
     #[arg(long)]
     pub wait: bool,
@@ -253,6 +288,19 @@ mod tests {
         assert_eq!(state("PoweredOff"), Ok(VmState::PoweredOff));
         assert_eq!(state("powered_off"), Ok(VmState::PoweredOff));
         assert!(state("gone").is_err());
+    }
+
+    #[test]
+    fn the_help_names_every_state() {
+        use clap::CommandFactory;
+        let mut cli = Cli::command();
+        let vm = cli.find_subcommand_mut("vm").unwrap();
+        let suspend = vm.find_subcommand_mut("suspend").unwrap();
+        let help = suspend.render_long_help().to_string();
+        let words: Vec<&str> = help.split([' ', ',', '.', '\n']).collect();
+        for state in VmState::ALL {
+            assert!(words.contains(&state.slug()), "{state}");
+        }
     }
 
     #[test]

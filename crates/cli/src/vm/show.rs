@@ -45,8 +45,12 @@ fn pairs(vm: &VmView) -> Vec<(&'static str, String)> {
         (
             "flavor",
             format!(
-                "{}: {} vCPUs, {} memory, {} disk",
-                vm.flavor, size.vcpus, size.memory_mib, size.disk_mib
+                "{}: {} vCPU{}, {} memory, {} disk",
+                vm.flavor,
+                size.vcpus,
+                if size.vcpus == 1 { "" } else { "s" },
+                size.memory_mib,
+                size.disk_mib
             ),
         ),
         ("owner", vm.owner.clone()),

@@ -88,7 +88,7 @@ impl VmWatch {
         let (vm, seconds) = (&answer.vm, self.notices.seconds);
         let mut message = match (self.goal, &answer.operation) {
             (Goal::Through, Some(operation)) => format!(
-                "the {} of `{}` is not through after {seconds} s; it is {}",
+                "the {} of `{}` is not through after {seconds} s and goes on; the VM is {}",
                 operation.kind,
                 vm.name,
                 vm.state.slug()
