@@ -43,6 +43,32 @@ export async function signIn(page, password = PASSWORD, user = 'admin') {
   await page.getByRole('button', { name: 'Sign in' }).click();
 }
 
+// Fills in the form; ends on the VM's page. Answers the VM's id.
+export async function createVm(page, name, { flavor = 'tiny', hold = false } = {}) {
+  await page.getByRole('link', { name: 'New VM' }).first().click();
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Flavor').selectOption(flavor);
+  if (hold) await page.getByLabel('Hold it').check();
+  await page.getByRole('button', { name: 'Create VM' }).click();
+  await page.waitForURL(/\/vms\/vm_[0-9a-f]{32}$/);
+  return page.url().split('/').at(-1);
+}
+
+// Waits until the guest of the console has booted for that time, and its shell
+// takes what is typed: what comes before is lost.
+export async function booted(page, boots) {
+  // A terminal that nobody sees draws nothing.
+  await page.locator('.console-screen').scrollIntoViewIfNeeded();
+  const shell = new RegExp(`ready boots=${boots}(?!\\d)[^]*~#`);
+  await page.locator('.xterm-rows', { hasText: shell }).waitFor({ timeout: 60_000 });
+}
+
+// Opens the serial console of a new VM on its page; waits until its guest is up.
+export async function openConsole(page) {
+  await page.getByRole('button', { name: 'Open the console' }).click();
+  await booted(page, 1);
+}
+
 // Notes every state the life-cycle picture lights, from now on.
 export async function watchStates(page) {
   await page.locator('.diagram:visible').waitFor();
@@ -112,18 +138,29 @@ export async function inEveryLook(body) {
 
 let questions = 0;
 
-// The number a shell command prints at the serial console.
-export async function number(page, command) {
+// The word a shell command prints at the serial console.
+export async function word(page, command) {
   questions += 1;
   const tag = `q${questions}`;
   await type(page, `echo ${tag}=$(${command})=`);
   const answer = await page.waitForFunction(
-    (tag) => document.querySelector('.xterm-rows').innerText.match(`${tag}=(\\d+)=`)?.[1],
+    (tag) => document.querySelector('.xterm-rows').innerText.match(`${tag}=([\\w-]+)=`)?.[1],
     tag,
     { timeout: 60_000 },
   );
-  return Number(await answer.jsonValue());
+  return answer.jsonValue();
 }
+
+// The number it prints.
+export const number = async (page, command) => Number(await word(page, command));
+
+// A counter that lives in the guest's memory alone, in /run/count.
+export async function startCounting(page) {
+  const count = 'n=0; while :; do n=$((n+1)); echo $n >/run/count; sleep 0.1; done &';
+  await number(page, `sh -c '${count}' >/dev/null 2>&1; echo 0`);
+}
+
+export const counted = (page) => number(page, 'cat /run/count');
 
 async function type(page, command) {
   await page.locator('.console-screen .xterm-rows').waitFor();

@@ -1,5 +1,6 @@
 // A Vimana whose parts can be killed and started one by one.
 
+import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
@@ -10,7 +11,7 @@ import { PASSWORD, Stack } from './stack.mjs';
 const cache =
   process.env.VIMANA_CACHE ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'vimana');
-const bin = join(cache, 'bin', process.env.VIMANA_PROFILE ?? 'release');
+export const bin = join(cache, 'bin', process.env.VIMANA_PROFILE ?? 'release');
 const image = join(cache, 'demo-image/demo.qcow2');
 
 export class Fleet extends Stack {
@@ -37,6 +38,7 @@ export class Fleet extends Stack {
         ...['--data-dir', join(this.data, 'server')],
         ...['--listen', this.listen],
         ...['--agent-listen', this.agentListen],
+        ...['--site-dir', join(cache, 'site')],
         ...['--import-image', `demo=${image}`],
       ],
       /^Agents connect to /,
@@ -104,11 +106,11 @@ export class Fleet extends Stack {
     return done;
   }
 
-  // What fsck finds.
-  fsck() {
-    const { stdout, stderr } = this.tool('fsck', '--json');
-    if (!stdout) throw new Error(`fsck: ${stderr}`);
-    return JSON.parse(stdout);
+  // Every rule is kept, as far as fsck can see, and every host answered it.
+  isClean() {
+    const { status, stdout, stderr } = this.tool('fsck', '--json');
+    assert.equal(status, 0, `fsck: ${stderr}${stdout}`);
+    assert.deepEqual(JSON.parse(stdout).breaches, []);
   }
 
   async destroy() {

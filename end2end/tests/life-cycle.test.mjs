@@ -4,13 +4,18 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import {
+  booted,
   choose,
   confirm,
+  counted,
+  createVm,
   launch,
   litStates,
   number,
+  openConsole,
   openPage,
   signIn,
+  startCounting,
   tabTo,
   untilState,
   watchStates,
@@ -37,35 +42,23 @@ after(async () => {
 const button = (name) => page.getByRole('button', { name, exact: true });
 const facts = () => page.getByRole('region', { name: 'Facts' });
 const operation = (name) => page.getByRole('article', { name, exact: true }).first();
-const ready = (boots) =>
-  page.locator('.xterm-rows', { hasText: `ready boots=${boots}` }).waitFor({ timeout: 60_000 });
 
-// Opens the console again after the machine was away.
-async function reconnect() {
-  await button('Reconnect').click();
-  await page.getByText('Connected', { exact: true }).waitFor();
-}
+// The console is there again, by itself, after the machine was away.
+const reconnected = () => page.getByText('Connected', { exact: true }).waitFor();
 
 const boots = () => number(page, 'cat /data/boots');
-const counted = () => number(page, 'cat /run/count');
-
-// A counter that lives in memory alone.
-async function startCounting() {
-  const count = 'n=0; while :; do n=$((n+1)); echo $n >/run/count; sleep 0.1; done &';
-  await number(page, `sh -c '${count}' >/dev/null 2>&1; echo 0`);
-}
 
 // The machine is the one it was: same boot, and the counter goes on.
 async function goesOn(before) {
-  await reconnect();
+  await reconnected();
   assert.equal(await boots(), before.boots);
-  const first = await counted();
+  const first = await counted(page);
   assert.ok(first >= before.count, `${first} after ${before.count}`);
   await page.waitForTimeout(300);
-  assert.ok((await counted()) > first, 'it stands still');
+  assert.ok((await counted(page)) > first, 'it stands still');
 }
 
-const look = async () => ({ boots: await boots(), count: await counted() });
+const look = async () => ({ boots: await boots(), count: await counted(page) });
 const used = async () => {
   const { items } = await api.call('GET', '/hosts');
   const sum = (what) => items.reduce((total, host) => total + host.used[what], 0);
@@ -74,18 +67,12 @@ const used = async () => {
 
 describe('life-cycle', { concurrency: false, timeout: 900_000 }, () => {
   test('a machine starts and counts', async () => {
-    await page.getByRole('link', { name: 'New VM' }).first().click();
-    await page.getByLabel('Name').fill('counter');
-    await page.getByLabel('Flavor').selectOption('tiny');
-    await button('Create VM').click();
-    await page.waitForURL(/\/vms\/vm_[0-9a-f]{32}$/);
-    vmId = page.url().split('/').at(-1);
+    vmId = await createVm(page, 'counter');
     await page.evaluate(() => (window.neverReloaded = true));
     await watchStates(page);
     await untilState(page, 'running');
-    await button('Open the console').click();
-    await page.locator('.xterm-rows', { hasText: 'login:' }).waitFor({ timeout: 60_000 });
-    await startCounting();
+    await openConsole(page);
+    await startCounting(page);
     assert.equal(await boots(), 1);
   });
 
@@ -137,8 +124,7 @@ describe('life-cycle', { concurrency: false, timeout: 900_000 }, () => {
     const before = await boots();
     const [qemu] = stack.qemus(vmId);
     await choose(page, 'Reboot');
-    await ready(before + 1);
-    await page.locator('.xterm-rows', { hasText: 'login:' }).waitFor();
+    await booted(page, before + 1);
     assert.equal(await boots(), before + 1);
     assert.deepEqual(stack.qemus(vmId), [qemu]);
   });
@@ -165,9 +151,8 @@ describe('life-cycle', { concurrency: false, timeout: 900_000 }, () => {
 
     await button('Start').click();
     await untilState(page, 'running');
-    await reconnect();
-    // The screen still shows the login line of the run before.
-    await ready(before + 1);
+    await reconnected();
+    await booted(page, before + 1);
     assert.equal(await boots(), before + 1);
     assert.equal(await number(page, 'grep -c ^processor /proc/cpuinfo'), 2);
   });
@@ -180,9 +165,8 @@ describe('life-cycle', { concurrency: false, timeout: 900_000 }, () => {
     await untilState(page, 'powered_off', 20_000);
     await button('Start').click();
     await untilState(page, 'running');
-    await reconnect();
-    // The screen still shows the login line of the run before.
-    await ready(before + 1);
+    await reconnected();
+    await booted(page, before + 1);
     assert.equal(await boots(), before + 1);
   });
 
@@ -207,7 +191,7 @@ describe('life-cycle', { concurrency: false, timeout: 900_000 }, () => {
     await page.getByRole('dialog').waitFor();
     await tabTo(page, 'Reset counter');
     await page.keyboard.press('Enter');
-    await ready(before + 1);
+    await booted(page, before + 1);
 
     await focusIs('All actions');
     await page.keyboard.press('Enter');

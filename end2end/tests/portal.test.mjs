@@ -7,9 +7,11 @@ import {
   checkPage,
   choose,
   confirm,
+  createVm,
   inEveryLook,
   launch,
   litStates,
+  openConsole,
   openPage,
   signIn,
   untilState,
@@ -43,17 +45,6 @@ async function withPage(body, options) {
   } finally {
     await page.context().close();
   }
-}
-
-// Fills in the form; ends on the VM's page. Answers the VM's id.
-async function createVm(page, name, { flavor = 'tiny', hold = false } = {}) {
-  await page.getByRole('link', { name: 'New VM' }).first().click();
-  await page.getByLabel('Name').fill(name);
-  await page.getByLabel('Flavor').selectOption(flavor);
-  if (hold) await page.getByLabel('Hold it').check();
-  await page.getByRole('button', { name: 'Create VM' }).click();
-  await page.waitForURL(/\/vms\/vm_[0-9a-f]{32}$/);
-  return page.url().split('/').at(-1);
 }
 
 async function removeVm(page) {
@@ -110,8 +101,7 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
       assert.notEqual(stack.traces(vmId).length, 0);
       assert.deepEqual(await used(), { vcpus: 1, memory_mib: 128, disk_mib: 1024 });
 
-      await page.getByRole('button', { name: 'Open the console' }).click();
-      await page.locator('.xterm-rows', { hasText: 'login:' }).waitFor({ timeout: 60_000 });
+      await openConsole(page);
       await ask(page, 'uname -a', 'Linux first .*GNU/Linux');
 
       await choose(page, 'Shut down');
@@ -189,8 +179,7 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
     await withPage(async (page) => {
       const vmId = await createVm(page, 'survivor');
       await untilState(page, 'running');
-      await page.getByRole('button', { name: 'Open the console' }).click();
-      await page.locator('.xterm-rows', { hasText: 'login:' }).waitFor({ timeout: 60_000 });
+      await openConsole(page);
       await ask(page, 'echo before-$((40+2))', 'before-42');
       const [qemu] = stack.qemus(vmId);
       await page.evaluate(() => (window.neverReloaded = true));
