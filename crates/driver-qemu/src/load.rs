@@ -40,11 +40,7 @@ pub async fn load(turn: Turn) -> Result<(), Fault> {
         }
         (Power::Off | Power::Crashed { .. }, _, _) if again => has_run(&held),
         (
-            Power::Prepared
-            | Power::Running
-            | Power::Off
-            | Power::Crashed { .. }
-            | Power::Unknown,
+            Power::Prepared | Power::Running | Power::Off | Power::Crashed { .. } | Power::Unknown,
             _,
             _,
         ) => {

@@ -336,11 +336,7 @@ fn has_run(machine: &Machine) -> Result<bool, Fault> {
 fn occupied(machine: &Machine) -> Fault {
     let message = match machine.power {
         Power::Saved => "the machine's memory is saved; it can only run on from there",
-        Power::Prepared
-        | Power::Running
-        | Power::Off
-        | Power::Crashed { .. }
-        | Power::Unknown => {
+        Power::Prepared | Power::Running | Power::Off | Power::Crashed { .. } | Power::Unknown => {
             "an earlier run of the machine has not ended"
         }
     };
