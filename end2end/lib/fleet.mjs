@@ -62,7 +62,7 @@ export class Fleet extends Stack {
       ...['--join-token-file', token],
       ...['--data-dir', join(this.data, name)],
       ...['--name', name, '--zone', 'default'],
-      ...['--vcpus', '24', '--memory-mib', '4096'],
+      ...['--vcpus', '24', '--memory-mib', '4096', '--disk-mib', '40960'],
       ...['--probe-image', image],
     ]);
   }
