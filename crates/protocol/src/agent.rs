@@ -314,10 +314,10 @@ mod tests {
         let frame = json!({
             "frame": "done", "command": command, "claim_epoch": 1, "outcome": outcome,
         });
-        match serde_json::from_value(frame).unwrap() {
-            FromAgent::Done { outcome, .. } => outcome,
-            other => panic!("{other:?}"),
-        }
+        let FromAgent::Done { outcome, .. } = serde_json::from_value(frame).unwrap() else {
+            panic!("another frame was read");
+        };
+        outcome
     }
 
     #[test]
