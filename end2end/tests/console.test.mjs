@@ -65,6 +65,13 @@ describe('console', { concurrency: false, timeout: 300_000 }, () => {
     vmId = await createVm(page, 'steady');
     await page.evaluate(() => (window.neverReloaded = true));
     await openConsole(page);
+    const [rows, place] = await page.evaluate(() =>
+      ['.xterm-screen', '.console-screen'].map((name) =>
+        document.querySelector(name).getBoundingClientRect().toJSON(),
+      ),
+    );
+    assert.ok(rows.bottom <= place.bottom, 'the last row is cut off');
+    assert.ok(rows.right <= place.right, 'the last column is cut off');
     await startCounting(page);
     guest = { boot: await bootId(), count: await counted(page) };
     [qemu] = fleet.qemus(vmId);
