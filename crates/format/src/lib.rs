@@ -183,7 +183,7 @@ pub fn check(content: Content, file: &impl ReadAt) -> Result<Header, Error> {
         },
         Content::Qcow2 => qcow2::check(file, length)?,
         Content::Vdi => vdi::check(file, length)?,
-        Content::Vhdx => vhdx::check(file, length)?,
+        Content::Vhdx => vhdx::check(file)?,
         Content::Vmdk => vmdk::check(file, length)?,
         Content::Luks => return Err(Refusal::Encrypted.into()),
         Content::Vhd

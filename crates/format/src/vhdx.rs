@@ -19,7 +19,7 @@ const HAS_PARENT: u32 = 1 << 1;
 /// The format's own limit.
 const MAX_VIRTUAL_BYTES: u64 = 64 << 40;
 
-pub fn check(file: &impl ReadAt, _file_bytes: u64) -> Result<Header, Error> {
+pub fn check(file: &impl ReadAt) -> Result<Header, Error> {
     if Window::read(file, 0, 8)?.bytes() != b"vhdxfile" {
         return Err(Refusal::Another(Content::Vhdx).into());
     }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use sha2::{Digest as _, Sha256};
@@ -103,7 +103,7 @@ fn measured(staged: Staged) -> Result<Staged, ImportError> {
 /// What the tool said last, without our directories in it.
 fn complaint(said: &str, staging: &Staging) -> String {
     let last = said.lines().last().unwrap_or_default();
-    let dir = PathBuf::from(staging.dir()).join("");
+    let dir = staging.dir().join("");
     let bare = last.replace(&*dir.to_string_lossy(), "");
     let bare: String = bare.chars().filter(|char| !char.is_control()).collect();
     bare.chars().take(MAX_COMPLAINT_CHARS).collect()

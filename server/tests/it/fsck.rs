@@ -12,7 +12,7 @@ use tokio::net::UnixListener;
 use vimana_model::{VmId, VmState};
 
 use crate::agent::Agent;
-use scene::{Scene, Told, fsck};
+use scene::{Installation as _, Scene, Told, fsck};
 
 /// Exactly these checks, in their order, of these names.
 fn assert_found(report: &Value, expected: &[(&str, &str)]) {

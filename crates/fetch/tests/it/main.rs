@@ -10,20 +10,15 @@ mod reach;
 
 use std::path::Path;
 
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
 use tokio::io::AsyncReadExt as _;
 use vimana_fetch::{FetchError, Mark, Opened, Reach, Source, open};
 
 /// Bytes that are nowhere alike, so that a part in the wrong place is seen.
 fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    StdRng::seed_from_u64(1).fill_bytes(&mut bytes);
     bytes
 }
 

@@ -1,12 +1,7 @@
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use vimana_import::{ImportError, Progress, import};
 
-use crate::{Scene, noise, packed};
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+use crate::{Scene, noise, packed, sha256};
 
 #[tokio::test]
 async fn a_line_that_breaks_ten_times_goes_on_where_it_was() {
@@ -25,7 +20,7 @@ async fn a_line_that_breaks_ten_times_goes_on_where_it_was() {
             told.send_replace(now);
         });
         let staged = staged.await.unwrap();
-        assert_eq!(staged.sha256, hex(&Sha256::digest(&raw)));
+        assert_eq!(staged.sha256, sha256(&raw));
         let now = *progress.borrow();
         let times = sent.len().div_ceil((1 << 20) + 1) - 1;
         assert!(times >= 10);
@@ -63,7 +58,7 @@ async fn who_starts_again_goes_on_with_what_is_on_disk() {
     }
     scene.web.plan(|plan| plan.stall_after = None);
     let staged = scene.import().await.unwrap();
-    assert_eq!(staged.sha256, hex(&Sha256::digest(&raw)));
+    assert_eq!(staged.sha256, sha256(&raw));
     let asked = scene.web.plan(|plan| plan.asked.clone());
     assert_eq!(asked.len(), 2);
     assert!(asked[1] >= 16 << 20, "{asked:?}");
@@ -75,7 +70,7 @@ async fn a_file_that_changes_meanwhile_is_fetched_anew() {
     scene.web.plan(|plan| plan.cut_after = Some(1 << 20));
     let (told, mut progress) = watch::channel(Progress::default());
     let other = noise(2 << 20);
-    let sum = hex(&Sha256::digest(&other));
+    let sum = sha256(&other);
     let staging = scene.staging();
     let import = import(&scene.job, &staging, |now| {
         told.send_replace(now);

@@ -3,23 +3,19 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha512};
 use tempfile::TempDir;
 use vimana_format::Content;
 
-use crate::{Scene, noise, packed, qcow2};
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+use crate::{Scene, noise, packed, qcow2, sha256};
 
 #[tokio::test]
 async fn an_image_comes_in_as_it_is() {
     let dir = TempDir::new().unwrap();
     let image = qcow2(dir.path(), &[]);
     let mut scene = Scene::new(image.clone());
-    let sum = hex(&Sha256::digest(&image));
-    scene.job.checksum = Some(hex(&Sha512::digest(&image)).parse().unwrap());
+    let sum = sha256(&image);
+    scene.job.checksum = Some(format!("{:x}", Sha512::digest(&image)).parse().unwrap());
     let staged = scene.import().await.unwrap();
     assert_eq!(
         (staged.content, staged.virtual_bytes),
@@ -48,7 +44,7 @@ async fn packed_images_are_unpacked_on_the_way() {
             scene.job.declared = Some(content);
             let staged = scene.import().await.unwrap();
             assert_eq!(staged.content, content, "{tool}");
-            assert_eq!(staged.sha256, hex(&Sha256::digest(bytes)), "{tool}");
+            assert_eq!(staged.sha256, sha256(bytes), "{tool}");
             let file = fs::metadata(&staged.path).unwrap();
             assert_eq!(
                 (file.len(), staged.size_bytes),
@@ -61,7 +57,7 @@ async fn packed_images_are_unpacked_on_the_way() {
     let mut two = packed("gzip", &raw[..1 << 20]);
     two.extend(packed("gzip", &raw[1 << 20..]));
     let staged = Scene::new(two).import().await.unwrap();
-    assert_eq!(staged.sha256, hex(&Sha256::digest(&raw)));
+    assert_eq!(staged.sha256, sha256(&raw));
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use vimana_fetch::Reach;
 use vimana_import::{Bounds, ImportError, Job, Patience, Progress, Staged, Staging, import};
@@ -66,16 +69,13 @@ impl Scene {
 
 /// Bytes that do not pack.
 fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    StdRng::seed_from_u64(1).fill_bytes(&mut bytes);
     bytes
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// A disk of 64 MiB with something in it, as qcow2.

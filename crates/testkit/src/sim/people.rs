@@ -35,6 +35,28 @@ pub enum Ask {
     Decide(RequestId, RequestAction, RequestDecision),
 }
 
+/// Who decides so about a request, and how they say it.
+pub fn decision(
+    request: RequestId,
+    action: RequestAction,
+    terms: Option<CreateVm>,
+) -> (Person, Ask) {
+    let manager = matches!(
+        action,
+        RequestAction::Approve
+            | RequestAction::Reject
+            | RequestAction::AskBack
+            | RequestAction::ConfirmRelease
+    );
+    let form = RequestDecision {
+        remark: action.needs_remark().then(|| "since it is so".to_owned()),
+        terms,
+        ..RequestDecision::default()
+    };
+    let who = if manager { MONA } else { RITA };
+    (who, Ask::Decide(request, action, form))
+}
+
 /// What was promised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {

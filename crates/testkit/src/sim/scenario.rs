@@ -14,7 +14,7 @@ use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::image::ImageFormat;
 use vimana_model::operation::OperationState;
-use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
+use vimana_model::request::{CreateRequest, RequestAction};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
 use vimana_model::{HostId, ImageId, RequestId, VmId};
@@ -23,7 +23,7 @@ use vimana_store::vm::VmRecord;
 use vimana_store::{operation, orphan, request, vm};
 
 use super::net::Way;
-use super::people::{ADMIN, Answer, Ask, MONA, Person, RITA};
+use super::people::{ADMIN, Answer, Ask, MONA, Person, RITA, decision};
 use super::run::in_time;
 use super::{Host, World};
 
@@ -311,27 +311,11 @@ async fn decide(
     name: &str,
     rest: &[&str],
 ) -> Result<(Person, Ask), String> {
-    let manager = matches!(
-        action,
-        RequestAction::Approve
-            | RequestAction::Reject
-            | RequestAction::AskBack
-            | RequestAction::ConfirmRelease
-    );
     let terms = match rest {
         ["as", flavor] => Some(form(name, flavor)),
         _ => None,
     };
-    let form = RequestDecision {
-        remark: action.needs_remark().then(|| "since it is so".to_owned()),
-        terms,
-        ..RequestDecision::default()
-    };
-    let who = if manager { MONA } else { RITA };
-    Ok((
-        who,
-        Ask::Decide(requested(world, name).await?, action, form),
-    ))
+    Ok(decision(requested(world, name).await?, action, terms))
 }
 
 fn request_action(word: &str) -> Option<RequestAction> {

@@ -8,7 +8,7 @@ use vimana_model::VmState;
 use vimana_model::vm::PowerOffVm;
 
 use super::assert_found;
-use super::scene::{Scene, tiny};
+use super::scene::{Installation as _, Scene, tiny};
 use crate::watch::Watch;
 
 /// How often it is looked while VMs come and go.

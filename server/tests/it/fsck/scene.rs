@@ -111,27 +111,6 @@ impl Scene {
         driver.boot(vm_id, 1, &resources).await.unwrap();
     }
 
-    pub fn saved(&self) -> PathBuf {
-        self.data().join("saved")
-    }
-
-    fn data(&self) -> PathBuf {
-        self.world.dir.path().join("data")
-    }
-
-    /// Changes the database behind the server's back.
-    pub async fn plant(&self, statements: &str) {
-        plant(&self.data(), statements).await;
-    }
-
-    pub async fn fsck(&self, args: &[&str]) -> Told {
-        fsck(&self.data(), args).await
-    }
-
-    pub async fn report(&self, status: i32, args: &[&str]) -> Value {
-        report(&self.data(), status, args).await
-    }
-
     /// Everything stops, and stays as it is.
     pub async fn stop(self) -> Stopped {
         let Self {
@@ -151,25 +130,41 @@ impl Scene {
     }
 }
 
-impl Stopped {
-    pub fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
-    }
+/// What can be looked at and spoilt, whether the server runs or not.
+pub trait Installation {
+    fn data(&self) -> PathBuf;
 
-    pub fn saved(&self) -> PathBuf {
+    fn saved(&self) -> PathBuf {
         self.data().join("saved")
     }
 
-    pub async fn plant(&self, statements: &str) {
-        plant(&self.data(), statements).await;
+    /// Changes the database behind the server's back.
+    async fn plant(&self, statements: &str) {
+        let database = self.data().join("vimana.db");
+        deface(&database, statements).await.unwrap();
     }
 
-    pub async fn fsck(&self, args: &[&str]) -> Told {
+    async fn fsck(&self, args: &[&str]) -> Told {
         fsck(&self.data(), args).await
     }
 
-    pub async fn report(&self, status: i32, args: &[&str]) -> Value {
-        report(&self.data(), status, args).await
+    /// The command's answer for programs, and that it ends with this status.
+    async fn report(&self, status: i32, args: &[&str]) -> Value {
+        let told = self.fsck(&[&["--json"], args].concat()).await;
+        assert_eq!((told.status, told.err.as_str()), (status, ""), "{told:#?}");
+        serde_json::from_str(&told.out).unwrap()
+    }
+}
+
+impl Installation for Scene {
+    fn data(&self) -> PathBuf {
+        self.world.dir.path().join("data")
+    }
+}
+
+impl Installation for Stopped {
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 }
 
@@ -196,10 +191,6 @@ fn schedule(world: &World) -> DropGuard {
     shutdown.drop_guard()
 }
 
-async fn plant(data: &Path, statements: &str) {
-    deface(&data.join("vimana.db"), statements).await.unwrap();
-}
-
 /// The command, as a process of its own.
 pub async fn fsck(data: &Path, args: &[&str]) -> Told {
     let output = Command::new(env!("CARGO_BIN_EXE_vimana-server"))
@@ -218,11 +209,4 @@ pub async fn fsck(data: &Path, args: &[&str]) -> Told {
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
     }
-}
-
-/// Its answer for programs, and that it ends with this status.
-async fn report(data: &Path, status: i32, args: &[&str]) -> Value {
-    let told = fsck(data, &[&["--json"], args].concat()).await;
-    assert_eq!((told.status, told.err.as_str()), (status, ""), "{told:#?}");
-    serde_json::from_str(&told.out).unwrap()
 }

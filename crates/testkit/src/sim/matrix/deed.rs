@@ -2,13 +2,13 @@
 
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
-use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
+use vimana_model::request::{CreateRequest, RequestAction};
 use vimana_model::unit::MiB;
 use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
 use vimana_model::{OperationId, RequestId, VmId};
 
 use super::Deed;
-use crate::sim::people::{ADMIN, Ask, MONA, Person, RITA};
+use crate::sim::people::{ADMIN, Ask, Person, RITA, decision};
 
 /// What the case is about.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,22 +25,7 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
     // In the lab it is hers to use.
     let user = if about.request.is_some() { RITA } else { ADMIN };
     let act = |action, args| (user, Ask::Act(about.vm.unwrap(), action, args));
-    let decide = |action: RequestAction, terms| {
-        let manager = matches!(
-            action,
-            RequestAction::Approve
-                | RequestAction::Reject
-                | RequestAction::AskBack
-                | RequestAction::ConfirmRelease
-        );
-        let form = RequestDecision {
-            remark: action.needs_remark().then(|| "since it is so".to_owned()),
-            terms,
-            ..RequestDecision::default()
-        };
-        let who = if manager { MONA } else { RITA };
-        (who, Ask::Decide(about.request.unwrap(), action, form))
-    };
+    let decide = |action, terms| decision(about.request.unwrap(), action, terms);
     match deed {
         Deed::Create => (ADMIN, Ask::Create(form("web-1", "tiny"))),
         Deed::Act(action) => act(action, ActionArgs::None),
