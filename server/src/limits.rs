@@ -32,8 +32,6 @@ pub const CONSOLE_SILENCE: Duration = Duration::from_secs(65);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest reason in a WebSocket's close frame, in bytes (RFC 6455, 5.5).
 pub const MAX_CLOSE_REASON_BYTES: usize = 123;
-/// How long a browser's session outlives its last use.
-pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How often the use of a session is recorded.
 pub const SESSION_TOUCH_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Longest life of a host's certificate.

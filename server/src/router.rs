@@ -15,7 +15,6 @@ use crate::{api, health, peer, site};
 
 /// The whole application. `site` is the built portal, if there is one.
 pub fn router(app: App, site: Option<&Path>) -> anyhow::Result<Router> {
-    let store = app.engine.store().clone();
     let mut people = api::router().with_state(app.clone());
     if let Some(site) = site {
         // Pages render on the server's own runtime; fails only where that is
@@ -29,8 +28,8 @@ pub fn router(app: App, site: Option<&Path>) -> anyhow::Result<Router> {
     }
     // The last layer is the first to see a request.
     let people = people
-        .layer(from_fn(session::touch))
-        .layer(session::layer(store, app.tls))
+        .layer(from_fn_with_state(app.clone(), session::touch))
+        .layer(session::layer(app.engine.clone(), app.tls))
         .layer(from_fn(body::read_whole));
     let mut all = Router::new()
         .route("/healthz", get(health::healthz))

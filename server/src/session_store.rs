@@ -5,6 +5,7 @@
 //! which ended meanwhile stays ended.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -13,19 +14,44 @@ use tower_sessions::SessionStore;
 use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result};
+use vimana_engine::{Engine, SESSION_LIFE};
 use vimana_model::Timestamp;
 use vimana_store::session::{self, SessionRecord};
-use vimana_store::{Store, write_tx};
+use vimana_store::write_tx;
 
-#[derive(Clone, Debug)]
-pub struct Sessions(pub Store);
+/// With the engine's clock: that of the library is taken from the air.
+#[derive(Clone)]
+pub struct Sessions(pub Engine);
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+impl Sessions {
+    fn to_store(&self, record: &Record) -> Result<SessionRecord> {
+        let Record {
+            id,
+            data,
+            // Always a whole life from now.
+            expiry_date: _,
+        } = record;
+        let life = i64::try_from(SESSION_LIFE.as_millis()).unwrap_or(i64::MAX);
+        Ok(SessionRecord {
+            id_hash: hash(id),
+            data: serde_json::to_string(data).map_err(|error| Error::Encode(error.to_string()))?,
+            expires_at: self.0.world().now().plus_ms(life),
+        })
+    }
+}
 
 #[async_trait]
 impl SessionStore for Sessions {
     async fn create(&self, record: &mut Record) -> Result<()> {
         // 128 random bits do not meet twice.
-        let record = to_store(record)?;
-        write_tx!(self.0, |tx| {
+        let record = self.to_store(record)?;
+        write_tx!(self.0.store(), |tx| {
             session::insert(tx, &record).await?;
             Ok(())
         })
@@ -33,8 +59,8 @@ impl SessionStore for Sessions {
     }
 
     async fn save(&self, record: &Record) -> Result<()> {
-        let record = to_store(record)?;
-        write_tx!(self.0, |tx| {
+        let record = self.to_store(record)?;
+        write_tx!(self.0.store(), |tx| {
             session::update(tx, &record).await?;
             Ok(())
         })
@@ -42,8 +68,8 @@ impl SessionStore for Sessions {
     }
 
     async fn load(&self, id: &Id) -> Result<Option<Record>> {
-        let now = from_time(OffsetDateTime::now_utc());
-        session::find(&self.0.read(), &hash(id), now)
+        let now = self.0.world().now_to_end(SESSION_LIFE);
+        session::find(&self.0.store().read(), &hash(id), now)
             .await
             .map_err(backend)?
             .map(|found| from_store(*id, &found))
@@ -52,7 +78,7 @@ impl SessionStore for Sessions {
 
     async fn delete(&self, id: &Id) -> Result<()> {
         let hash = hash(id);
-        write_tx!(self.0, |tx| {
+        write_tx!(self.0.store(), |tx| {
             session::delete(tx, &hash).await?;
             Ok(())
         })
@@ -65,19 +91,6 @@ fn hash(id: &Id) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn to_store(record: &Record) -> Result<SessionRecord> {
-    let Record {
-        id,
-        data,
-        expiry_date,
-    } = record;
-    Ok(SessionRecord {
-        id_hash: hash(id),
-        data: serde_json::to_string(data).map_err(|error| Error::Encode(error.to_string()))?,
-        expires_at: from_time(*expiry_date),
-    })
-}
-
 fn from_store(id: Id, found: &SessionRecord) -> Result<Record> {
     let data: HashMap<String, Value> =
         serde_json::from_str(&found.data).map_err(|error| Error::Decode(error.to_string()))?;
@@ -88,16 +101,11 @@ fn from_store(id: Id, found: &SessionRecord) -> Result<Record> {
     })
 }
 
-fn from_time(time: OffsetDateTime) -> Timestamp {
-    let ms = time.unix_timestamp_nanos() / 1_000_000;
-    Timestamp::from_ms(i64::try_from(ms).unwrap_or(i64::MAX))
-}
-
 fn to_time(at: Timestamp) -> Result<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.as_ms()) * 1_000_000)
         .map_err(|error| Error::Decode(error.to_string()))
 }
 
-fn backend(error: impl std::fmt::Display) -> Error {
+fn backend(error: impl fmt::Display) -> Error {
     Error::Backend(error.to_string())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -9,7 +10,7 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::session::TicketView;
-use vimana_model::{ConsoleId, Error, ErrorKind, HostId, Result, Timestamp, VmId};
+use vimana_model::{ConsoleId, Error, ErrorKind, HostId, Result, VmId};
 use vimana_protocol::agent::ToAgent;
 use vimana_store::event::NewEvent;
 use vimana_store::{event, vm, write_tx};
@@ -39,7 +40,8 @@ pub struct ConsoleGrant {
 struct Ticket {
     vm_id: VmId,
     cx: OpContext,
-    expires_at: Timestamp,
+    /// In memory alone, and so by the time that passes.
+    until: Duration,
 }
 
 /// Tickets not yet used, and viewers whose agent has not dialled in yet.
@@ -58,16 +60,16 @@ impl Engine {
     pub async fn console_ticket(&self, cx: &OpContext, id: VmId) -> Result<TicketView> {
         self.consoled_host(cx, id).await?;
         let text = secret::fresh(self.world(), "console_");
-        let now = self.world().now();
         let life = i64::try_from(TICKET_LIFE.as_millis()).unwrap_or(i64::MAX);
-        let expires_at = now.plus_ms(life);
+        let expires_at = self.world().now().plus_ms(life);
+        let passed = self.world().passed();
         let mut tickets = self
             .inner
             .consoles
             .tickets
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        tickets.retain(|_, ticket| ticket.expires_at > now);
+        tickets.retain(|_, ticket| ticket.until > passed);
         if tickets.len() >= MAX_TICKETS {
             return Err(Error::unavailable(
                 "too many consoles are being opened; try again shortly",
@@ -76,7 +78,7 @@ impl Engine {
         let ticket = Ticket {
             vm_id: id,
             cx: cx.clone(),
-            expires_at,
+            until: passed.saturating_add(TICKET_LIFE),
         };
         tickets.insert(secret::stored_form(&text), ticket);
         Ok(TicketView {
@@ -105,12 +107,8 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&secret::stored_form(text));
-        let ticket = ticket.filter(|ticket| ticket.expires_at > self.world().now());
-        let Ticket {
-            vm_id,
-            cx,
-            expires_at: _,
-        } = ticket.ok_or_else(spent)?;
+        let ticket = ticket.filter(|ticket| ticket.until > self.world().passed());
+        let Ticket { vm_id, cx, .. } = ticket.ok_or_else(spent)?;
         Ok(ConsoleGrant { vm_id, cx })
     }
 

@@ -2,12 +2,14 @@
 //! never taken from the air.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use vimana_authz::Subject;
 use vimana_model::Timestamp;
 
+use crate::clock::{Clock, Leaps, SystemClock};
 use crate::idempotency::IdempotencyKey;
 
 /// Who asks.
@@ -34,27 +36,11 @@ impl OpContext {
     }
 }
 
-/// Tells the wall-clock time.
-pub trait Clock: Send + Sync {
-    fn now(&self) -> Timestamp;
-}
-
-/// The machine's own clock.
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since_epoch = std::time::SystemTime::UNIX_EPOCH
-            .elapsed()
-            .unwrap_or_default();
-        Timestamp::from_ms(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-    }
-}
-
 /// Clock and randomness of one engine.
 #[derive(Clone)]
 pub struct World {
     clock: Arc<dyn Clock>,
+    leaps: Arc<Mutex<Leaps>>,
     random: Arc<Mutex<StdRng>>,
 }
 
@@ -64,6 +50,7 @@ impl World {
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock),
+            leaps: Arc::default(),
             random: Arc::new(Mutex::new(StdRng::from_os_rng())),
         }
     }
@@ -73,13 +60,40 @@ impl World {
     pub fn seeded(clock: Arc<dyn Clock>, seed: u64) -> Self {
         Self {
             clock,
+            leaps: Arc::default(),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
 
+    /// What the wall clock shows.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.look(|_, now, _| now)
+    }
+
+    /// The time by which something recorded that lives for `life` has ended:
+    /// what the wall clock shows, but for what it leapt forward meanwhile.
+    #[must_use]
+    pub fn now_to_end(&self, life: Duration) -> Timestamp {
+        self.look(|leaps, now, passed| {
+            let leapt = leaps.within(life, passed);
+            now.plus_ms(leapt.saturating_neg())
+        })
+    }
+
+    /// Since a moment that stays the same for this process, for what is only in
+    /// its memory.
+    #[must_use]
+    pub fn passed(&self) -> Duration {
+        self.clock.passed()
+    }
+
+    fn look<T>(&self, at: impl FnOnce(&Leaps, Timestamp, Duration) -> T) -> T {
+        let mut leaps = self.leaps.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: no look may come before an earlier one.
+        let (now, passed) = (self.clock.now(), self.clock.passed());
+        leaps.look(now, passed);
+        at(&leaps, now, passed)
     }
 
     /// Bytes fit for secrets.

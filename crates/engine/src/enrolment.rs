@@ -24,7 +24,7 @@ use vimana_store::join_token::JoinTokenRecord;
 use vimana_store::{TxError, WriteTx, enrolment, event, host, join_token, write_tx};
 
 use crate::authorize::{current, permit};
-use crate::context::OpContext;
+use crate::context::{OpContext, World};
 use crate::host::{host_event, host_view, name_in_use};
 use crate::idempotency::{recall, remember};
 use crate::limits::{
@@ -137,7 +137,7 @@ impl Engine {
         write_tx!(self.store(), |tx| {
             let found = join_token::find_by_hash(tx, &hash).await?;
             let token = found
-                .filter(|token| token.expires_at > now)
+                .filter(|token| token.expires_at > now_to_end(self.world(), token))
                 .filter(|token| token.secret_hash.as_bytes().ct_eq(hash.as_bytes()).into())
                 .ok_or_else(not_good)?;
             let known = enrolment::lock(tx, form.host_id).await?;
@@ -145,7 +145,8 @@ impl Engine {
                 let again = join_again(&token, known, &issued).ok_or_else(not_good)?;
                 enrolment::set_certificate(tx, form.host_id, &again).await?;
             } else {
-                take_in(tx, &token, known, form, &issued, now).await?;
+                let spent_at = now_to_end(self.world(), &token);
+                take_in(tx, (&token, spent_at), known, form, &issued, now).await?;
             }
             let fact = host_event(now, &actor, form.host_id, EventKind::HostCertified);
             event::append(tx, &[fact]).await?;
@@ -342,10 +343,16 @@ fn read_request(text: &str) -> Result<CertificateRequest> {
         .map_err(|error: PkiError| FieldError::new("request", error).into())
 }
 
+/// The time by which the token has ended.
+fn now_to_end(world: &World, token: &JoinTokenRecord) -> Timestamp {
+    let life = u64::try_from(token.expires_at.since_ms(token.created_at));
+    world.now_to_end(Duration::from_millis(life.unwrap_or_default()))
+}
+
 /// A host's first use of a token that nobody used before.
 async fn take_in(
     tx: &WriteTx,
-    token: &JoinTokenRecord,
+    (token, spent_at): (&JoinTokenRecord, Timestamp),
     known: Option<HostRecord>,
     form: &JoinRequest,
     issued: &HostCertificate,
@@ -360,7 +367,7 @@ async fn take_in(
         let told = "this host has a certificate that is good; revoke it first";
         return Err(Error::conflict(told).into());
     }
-    if !join_token::spend(tx, token.id, form.host_id, now).await? {
+    if !join_token::spend(tx, token.id, form.host_id, spent_at).await? {
         return Err(not_good().into());
     }
     if known.is_none() {

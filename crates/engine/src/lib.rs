@@ -20,6 +20,7 @@ mod bootstrap;
 mod catalogue;
 mod change;
 pub mod check;
+mod clock;
 mod console;
 mod context;
 mod datastore;
@@ -57,13 +58,15 @@ use vimana_store::Store;
 
 pub use action::{Acted, ActionArgs};
 pub use agent::{AgentHandle, AgentSession};
+pub use clock::{Clock, SystemClock};
 pub use console::{ConsoleEnd, ConsoleGrant};
-pub use context::{Clock, OpContext, SystemClock, World};
+pub use context::{OpContext, World};
 pub use datastore::{Copies, Datastore, DirDatastore, Receiving, Transfer, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use idempotency::IdempotencyKey;
 pub use join_token::issue_join_token;
+pub use limits::SESSION_LIFE;
 pub use placement::{SchedulerHandle, SchedulerSession};
 pub use request::RequestQuery;
 pub use vm::VmQuery;
@@ -205,7 +208,9 @@ impl Engine {
         &self.inner.store
     }
 
-    fn world(&self) -> &World {
+    /// Its clock and its randomness.
+    #[must_use]
+    pub fn world(&self) -> &World {
         &self.inner.world
     }
 }

@@ -54,7 +54,14 @@ pub const MAX_LISTED_REQUESTS: u32 = 1000;
 /// Remarks on one request.
 pub const MAX_REMARKS: usize = 200;
 /// How long the answer to an idempotency key is kept.
-pub const IDEMPOTENCY_LIFE_MS: i64 = 24 * 3600 * 1000;
+pub const IDEMPOTENCY_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How long a browser's session outlives its last use.
+pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// What the wall clock may go ahead of the time that passes from one look to
+/// the next without having been set.
+pub const CLOCK_LEAP_MS: i64 = 5000;
+/// Leaps of the clock that are remembered.
+pub const MAX_CLOCK_LEAPS: usize = 64;
 /// How often a step is begun before its operation goes back or fails.
 pub const MAX_ATTEMPTS: u32 = 6;
 /// Wait before the second try; doubles with each …

@@ -19,7 +19,7 @@ use crate::Engine;
 use crate::change::Change;
 use crate::dispatch::command_ref;
 use crate::host::host_event;
-use crate::limits::{IDEMPOTENCY_LIFE_MS, MAX_DUE, RETRY_CAP_MS};
+use crate::limits::{IDEMPOTENCY_LIFE, MAX_DUE, MAX_JOIN_TTL_SECONDS, RETRY_CAP_MS, SESSION_LIFE};
 use crate::saga::current;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -189,16 +189,27 @@ impl Engine {
     }
 
     async fn sweep(&self) -> Result<()> {
-        let now = self.world().now();
+        let world = self.world();
+        let now = world.now();
+        let session_life = now.plus_ms(ms(SESSION_LIFE));
+        let join_token_life = Duration::from_secs(MAX_JOIN_TTL_SECONDS);
+        let token_life = self.inner.settings.token_life;
+        let answered = world.now_to_end(IDEMPOTENCY_LIFE);
+        let answered = answered.plus_ms(ms(IDEMPOTENCY_LIFE).saturating_neg());
         let running = operation::running(&self.store().read()).await?;
         self.inner
             .progress
             .keep(&running.iter().map(|found| found.id).collect());
         write_tx!(self.store(), |tx| {
-            session::delete_expired(tx, now).await?;
-            token::delete_expired(tx, now).await?;
-            join_token::delete_expired(tx, now).await?;
-            idempotency::delete_before(tx, now.plus_ms(-IDEMPOTENCY_LIFE_MS)).await?;
+            // Where the clock was set back, nothing lives longer for that.
+            session::bring_back(tx, session_life).await?;
+            token::bring_back(tx, now).await?;
+            join_token::bring_back(tx, now).await?;
+            idempotency::bring_back(tx, now).await?;
+            session::delete_expired(tx, world.now_to_end(SESSION_LIFE)).await?;
+            token::delete_expired(tx, world.now_to_end(token_life)).await?;
+            join_token::delete_expired(tx, world.now_to_end(join_token_life)).await?;
+            idempotency::delete_before(tx, answered).await?;
             Ok(())
         })
     }
@@ -230,6 +241,10 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn ms(life: Duration) -> i64 {
+    i64::try_from(life.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn repeat<F: Future<Output = Result<()>>>(

@@ -8,15 +8,15 @@
 //! Salem, "Sagas" (1987), backward recovery.
 
 use vimana_driver::{Fault, FaultKind};
-use vimana_model::Timestamp;
 use vimana_model::event::EventKind;
 use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
 use vimana_model::state::VmState;
+use vimana_model::{OperationId, Timestamp};
 use vimana_store::TxError;
 use vimana_store::operation::{OperationRecord, Size, StepRecord, Undo};
 
 use crate::change::{Change, Holding, Kept};
-use crate::context::new_id;
+use crate::context::World;
 use crate::limits::{MAX_ATTEMPTS, RETRY_CAP_MS, RETRY_FIRST_MS};
 use crate::operation::begun;
 
@@ -116,7 +116,7 @@ impl Change<'_> {
             self.vm.saved = None;
         }
         self.retire(OperationState::Cancelled, None);
-        let id = new_id!(self.world, OperationId);
+        let id = later_id(self.world, self.vm.operation_id);
         let record = begun(id, self.vm.id, kind, steps, by, self.now);
         self.add_event(EventKind::Requested { operation: kind });
         self.vm.operation_id = Some(id);
@@ -628,6 +628,14 @@ impl Change<'_> {
         self.retire(OperationState::Failed, Some(&reason));
         self.break_down(&reason, Kept::Everything).await
     }
+}
+
+/// An id that sorts behind that of the VM's operation before, whatever the
+/// clock was set to meanwhile: a retry goes by what was last.
+fn later_id(world: &World, before: Option<OperationId>) -> OperationId {
+    let (now, random) = world.id_parts();
+    let after = before.map_or(0, |id| id.unix_ms().saturating_add(1));
+    OperationId::from_parts(now.max(after), random)
 }
 
 /// A step without a way back is passed on the way back.

@@ -37,6 +37,13 @@ macro_rules! ids {
                 Self(uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid())
             }
 
+            /// The clock's milliseconds that it was built from.
+            #[must_use]
+            pub fn unix_ms(&self) -> u64 {
+                let [a, b, c, d, e, f, ..] = *self.0.as_bytes();
+                u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+            }
+
             /// The bare UUID, for interfaces that want one (QEMU's `-uuid`).
             #[must_use]
             pub fn uuid(&self) -> Uuid {

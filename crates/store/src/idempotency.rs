@@ -1,5 +1,6 @@
 //! What was answered to requests that carried a key.
 
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use vimana_model::{Timestamp, UserId};
 
@@ -48,6 +49,16 @@ pub async fn find(
     let found = Entity::find_by_id((user_id.to_string(), key.to_owned()));
     let row = found.one(conn.raw()).await?;
     row.map(from_row).transpose()
+}
+
+/// None is from the future: where the clock was set back, they count from now
+/// on.
+pub async fn bring_back(tx: &WriteTx, now: Timestamp) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::CreatedAt, Expr::value(now.as_ms()))
+        .filter(Column::CreatedAt.gt(now.as_ms()));
+    update.exec(tx.raw()).await?;
+    Ok(())
 }
 
 /// Forgets what was answered before `then`.

@@ -112,11 +112,11 @@ pub async fn update(tx: &WriteTx, operation: &OperationRecord) -> Result<bool> {
     Ok(update.exec(tx.raw()).await?.rows_affected > 0)
 }
 
-/// All of one VM, newest first.
+/// All of one VM, newest first: by their ids, which grow for each VM whatever
+/// the clock shows.
 pub async fn for_vm(conn: &impl Conn, vm_id: VmId) -> Result<Vec<OperationRecord>> {
     let rows = Entity::find()
         .filter(Column::VmId.eq(vm_id.to_string()))
-        .order_by_desc(Column::CreatedAt)
         .order_by_desc(Column::Id)
         .all(conn.raw())
         .await?;

@@ -62,6 +62,16 @@ pub async fn delete(tx: &WriteTx, id_hash: &str) -> Result<bool> {
     Ok(delete.exec(tx.raw()).await?.rows_affected > 0)
 }
 
+/// None lives beyond `latest`, what a new one would live to: the clock was set
+/// back.
+pub async fn bring_back(tx: &WriteTx, latest: Timestamp) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::ExpiresAt, Expr::value(latest.as_ms()))
+        .filter(Column::ExpiresAt.gt(latest.as_ms()));
+    update.exec(tx.raw()).await?;
+    Ok(())
+}
+
 /// How many there were.
 pub async fn delete_expired(tx: &WriteTx, now: Timestamp) -> Result<u64> {
     let delete = Entity::delete_many().filter(Column::ExpiresAt.lte(now.as_ms()));

@@ -62,6 +62,7 @@ cases! { everywhere:
         token_is_found_by_its_hash_until_it_is_deleted,
         expired_tokens_are_swept_away,
         expired_session_is_not_found,
+        nothing_lives_longer_for_a_clock_that_was_set_back,
         session_update_never_inserts,
     }
     catalogue::{
@@ -86,6 +87,7 @@ cases! { everywhere:
         join_token_survives_with_all_columns,
         join_token_is_spent_by_one_of_twenty,
         expired_join_token_is_not_spent_and_is_swept_away,
+        join_token_of_the_future_counts_from_now_on,
         host_facts_leave_what_it_proves_itself_with_alone,
         sessions_are_numbered_and_a_copy_is_told_apart,
         one_of_twenty_copies_gets_the_session,

@@ -1,20 +1,15 @@
 //! How hosts join, prove themselves, renew, and are kept out.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use futures::future::join_all;
 use reqwest::Response;
 use serde_json::{Value, json};
-use vimana_engine::{Clock, SystemClock, World as EngineWorld};
-use vimana_model::Timestamp;
+use vimana_engine::{Clock, SystemClock};
 use vimana_pki::{Authority, CertificateRequest, HostKey, Identity, JoinToken, Serial};
-use vimana_server::start_in;
 use vimana_server::tool::{JoinTokenArgs, Place, join_token};
 
 use crate::agent::{Agent, closed, is_alive};
 use crate::fleet::say;
-use crate::world::{World, client, config, problem};
+use crate::world::{World, config, problem};
 
 const SESSION: &str = "/agent/v1/session";
 const NO_IMAGE: &str = "/agent/v1/images/image_00000000000000000000000000000000";
@@ -23,32 +18,6 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// What a token that is not good is answered, whatever is wrong with it.
 const NOT_GOOD: &str = "the join token is unknown, used or expired; ask for a new one";
-
-/// The machine's clock, so many milliseconds off.
-#[derive(Default)]
-struct Off(AtomicI64);
-
-impl Clock for Off {
-    fn now(&self) -> Timestamp {
-        SystemClock.now().plus_ms(self.0.load(Ordering::SeqCst))
-    }
-}
-
-impl Off {
-    fn set(&self, ms: i64) {
-        self.0.store(ms, Ordering::SeqCst);
-    }
-}
-
-/// A server whose clock the test holds.
-async fn clocked() -> (World, Arc<Off>) {
-    let dir = tempfile::tempdir().unwrap();
-    let clock = Arc::new(Off::default());
-    let world = EngineWorld::seeded(Arc::clone(&clock) as Arc<dyn Clock>, 1);
-    let http = client();
-    let running = start_in(config(dir.path()), world).await.unwrap();
-    (World { running, dir, http }, clock)
-}
 
 async fn refused(answer: Response) -> String {
     let problem = problem(answer, 401).await;
@@ -171,13 +140,13 @@ async fn a_token_lets_one_of_twenty_in() {
 
 #[tokio::test]
 async fn expired_used_and_unknown_tokens_are_refused_alike() {
-    let (world, clock) = clocked().await;
+    let (world, clock) = World::clocked().await;
     let used = world.join_token().await;
     let first = Agent::new(&world, 1);
     assert_eq!(first.join(&used).await.status(), 200);
     let unknown = JoinToken::new([7; 32], used.authority());
     let short = world.join_token_of(json!({ "ttl_seconds": 60 })).await;
-    clock.set(61_000);
+    clock.pass(61_000);
     let second = Agent::new(&world, 2);
     for token in [&used, &unknown, &short] {
         assert_eq!(refused(second.join(token).await).await, NOT_GOOD);
@@ -365,7 +334,7 @@ async fn certificates_of_elsewhere_get_no_connection() {
 
 #[tokio::test]
 async fn an_expired_certificate_gets_no_connection_and_joins_anew() {
-    let (world, clock) = clocked().await;
+    let (world, clock) = World::clocked().await;
     let mut agent = Agent::joined(&world, 1).await;
     clock.set(89 * DAY_MS);
     problem(agent.get(NO_IMAGE).await.unwrap(), 404).await;
@@ -542,7 +511,7 @@ async fn a_hello_is_that_of_the_certificates_host() {
 
 #[tokio::test]
 async fn a_server_whose_clock_is_set_goes_on() {
-    let (world, clock) = clocked().await;
+    let (world, clock) = World::clocked().await;
     let mut agent = Agent::joined(&world, 1).await;
     let mut session = agent.session().await;
     for step in [-HOUR_MS, HOUR_MS, -30 * DAY_MS, 30 * DAY_MS, 0] {

@@ -9,6 +9,7 @@
 
 mod agent;
 mod body;
+mod clock;
 mod console;
 mod enrolment;
 mod event;

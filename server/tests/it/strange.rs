@@ -29,7 +29,10 @@ pub struct Scene {
 
 impl Scene {
     pub async fn new() -> Self {
-        let world = World::new().await;
+        Self::of(World::new().await).await
+    }
+
+    pub async fn of(world: World) -> Self {
         let mut watch = Watch::new(&world).await;
         let mut agent = Agent::joined(&world, 1).await;
         let session = agent.session().await;

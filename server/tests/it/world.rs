@@ -1,15 +1,19 @@
 //! One server per test.
 
 use std::path::Path;
-use std::sync::Once;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use clap::Parser;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use vimana_engine::{Clock, SystemClock};
+use vimana_model::Timestamp;
 use vimana_pki::JoinToken;
 use vimana_server::config::AdminPassword;
-use vimana_server::{Config, Running, start};
+use vimana_server::{Config, Running, start, start_in};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -28,6 +32,16 @@ impl World {
             dir,
             http: client(),
         }
+    }
+
+    /// With clocks that the test holds.
+    pub async fn clocked() -> (Self, Arc<Clocks>) {
+        let dir = tempfile::tempdir().unwrap();
+        let clocks = Arc::new(Clocks::default());
+        let world = vimana_engine::World::seeded(Arc::clone(&clocks) as Arc<dyn Clock>, 1);
+        let running = start_in(config(dir.path()), world).await.unwrap();
+        let http = client();
+        (Self { running, dir, http }, clocks)
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -98,6 +112,39 @@ impl World {
         let timeline: Value = timeline.json().await.unwrap();
         let newest = timeline["items"].as_array().unwrap().last().unwrap()["seq"].as_u64();
         (id, newest.unwrap())
+    }
+}
+
+/// The machine's clocks, moved by hand.
+#[derive(Default)]
+pub struct Clocks {
+    /// How far off the wall clock is set.
+    off_ms: AtomicI64,
+    /// How much more time than really has passed.
+    passed_ms: AtomicU64,
+}
+
+impl Clocks {
+    /// Sets the wall clock so far off the right time.
+    pub fn set(&self, ms: i64) {
+        self.off_ms.store(ms, Ordering::SeqCst);
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, ms: u64) {
+        self.passed_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Clocks {
+    fn now(&self) -> Timestamp {
+        let passed = i64::try_from(self.passed_ms.load(Ordering::SeqCst)).unwrap();
+        let off = self.off_ms.load(Ordering::SeqCst);
+        SystemClock.now().plus_ms(passed).plus_ms(off)
+    }
+
+    fn passed(&self) -> Duration {
+        SystemClock.passed() + Duration::from_millis(self.passed_ms.load(Ordering::SeqCst))
     }
 }
 

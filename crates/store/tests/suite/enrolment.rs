@@ -118,6 +118,24 @@ pub async fn expired_join_token_is_not_spent_and_is_swept_away(world: World) {
     }
 }
 
+pub async fn join_token_of_the_future_counts_from_now_on(world: World) {
+    let record = token(1);
+    insert(&world, &record).await;
+    let now = NOW.plus_ms(-1_000_000);
+    let life = record.expires_at.since_ms(record.created_at);
+    for _ in 0..2 {
+        write_tx!(world.store, |tx| Ok(join_token::bring_back(tx, now).await?)).unwrap();
+        let read = world.store.read();
+        let found = join_token::find_by_hash(&read, &record.secret_hash).await;
+        let moved = JoinTokenRecord {
+            created_at: now,
+            expires_at: now.plus_ms(life),
+            ..record.clone()
+        };
+        assert_eq!(found.unwrap(), Some(moved));
+    }
+}
+
 pub async fn host_facts_leave_what_it_proves_itself_with_alone(world: World) {
     let before = new_host(&world).await;
     let renewed = HostCertificate {

@@ -6,11 +6,12 @@ use vimana_model::name::{TenantName, UserName};
 use vimana_model::session::{Role, StaffRole};
 use vimana_model::tenant::TenantKind;
 use vimana_model::{ErrorKind, TokenId};
+use vimana_store::idempotency::IdempotencyRecord;
 use vimana_store::session::SessionRecord;
 use vimana_store::tenant::TenantRecord;
 use vimana_store::token::TokenRecord;
 use vimana_store::user::{MembershipRecord, UserRecord};
-use vimana_store::{StoreError, session, tenant, token, user, write_tx};
+use vimana_store::{StoreError, idempotency, session, tenant, token, user, write_tx};
 
 use super::world::{NOW, World};
 
@@ -219,6 +220,54 @@ pub async fn expired_session_is_not_found(world: World) {
     assert_eq!(swept.unwrap(), 1);
     let later = session::find(&reader, "new", NOW.plus_ms(1)).await;
     assert_eq!(later.unwrap(), None);
+}
+
+pub async fn nothing_lives_longer_for_a_clock_that_was_set_back(world: World) {
+    let then = NOW.plus_ms(-1_000_000);
+    let kept = |hash: &str| {
+        let reader = world.store.read();
+        let hash = hash.to_owned();
+        async move { token::find_by_hash(&reader, &hash).await.unwrap().unwrap() }
+    };
+    let ahead = new_token(&world, "ahead", 1000);
+    let behind = TokenRecord {
+        created_at: then,
+        ..new_token(&world, "behind", 1000)
+    };
+    let (long, short) = (new_session("long", "{}", 7), new_session("short", "{}", 5));
+    let answer = IdempotencyRecord {
+        user_id: world.user.id,
+        key: "k".to_owned(),
+        fingerprint: String::new(),
+        answer: "{}".to_owned(),
+        created_at: NOW,
+    };
+    write_tx!(world.store, |tx| {
+        token::insert(tx, &ahead).await?;
+        token::insert(tx, &behind).await?;
+        session::insert(tx, &long).await?;
+        session::insert(tx, &short).await?;
+        idempotency::insert(tx, &answer).await?;
+        token::bring_back(tx, then).await?;
+        session::bring_back(tx, NOW.plus_ms(6)).await?;
+        idempotency::bring_back(tx, then).await?;
+        Ok(())
+    })
+    .unwrap();
+    let moved = TokenRecord {
+        created_at: then,
+        expires_at: then.plus_ms(1000),
+        ..ahead
+    };
+    assert_eq!(kept("ahead").await, moved);
+    assert_eq!(kept("behind").await, behind);
+    let reader = world.store.read();
+    for (id, expires_at) in [("long", NOW.plus_ms(6)), ("short", NOW.plus_ms(5))] {
+        let found = session::find(&reader, id, NOW).await.unwrap().unwrap();
+        assert_eq!(found.expires_at, expires_at, "{id}");
+    }
+    let found = idempotency::find(&reader, world.user.id, "k").await;
+    assert_eq!(found.unwrap().unwrap().created_at, then);
 }
 
 pub async fn session_update_never_inserts(world: World) {

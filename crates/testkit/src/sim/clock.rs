@@ -1,6 +1,7 @@
 //! The server's wall clock: virtual time, and steps that people make.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use vimana_engine::Clock;
@@ -42,5 +43,9 @@ impl Clock for SimClock {
         let passed = i64::try_from(self.passed_ms()).unwrap_or(i64::MAX);
         let shown = passed.saturating_add(self.offset_ms.load(Ordering::Relaxed));
         Timestamp::from_ms(BEGIN_MS.saturating_add(shown))
+    }
+
+    fn passed(&self) -> Duration {
+        self.started.elapsed()
     }
 }
