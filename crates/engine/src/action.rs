@@ -14,7 +14,7 @@ use vimana_store::vm::VmRecord;
 use vimana_store::{TxError, flavor, host, operation, write_tx};
 
 use crate::Engine;
-use crate::authorize::authorized;
+use crate::authorize::{authorized, current};
 use crate::change::{Change, Holding};
 use crate::context::OpContext;
 use crate::idempotency::{recall, remember};
@@ -81,6 +81,7 @@ impl Engine {
         let world = self.world();
         let actor = Actor::User(cx.subject.user_name.clone());
         let (answer, changed) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok((answer, None));
             }

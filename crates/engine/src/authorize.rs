@@ -3,9 +3,11 @@
 
 use std::fmt::Display;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
-use vimana_authz::{Decision, Permission, decide};
-use vimana_model::{Error, ErrorKind, Result, TenantId};
+use vimana_authz::{Decision, Permission, Subject, decide};
+use vimana_model::{Error, ErrorKind, TenantId};
+use vimana_store::{TxError, WriteTx, user};
 
 use crate::context::OpContext;
 
@@ -60,7 +62,7 @@ pub fn authorized<T: Owned>(
     permission: Permission,
     what: impl Display,
     found: Option<T>,
-) -> Result<Authorized<T>> {
+) -> Result<Authorized<T>, Error> {
     let Some(found) = found else {
         return Err(Error::not_found(what));
     };
@@ -71,11 +73,37 @@ pub fn authorized<T: Owned>(
     }
 }
 
+/// The caller with the rights that are recorded now. Asked in the transaction
+/// of a change: what was so when the call came may have been taken away since.
+///
+/// # Errors
+/// `Unauthenticated` for an account that is gone or in this tenant no more.
+pub async fn current(tx: &WriteTx, cx: &OpContext) -> Result<OpContext, TxError> {
+    let OpContext {
+        subject,
+        idempotency,
+    } = cx;
+    let found = user::standing(tx, subject.user_id, subject.tenant_id).await?;
+    let Some((staff, role)) = found else {
+        let message = "this account has no place here any more; sign in again";
+        return Err(Error::new(ErrorKind::Unauthenticated, message).into());
+    };
+    let subject = Subject {
+        staff,
+        role,
+        ..Subject::clone(subject)
+    };
+    Ok(OpContext {
+        subject: Arc::new(subject),
+        idempotency: idempotency.clone(),
+    })
+}
+
 /// Asks about the provider's own things, or about a tenant as a whole.
 ///
 /// # Errors
 /// `Forbidden`.
-pub fn permit(cx: &OpContext, permission: Permission, tenant: Option<TenantId>) -> Result<()> {
+pub fn permit(cx: &OpContext, permission: Permission, tenant: Option<TenantId>) -> Result<(), Error> {
     match decide(&cx.subject, permission, tenant) {
         Decision::Allowed => Ok(()),
         Decision::Hidden | Decision::Forbidden => Err(forbidden()),

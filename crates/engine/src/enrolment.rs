@@ -23,7 +23,7 @@ use vimana_store::host::{HostCertificate, HostRecord};
 use vimana_store::join_token::JoinTokenRecord;
 use vimana_store::{TxError, WriteTx, enrolment, event, host, join_token, write_tx};
 
-use crate::authorize::permit;
+use crate::authorize::{current, permit};
 use crate::context::OpContext;
 use crate::host::{host_event, host_view, name_in_use};
 use crate::idempotency::{recall, remember};
@@ -247,6 +247,8 @@ impl Engine {
         let now = self.world().now();
         let actor = Actor::User(cx.subject.user_name.clone());
         let (view, again) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            permit(cx, Permission::ManageHosts, None)?;
             if let Some(view) = recall(tx, cx).await? {
                 return Ok((view, true));
             }

@@ -8,7 +8,7 @@ use vimana_pki::{Fingerprint, JoinToken};
 use vimana_store::join_token::JoinTokenRecord;
 use vimana_store::{Store, join_token, write_tx};
 
-use crate::authorize::permit;
+use crate::authorize::{current, permit};
 use crate::context::{OpContext, World, new_id};
 use crate::idempotency::{IdempotencyKey, recall, remember};
 use crate::limits::{DEFAULT_JOIN_TTL_SECONDS, MAX_JOIN_TTL_SECONDS, MIN_JOIN_TTL_SECONDS};
@@ -63,6 +63,8 @@ impl Engine {
         let created_by = cx.subject.user_name.as_str();
         let record = token_record(self.world(), &token, created_by, form)?;
         let view = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            permit(cx, Permission::ManageHosts, None)?;
             if let Some(view) = recall::<JoinTokenView>(tx, cx).await? {
                 return Ok(view);
             }

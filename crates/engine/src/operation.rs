@@ -10,7 +10,7 @@ use vimana_store::operation::{self, OperationRecord, StepRecord, Undo};
 use vimana_store::{vm, write_tx};
 
 use crate::Engine;
-use crate::authorize::authorized;
+use crate::authorize::{authorized, current};
 use crate::change::Change;
 use crate::context::OpContext;
 use crate::idempotency::{recall, remember};
@@ -176,10 +176,15 @@ impl Engine {
     pub async fn cancel_operation(&self, cx: &OpContext, id: OperationId) -> Result<OperationView> {
         let actor = Actor::User(cx.subject.user_name.clone());
         let what = format!("operation `{id}`");
-        let Some(found) = operation::find(&self.store().read(), id).await? else {
+        let read = self.store().read();
+        let Some(found) = operation::find(&read, id).await? else {
             return Err(Error::not_found(what));
         };
+        // What is another's is found out as quickly as what never was.
+        let owner = vm::find(&read, found.vm_id).await?;
+        authorized(cx, Permission::ViewVm, &what, owner)?;
         let (answer, changed) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok((answer, None));
             }

@@ -15,7 +15,7 @@ use vimana_store::{event, orphan, vm, write_tx};
 
 use crate::Engine;
 use crate::agent::Speaker;
-use crate::authorize::permit;
+use crate::authorize::{current, permit};
 use crate::context::OpContext;
 use crate::host::host_event;
 use crate::idempotency::{recall, remember};
@@ -104,6 +104,7 @@ impl Engine {
         vm_id: VmId,
     ) -> Result<OrphanView> {
         let (answer, record) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             permit(cx, Permission::ManageHosts, None)?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok((answer, None));

@@ -19,7 +19,7 @@ use vimana_store::{Conn, TxError, WriteTx, event, request, tenant, user, vm, wri
 
 use crate::Engine;
 use crate::action::remove;
-use crate::authorize::{Authorized, Owned, authorized, permit};
+use crate::authorize::{Authorized, Owned, authorized, current, permit};
 use crate::change::{Change, Changed};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
@@ -58,6 +58,7 @@ impl Engine {
         let tenant_id = cx.subject.tenant_id;
         let now = self.world().now();
         let view = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok(answer);
             }
@@ -160,6 +161,7 @@ impl Engine {
         }
         let now = self.world().now();
         let (view, changed) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok((answer, None));
             }

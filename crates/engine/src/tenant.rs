@@ -10,7 +10,7 @@ use vimana_store::user::{MembershipRecord, UserRecord};
 use vimana_store::{StoreError, TxError, tenant, user, write_tx};
 
 use crate::Engine;
-use crate::authorize::permit;
+use crate::authorize::{current, permit};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
 use crate::session::password_record;
@@ -41,6 +41,7 @@ impl Engine {
             created_at: self.world().now(),
         };
         write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             permit(cx, Permission::ManageTenants, None)?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok(answer);
@@ -64,6 +65,7 @@ impl Engine {
         form: &UpdateTenant,
     ) -> Result<TenantView> {
         write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             permit(cx, Permission::ManageTenants, None)?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok(answer);
@@ -122,6 +124,7 @@ impl Engine {
             created_at: self.world().now(),
         };
         write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             permit(cx, Permission::ManageTenants, None)?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok(answer);

@@ -20,7 +20,7 @@ use vimana_store::vm::{VmFilter, VmRecord};
 use vimana_store::{StoreError, TxError, WriteTx, event, flavor, image, operation, vm, write_tx};
 
 use crate::Engine;
-use crate::authorize::{Authorized, authorized, permit};
+use crate::authorize::{Authorized, authorized, current, permit};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE, MAX_VIEW_READS};
@@ -54,6 +54,7 @@ impl Engine {
         let wanted = form.check()?;
         let tenant_id = cx.subject.tenant_id;
         let answer = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok(answer);
             }

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+};
 use vimana_model::name::UserName;
 use vimana_model::session::{Role, StaffRole};
 use vimana_model::{TenantId, Timestamp, UserId};
@@ -79,6 +81,37 @@ pub async fn memberships(conn: &impl Conn, id: UserId) -> Result<Vec<MembershipR
         .all(conn.raw())
         .await?;
     query::all(rows, membership_from_row)
+}
+
+/// What a user may do in a tenant, kept so until the transaction ends; `None`
+/// where there is no such user or membership.
+pub async fn standing(
+    tx: &WriteTx,
+    id: UserId,
+    tenant: TenantId,
+) -> Result<Option<(Option<StaffRole>, Role)>> {
+    // SQLite has one writer at a time and no such clause: it is left out there.
+    let user = Entity::find_by_id(id.to_string()).lock_shared();
+    let Some(user) = user.one(tx.raw()).await?.map(from_row).transpose()? else {
+        return Ok(None);
+    };
+    let member = membership::Entity::find()
+        .filter(membership::Column::UserId.eq(id.to_string()))
+        .filter(membership::Column::TenantId.eq(tenant.to_string()))
+        .lock_shared();
+    let member = member.one(tx.raw()).await?;
+    let member = member.map(membership_from_row).transpose()?;
+    Ok(member.map(|member| (user.staff, member.role)))
+}
+
+/// Whether there is such a membership.
+pub async fn set_role(tx: &WriteTx, membership: &MembershipRecord) -> Result<bool> {
+    let row = membership_to_row(membership)?;
+    let update = membership::Entity::update_many()
+        .col_expr(membership::Column::Role, Expr::value(row.role))
+        .filter(membership::Column::UserId.eq(row.user_id))
+        .filter(membership::Column::TenantId.eq(row.tenant_id));
+    Ok(update.exec(tx.raw()).await?.rows_affected > 0)
 }
 
 /// All users with their memberships, by name.

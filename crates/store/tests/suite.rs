@@ -58,6 +58,7 @@ cases! { everywhere:
         duplicate_leaves_the_transaction_usable,
         user_survives_with_all_columns_and_takes_a_new_password,
         memberships_are_those_of_the_user,
+        standing_is_kept_until_the_transaction_ends,
         token_is_found_by_its_hash_until_it_is_deleted,
         expired_tokens_are_swept_away,
         expired_session_is_not_found,

@@ -1,5 +1,7 @@
 //! Tenants, users, tokens and sessions.
 
+use std::time::Duration;
+
 use vimana_model::name::{TenantName, UserName};
 use vimana_model::session::{Role, StaffRole};
 use vimana_model::tenant::TenantKind;
@@ -112,6 +114,40 @@ pub async fn memberships_are_those_of_the_user(world: World) {
     assert_eq!(found, [membership]);
     let none = user::memberships(&reader, world.user_id()).await.unwrap();
     assert_eq!(none, []);
+}
+
+pub async fn standing_is_kept_until_the_transaction_ends(world: World) {
+    let (user_id, tenant_id) = (world.user.id, world.tenant.id);
+    let member = |role| MembershipRecord {
+        tenant_id,
+        user_id,
+        role,
+    };
+    let (operator, viewer) = (member(Role::Operator), member(Role::Viewer));
+    let none = write_tx!(world.store, |tx| {
+        let none = user::standing(tx, user_id, tenant_id).await?;
+        user::insert_membership(tx, &operator).await?;
+        Ok((none, user::set_role(tx, &operator).await?))
+    });
+    assert_eq!(none.unwrap(), (None, true));
+    let tx = world.store.begin().await.unwrap();
+    let found = user::standing(&tx, user_id, tenant_id).await.unwrap();
+    assert_eq!(found, Some((world.user.staff, Role::Operator)));
+    let store = world.store.clone();
+    let mut demotion = std::pin::pin!(async move {
+        let done: vimana_model::Result<bool> =
+            write_tx!(store, |tx| Ok(user::set_role(tx, &viewer).await?));
+        done
+    });
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut demotion);
+    assert!(early.await.is_err(), "what was asked is still so");
+    tx.commit().await.unwrap();
+    assert!(demotion.await.unwrap());
+    let tx = world.store.begin().await.unwrap();
+    let found = user::standing(&tx, user_id, tenant_id).await.unwrap();
+    assert_eq!(found, Some((world.user.staff, Role::Viewer)));
+    let elsewhere = user::standing(&tx, user_id, world.tenant_id()).await;
+    assert_eq!(elsewhere.unwrap(), None);
 }
 
 fn new_token(world: &World, hash: &str, lives_ms: i64) -> TokenRecord {
