@@ -11,12 +11,14 @@ mod clock;
 mod habits;
 mod host;
 mod journal;
+mod ledger;
 pub mod matrix;
 mod nemesis;
 mod net;
 mod people;
 mod reader;
 pub mod repeat;
+mod rights;
 mod run;
 pub mod scenario;
 mod scheduler;
@@ -24,6 +26,7 @@ mod server;
 mod setup;
 mod trace;
 mod vault;
+mod wall;
 mod weather;
 
 use std::sync::{Arc, Mutex};
@@ -41,7 +44,9 @@ pub use clock::SimClock;
 pub use host::Host;
 pub use journal::Journal;
 pub use net::{Net, Way};
-pub use people::{ADMIN, AUTOMATIC, Answer, Ask, MANUAL, MONA, People, Person, Promise, RITA};
+pub use people::{
+    ADMIN, AUTOMATIC, Answer, Ask, MANUAL, MONA, PAUL, People, Person, Promise, RITA,
+};
 pub use reader::Reader;
 pub use run::{Outcome, in_time, run};
 pub use scheduler::Scheduler;
@@ -85,6 +90,7 @@ impl World {
         let chance = Chance::from_seed(seed);
         let (weather, vault) = (Weather::default(), Vault::default());
         let journal = Journal::new(Arc::clone(&clock));
+        setup::keep_secrets(&journal);
         let server = Server::new(
             Arc::clone(&clock),
             chance.fork(),

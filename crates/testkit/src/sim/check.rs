@@ -1,10 +1,37 @@
-//! What always holds, and what holds once everything has come to rest.
+//! What always holds, and what holds once everything has come to rest: the
+//! rules, each by its number in the architecture's table, and who looks.
+//!
+//! | rule | looked at here by |
+//! | --- | --- |
+//! | 1 one running writer | `RunLog::breaches`, of every start and end there ever was |
+//! | 2 claims fit | `engine::check`, after every strike |
+//! | 3 quotas | there are none yet |
+//! | 4 operations end | `World::come_to_rest`; the crash matrix judges how |
+//! | 5 one placement | `engine::check` |
+//! | 6 walls between tenants | `World::check_wall`; of events `Reader::check` |
+//! | 7 agents refuse what is old | `Ledger`, of every command an agent takes on |
+//! | 8 runs only grow | `RunLog::breaches`, `World::check_growth` |
+//! | 9 no restart elsewhere without a confirmed stop | `World::check_hosts`, `World::check_moves` |
+//! | 10 after COMMITTED the source is still | there are no migrations yet |
+//! | 11 record before effect | `World::check_effects_recorded`, `World::check_counts` |
+//! | 12 deleted means gone | `World::check_nothing_left`, `World::come_to_rest` |
+//! | 13 one key, one effect | `People::ask`, `World::check_promises` |
+//! | 14 acknowledged means durable | `World::check_promises`, `World::check_found`, `World::check_growth` |
+//! | 15 disks stay | `World::check_disk`, `engine::check` |
+//! | 16 addresses are unique | there are no networks yet |
+//! | 17 affinity | there is none yet |
+//! | 18 no gaps | `Reader`, which is told every event once; `engine::check` |
+//! | 19 authorized in the transaction | `Rights::check`, of every event after rights were lost |
+//! | 20 reports rebuild the rest | `World::come_to_rest`, `engine::check`; every error that no fault explains |
+//! | 21 no secret is told | `Journal::say` and `Journal::overhear`, of everything that is logged or refused |
+//! | 22 rows make sense | `engine::check` |
 
 use std::collections::BTreeMap;
 
 use vimana_driver::Power;
-use vimana_driver_sim::Effects;
+use vimana_driver_sim::{Effects, Moment};
 use vimana_engine::check::{Outside, check};
+use vimana_engine::{Engine, OpContext};
 use vimana_model::VmId;
 use vimana_model::operation::{StepKind, StepState};
 use vimana_model::state::VmState;
@@ -13,6 +40,7 @@ use vimana_store::vm::{VmFilter, VmRecord};
 use vimana_store::{Reader, operation, orphan, vm};
 
 use super::World;
+use super::people::Answer;
 
 /// What was seen of each VM the last time: epoch and generation.
 pub type Seen = BTreeMap<VmId, (u64, u64)>;
@@ -47,9 +75,58 @@ impl World {
                 .breach(20, format!("{error}: {:?}", error.source)),
         }
         let vms = all(&read).await;
+        self.check_hosts(&vms);
         self.check_growth(&vms);
         self.check_effects_recorded(&vms);
         self.check_promises(&read, &vms).await;
+    }
+
+    /// Nothing runs where the record does not have it: a host was not given up
+    /// before it was known that nothing runs there.
+    fn check_hosts(&self, vms: &BTreeMap<VmId, VmRecord>) {
+        for host in &self.hosts {
+            for held in host.sim.observed() {
+                if held.power != Power::Running || self.strangers.contains(&held.vm_id) {
+                    continue;
+                }
+                let on = vms.get(&held.vm_id).and_then(|vm| vm.host.as_ref());
+                if on.is_none_or(|on| on.id != host.id) {
+                    let what = format!(
+                        "{} runs on {}, which the record has given up for {on:?}",
+                        held.vm_id, host.name
+                    );
+                    self.journal.breach(9, what);
+                }
+            }
+        }
+    }
+
+    /// A VM ran on another host only after the one before had been cleaned,
+    /// and had said so.
+    fn check_moves(&self, vm: &VmRecord, operations: &[OperationRecord]) {
+        let runs = self.log.entries();
+        let starts = runs
+            .iter()
+            .filter(|run| run.vm == vm.id && run.moment == Moment::Started);
+        let hosts: Vec<_> = starts.map(|run| &run.host).collect();
+        let next = hosts.iter().skip(1);
+        let moves = hosts.iter().zip(next).filter(|(from, to)| from != to);
+        let moves = moves.count();
+        let left = |operation: &&OperationRecord| {
+            operation.steps.iter().any(|step| {
+                let goes = (step.kind, step.state) == (StepKind::Clean, StepState::Done);
+                let comes = matches!(step.kind, StepKind::Prepare | StepKind::Download);
+                goes || (comes && step.state == StepState::Undone)
+            })
+        };
+        let left = operations.iter().filter(left).count();
+        if moves > left {
+            let what = format!(
+                "{} ran on {hosts:?}, and only {left} times a host was cleaned of it",
+                vm.name
+            );
+            self.journal.breach(9, what);
+        }
     }
 
     fn check_growth(&self, vms: &BTreeMap<VmId, VmRecord>) {
@@ -133,6 +210,7 @@ impl World {
         for (id, vm) in all(&read).await {
             let operations = operation::for_vm(&read, id).await.unwrap();
             self.check_counts(&vm, &operations);
+            self.check_moves(&vm, &operations);
         }
         for host in &self.hosts {
             for orphan in orphan::on_host(&read, host.id).await.unwrap() {
@@ -140,7 +218,37 @@ impl World {
                 self.journal.breach(12, what);
             }
         }
+        self.check_found(&engine).await;
         drop(looking);
+    }
+
+    /// Whoever was answered finds what they were promised.
+    async fn check_found(&self, engine: &Engine) {
+        for promise in self.people.promises() {
+            let cx = OpContext::new(promise.who.subject());
+            let Answer {
+                vm,
+                operation,
+                request,
+            } = promise.answer;
+            let mut lost = Vec::new();
+            if let Some(id) = vm {
+                lost.extend(engine.vm(&cx, id).await.err());
+            }
+            if let Some(id) = operation {
+                lost.extend(engine.operation(&cx, id).await.err());
+            }
+            if let Some(id) = request {
+                lost.extend(engine.request(&cx, id).await.err());
+            }
+            for error in lost {
+                let what = format!(
+                    "{} was promised it under {}: {error}",
+                    promise.who.name, promise.key
+                );
+                self.journal.breach(14, what);
+            }
+        }
     }
 
     /// Every effect happened for a step that was begun, and for every step

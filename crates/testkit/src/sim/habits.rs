@@ -9,13 +9,15 @@ use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
 use vimana_model::{RequestId, VmId};
 
 use super::chance::Chance;
-use super::people::{ADMIN, Ask, MONA, People, Person, RITA};
+use super::people::{ADMIN, Ask, MONA, PAUL, People, Person, RITA};
+use super::setup::USER_DATA;
 
 /// VMs one person has at most.
 const ENOUGH: usize = 4;
 
 /// Somebody who makes VMs and plays with them.
 pub async fn tinker(people: People, chance: Chance, number: usize) {
+    let who = if number == 1 { ADMIN } else { PAUL };
     let mut vms: Vec<VmId> = Vec::new();
     let mut made = 0;
     while !people.are_home() {
@@ -23,7 +25,7 @@ pub async fn tinker(people: People, chance: Chance, number: usize) {
         if vms.is_empty() || (vms.len() < ENOUGH && chance.one_in(3)) {
             made += 1;
             let form = wish(&chance, format!("vm-{number}-{made}"));
-            if let Ok(answer) = people.ask(ADMIN, Ask::Create(form)).await {
+            if let Ok(answer) = people.ask(who, Ask::Create(form)).await {
                 vms.extend(answer.vm);
             }
             continue;
@@ -32,7 +34,7 @@ pub async fn tinker(people: People, chance: Chance, number: usize) {
             continue;
         };
         let (action, args) = idea(&chance);
-        let asked = people.ask(ADMIN, Ask::Act(vm, action, args)).await;
+        let asked = people.ask(who, Ask::Act(vm, action, args)).await;
         if let Ok(answer) = &asked
             && matches!(action, VmAction::Delete | VmAction::Shutdown)
         {
@@ -44,7 +46,7 @@ pub async fn tinker(people: People, chance: Chance, number: usize) {
         {
             people.pause(chance.ms(0..=400)).await;
             // Too late, as often as not.
-            let _ = people.ask(ADMIN, Ask::Cancel(operation)).await;
+            let _ = people.ask(who, Ask::Cancel(operation)).await;
         }
     }
 }
@@ -80,6 +82,18 @@ pub async fn bureaucracy(people: People, chance: Chance) {
     }
 }
 
+/// Now and then somebody loses their rights, and gets them back.
+pub async fn personnel(people: People, chance: Chance) {
+    while !people.are_home() {
+        people.pause(chance.ms(1000..=12_000)).await;
+        let who = chance.pick(&[PAUL, PAUL, RITA, MONA]).copied();
+        let who = who.unwrap_or(PAUL);
+        people.take_rights(who).await;
+        people.pause(chance.ms(200..=6000)).await;
+        people.give_rights_back(who).await;
+    }
+}
+
 fn decision(chance: &Chance) -> (Person, RequestAction) {
     let ideas = [
         (MONA, RequestAction::Approve),
@@ -104,6 +118,7 @@ fn wish(chance: &Chance, name: String) -> CreateVm {
         image: "demo".to_owned(),
         flavor: flavor.to_owned(),
         hold: chance.one_in(10),
+        user_data: Some(USER_DATA.to_owned()),
         ..CreateVm::default()
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use vimana_agent::watchdog::{BootTime, Fenced};
-use vimana_agent::{Agent, Config, Lease, MemoryJournal, Parts, Timing};
+use vimana_agent::{Agent, Config, Lease, Parts, Timing};
 use vimana_driver_sim::{RunLog, SimDriver, SimHost};
 use vimana_model::HostId;
 use vimana_model::name::{HostName, ZoneName};
@@ -18,6 +18,7 @@ use vimana_protocol::dial::Random;
 
 use super::chance::Chance;
 use super::journal::Journal;
+use super::ledger::Ledger;
 use super::net::Net;
 use super::server::Server;
 use super::vault::{AgentVault, Images, Vault};
@@ -43,7 +44,7 @@ pub struct Host {
     pub name: String,
     pub capacity: Resources,
     pub sim: Arc<SimHost>,
-    pub ledger: MemoryJournal,
+    pub ledger: Ledger,
     site: Site,
     agent: Mutex<Option<AbortOnDropHandle<()>>>,
 }
@@ -58,14 +59,14 @@ impl Host {
         sim.direct(Box::new(move |call, _vm| weather.course(&chance, call)));
         Self {
             id: HostId::from_parts(u64::from(number), [number; 10]),
-            name,
             capacity: Resources {
                 vcpus: 6,
                 memory_mib: MiB(2048),
                 disk_mib: MiB(24 << 10),
             },
             sim,
-            ledger: MemoryJournal::new(),
+            ledger: Ledger::new(&name, site.journal.clone()),
+            name,
             site,
             agent: Mutex::default(),
         }
@@ -128,7 +129,7 @@ struct Maker {
     name: String,
     capacity: Resources,
     sim: Arc<SimHost>,
-    ledger: MemoryJournal,
+    ledger: Ledger,
     site: Site,
 }
 

@@ -24,6 +24,9 @@ struct Book {
     breaches: Vec<String>,
     names: BTreeMap<VmId, String>,
     counts: BTreeMap<&'static str, u64>,
+    secrets: Vec<String>,
+    /// What was said, but not to people who read along.
+    overheard: Vec<String>,
 }
 
 impl Journal {
@@ -35,7 +38,41 @@ impl Journal {
         }
     }
 
+    /// What nobody may ever be told, or have been.
+    pub fn keep_secret(&self, text: impl Into<String>) {
+        let secret = text.into();
+        let told = {
+            let mut book = self.book();
+            book.secrets.push(secret.clone());
+            let mut all = book.lines.iter().chain(&book.overheard);
+            all.find(|line| line.contains(&secret)).cloned()
+        };
+        if let Some(line) = told {
+            self.tell_on(&line, &secret);
+        }
+    }
+
+    /// What is not for people who read along, and holds no secret either.
+    pub fn overhear(&self, who: &str, what: &str) {
+        self.look_for_secrets(what);
+        self.book().overheard.push(format!("{who}: {what}"));
+    }
+
+    fn look_for_secrets(&self, what: &str) {
+        let told = |secret: &&String| what.contains(secret.as_str());
+        let secret = self.book().secrets.iter().find(told).cloned();
+        if let Some(secret) = secret {
+            self.tell_on(what, &secret);
+        }
+    }
+
+    fn tell_on(&self, what: &str, secret: &str) {
+        let masked = what.replace(secret, "(a secret)");
+        self.breach(21, format!("a secret was told: {masked}"));
+    }
+
     pub fn say(&self, who: &str, what: impl AsRef<str>) {
+        self.look_for_secrets(what.as_ref());
         let ms = self.clock.passed_ms();
         let mut book = self.book();
         let mut what = what.as_ref().to_owned();

@@ -14,9 +14,11 @@ use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::session::{Role, StaffRole};
 use vimana_model::vm::{AcceptedView, CreateVm};
 use vimana_model::{Error, ErrorKind, OperationId, RequestId, Result, TenantId, UserId, VmId};
+use vimana_store::Reader as Store;
 
 use super::chance::Chance;
 use super::journal::Journal;
+use super::rights::Rights;
 use super::server::Server;
 use super::weather::{Weather, hop};
 
@@ -69,6 +71,7 @@ pub struct Answer {
 #[derive(Clone, Debug)]
 pub struct Promise {
     pub key: String,
+    pub who: Person,
     pub answer: Answer,
     /// It began the operation, rather than to speak of one.
     pub began: bool,
@@ -82,6 +85,7 @@ pub struct People {
     weather: Weather,
     journal: Journal,
     promises: Arc<Mutex<Vec<Promise>>>,
+    rights: Rights,
     keys: Arc<AtomicU64>,
     home: Arc<AtomicBool>,
 }
@@ -107,6 +111,14 @@ pub const RITA: Person = Person {
     number: 2,
     name: "rita",
     tenant: MANUAL,
+    role: Role::Operator,
+    staff: None,
+};
+/// In the tenant of the administrator's, without being staff.
+pub const PAUL: Person = Person {
+    number: 4,
+    name: "paul",
+    tenant: AUTOMATIC,
     role: Role::Operator,
     staff: None,
 };
@@ -145,6 +157,7 @@ impl People {
             weather,
             journal,
             promises: Arc::default(),
+            rights: Rights::default(),
             keys: Arc::default(),
             home: Arc::default(),
         }
@@ -193,14 +206,13 @@ impl People {
             key: key.to_owned(),
             fingerprint: format!("{ask:?}"),
         };
-        let cx = OpContext::new(who.subject()).with_idempotency(key.clone());
         loop {
-            match self.try_once(&cx, ask).await {
+            match self.try_once(who, &key, ask).await {
                 None => {
                     tokio::time::sleep(self.chance.ms(200..=1500)).await;
                 }
                 Some(Ok(answer)) => {
-                    self.promised(ask, &key.key, &answer);
+                    self.promised(who, ask, &key.key, &answer);
                     return Ok(answer);
                 }
                 Some(Err(error)) if passes(error.kind) => {
@@ -220,13 +232,28 @@ impl People {
     }
 
     /// `None` where no answer came.
-    async fn try_once(&self, cx: &OpContext, ask: &Ask) -> Option<Result<Answer>> {
+    async fn try_once(
+        &self,
+        who: Person,
+        key: &IdempotencyKey,
+        ask: &Ask,
+    ) -> Option<Result<Answer>> {
         let sky = self.weather.now();
         if sky.slow {
             tokio::time::sleep(hop(&self.chance)).await;
         }
-        let (cx, ask) = (cx.clone(), ask.clone());
-        let called = self.server.call(|engine| carry(engine, cx, ask));
+        // Who asks is known before all of it has arrived.
+        let slowly = sky.slow && self.chance.one_in(5);
+        let arrives = self.chance.ms(0..=if slowly { 4000 } else { 0 });
+        let (key, ask) = (key.clone(), ask.clone());
+        let called = self.server.call(|engine| async move {
+            let subject = engine.subject_of_user(who.subject().user_id).await?;
+            if !arrives.is_zero() {
+                tokio::time::sleep(arrives).await;
+            }
+            let cx = OpContext::new(subject).with_idempotency(key);
+            carry(engine, cx, ask).await
+        });
         let answer = called.await;
         if sky.slow {
             tokio::time::sleep(hop(&self.chance)).await;
@@ -234,22 +261,28 @@ impl People {
         answer.filter(|_| !self.chance.one_in(sky.lost_answers))
     }
 
-    fn promised(&self, ask: &Ask, key: &str, answer: &Answer) {
+    fn promised(&self, who: Person, ask: &Ask, key: &str, answer: &Answer) {
         if let (Some(vm), Ask::Create(form)) = (answer.vm, ask) {
             self.journal.name(vm, &form.name);
         }
         if let (Some(vm), Ask::Decide(..)) = (answer.vm, ask) {
             self.journal.name(vm, &self.journal.name_of(vm));
         }
-        let began = answer.operation.is_some() && !matches!(ask, Ask::Cancel(_));
+        self.hold(Promise {
+            key: key.to_owned(),
+            who,
+            answer: answer.clone(),
+            began: answer.operation.is_some() && !matches!(ask, Ask::Cancel(_)),
+        });
+    }
+
+    /// Somebody holds this answer in their hands.
+    pub fn hold(&self, promise: Promise) {
         let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
-        if promises.iter().all(|known| known.key != key) {
-            self.journal.count("operations", u64::from(began));
-            promises.push(Promise {
-                key: key.to_owned(),
-                answer: answer.clone(),
-                began,
-            });
+        if promises.iter().all(|known| known.key != promise.key) {
+            let began = u64::from(promise.began);
+            self.journal.count("operations", began);
+            promises.push(promise);
         }
     }
 
@@ -273,6 +306,24 @@ impl People {
             }
         }
         begun
+    }
+
+    /// From now on this person may only look.
+    pub async fn take_rights(&self, who: Person) {
+        self.rights.take(&self.server, who).await;
+        self.journal.say(who.name, "may only look from now on");
+        self.journal.count("lost rights", 1);
+    }
+
+    /// From now on this person may do again what they could.
+    pub async fn give_rights_back(&self, who: Person) {
+        self.rights.give_back(&self.server, who).await;
+        self.journal.say(who.name, "has the rights of before");
+    }
+
+    /// Nobody did anything without a right to.
+    pub async fn check_rights(&self, store: &Store) {
+        self.rights.check(store, &self.journal).await;
     }
 
     /// A pause between two things somebody does.

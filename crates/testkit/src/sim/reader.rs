@@ -1,6 +1,7 @@
 //! Readers of the event stream: what they are told over all crashes is every
 //! event that they may see, once and in order.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
@@ -87,33 +88,35 @@ impl Reader {
         }
     }
 
-    /// Whether it has read everything.
+    /// Whether it was told of everything that it may see, and of nothing else.
     pub async fn check(&self, store: &Store, journal: &Journal) {
-        let (reset, seqs) = self.up_to_now();
-        let mut after = reset;
-        let mut missed = Vec::new();
+        let (reset, told) = self.up_to_now();
+        let (mut after, mut visible) = (reset, BTreeSet::new());
         loop {
             let batch = event::after(store, after, 1000).await.unwrap();
             let Some(last) = batch.last().map(|record| record.view.seq) else {
                 break;
             };
             after = last;
-            let visible = batch.iter().filter(|record| self.sees(record.tenant_id));
-            missed.extend(
-                visible
-                    .map(|r| r.view.seq)
-                    .filter(|seq| !seqs.contains(seq)),
-            );
+            let seen = batch.iter().filter(|record| self.sees(record.tenant_id));
+            visible.extend(seen.map(|record| record.view.seq));
         }
+        let who = self.who.name;
+        let missed: Vec<_> = visible.difference(&told).collect();
         if !missed.is_empty() {
-            let what = format!("{} was never told of events {missed:?}", self.who.name);
-            journal.breach(18, what);
+            journal.breach(18, format!("{who} was never told of events {missed:?}"));
+        }
+        let stray: Vec<_> = told.difference(&visible).collect();
+        if !stray.is_empty() {
+            journal.breach(6, format!("{who} was told of others' events {stray:?}"));
         }
     }
 
-    fn up_to_now(&self) -> (u64, Vec<u64>) {
+    /// From where on, and what it was told of since.
+    fn up_to_now(&self) -> (u64, BTreeSet<u64>) {
         let read = self.read_so_far();
-        (read.reset, read.seqs.clone())
+        let since = read.seqs.iter().filter(|seq| **seq > read.reset);
+        (read.reset, since.copied().collect())
     }
 
     /// The last event it has been told of.

@@ -13,7 +13,7 @@ use vimana_model::{ErrorKind, VmId};
 use vimana_store::{Reader as Store, event, operation};
 
 use super::check::all;
-use super::people::{ADMIN, AUTOMATIC, Ask, MONA, tenant_id};
+use super::people::{ADMIN, AUTOMATIC, Ask, MONA, PAUL, RITA, tenant_id};
 use super::{World, habits, trace};
 
 /// How long a calm may last until everything has come to an end.
@@ -75,12 +75,15 @@ async fn whole(world: &mut World) {
     }
     world.add_reader(ADMIN);
     world.add_reader(MONA);
+    world.server.start();
+    world.make_secrets().await;
     world.start_all();
     let mut people = JoinSet::new();
     for number in 1..=1 + chance.below(3) {
         people.spawn(habits::tinker(world.people.clone(), chance.fork(), number));
     }
     people.spawn(habits::bureaucracy(world.people.clone(), chance.fork()));
+    people.spawn(habits::personnel(world.people.clone(), chance.fork()));
     let long = chance.ms(20_000..=60_000);
     world.storm(&chance, long).await;
     world.people.go_home();
@@ -92,6 +95,7 @@ async fn whole(world: &mut World) {
     }
     world.come_to_rest().await;
     world.check_rest().await;
+    world.check_people().await;
     world.sweep_up().await;
     world.check_rest().await;
     world.check_nothing_left().await;
@@ -183,6 +187,16 @@ impl World {
                 .breach(12, "the datastore keeps what nobody points to");
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+
+    /// Nobody saw or did what they may not.
+    pub async fn check_people(&self) {
+        for who in [PAUL, MONA, RITA] {
+            self.check_wall(who).await;
+        }
+        self.use_tickets().await;
+        let read = self.server.until_serving().await.store().read();
+        self.people.check_rights(&read).await;
     }
 
     /// Every reader was told everything.

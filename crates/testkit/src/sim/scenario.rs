@@ -25,6 +25,7 @@ use vimana_store::{operation, orphan, request, vm};
 use super::net::Way;
 use super::people::{ADMIN, Answer, Ask, MONA, Person, RITA, decision};
 use super::run::in_time;
+use super::setup::USER_DATA;
 use super::{Host, World};
 
 /// How long a state may let itself be waited for.
@@ -353,6 +354,7 @@ fn form(name: &str, flavor: &str) -> CreateVm {
         name: name.to_owned(),
         image: "demo".to_owned(),
         flavor: flavor.to_owned(),
+        user_data: Some(USER_DATA.to_owned()),
         ..CreateVm::default()
     }
 }

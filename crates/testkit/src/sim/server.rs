@@ -359,7 +359,7 @@ impl Server {
 }
 
 /// One for all runs: it certifies nobody here.
-fn authority() -> Arc<Authority> {
+pub fn authority() -> Arc<Authority> {
     static AUTHORITY: OnceLock<Arc<Authority>> = OnceLock::new();
     let made = AUTHORITY
         .get_or_init(|| Arc::new(Authority::generate(Serial::from_random([7; _])).unwrap()));

@@ -9,6 +9,7 @@ use vimana_model::{OperationId, RequestId, VmId};
 
 use super::Deed;
 use crate::sim::people::{ADMIN, Ask, Person, RITA, decision};
+use crate::sim::setup::USER_DATA;
 
 /// What the case is about.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +59,7 @@ fn form(name: &str, flavor: &str) -> CreateVm {
         name: name.to_owned(),
         image: "demo".to_owned(),
         flavor: flavor.to_owned(),
+        user_data: Some(USER_DATA.to_owned()),
         ..CreateVm::default()
     }
 }

@@ -10,6 +10,9 @@ use vimana_model::operation::StepKind;
 
 /// How long a call takes where something is to happen meanwhile.
 pub const SLOWLY: Duration = Duration::from_secs(2);
+/// How long where somebody is to think better of it, and the server may be down
+/// in between.
+const AT_LENGTH: Duration = Duration::from_secs(20);
 
 /// What befalls calls; of removals in the datastore where there is no call.
 #[derive(Clone, Default)]
@@ -76,7 +79,7 @@ impl Rule {
         Self {
             call,
             course: Course {
-                before: SLOWLY,
+                before: AT_LENGTH,
                 ..Course::default()
             },
             ..Self::default()
