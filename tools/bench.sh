@@ -5,5 +5,5 @@ set -euo pipefail
 
 tools/setup.sh run
 tools/build.sh
-step "load generator" cargo build --locked --release -p vimana-testkit --bin vimana-load
+step "load generator" cargo build --locked --release -p vimana-load
 node end2end/bench.mjs

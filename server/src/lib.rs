@@ -13,6 +13,8 @@ pub mod fsck;
 mod guard;
 mod health;
 mod limits;
+pub mod open_files;
+mod pace;
 mod peer;
 mod router;
 mod secret;

@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use vimana_server::config::AdminPassword;
-use vimana_server::{Config, Running, Tool};
+use vimana_server::{Config, Running, Tool, open_files};
 
 fn main() -> ExitCode {
     let outcome = match Tool::asked() {
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
             let mut config = Config::parse();
             config.admin_password = AdminPassword::from_environment();
             log_to_stderr("info,sqlx=warn,sea_orm=warn,tower_sessions=off");
+            if let Err(error) = open_files::raise_limit() {
+                tracing::warn!(%error, "the limit of open files cannot be raised");
+            }
             on_runtime(async { serve_until_signal(config).await.map(|()| ExitCode::SUCCESS) })
         }
     };

@@ -25,6 +25,7 @@ use vimana_pki::PeerIdentity;
 
 use crate::api::problem::ApiError;
 use crate::limits;
+use crate::pace::Pace;
 
 /// Requests in flight get this long once the server is asked to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -81,7 +82,10 @@ impl Bound {
         self.spawn(async move |server| {
             let service = router.into_make_service_with_connect_info::<SocketAddr>();
             let tls = RustlsConfig::from_config(Arc::new(tls));
-            let encrypt = |plain| AgentAcceptor(RustlsAcceptor::new(tls).acceptor(plain));
+            let encrypt = |plain| AgentAcceptor {
+                tls: RustlsAcceptor::new(tls).acceptor(plain),
+                pace: Pace::of_half_the_processors(),
+            };
             server.map(encrypt).serve(service).await
         })
     }
@@ -121,7 +125,11 @@ impl Bound {
 
 /// TLS, and what it says of the agent's certificate, with every request.
 #[derive(Clone)]
-struct AgentAcceptor(RustlsAcceptor<NoDelayAcceptor>);
+struct AgentAcceptor {
+    tls: RustlsAcceptor<NoDelayAcceptor>,
+    /// All hosts come at once when the server is back.
+    pace: Pace,
+}
 
 type TlsStream = <RustlsAcceptor<NoDelayAcceptor> as Accept<TcpStream, ()>>::Stream;
 
@@ -131,9 +139,10 @@ impl<S: Send + 'static> Accept<TcpStream, S> for AgentAcceptor {
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let accept = self.0.accept(stream, service);
+        let accept = self.tls.accept(stream, service);
+        let pace = self.pace.clone();
         Box::pin(async move {
-            let (stream, service) = accept.await?;
+            let (stream, service) = pace.keep(accept).await?;
             let (_, connection) = stream.get_ref();
             let certificate = connection.peer_certificates().and_then(<[_]>::first);
             let shown = Shown(certificate.map(|der| PeerIdentity::from_der(der).ok()));

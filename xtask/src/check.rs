@@ -95,6 +95,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vimana-store",
         ],
     ),
+    (
+        "vimana-load",
+        &[
+            "vimana-agent",
+            "vimana-client",
+            "vimana-driver",
+            "vimana-driver-sim",
+            "vimana-model",
+            "vimana-protocol",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

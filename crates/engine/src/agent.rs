@@ -268,7 +268,9 @@ impl AgentHandle {
 impl Intake {
     /// Until the handle is gone, and all is taken in that came before.
     async fn run(mut self) {
-        if let Err(error) = self.begin().await {
+        // Boxed, as the work below: most hosts have nothing to say most of the
+        // time, and their tasks are small then.
+        if let Err(error) = Box::pin(self.begin()).await {
             tracing::error!(host = %self.end.speaker.host_id, error = ?error, "what a host holds cannot be compared with the record");
             // It connects again, and is compared again.
             self.end.cut_off();
@@ -277,7 +279,7 @@ impl Intake {
         while let Some(frame) = self.said.recv().await {
             let end = &self.end;
             let take = || end.take(frame.clone());
-            let taken = end.engine.persist("what an agent says", take).await;
+            let taken = Box::pin(end.engine.persist("what an agent says", take)).await;
             if let Err(error) = taken {
                 tracing::error!(host = %end.speaker.host_id, error = ?error, "an agent's frame has no effect");
             }

@@ -29,6 +29,9 @@ use crate::limits::{BROADCAST_EVENTS, BROADCAST_TELEMETRY, MAX_QUEUED_ITEMS, MAX
 
 /// How soon events of another server on the same database are noticed.
 const POLL: Duration = Duration::from_millis(500);
+/// Between two looks at the database: what is committed meanwhile is read, and
+/// joined with how things look, all at once.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// What a reader of the stream gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -213,20 +216,20 @@ impl Engine {
 
     /// Tails the recorded events until cancelled.
     pub(crate) async fn run_hub(&self, cancel: CancellationToken) {
-        let hub = &self.inner.hub;
-        loop {
-            match self.broadcast_new().await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => tracing::error!(error = ?error, "events cannot be read"),
+        let tail = async {
+            loop {
+                match self.broadcast_new().await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(error = ?error, "events cannot be read"),
+                }
+                tokio::time::sleep(GATHER).await;
+                // Whoever committed since the look at the database has woken us.
+                let woken = self.inner.hub.wake.notified();
+                let _in_time = tokio::time::timeout(POLL, woken).await;
             }
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                () = hub.wake.notified() => {}
-                () = tokio::time::sleep(POLL) => {}
-            }
-        }
+        };
+        cancel.run_until_cancelled(tail).await;
     }
 
     /// Broadcasts one batch of new events; whether there may be more.
@@ -237,12 +240,14 @@ impl Engine {
         let Some(newest) = new.last().map(|record| record.view.seq) else {
             return Ok(false);
         };
+        let most = usize::try_from(MAX_REPLAYED_EVENTS).unwrap_or(usize::MAX);
+        let more = new.len() >= most;
         for item in self.join(new).await? {
             // No receiver is fine: then nobody watches.
             let _receivers = hub.items.send(Arc::new(item));
         }
         hub.last.send_replace(newest);
-        Ok(true)
+        Ok(more)
     }
 
     /// Joins facts with how their VMs and hosts look now.
@@ -315,13 +320,11 @@ impl Engine {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut hosts = HashMap::with_capacity(ids.len());
-        for id in ids {
-            if let Some(found) = host::find(&self.store().read(), id).await? {
-                hosts.insert(id, host_view(found));
-            }
-        }
-        Ok(hosts)
+        let found = host::find_many(&self.store().read(), &ids).await?;
+        Ok(found
+            .into_iter()
+            .map(|host| (host.id, host_view(host)))
+            .collect())
     }
 }
 

@@ -40,6 +40,8 @@ pub const CONSOLE_DIAL_IN: Duration = Duration::from_secs(10);
 pub const MAX_CONSOLE_CHUNKS: usize = 64;
 /// Consoles that wait for their agent.
 pub const MAX_DIALLING_CONSOLES: usize = 256;
+/// Proposals of one scheduler that are checked at once.
+pub const MAX_PROPOSALS_AT_ONCE: usize = 64;
 /// Largest capacity a host may claim to have.
 pub const MAX_HOST_VCPUS: u32 = 65_536;
 pub const MAX_HOST_MIB: u64 = 1 << 40;

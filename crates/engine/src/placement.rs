@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::host::{HostState, HostView};
 use vimana_model::operation::StepKind;
@@ -20,6 +20,7 @@ use vimana_store::{claim, host, vm, write_tx};
 use crate::Engine;
 use crate::change::Change;
 use crate::event::HubItem;
+use crate::limits::MAX_PROPOSALS_AT_ONCE;
 
 /// The schedulers connected to this server.
 #[derive(Default)]
@@ -46,6 +47,8 @@ pub struct SchedulerHandle {
     engine: Engine,
     to_scheduler: mpsc::Sender<ToScheduler>,
     name: String,
+    /// One for each frame that is taken in at once.
+    turns: Arc<Semaphore>,
 }
 
 impl SchedulerSession {
@@ -63,46 +66,23 @@ impl SchedulerHandle {
         &self.name
     }
 
-    /// Takes in one frame.
+    /// Takes in one frame; ends when there is room for the next. Many proposals
+    /// are checked at once, so that they share the waits for the disk.
     pub async fn receive(&self, frame: FromScheduler) {
-        match frame {
-            FromScheduler::Heartbeat | FromScheduler::Hello { .. } => {}
-            FromScheduler::Proposal {
-                vm_id,
-                generation,
-                host_id,
-                explanation,
-            } => {
-                let verdict = self
-                    .engine
-                    .place(vm_id, generation, host_id, &explanation)
-                    .await;
-                let refused = match verdict {
-                    Ok(refused) => refused,
-                    Err(error) => {
-                        tracing::error!(vm = %vm_id, error = ?error, "a proposal has no effect");
-                        Some(error.public)
-                    }
-                };
-                let frame = ToScheduler::Verdict {
-                    vm_id,
-                    generation,
-                    refused,
-                };
+        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
+            // Nobody closes it.
+            return;
+        };
+        let (engine, to_scheduler) = (self.engine.clone(), self.to_scheduler.clone());
+        // To its end, even when the scheduler hangs up: what is recorded has
+        // to go out to the host.
+        self.engine.spawn(async move {
+            let _turn = turn;
+            if let Some(verdict) = engine.judge(frame).await {
                 // A scheduler that is gone gets the state anew when it is back.
-                let _gone = self.to_scheduler.send(frame).await;
+                let _gone = to_scheduler.send(verdict).await;
             }
-            FromScheduler::NoHost {
-                vm_id,
-                generation,
-                explanation,
-            } => {
-                let noted = self.engine.not_placed(vm_id, generation, explanation).await;
-                if let Err(error) = noted {
-                    tracing::error!(vm = %vm_id, error = ?error, "an explanation is lost");
-                }
-            }
-        }
+        });
     }
 }
 
@@ -146,8 +126,44 @@ impl Engine {
             engine: self.clone(),
             to_scheduler,
             name,
+            turns: Arc::new(Semaphore::new(MAX_PROPOSALS_AT_ONCE)),
         };
         Ok(SchedulerSession { outgoing, handle })
+    }
+
+    /// Does as a scheduler says, if that is right, and gives the answer.
+    async fn judge(&self, frame: FromScheduler) -> Option<ToScheduler> {
+        match frame {
+            FromScheduler::Heartbeat | FromScheduler::Hello { .. } => None,
+            FromScheduler::Proposal {
+                vm_id,
+                generation,
+                host_id,
+                explanation,
+            } => {
+                let verdict = self.place(vm_id, generation, host_id, &explanation).await;
+                let refused = verdict.unwrap_or_else(|error| {
+                    tracing::error!(vm = %vm_id, error = ?error, "a proposal has no effect");
+                    Some(error.public)
+                });
+                Some(ToScheduler::Verdict {
+                    vm_id,
+                    generation,
+                    refused,
+                })
+            }
+            FromScheduler::NoHost {
+                vm_id,
+                generation,
+                explanation,
+            } => {
+                let noted = self.not_placed(vm_id, generation, explanation).await;
+                if let Err(error) = noted {
+                    tracing::error!(vm = %vm_id, error = ?error, "an explanation is lost");
+                }
+                None
+            }
+        }
     }
 
     async fn snapshot(&self) -> Result<ToScheduler> {

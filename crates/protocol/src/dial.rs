@@ -24,7 +24,7 @@ pub use link::{Link, LinkError};
 pub use retry::{Backoff, Random, Retry};
 pub use wire::{Dial, FarEnd, Wire};
 
-use crate::limits::{HELLO_TIMEOUT, MAX_SECRET_BYTES};
+use crate::limits::{HELLO_TIMEOUT, MAX_SECRET_BYTES, READ_BUFFER_BYTES};
 
 /// An open connection.
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -195,6 +195,7 @@ impl Server {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
         let connector = self.tls.clone().map(Connector::Rustls);

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// Largest frame in bytes.
 pub const MAX_FRAME_BYTES: usize = 4 << 20;
+/// Bytes read from a connection at once. The WebSocket library keeps a buffer
+/// of this size for every connection, and clears it for every read; a larger
+/// frame gets room of its own.
+pub const READ_BUFFER_BYTES: usize = 4 << 10;
 /// Frames waiting to be written to one peer; a peer that lets them pile up
 /// is cut off and resumes by reconnecting.
 pub const MAX_QUEUED_FRAMES: usize = 1024;

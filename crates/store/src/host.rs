@@ -13,6 +13,7 @@ use vimana_model::{HostId, Timestamp};
 
 use crate::column::{Row, time, to_time};
 use crate::entity::host::{ActiveModel, Column, Entity, Model};
+use crate::limits::CHUNK;
 use crate::store::Raw as _;
 use crate::{Conn, Result, WriteTx, query};
 
@@ -81,6 +82,18 @@ const NAME: &str = "host name";
 pub async fn find(conn: &impl Conn, id: HostId) -> Result<Option<HostRecord>> {
     let row = Entity::find_by_id(id.to_string()).one(conn.raw()).await?;
     row.map(from_row).transpose()
+}
+
+/// Those of `ids` that exist, in no particular order.
+pub async fn find_many(conn: &impl Conn, ids: &[HostId]) -> Result<Vec<HostRecord>> {
+    let mut hosts = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        let found = Entity::find().filter(Column::Id.is_in(chunk.iter().map(HostId::to_string)));
+        for row in found.all(conn.raw()).await? {
+            hosts.push(from_row(row)?);
+        }
+    }
+    Ok(hosts)
 }
 
 /// All, by name.

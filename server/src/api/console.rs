@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use vimana_engine::ConsoleEnd;
 use vimana_model::session::ConsoleHello;
 use vimana_model::{Error, ErrorKind};
-use vimana_protocol::limits::HELLO_TIMEOUT;
+use vimana_protocol::limits::{HELLO_TIMEOUT, READ_BUFFER_BYTES};
 
 use super::problem::{ApiResult, Refusals};
 use crate::limits;
@@ -38,6 +38,7 @@ pub async fn open(
     let permit = app.console_permit()?;
     let tasks = app.tasks.clone();
     let response = upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(limits::MAX_CONSOLE_MESSAGE_BYTES)
         .max_frame_size(limits::MAX_CONSOLE_MESSAGE_BYTES)
         .on_upgrade(move |socket| {

@@ -5,9 +5,9 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use futures::StreamExt;
-use vimana_engine::{AgentHandle, HostProof};
+use vimana_engine::{AgentHandle, AgentSession, HostProof};
 use vimana_protocol::agent::{FromAgent, Hello, ToAgent};
-use vimana_protocol::limits::MAX_FRAME_BYTES;
+use vimana_protocol::limits::{MAX_FRAME_BYTES, READ_BUFFER_BYTES};
 
 use super::session::{Peer, Reader, hello, run, say};
 use super::{AgentCaller, revoked};
@@ -24,6 +24,7 @@ pub async fn session(
     let upgrade = upgrade.map_err(|_| ApiError(not_a_websocket()))?;
     let tasks = app.tasks.clone();
     Ok(upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(MAX_FRAME_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .on_upgrade(move |socket| tasks.track_future(serve(app, proof, socket))))
@@ -32,27 +33,41 @@ pub async fn session(
 async fn serve(app: App, proof: HostProof, socket: WebSocket) {
     let (mut writer, mut reader) = socket.split();
     let end = tokio::select! {
-        end = talk(&app, &proof, &mut writer, &mut reader) => end.unwrap_or_else(|end| end),
+        end = talk(&app, &proof, &mut writer, &mut reader) => end,
         () = proof.revoked.cancelled() => revoked(),
     };
     tracing::debug!(reason = %end.reason, "an agent's connection ended");
     close(&mut writer, end).await;
 }
 
-async fn talk(
+async fn talk(app: &App, proof: &HostProof, writer: &mut Writer, reader: &mut Reader) -> Close {
+    // Boxed, to take no room in the task of every host for as long as the
+    // session lasts.
+    let opened = Box::pin(open(app, proof, writer, reader)).await;
+    match opened {
+        Ok(session) => {
+            let (outgoing, handle) = session.split();
+            run(app, writer, reader, outgoing, handle).await
+        }
+        Err(end) => end,
+    }
+}
+
+/// From the hello to the session, or to the reason why there is none.
+async fn open(
     app: &App,
     proof: &HostProof,
     writer: &mut Writer,
     reader: &mut Reader,
-) -> Result<Close, Close> {
+) -> Result<AgentSession, Close> {
     let first = hello(app, reader).await?;
     let hello = match Hello::read(&first) {
         Ok(hello) if hello.host_id == proof.host_id => hello,
         Ok(_) => {
             let reason = "the hello is not that of the certificate's host".to_owned();
-            return refuse(app, proof, writer, reason).await;
+            return Err(refuse(app, proof, writer, reason).await);
         }
-        Err(reason) => return refuse(app, proof, writer, reason).await,
+        Err(reason) => return Err(refuse(app, proof, writer, reason).await),
     };
     // To its end, even when the host is revoked meanwhile: a session that is
     // recorded has to be dropped to be recorded as over.
@@ -61,34 +76,28 @@ async fn talk(
         .detached(async move { Ok(engine.connect_agent(hello).await) })
         .await;
     match connected.unwrap_or_else(|error| Err(error.public)) {
-        Ok(session) => {
-            let (outgoing, handle) = session.split();
-            Ok(run(app, writer, reader, outgoing, handle).await)
-        }
-        Err(reason) => turn_away(writer, reason).await,
+        Ok(session) => Ok(session),
+        Err(reason) => Err(turn_away(writer, reason).await),
     }
 }
 
 /// Refuses an agent that says what nothing can be done with.
-async fn refuse(
-    app: &App,
-    proof: &HostProof,
-    writer: &mut Writer,
-    reason: String,
-) -> Result<Close, Close> {
+async fn refuse(app: &App, proof: &HostProof, writer: &mut Writer, reason: String) -> Close {
     app.engine.refuse_agent(proof.host_id, &reason).await;
     turn_away(writer, reason).await
 }
 
 /// In a frame of its own, so that the agent takes it for more than a lost
 /// connection, and its time.
-async fn turn_away(writer: &mut Writer, reason: String) -> Result<Close, Close> {
+async fn turn_away(writer: &mut Writer, reason: String) -> Close {
     tracing::warn!(reason, "an agent was refused");
     let refused = ToAgent::Refused {
         reason: reason.clone(),
     };
-    say(writer, &refused).await?;
-    Ok(Close::refused(reason))
+    match say(writer, &refused).await {
+        Ok(()) => Close::refused(reason),
+        Err(end) => end,
+    }
 }
 
 impl Peer for AgentHandle {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use vimana_engine::{ConsoleEnd, HostProof};
 use vimana_model::{ConsoleId, Error};
+use vimana_protocol::limits::READ_BUFFER_BYTES;
 
 use super::session::Reader;
 use super::{AgentCaller, revoked};
@@ -33,6 +34,7 @@ pub async fn join(
         .ok_or_else(|| Error::not_found(format!("console `{id}`")))?;
     let tasks = app.tasks.clone();
     Ok(upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(limits::MAX_CONSOLE_MESSAGE_BYTES)
         .max_frame_size(limits::MAX_CONSOLE_MESSAGE_BYTES)
         .on_upgrade(move |socket| tasks.track_future(serve(app, proof, end, socket))))

@@ -7,7 +7,7 @@ use axum::response::Response;
 use futures::StreamExt;
 use vimana_engine::SchedulerHandle;
 use vimana_model::Error;
-use vimana_protocol::limits::MAX_FRAME_BYTES;
+use vimana_protocol::limits::{MAX_FRAME_BYTES, READ_BUFFER_BYTES};
 use vimana_protocol::scheduler::{FromScheduler, ToScheduler, introduction};
 
 use super::SchedulerCaller;
@@ -25,6 +25,7 @@ pub async fn session(
     let upgrade = upgrade.map_err(|_| ApiError(not_a_websocket()))?;
     let tasks = app.tasks.clone();
     Ok(upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(MAX_FRAME_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .on_upgrade(move |socket| tasks.track_future(serve(app, socket))))

@@ -104,9 +104,14 @@ pub async fn hosts_are_listed_by_name_with_all_columns(world: World) {
     let first = world.new_host("node-a", resources(4, 8_192, 50_000)).await;
     let reader = world.store.read();
     let listed = host::list(&reader).await.unwrap();
-    assert_eq!(listed, [first.clone(), second]);
+    assert_eq!(listed, [first.clone(), second.clone()]);
     let found = host::find(&reader, first.id).await.unwrap();
     assert_eq!(found, Some(first.clone()));
+    let stranger = world.host("node-c", resources(1, 1, 1));
+    let ids = [second.id, stranger.id, first.id];
+    let mut many = host::find_many(&reader, &ids).await.unwrap();
+    many.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(many, [first.clone(), second]);
 
     let tx = world.store.begin().await.unwrap();
     let again = world.host("node-a", resources(1, 1, 1));
