@@ -103,7 +103,11 @@ pub async fn current(tx: &WriteTx, cx: &OpContext) -> Result<OpContext, TxError>
 ///
 /// # Errors
 /// `Forbidden`.
-pub fn permit(cx: &OpContext, permission: Permission, tenant: Option<TenantId>) -> Result<(), Error> {
+pub fn permit(
+    cx: &OpContext,
+    permission: Permission,
+    tenant: Option<TenantId>,
+) -> Result<(), Error> {
     match decide(&cx.subject, permission, tenant) {
         Decision::Allowed => Ok(()),
         Decision::Hidden | Decision::Forbidden => Err(forbidden()),

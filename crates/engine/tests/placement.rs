@@ -1,11 +1,5 @@
 //! What schedulers propose, and what becomes of it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may give up loudly"
-)]
-
 use futures::FutureExt as _;
 use vimana_model::VmState;
 use vimana_model::pending::Explanation;
