@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use futures::future::poll_fn;
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 
 /// Work of many that takes time on a processor at every step, such as the TLS
 /// handshakes of all hosts after a restart. The runtime takes its tasks in
@@ -32,6 +33,9 @@ impl Pace {
         loop {
             // Nobody closes it.
             let turn = self.0.acquire().await;
+            // With the place taken, so that the next of the line is not ready
+            // before everybody else has had a turn.
+            yield_now().await;
             let step = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
             drop(turn);
             match step {
@@ -49,7 +53,6 @@ mod tests {
 
     use futures::future::join_all;
     use tokio::sync::oneshot;
-    use tokio::task::yield_now;
 
     use super::*;
 
