@@ -179,6 +179,7 @@ impl Live {
             vm,
             host,
             request,
+            image: _,
         } = item;
         let (now, timelines) = {
             let mut known = self.lock();
@@ -215,7 +216,9 @@ impl Live {
         expect(dead_code, reason = "events reach the browser alone")
     )]
     pub fn apply_progress(&self, item: &ProgressItem) {
-        self.put_progress(item.vm_id, &item.operation);
+        if let Some(id) = item.operation.object.vm() {
+            self.put_progress(id, &item.operation);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

@@ -27,6 +27,7 @@ pub use vm_actions::{VmDesk, VmDialogs};
 pub use vms::VmsPage;
 
 use vimana_model::VmState;
+use vimana_model::image::ImageState;
 use vimana_model::request::RequestState;
 use vimana_model::state::Tone as StateTone;
 use vimana_ui::Tone;
@@ -51,6 +52,16 @@ const fn tone(state: VmState) -> Tone {
         StateTone::Healthy => Tone::Good,
         StateTone::Troubled => Tone::Bad,
         StateTone::Over => Tone::Over,
+    }
+}
+
+const fn image_tone(state: ImageState) -> Tone {
+    match state {
+        ImageState::Importing => Tone::Moving,
+        ImageState::Ready => Tone::Good,
+        ImageState::Failed => Tone::Bad,
+        ImageState::Trashed => Tone::Resting,
+        ImageState::Removed => Tone::Over,
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod m0001_first;
 mod m0002_life_cycle;
+mod m0003_images;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m0001_first::Migration),
             Box::new(m0002_life_cycle::Migration),
+            Box::new(m0003_images::Migration),
         ]
     }
 }

@@ -1,11 +1,13 @@
 //! What an operator may set, by option or by environment.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use ipnet::IpNet;
 use vimana_model::name::ImageName;
 
 use crate::limits::MAX_CERTIFICATE_DAYS;
@@ -85,6 +87,30 @@ pub struct Config {
     /// repeated, and changes nothing where it is there already
     #[arg(long, value_name = "NAME=PATH")]
     pub import_image: Vec<ImageSource>,
+
+    /// Networks that images may be fetched from beside all public addresses,
+    /// such as 10.0.0.0/8
+    #[arg(
+        long,
+        env = "VIMANA_IMPORT_ALLOW",
+        value_name = "NETWORK",
+        value_delimiter = ','
+    )]
+    pub import_allow: Vec<IpNet>,
+
+    /// Largest image that is imported, fetched or unpacked, in GiB
+    #[arg(
+        long,
+        env = "VIMANA_IMPORT_MAX_GIB",
+        value_name = "GIB",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 20)
+    )]
+    pub import_max_gib: u64,
+
+    /// Bandwidth of each import, in MiB a second [default: no limit]
+    #[arg(long, env = "VIMANA_IMPORT_RATE_MIB", value_name = "MIB")]
+    pub import_rate_mib: Option<NonZeroU64>,
 
     /// Never an argument: those are for all to see.
     #[arg(skip)]

@@ -1,6 +1,7 @@
 //! From a configuration to a server that listens.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use anyhow::{Context, bail};
 use rustls::ServerConfig;
 use tokio::task::JoinHandle;
 use vimana_engine::{DirDatastore, Engine, EngineConfig, Settings, World};
+use vimana_fetch::Reach;
 use vimana_pki::{Authority, Serial, server_config};
+use vimana_repository::{DirRepository, Terms};
 use vimana_store::Store;
 
 use crate::config::{Config, ImageSource};
@@ -96,7 +99,7 @@ async fn open_engine(
     Engine::open(EngineConfig {
         store,
         authority,
-        image_dir: data_dir.images(),
+        repository: Arc::new(DirRepository::new(data_dir.images(), terms(config))),
         datastore: Arc::new(DirDatastore::new(data_dir.saved())),
         settings: Settings {
             certificate_life: config.host_certificate_life,
@@ -108,6 +111,21 @@ async fn open_engine(
     .await
     .context("cannot start the engine")
 }
+
+/// On which terms images are taken in.
+fn terms(config: &Config) -> Terms {
+    let beside = std::env::current_exe().ok();
+    let converter = beside.and_then(|path| Some(path.parent()?.join("vimana-convert")));
+    Terms {
+        reach: Reach::new(config.import_allow.clone()),
+        converter: converter.filter(|path| path.is_file()),
+        max_bytes: config.import_max_gib.saturating_mul(1 << 30),
+        bytes_per_second: config.import_rate_mib.map(|rate| rate.saturating_mul(MIB)),
+        ..Terms::default()
+    }
+}
+
+const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).unwrap();
 
 async fn import_images(engine: &Engine, sources: &[ImageSource]) -> anyhow::Result<()> {
     for ImageSource { name, path } in sources {

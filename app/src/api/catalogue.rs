@@ -2,6 +2,8 @@ use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use vimana_model::flavor::FlavorView;
+#[cfg(feature = "ssr")]
+use vimana_model::image::ImageState;
 use vimana_model::image::ImageView;
 
 use super::ApiError;
@@ -20,7 +22,11 @@ pub struct Catalogue {
 pub async fn catalogue() -> Result<Catalogue, ApiError> {
     let cx = ssr::caller().await.map_err(ssr::refuse)?;
     let engine = ssr::engine().map_err(ssr::refuse)?;
-    let images = engine.images(&cx).await.map_err(ssr::refuse)?;
+    let mut images = engine.images(&cx).await.map_err(ssr::refuse)?;
+    images.retain(|image| image.state == ImageState::Ready);
+    // One's own stands before the one for all that has the same name.
+    images.sort_by_key(|image| (image.name.clone(), image.tenant_id.is_none()));
+    images.dedup_by(|later, first| later.name == first.name);
     let flavors = engine.flavors(&cx).await.map_err(ssr::refuse)?;
     Ok(Catalogue { images, flavors })
 }

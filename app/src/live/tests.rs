@@ -1,6 +1,6 @@
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::operation::{
-    OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
+    Object, OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
 };
 use vimana_model::{OperationId, Timestamp, VmState};
 
@@ -15,6 +15,7 @@ fn event(seq: u64) -> EventView {
         vm_id: None,
         host_id: None,
         request_id: None,
+        image_id: None,
         event: EventKind::ConsoleOpened,
     }
 }
@@ -22,7 +23,7 @@ fn event(seq: u64) -> EventView {
 fn operation(n: u64, state: OperationState) -> OperationView {
     OperationView {
         id: OperationId::from_parts(n, [0; 10]),
-        vm_id: VmId::from_parts(1, [0; 10]),
+        object: Object::Vm(VmId::from_parts(1, [0; 10])),
         kind: OperationKind::Create,
         state,
         steps: Vec::new(),

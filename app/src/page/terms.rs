@@ -140,14 +140,15 @@ pub fn TermsFields(
     let images = choices
         .images
         .iter()
-        .map(|image| Choice {
-            value: image.name.to_string(),
-            text: format!(
-                "{} · {} disk, {}",
-                image.name,
-                image.virtual_mib,
-                image.format.name()
-            ),
+        .filter_map(|image| {
+            let content = image.content.as_ref()?;
+            Some(Choice {
+                value: image.name.to_string(),
+                text: format!(
+                    "{} · {} disk, {}",
+                    image.name, content.virtual_mib, content.format
+                ),
+            })
         })
         .collect();
     let flavors = choices

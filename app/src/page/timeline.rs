@@ -4,7 +4,7 @@ use vimana_model::request::RequestState;
 use vimana_ui::{Each, Item, Prose, Time, Tone};
 
 use crate::live;
-use crate::page::{request_tone, tone};
+use crate::page::{image_tone, request_tone, tone};
 
 /// What happened, who did it, when; newest first, since that is what one came
 /// to see.
@@ -47,6 +47,7 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         EventKind::State { to, .. } => Some(tone(*to)),
         EventKind::RequestMoved { to } => Some(request_tone(*to)),
         EventKind::Request { action: None } => Some(request_tone(RequestState::Request)),
+        EventKind::Image { to, .. } => Some(image_tone(*to)),
         EventKind::Failed { .. }
         | EventKind::Undoing { .. }
         | EventKind::OperationFailed { .. }

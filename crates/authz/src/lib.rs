@@ -35,6 +35,8 @@ pub enum Permission {
     DecideRequest,
     /// See images and flavors.
     ViewCatalogue,
+    /// Import images, delete and restore them.
+    ManageImages,
     ViewHosts,
     /// Let hosts join, revoke them, have orphans removed.
     ManageHosts,
@@ -64,9 +66,10 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
     }
     if subject.tenant_id != tenant {
         return match (subject.staff, permission) {
-            (Some(StaffRole::Auditor), Permission::ViewVm | Permission::ViewRequests) => {
-                Decision::Allowed
-            }
+            (
+                Some(StaffRole::Auditor),
+                Permission::ViewVm | Permission::ViewRequests | Permission::ViewCatalogue,
+            ) => Decision::Allowed,
             (Some(_), _) => Decision::Forbidden,
             (None, _) => Decision::Hidden,
         };
@@ -76,6 +79,7 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
         Permission::CreateVm
         | Permission::ActOnVm(_)
         | Permission::CancelOperation
+        | Permission::ManageImages
         | Permission::CreateRequest => Role::Operator,
         Permission::ViewRequests | Permission::DecideRequest => Role::Manager,
         Permission::ViewHosts | Permission::ManageHosts | Permission::ManageTenants => {
@@ -93,7 +97,7 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
     match permission {
         Permission::ViewCatalogue => Decision::Allowed,
         Permission::ViewHosts if subject.staff.is_some() => Decision::Allowed,
-        Permission::ManageHosts | Permission::ManageTenants
+        Permission::ManageHosts | Permission::ManageTenants | Permission::ManageImages
             if subject.staff == Some(StaffRole::Admin) =>
         {
             Decision::Allowed
@@ -101,6 +105,7 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
         Permission::ViewHosts
         | Permission::ManageHosts
         | Permission::ManageTenants
+        | Permission::ManageImages
         | Permission::ViewVm
         | Permission::CreateVm
         | Permission::ActOnVm(_)

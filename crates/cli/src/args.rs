@@ -1,6 +1,7 @@
 //! What can be asked, as clap reads it.
 
 mod host;
+mod image;
 mod request;
 mod tenant;
 mod vm;
@@ -13,6 +14,7 @@ use vimana_client::BaseUrl;
 use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS};
 
 pub use host::{Discard, Host, HostShown, JoinToken};
+pub use image::{Image, ImageChange, ImageShown, ImportImage, Purge, RetryImage};
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
     RequestShown, RequestWait, Terms,
@@ -75,9 +77,9 @@ pub enum Command {
     /// The machines that run VMs (for staff)
     #[command(subcommand)]
     Host(Host),
-    /// What a VM can boot from
+    /// What VMs are made from
     #[command(subcommand)]
-    Image(List),
+    Image(Image),
     /// Sizes of VMs
     #[command(subcommand)]
     Flavor(List),

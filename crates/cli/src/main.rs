@@ -54,7 +54,7 @@ async fn run(command: Command) -> Outcome {
         Command::Operation(command) => operation::run(command).await,
         Command::Request(command) => request::run(command).await,
         Command::Host(command) => host::run(command).await,
-        Command::Image(List::List(json)) => image::list(json).await,
+        Command::Image(command) => image::run(command).await,
         Command::Flavor(List::List(json)) => flavor::list(json).await,
         Command::Tenant(command) => tenant::run(command).await,
         Command::User(command) => user::run(command).await,

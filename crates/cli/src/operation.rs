@@ -2,7 +2,7 @@
 
 use vimana_client::Client;
 use vimana_model::OperationId;
-use vimana_model::operation::{OperationState, OperationView, StepState, StepView};
+use vimana_model::operation::{Object, OperationState, OperationView, StepState, StepView};
 use vimana_model::unit::MiB;
 
 use crate::args::{Cancel, CancelVm, Operation, OperationShown, Shown};
@@ -96,7 +96,10 @@ fn print(operation: &OperationView, json: bool) -> Outcome {
     let mut pairs = vec![
         ("operation", line(operation)),
         ("id", operation.id.to_string()),
-        ("vm", operation.vm_id.to_string()),
+        match operation.object {
+            Object::Vm(id) => ("vm", id.to_string()),
+            Object::Image(id) => ("image", id.to_string()),
+        },
         ("begun", output::time(operation.created_at)),
     ];
     if let Some(at) = operation.ended_at {

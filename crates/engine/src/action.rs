@@ -249,7 +249,8 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             | OperationKind::PowerOff
             | OperationKind::Reboot
             | OperationKind::Reset
-            | OperationKind::Resize,
+            | OperationKind::Resize
+            | OperationKind::Import,
         )
         | None => {
             if at.on_host {

@@ -37,18 +37,19 @@ impl<T> DerefMut for Authorized<T> {
 
 /// Something that belongs to a tenant.
 pub trait Owned {
-    fn tenant_id(&self) -> TenantId;
+    /// None for what is the provider's own.
+    fn tenant_id(&self) -> Option<TenantId>;
 }
 
 impl Owned for vimana_store::vm::VmRecord {
-    fn tenant_id(&self) -> TenantId {
-        self.tenant_id
+    fn tenant_id(&self) -> Option<TenantId> {
+        Some(self.tenant_id)
     }
 }
 
 impl Owned for crate::change::Change<'_> {
-    fn tenant_id(&self) -> TenantId {
-        self.vm.tenant_id
+    fn tenant_id(&self) -> Option<TenantId> {
+        Some(self.vm.tenant_id)
     }
 }
 
@@ -66,7 +67,7 @@ pub fn authorized<T: Owned>(
     let Some(found) = found else {
         return Err(Error::not_found(what));
     };
-    match decide(&cx.subject, permission, Some(found.tenant_id())) {
+    match decide(&cx.subject, permission, found.tenant_id()) {
         Decision::Allowed => Ok(Authorized(found)),
         Decision::Hidden => Err(Error::not_found(what)),
         Decision::Forbidden => Err(forbidden()),

@@ -258,6 +258,7 @@ impl<'a> Change<'a> {
             vm_id: Some(self.vm.id),
             host_id,
             request_id: None,
+            image_id: None,
             event,
         };
         let mut facts: Vec<NewEvent> = self.events.drain(..).map(fact).collect();

@@ -193,6 +193,7 @@ impl Engine {
             vm_id: Some(id),
             host_id: None,
             request_id: None,
+            image_id: None,
             event: EventKind::ConsoleOpened,
         };
         write_tx!(self.store(), |tx| {

@@ -3,7 +3,7 @@
 
 use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed};
 use vimana_model::event::Actor;
-use vimana_model::operation::StepKind;
+use vimana_model::operation::{Object, StepKind};
 use vimana_model::{Error, Result, VmId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 use vimana_store::operation::OperationRecord;
@@ -69,8 +69,14 @@ impl Engine {
     pub(crate) async fn resume_own_work(&self) -> Result<()> {
         for found in operation::running(&self.store().read()).await? {
             let own = current(&found).is_some_and(|current| current.kind == StepKind::Discard);
-            if own && let Some(vm) = vm::find(&self.store().read(), found.vm_id).await? {
-                self.dispatch(&vm, Some(&found)).await;
+            match found.object {
+                Object::Image(id) => self.spawn_import(id),
+                Object::Vm(id) if own => {
+                    if let Some(vm) = vm::find(&self.store().read(), id).await? {
+                        self.dispatch(&vm, Some(&found)).await;
+                    }
+                }
+                Object::Vm(_) => {}
             }
         }
         Ok(())
@@ -90,7 +96,11 @@ impl Engine {
         let grace_ms = u64::try_from(self.inner.settings.shutdown_grace.as_millis());
         let grace_ms = grace_ms.unwrap_or(u64::MAX);
         let work = match current.kind {
-            StepKind::Place | StepKind::GiveBack | StepKind::Discard => return Ok(None),
+            StepKind::Place
+            | StepKind::GiveBack
+            | StepKind::Discard
+            | StepKind::Fetch
+            | StepKind::Enter => return Ok(None),
             StepKind::Prepare => Work::Prepare {
                 spec: Box::new(self.incarnation_spec(vm).await?),
             },
@@ -125,15 +135,17 @@ impl Engine {
     async fn incarnation_spec(&self, vm: &VmRecord) -> Result<IncarnationSpec> {
         let image = image::find(&self.store().read(), vm.image_id).await?;
         let image = image.ok_or_else(|| Error::not_found(format!("image `{}`", vm.image_name)))?;
+        let lost = || Error::internal("a VM's image without content");
+        let content = image.content.ok_or_else(lost)?;
         Ok(IncarnationSpec {
             vm_id: vm.id,
             run_epoch: vm.run_epoch,
             resources: vm.resources,
             image: ImageRef {
                 id: image.id,
-                format: image.format,
-                size_bytes: image.size_bytes,
-                sha256: image.sha256,
+                format: content.format,
+                size_bytes: content.size_bytes,
+                sha256: content.sha256,
             },
             seed: Seed {
                 host_name: vm.name.guest_host_name(),

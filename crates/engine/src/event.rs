@@ -18,7 +18,7 @@ use vimana_model::event::{ProgressItem, StreamItem};
 use vimana_model::host::HostView;
 use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
-use vimana_model::{HostId, RequestId, Result, TenantId, UserId, VmId};
+use vimana_model::{HostId, ImageId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::EventRecord;
 use vimana_store::{event, host, request, vm};
 
@@ -57,7 +57,8 @@ pub struct HubItem {
 /// What is told and not recorded.
 #[derive(Debug)]
 pub struct Telemetry {
-    pub tenant_id: TenantId,
+    /// None for what is for all.
+    pub tenant_id: Option<TenantId>,
     pub item: ProgressItem,
 }
 
@@ -146,9 +147,12 @@ impl Engine {
                 received = live.recv() => received,
                 // What was missed of it is of no use any more.
                 Ok(told) = telemetry.recv() => {
-                    let tenant = Some(told.tenant_id);
-                    let sees = subject.tenant_id == told.tenant_id
-                        && decide(subject, Permission::ViewVm, tenant) == Decision::Allowed;
+                    let sees = match told.tenant_id {
+                        Some(tenant) => {
+                            subject.tenant_id == tenant && permitted(subject, Permission::ViewVm, Some(tenant))
+                        }
+                        None => permitted(subject, Permission::ViewCatalogue, None),
+                    };
                     let item = || WatchItem::Progress(Box::new(told.item.clone()));
                     if sees && reader.send(item()).await.is_err() {
                         return;
@@ -255,6 +259,13 @@ impl Engine {
         let vms = self.vms_of(&records).await?;
         let hosts = self.hosts_of(&records).await?;
         let requests = self.requests_of(&records).await?;
+        let mut ids: Vec<ImageId> = records
+            .iter()
+            .filter_map(|record| record.view.image_id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let images = self.images_of(&ids).await?;
         Ok(records
             .into_iter()
             .map(|EventRecord { view, tenant_id }| HubItem {
@@ -266,6 +277,7 @@ impl Engine {
                     request: view
                         .request_id
                         .and_then(|id| requests.get(&id).map(|(_, view)| view.clone())),
+                    image: view.image_id.and_then(|id| images.get(&id).cloned()),
                     vm: view.vm_id.and_then(|id| vms.get(&id).cloned()),
                     host: view.host_id.and_then(|id| hosts.get(&id).cloned()),
                     event: view,
@@ -328,6 +340,10 @@ impl Engine {
     }
 }
 
+fn permitted(subject: &Subject, permission: Permission, tenant: Option<TenantId>) -> bool {
+    decide(subject, permission, tenant) == Decision::Allowed
+}
+
 /// The part of an item that its reader may see.
 fn visible(subject: &Subject, hub_item: &HubItem) -> Option<StreamItem> {
     let sees_hosts = decide(subject, Permission::ViewHosts, None) == Decision::Allowed;
@@ -337,6 +353,9 @@ fn visible(subject: &Subject, hub_item: &HubItem) -> Option<StreamItem> {
             // console for all tenants is another page.
             subject.tenant_id == tenant
                 && decide(subject, Permission::ViewVm, Some(tenant)) == Decision::Allowed
+        }
+        None if hub_item.item.event.image_id.is_some() => {
+            permitted(subject, Permission::ViewCatalogue, None)
         }
         None => sees_hosts,
     } && sees_request(subject, hub_item);

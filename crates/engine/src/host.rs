@@ -343,6 +343,7 @@ pub(crate) fn host_event(at: Timestamp, actor: &Actor, id: HostId, event: EventK
         vm_id: None,
         host_id: Some(id),
         request_id: None,
+        image_id: None,
         event,
     }
 }

@@ -17,7 +17,6 @@ mod action;
 mod agent;
 mod authorize;
 mod bootstrap;
-mod catalogue;
 mod change;
 pub mod check;
 mod clock;
@@ -28,8 +27,10 @@ mod deadline;
 mod dispatch;
 mod enrolment;
 mod event;
+mod flavor;
 mod host;
 mod idempotency;
+mod image;
 mod join_token;
 mod limits;
 mod operation;
@@ -47,13 +48,13 @@ mod session;
 mod tenant;
 mod vm;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use vimana_model::Result;
 use vimana_pki::Authority;
+use vimana_repository::Repository;
 use vimana_store::Store;
 
 pub use action::{Acted, ActionArgs};
@@ -85,6 +86,8 @@ pub struct Settings {
     pub token_life: Duration,
     /// Life of a host's certificate.
     pub certificate_life: Duration,
+    /// How long a deleted image can be restored.
+    pub trash_life: Duration,
 }
 
 impl Default for Settings {
@@ -95,6 +98,7 @@ impl Default for Settings {
             host_lease: None,
             token_life: Duration::from_secs(30 * 24 * 3600),
             certificate_life: enrolment::CERTIFICATE_LIFE,
+            trash_life: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -104,8 +108,8 @@ pub struct EngineConfig {
     pub store: Store,
     /// Certifies hosts.
     pub authority: Arc<Authority>,
-    /// Where image files are kept, named by id.
-    pub image_dir: PathBuf,
+    /// Where images are kept.
+    pub repository: Arc<dyn Repository>,
     /// Where the memory and disk of stopped VMs are kept.
     pub datastore: Arc<dyn Datastore>,
     pub settings: Settings,
@@ -120,7 +124,8 @@ pub struct Engine {
 
 struct Inner {
     store: Store,
-    image_dir: PathBuf,
+    repository: Arc<dyn Repository>,
+    imports: image::Imports,
     datastore: Arc<dyn Datastore>,
     progress: progress::ProgressBoard,
     sightings: report::Sightings,
@@ -148,7 +153,7 @@ impl Engine {
         let EngineConfig {
             store,
             authority,
-            image_dir,
+            repository,
             datastore,
             settings,
             world,
@@ -157,7 +162,8 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
-                image_dir,
+                repository,
+                imports: image::Imports::default(),
                 datastore,
                 progress: progress::ProgressBoard::default(),
                 sightings: report::Sightings::default(),

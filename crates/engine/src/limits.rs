@@ -40,6 +40,10 @@ pub const CONSOLE_DIAL_IN: Duration = Duration::from_secs(10);
 pub const MAX_CONSOLE_CHUNKS: usize = 64;
 /// Consoles that wait for their agent.
 pub const MAX_DIALLING_CONSOLES: usize = 256;
+/// Images brought in at once.
+pub const MAX_IMPORTS_AT_ONCE: usize = 4;
+/// How often it is told how far an import is.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Proposals of one scheduler that are checked at once.
 pub const MAX_PROPOSALS_AT_ONCE: usize = 64;
 /// Largest capacity a host may claim to have.
@@ -103,7 +107,7 @@ pub const ALARM_REFILL: Duration = Duration::from_secs(600);
 /// takes. Shutdown and reboot come on top of the guest's own grace time.
 pub const fn patience(step: StepKind) -> Option<Duration> {
     let seconds = match step {
-        StepKind::Place | StepKind::GiveBack => return None,
+        StepKind::Place | StepKind::GiveBack | StepKind::Fetch | StepKind::Enter => return None,
         StepKind::Prepare => 3600,
         StepKind::Boot | StepKind::Load => 600,
         StepKind::Shutdown | StepKind::Reboot => 300,

@@ -1,13 +1,15 @@
 //! Operations as people see them.
 
+use std::fmt::Display;
+
 use vimana_authz::Permission;
 use vimana_model::event::Actor;
 use vimana_model::operation::{
-    OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
+    Object, OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
 };
 use vimana_model::{Error, OperationId, Result, Timestamp, VmId};
 use vimana_store::operation::{self, OperationRecord, StepRecord, Undo};
-use vimana_store::{vm, write_tx};
+use vimana_store::{image, vm, write_tx};
 
 use crate::Engine;
 use crate::authorize::{authorized, current};
@@ -18,7 +20,7 @@ use crate::idempotency::{recall, remember};
 /// A new operation with nothing begun.
 pub fn begun(
     id: OperationId,
-    vm_id: VmId,
+    object: Object,
     kind: OperationKind,
     steps: &[StepKind],
     requested_by: &str,
@@ -38,7 +40,7 @@ pub fn begun(
         .collect();
     OperationRecord {
         id,
-        vm_id,
+        object,
         kind,
         state: OperationState::Running,
         step: 0,
@@ -88,7 +90,7 @@ pub fn end(
 pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationView {
     let OperationRecord {
         id,
-        vm_id,
+        object,
         kind,
         state,
         step: _,
@@ -107,7 +109,7 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
     };
     OperationView {
         id,
-        vm_id,
+        object,
         kind,
         state,
         steps: steps.into_iter().map(step_view).collect(),
@@ -151,8 +153,7 @@ impl Engine {
         let Some(found) = operation::find(&read, id).await? else {
             return Err(Error::not_found(what));
         };
-        let owner = vm::find(&read, found.vm_id).await?;
-        authorized(cx, Permission::ViewVm, what, owner)?;
+        self.seen_operation(cx, what, found.object).await?;
         Ok(self.operation_view(found))
     }
 
@@ -181,14 +182,17 @@ impl Engine {
             return Err(Error::not_found(what));
         };
         // What is another's is found out as quickly as what never was.
-        let owner = vm::find(&read, found.vm_id).await?;
-        authorized(cx, Permission::ViewVm, &what, owner)?;
+        self.seen_operation(cx, &what, found.object).await?;
+        let vm_id = match found.object {
+            Object::Vm(id) => id,
+            Object::Image(image) => return self.cancel_import(cx, image, id).await,
+        };
         let (answer, changed) = write_tx!(self.store(), |tx| {
             let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok((answer, None));
             }
-            let lock = Change::lock(tx, self.world(), actor.clone(), found.vm_id).await?;
+            let lock = Change::lock(tx, self.world(), actor.clone(), vm_id).await?;
             let permission = Permission::CancelOperation;
             let mut change = authorized(cx, permission, &what, lock)?.into_inner();
             let current = change.operation.clone().filter(|current| current.id == id);
@@ -214,6 +218,27 @@ impl Engine {
             self.dispatch(&vm, operation.as_ref()).await;
         }
         Ok(answer)
+    }
+
+    /// # Errors
+    /// `NotFound` where the caller may not see what it works on.
+    async fn seen_operation(
+        &self,
+        cx: &OpContext,
+        what: impl Display,
+        object: Object,
+    ) -> Result<()> {
+        let read = self.store().read();
+        match object {
+            Object::Vm(id) => {
+                let owner = vm::find(&read, id).await?;
+                authorized(cx, Permission::ViewVm, what, owner).map(|_seen| ())
+            }
+            Object::Image(id) => {
+                let owner = image::find(&read, id).await?;
+                authorized(cx, Permission::ViewCatalogue, what, owner).map(|_seen| ())
+            }
+        }
     }
 
     pub(crate) fn operation_view(&self, record: OperationRecord) -> OperationView {

@@ -33,7 +33,7 @@ impl ProgressBoard {
         self.lock().retain(|id, _| running.contains(id));
     }
 
-    fn set(&self, id: OperationId, progress: Progress) {
+    pub fn set(&self, id: OperationId, progress: Progress) {
         self.lock().insert(id, progress);
     }
 
@@ -56,7 +56,10 @@ impl Engine {
         let Some(found) = operation::find(&read, command.operation_id).await? else {
             return Ok(());
         };
-        let Some(vm) = vm::find(&read, found.vm_id).await? else {
+        let Some(vm_id) = found.object.vm() else {
+            return Ok(());
+        };
+        let Some(vm) = vm::find(&read, vm_id).await? else {
             return Ok(());
         };
         let here = vm.host.as_ref().is_some_and(|on| on.id == host);
@@ -65,11 +68,10 @@ impl Engine {
         }
         self.inner.progress.set(found.id, progress);
         let item = ProgressItem {
-            vm_id: vm.id,
             operation: self.operation_view(found),
         };
         self.inner.hub.tell(Telemetry {
-            tenant_id: vm.tenant_id,
+            tenant_id: Some(vm.tenant_id),
             item,
         });
         Ok(())

@@ -47,6 +47,8 @@ impl Engine {
             repeat(&cancel, SWEEP_EVERY, "what has expired", || self.sweep()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "the datastore", || self
                 .sweep_datastore()),
+            repeat(&cancel, SWEEP_DATASTORE_EVERY, "the images", || self
+                .sweep_images()),
         );
     }
 
@@ -243,7 +245,7 @@ impl Engine {
     }
 }
 
-fn ms(life: Duration) -> i64 {
+pub fn ms(life: Duration) -> i64 {
     i64::try_from(life.as_millis()).unwrap_or(i64::MAX)
 }
 

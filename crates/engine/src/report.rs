@@ -165,7 +165,7 @@ impl Engine {
             outcome,
         } = answer;
         let found = operation::find(&self.store().read(), command.operation_id).await?;
-        let Some(id) = found.map(|operation| operation.vm_id) else {
+        let Some(id) = found.and_then(|operation| operation.object.vm()) else {
             return Ok(());
         };
         let changed = write_tx!(self.store(), |tx| {

@@ -38,8 +38,8 @@ pub struct RequestQuery {
 }
 
 impl Owned for RequestRecord {
-    fn tenant_id(&self) -> TenantId {
-        self.tenant_id
+    fn tenant_id(&self) -> Option<TenantId> {
+        Some(self.tenant_id)
     }
 }
 
@@ -514,6 +514,7 @@ fn fact(record: &RequestRecord, at: Timestamp, actor: Actor, event: EventKind) -
         vm_id: None,
         host_id: None,
         request_id: Some(record.id),
+        image_id: None,
         event,
     }
 }

@@ -9,7 +9,9 @@
 
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::event::EventKind;
-use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
+use vimana_model::operation::{
+    Object, OperationKind, OperationState, Situation, StepKind, StepState,
+};
 use vimana_model::state::VmState;
 use vimana_model::{OperationId, Timestamp};
 use vimana_store::TxError;
@@ -117,7 +119,7 @@ impl Change<'_> {
         }
         self.retire(OperationState::Cancelled, None);
         let id = later_id(self.world, self.vm.operation_id);
-        let record = begun(id, self.vm.id, kind, steps, by, self.now);
+        let record = begun(id, Object::Vm(self.vm.id), kind, steps, by, self.now);
         self.add_event(EventKind::Requested { operation: kind });
         self.vm.operation_id = Some(id);
         self.begun = Some(id);
@@ -212,7 +214,8 @@ impl Change<'_> {
             | OperationKind::Reset
             | OperationKind::Resize
             | OperationKind::Shutdown
-            | OperationKind::Delete => VmState::Running,
+            | OperationKind::Delete
+            | OperationKind::Import => VmState::Running,
         })
     }
 
@@ -324,7 +327,7 @@ impl Change<'_> {
                 }
                 Ok(())
             }
-            OperationKind::Reboot | OperationKind::Reset => Ok(()),
+            OperationKind::Reboot | OperationKind::Reset | OperationKind::Import => Ok(()),
             OperationKind::Shutdown | OperationKind::Delete => self.finish().await,
         }
     }
@@ -347,7 +350,9 @@ impl Change<'_> {
             | StepKind::GiveBack
             | StepKind::Reboot
             | StepKind::Reset
-            | StepKind::Resize => false,
+            | StepKind::Resize
+            | StepKind::Fetch
+            | StepKind::Enter => false,
         };
         if gone && removes {
             // A host that no longer has the machine has nothing to remove.
@@ -472,7 +477,10 @@ impl Change<'_> {
             (O::Resize, _) => self.hold(Holding::Full).await?,
             // It still has its saved memory.
             (O::Resume, StepKind::Load) => self.hold(Holding::Saved).await?,
-            (O::Resume | O::Reboot | O::Reset | O::Create | O::Start | O::Suspend, _) => {}
+            (
+                O::Resume | O::Reboot | O::Reset | O::Create | O::Start | O::Suspend | O::Import,
+                _,
+            ) => {}
         }
         self.add_event(EventKind::OperationFailed {
             operation: kind,
@@ -605,7 +613,8 @@ impl Change<'_> {
             | OperationKind::Reset
             | OperationKind::Resize
             | OperationKind::Shutdown
-            | OperationKind::Delete => {}
+            | OperationKind::Delete
+            | OperationKind::Import => {}
         }
         self.add_event(if cancelled {
             EventKind::Cancelled { operation: kind }

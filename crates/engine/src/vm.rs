@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use vimana_authz::Permission;
 use vimana_model::event::{Actor, EventKind, EventView};
+use vimana_model::image::ImageState;
 use vimana_model::name::UserName;
-use vimana_model::operation::{OperationKind, Situation, StepState};
+use vimana_model::operation::{Object, OperationKind, Situation, StepState};
 use vimana_model::pending::PendingView;
 use vimana_model::state::VmState;
 use vimana_model::vm::{AcceptedView, CreateVm, VmRequest, VmView};
@@ -84,7 +85,7 @@ impl Engine {
         wanted: &VmRequest,
         request_id: Option<RequestId>,
     ) -> Result<(VmRecord, OperationRecord), TxError> {
-        let (image, flavor) = ingredients(tx, wanted).await?;
+        let (image, flavor) = ingredients(tx, owner.tenant_id, wanted).await?;
         let (vm, operation) = self.new_vm(owner, wanted, &image, &flavor, request_id);
         vm::insert(tx, &vm)
             .await
@@ -107,6 +108,7 @@ impl Engine {
                 vm_id: Some(vm.id),
                 host_id: None,
                 request_id: None,
+                image_id: None,
                 event,
             })
             .collect();
@@ -132,7 +134,14 @@ impl Engine {
             runs: false,
             force: false,
         });
-        let mut operation = begun(operation_id, id, kind, steps, owner.name.as_str(), now);
+        let mut operation = begun(
+            operation_id,
+            Object::Vm(id),
+            kind,
+            steps,
+            owner.name.as_str(),
+            now,
+        );
         if let Some(place) = operation.steps.first_mut() {
             place.state = StepState::Running;
             place.attempt = 1;
@@ -362,9 +371,10 @@ const fn is_not_placed(entry: &EventView) -> bool {
 /// Looks up what a request names.
 async fn ingredients(
     conn: &impl vimana_store::Conn,
+    tenant: TenantId,
     request: &VmRequest,
 ) -> Result<(ImageRecord, FlavorRecord), TxError> {
-    let image = image::find_by_name(conn, &request.image).await?;
+    let image = image::find_by_name(conn, Some(tenant), &request.image).await?;
     let flavor = flavor::find_by_name(conn, &request.flavor).await?;
     let (image, flavor) = match (image, flavor) {
         (Some(image), Some(flavor)) => (image, flavor),
@@ -383,7 +393,15 @@ async fn ingredients(
             return Err(Error::invalid(fields).into());
         }
     };
-    let (needed, given) = (image.virtual_mib, flavor.resources.disk_mib);
+    let Some(content) = image
+        .content
+        .as_ref()
+        .filter(|_| image.state == ImageState::Ready)
+    else {
+        let message = format!("image `{}` is still being imported", image.name);
+        return Err(Error::from(FieldError::new("image", message)).into());
+    };
+    let (needed, given) = (content.virtual_mib, flavor.resources.disk_mib);
     if needed > given {
         let message = format!(
             "its disk of {given} is smaller than image `{}`, which needs {needed}",

@@ -54,6 +54,16 @@ pub struct Opened {
     pub body: Pin<Box<dyn AsyncRead + Send>>,
 }
 
+/// Looks the source's server up, and connects to nothing.
+///
+/// # Errors
+/// `Forbidden` where none of its addresses may be talked to, `Away` where it
+/// has none.
+pub async fn look_up(source: &Source, reach: &Reach) -> Result<(), FetchError> {
+    // The port is of no interest.
+    reach.resolve(&source.host(), 0).await.map(|_addresses| ())
+}
+
 /// Opens the file and lets it begin at the mark, where it still is the same.
 ///
 /// # Errors

@@ -199,7 +199,8 @@ impl VmAction {
                 | OperationKind::Reset
                 | OperationKind::Resize
                 | OperationKind::Shutdown
-                | OperationKind::Delete => {}
+                | OperationKind::Delete
+                | OperationKind::Import => {}
             },
             Self::Suspend
             | Self::Stop
@@ -224,6 +225,7 @@ impl VmAction {
             OperationKind::Resize => "is being resized; wait for it",
             OperationKind::Shutdown => "is already shutting down",
             OperationKind::Delete => "is already being removed",
+            OperationKind::Import => "is being imported; wait for it",
         }))
     }
 }

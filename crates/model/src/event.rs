@@ -5,13 +5,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::host::HostView;
+use crate::image::{ImageState, ImageView};
 use crate::name::{HostName, UserName};
 use crate::operation::{OperationKind, OperationView, StepKind};
 use crate::request::{RequestAction, RequestState, RequestView};
 use crate::state::VmState;
 use crate::unit::Resources;
 use crate::vm::VmView;
-use crate::{HostId, RequestId, Timestamp, VmId};
+use crate::{HostId, ImageId, RequestId, Timestamp, VmId};
 
 /// Who or what made it happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +142,11 @@ pub enum EventKind {
     HostFenced {
         machines: u32,
     },
+    /// An image went from one state to another.
+    Image {
+        from: ImageState,
+        to: ImageState,
+    },
 }
 
 impl EventKind {
@@ -185,6 +191,7 @@ impl EventKind {
             }
             Self::OrphanGone { machine } => format!("No longer holds {machine}"),
             Self::OrphanDiscarded { machine } => format!("{machine} was removed"),
+            Self::Image { from, to } => format!("{from} → {to}"),
             Self::HostFenced { machines } => {
                 format!("The watchdog stopped {machines} machines: the host's lease had run out")
             }
@@ -217,6 +224,8 @@ pub struct EventView {
     pub vm_id: Option<VmId>,
     pub host_id: Option<HostId>,
     pub request_id: Option<RequestId>,
+    #[serde(default)]
+    pub image_id: Option<ImageId>,
     pub event: EventKind,
 }
 
@@ -231,6 +240,9 @@ pub struct StreamItem {
     pub host: Option<HostView>,
     /// The request now, if the event is about one.
     pub request: Option<RequestView>,
+    /// The image now, if the event is about one.
+    #[serde(default)]
+    pub image: Option<ImageView>,
 }
 
 /// What the stream carries beside the sequence: how far an operation is.
@@ -238,6 +250,5 @@ pub struct StreamItem {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProgressItem {
-    pub vm_id: VmId,
     pub operation: OperationView,
 }

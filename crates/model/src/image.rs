@@ -1,10 +1,16 @@
-//! Bootable read-only content.
+//! Bootable read-only content, and where it came from.
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::Refusal;
 use crate::name::ImageName;
+use crate::operation::OperationView;
 use crate::unit::MiB;
-use crate::{ImageId, Timestamp};
+use crate::vm::field;
+use crate::{Error, ImageId, TenantId, Timestamp};
 
 /// How an image's bytes are laid out; recorded once and never guessed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,6 +22,8 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
+    pub const ALL: [Self; 2] = [Self::Qcow2, Self::Raw];
+
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -25,11 +33,172 @@ impl ImageFormat {
     }
 }
 
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A text that names no format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such format: one of {}", ImageFormat::ALL.map(ImageFormat::name).join(", "))]
+pub struct InvalidFormat;
+
+impl FromStr for ImageFormat {
+    type Err = InvalidFormat;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFormat> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == text);
+        found.ok_or(InvalidFormat)
+    }
+}
+
+/// Where an image is in its life.
+///
+/// ```text
+/// Importing ──▶ Ready ⇄ Trashed ──▶ Removed
+///     ▲ ▼                              ▲
+///    Failed ───────────────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ImageState {
+    /// Its bytes are on their way.
+    Importing,
+    /// VMs can be made from it.
+    Ready,
+    /// Its import failed or was cancelled; no byte of it is kept.
+    Failed,
+    /// Deleted, and kept for a while; VMs made from it go on.
+    Trashed,
+    /// Nothing of it is left but this record.
+    Removed,
+}
+
+impl ImageState {
+    pub const ALL: [Self; 5] = [
+        Self::Importing,
+        Self::Ready,
+        Self::Failed,
+        Self::Trashed,
+        Self::Removed,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Importing => "Importing",
+            Self::Ready => "Ready",
+            Self::Failed => "Failed",
+            Self::Trashed => "Trashed",
+            Self::Removed => "Removed",
+        }
+    }
+
+    /// One sentence for a person who meets the state for the first time.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Importing => "its bytes are being fetched and checked",
+            Self::Ready => "VMs can be made from it",
+            Self::Failed => "its import failed; nothing of it is kept",
+            Self::Trashed => "deleted; it can still be restored",
+            Self::Removed => "nothing of it is left",
+        }
+    }
+
+    /// Whether the repository keeps bytes of it.
+    #[must_use]
+    pub const fn has_content(self) -> bool {
+        matches!(self, Self::Ready | Self::Trashed)
+    }
+
+    /// Whether its name is taken by it.
+    #[must_use]
+    pub const fn holds_name(self) -> bool {
+        matches!(self, Self::Importing | Self::Ready)
+    }
+}
+
+impl fmt::Display for ImageState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Something a person can ask of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ImageAction {
+    /// Put it in the trash; what is being imported or failed goes at once.
+    Delete,
+    /// Take it out of the trash.
+    Restore,
+    /// Remove it from the trash before its time.
+    Purge,
+    /// Import it again.
+    Retry,
+}
+
+impl ImageAction {
+    pub const ALL: [Self; 4] = [Self::Delete, Self::Restore, Self::Purge, Self::Retry];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Restore => "restore",
+            Self::Purge => "purge",
+            Self::Retry => "retry",
+        }
+    }
+
+    /// What the action does, for a button.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Delete => "Delete",
+            Self::Restore => "Restore",
+            Self::Purge => "Remove for good",
+            Self::Retry => "Import again",
+        }
+    }
+
+    /// Whether the action is accepted in `state`.
+    ///
+    /// # Errors
+    /// The sentence that refuses it; the image is its subject.
+    pub const fn judge(self, state: ImageState) -> Result<(), Refusal> {
+        use ImageState as S;
+        let refusal = match (self, state) {
+            (Self::Delete, S::Importing | S::Ready | S::Failed)
+            | (Self::Restore | Self::Purge, S::Trashed)
+            | (Self::Retry, S::Failed) => return Ok(()),
+            (_, S::Removed) => "is gone for good",
+            (Self::Delete, S::Trashed) => "is in the trash already",
+            (Self::Restore, S::Importing | S::Ready | S::Failed) => "is not in the trash",
+            (Self::Purge, S::Importing | S::Ready | S::Failed) => {
+                "is not in the trash; delete it first"
+            }
+            (Self::Retry, S::Importing) => "is still being imported",
+            (Self::Retry, S::Ready | S::Trashed) => "was imported already",
+        };
+        Err(Refusal(refusal))
+    }
+}
+
+impl fmt::Display for ImageAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What an image is, known once its import is through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ImageView {
-    pub id: ImageId,
-    pub name: ImageName,
+pub struct ImageContent {
     pub format: ImageFormat,
     /// Bytes as stored.
     pub size_bytes: u64,
@@ -37,5 +206,212 @@ pub struct ImageView {
     pub virtual_mib: MiB,
     /// Hexadecimal SHA-256 of the stored bytes.
     pub sha256: String,
+}
+
+/// Where an image came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Origin {
+    /// Fetched; passwords and queries are not shown.
+    Url {
+        url: String,
+        /// Bytes that were fetched, once they were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched: Option<Fetched>,
+    },
+    /// A file of the machine that the server runs on, named by its operator.
+    File { path: String },
+}
+
+/// What came over the network, before it was unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Fetched {
+    pub size_bytes: u64,
+    /// Its kind and the hexadecimal digits, such as `SHA-256 e3b0…`.
+    pub checksum: String,
+    /// Whether it was compared with one that was given.
+    pub verified: bool,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { url, .. } => f.write_str(url),
+            Self::File { path } => f.write_str(path),
+        }
+    }
+}
+
+/// The form that imports an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImportImage {
+    pub name: String,
+    /// `http(s)://`, `ftp://` or `nfs://server/export/path`; a raw or qcow2
+    /// image, packed by gzip, xz or zstd or not at all, or one of another
+    /// hypervisor.
+    pub url: String,
+    /// SHA-256 or SHA-512 of the file as it is fetched, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
+    /// What it is, once it is unpacked; otherwise its first bytes decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<ImageFormat>,
+    /// For all tenants; for administrators alone.
+    #[serde(default)]
+    pub public: bool,
+}
+
+/// The same form, with every field known to be well-formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRequest {
+    pub name: ImageName,
+    pub url: String,
+    pub checksum: Option<String>,
+    pub format: Option<ImageFormat>,
+    pub public: bool,
+}
+
+const SCHEMES: [&str; 4] = ["http://", "https://", "ftp://", "nfs://"];
+const MAX_URL_BYTES: usize = 2048;
+
+impl ImportImage {
+    /// Checks every field and reports all that are wrong at once. What only
+    /// the server can know about the URL, it says when the form arrives.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] with one entry per field at fault.
+    pub fn check(&self) -> Result<ImageRequest, Error> {
+        let name = field("name", ImageName::new(self.name.as_str()));
+        let url = field("url", url(self.url.trim()));
+        let given = self.checksum.as_deref().map(str::trim);
+        let given = given.filter(|text| !text.is_empty());
+        let checksum = field("checksum", given.map(checksum).transpose());
+        match (name, url, checksum) {
+            (Ok(name), Ok(url), Ok(checksum)) => Ok(ImageRequest {
+                name,
+                url,
+                checksum,
+                format: self.format,
+                public: self.public,
+            }),
+            (name, url, checksum) => Err(Error::invalid(
+                [name.err(), url.err(), checksum.err()]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            )),
+        }
+    }
+}
+
+fn url(text: &str) -> Result<String, &'static str> {
+    let lower = text.to_ascii_lowercase();
+    if text.is_empty() {
+        return Err("say where the image is");
+    }
+    if text.len() > MAX_URL_BYTES {
+        return Err("a URL here has at most 2048 bytes");
+    }
+    if text.chars().any(char::is_control) {
+        return Err("the URL has a control character in it");
+    }
+    if !SCHEMES.iter().any(|scheme| lower.starts_with(scheme)) {
+        return Err("images come from http://, https://, ftp:// and nfs://");
+    }
+    Ok(text.to_owned())
+}
+
+fn checksum(text: &str) -> Result<String, &'static str> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !digits || !matches!(text.len(), 64 | 128) {
+        return Err("a checksum is 64 (SHA-256) or 128 (SHA-512) hexadecimal digits");
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageView {
+    pub id: ImageId,
+    pub name: ImageName,
+    /// Whose it is; of one for all tenants nothing.
+    pub tenant_id: Option<TenantId>,
+    /// Name of the user who imported it.
+    pub owner: Option<String>,
+    pub state: ImageState,
+    pub state_since: Timestamp,
+    /// Why the import failed.
+    pub failure: Option<String>,
+    pub content: Option<ImageContent>,
+    pub origin: Origin,
+    /// VMs made from it that are not done, as far as the reader may see them;
+    /// not told in the event stream.
+    pub used_by: Option<u32>,
+    /// When it leaves the trash for good, if nothing uses it then.
+    pub purge_at: Option<Timestamp>,
+    /// The latest import.
+    pub operation: Option<OperationView>,
     pub created_at: Timestamp,
+}
+
+/// The answer to an import that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AcceptedImage {
+    pub image: ImageView,
+    pub operation: OperationView,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_and_action_has_its_answer() {
+        let mut table = String::new();
+        for action in ImageAction::ALL {
+            for state in ImageState::ALL {
+                let answer = match action.judge(state) {
+                    Ok(()) => "accepted".to_owned(),
+                    Err(refusal) => format!("refused: the image {refusal}"),
+                };
+                table.push_str(&format!("{action:<7} {state:<9} {answer}\n"));
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn the_form_names_every_field_at_fault() {
+        let form = ImportImage {
+            name: "../../etc/cron.d/x".to_owned(),
+            url: "file:///etc/shadow".to_owned(),
+            checksum: Some("abc".to_owned()),
+            ..ImportImage::default()
+        };
+        let error = form.check().unwrap_err();
+        let fields: Vec<&str> = error.fields.iter().map(|f| f.field.as_str()).collect();
+        assert_eq!(fields, ["name", "url", "checksum"]);
+    }
+
+    #[test]
+    fn a_checksum_is_taken_in_any_case_and_an_empty_one_is_none() {
+        let digits = "AB".repeat(32);
+        let form = |checksum: &str| ImportImage {
+            name: "debian-12".to_owned(),
+            url: " HTTPS://example.org/x.qcow2 ".to_owned(),
+            checksum: Some(checksum.to_owned()),
+            ..ImportImage::default()
+        };
+        let checked = form(&digits).check().unwrap();
+        assert_eq!(checked.checksum, Some("ab".repeat(32)));
+        assert_eq!(checked.url, "HTTPS://example.org/x.qcow2");
+        assert_eq!(form("  ").check().unwrap().checksum, None);
+        assert!(form(&"é".repeat(32)).check().is_err());
+    }
 }

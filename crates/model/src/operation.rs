@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
-use crate::{OperationId, Timestamp, VmId};
+use crate::{ImageId, OperationId, Timestamp, VmId};
 
 /// What an operation sets out to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub enum OperationKind {
     Shutdown,
     /// Stopped at once, then everything is given back.
     Delete,
+    /// An image is brought into the repository.
+    Import,
 }
 
 /// One step of an operation; each is idempotent.
@@ -67,6 +69,38 @@ pub enum StepKind {
     Reboot,
     Reset,
     Resize,
+    /// The server fetches, unpacks and checks an image, in the staging area.
+    Fetch,
+    /// The checked image gets its place in the repository.
+    Enter,
+}
+
+/// What an operation works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Object {
+    #[serde(rename = "vm_id")]
+    Vm(VmId),
+    #[serde(rename = "image_id")]
+    Image(ImageId),
+}
+
+impl Object {
+    #[must_use]
+    pub const fn vm(self) -> Option<VmId> {
+        match self {
+            Self::Vm(id) => Some(id),
+            Self::Image(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub const fn image(self) -> Option<ImageId> {
+        match self {
+            Self::Image(id) => Some(id),
+            Self::Vm(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,7 +133,7 @@ pub enum StepState {
 }
 
 /// What decides an operation's steps, beside its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Situation {
     /// A host holds something of the VM.
     pub on_host: bool,
@@ -112,7 +146,7 @@ pub struct Situation {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Create,
         Self::Start,
         Self::Suspend,
@@ -124,6 +158,7 @@ impl OperationKind {
         Self::Resize,
         Self::Shutdown,
         Self::Delete,
+        Self::Import,
     ];
 
     /// The steps in their order.
@@ -150,6 +185,7 @@ impl OperationKind {
                 (false, true) => &[S::Discard],
                 (false, false) => &[],
             },
+            Self::Import => &[S::Fetch, S::Enter],
         }
     }
 
@@ -178,7 +214,9 @@ impl OperationKind {
                 | Self::Reset
                 | Self::Resize
                 | Self::Shutdown
-                | Self::Delete,
+                | Self::Delete
+                // What is in the staging area is nobody's: the sweep removes it.
+                | Self::Import,
                 _,
             ) => None,
         }
@@ -206,7 +244,8 @@ impl OperationKind {
             | (Self::Start, S::Boot)
             | (Self::Suspend, S::Save)
             | (Self::Stop, S::Save | S::Upload)
-            | (Self::Resume, S::Place | S::Download) => Ok(()),
+            | (Self::Resume, S::Place | S::Download)
+            | (Self::Import, S::Fetch) => Ok(()),
             (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
             (Self::Stop, _) => Err(Refusal(
                 "is past the point of no return; resume the VM afterwards",
@@ -224,7 +263,8 @@ impl OperationKind {
                 | Self::Resume
                 | Self::Reboot
                 | Self::Reset
-                | Self::Resize,
+                | Self::Resize
+                | Self::Import,
                 _,
             ) => Err(Refusal("cannot be cancelled: it is over in a moment")),
         }
@@ -244,6 +284,7 @@ impl OperationKind {
             Self::Resize => "resize",
             Self::Shutdown => "shutdown",
             Self::Delete => "delete",
+            Self::Import => "import",
         }
     }
 
@@ -262,6 +303,7 @@ impl OperationKind {
             Self::Resize => "Asked to resize it",
             Self::Shutdown => "Asked to shut it down",
             Self::Delete => "Asked to delete it",
+            Self::Import => "Asked to import it",
         }
     }
 }
@@ -279,7 +321,7 @@ const fn has_place(steps: &[StepKind]) -> bool {
 }
 
 impl StepKind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Place,
         Self::Prepare,
         Self::Boot,
@@ -295,6 +337,8 @@ impl StepKind {
         Self::Reboot,
         Self::Reset,
         Self::Resize,
+        Self::Fetch,
+        Self::Enter,
     ];
 
     /// What the step does, as people read it.
@@ -316,6 +360,8 @@ impl StepKind {
             Self::Reboot => "Restart the guest",
             Self::Reset => "Reset the machine",
             Self::Resize => "Change vCPUs and memory",
+            Self::Fetch => "Fetch and check the image",
+            Self::Enter => "Take it into the repository",
         }
     }
 }
@@ -359,7 +405,8 @@ impl fmt::Display for OperationKind {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OperationView {
     pub id: OperationId,
-    pub vm_id: VmId,
+    #[serde(flatten)]
+    pub object: Object,
     pub kind: OperationKind,
     pub state: OperationState,
     pub steps: Vec<StepView>,
@@ -481,6 +528,9 @@ mod tests {
                 for (index, step) in steps.iter().enumerate() {
                     if kind.judge_cancel(*step).is_ok() {
                         for begun in &steps[..=index] {
+                            if *begun == StepKind::Fetch {
+                                continue;
+                            }
                             assert!(kind.undo(*begun, steps).is_some(), "{kind}: {begun:?}");
                         }
                     }

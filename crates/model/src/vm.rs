@@ -235,7 +235,10 @@ pub struct PowerOffVm {
     pub force: bool,
 }
 
-fn field<T, E: std::fmt::Display>(name: &str, value: Result<T, E>) -> Result<T, FieldError> {
+pub(crate) fn field<T, E: std::fmt::Display>(
+    name: &str,
+    value: Result<T, E>,
+) -> Result<T, FieldError> {
     value.map_err(|error| FieldError::new(name, error))
 }
 

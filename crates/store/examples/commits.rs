@@ -19,6 +19,7 @@ fn fact(writer: u64) -> NewEvent {
         vm_id: None,
         host_id: None,
         request_id: None,
+        image_id: None,
         event: EventKind::Note {
             text: writer.to_string(),
         },

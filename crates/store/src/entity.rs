@@ -112,11 +112,23 @@ pub mod image {
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: String,
+        pub tenant_id: Option<String>,
+        pub owner_name: Option<String>,
         pub name: String,
-        pub format: String,
-        pub size_bytes: i64,
-        pub virtual_mib: i64,
-        pub sha256: String,
+        pub live_name: Option<String>,
+        pub state: String,
+        pub state_since: i64,
+        pub failure: Option<String>,
+        pub origin: String,
+        pub source: Option<String>,
+        pub checksum: Option<String>,
+        pub declared: Option<String>,
+        pub format: Option<String>,
+        pub size_bytes: Option<i64>,
+        pub virtual_mib: Option<i64>,
+        pub sha256: Option<String>,
+        pub operation_id: Option<String>,
+        pub generation: i64,
         pub created_at: i64,
     }
     plain!();
@@ -221,7 +233,8 @@ pub mod operation {
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: String,
-        pub vm_id: String,
+        pub vm_id: Option<String>,
+        pub image_id: Option<String>,
         pub kind: String,
         pub state: String,
         pub step: i64,
@@ -265,6 +278,7 @@ pub mod event {
         pub host_id: Option<String>,
         pub event: String,
         pub request_id: Option<String>,
+        pub image_id: Option<String>,
     }
     plain!();
 }

@@ -6,7 +6,7 @@ use sea_orm::{
     QuerySelect as _,
 };
 use vimana_model::event::{Actor, EventKind, EventView};
-use vimana_model::{HostId, RequestId, TenantId, Timestamp, VmId};
+use vimana_model::{HostId, ImageId, RequestId, TenantId, Timestamp, VmId};
 
 use crate::column::Row;
 use crate::entity::event::{Column, Entity, Model};
@@ -24,6 +24,7 @@ pub struct NewEvent {
     pub vm_id: Option<VmId>,
     pub host_id: Option<HostId>,
     pub request_id: Option<RequestId>,
+    pub image_id: Option<ImageId>,
     pub event: EventKind,
 }
 
@@ -85,6 +86,11 @@ pub async fn for_host(conn: &impl Conn, id: HostId, limit: u32) -> Result<Vec<Ev
     latest(conn, about, limit).await
 }
 
+/// The latest `limit` facts about an image, oldest of them first.
+pub async fn for_image(conn: &impl Conn, id: ImageId, limit: u32) -> Result<Vec<EventView>> {
+    latest(conn, Column::ImageId.eq(id.to_string()), limit).await
+}
+
 /// The latest `limit` facts about a request, oldest of them first.
 pub async fn for_request(conn: &impl Conn, id: RequestId, limit: u32) -> Result<Vec<EventView>> {
     latest(conn, Column::RequestId.eq(id.to_string()), limit).await
@@ -135,6 +141,7 @@ fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
         vm_id,
         host_id,
         request_id,
+        image_id,
         event,
     } = event;
     let row = Row {
@@ -150,6 +157,7 @@ fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
         host_id: host_id.map(|id| id.to_string()),
         event: row.to_json("event", event)?,
         request_id: request_id.map(|id| id.to_string()),
+        image_id: image_id.map(|id| id.to_string()),
     })
 }
 
@@ -163,6 +171,7 @@ pub(crate) fn from_row(row: Model) -> Result<EventRecord> {
         host_id,
         event,
         request_id,
+        image_id,
     } = row;
     let row = Row {
         table: "events",
@@ -175,6 +184,7 @@ pub(crate) fn from_row(row: Model) -> Result<EventRecord> {
         vm_id: row.parse_option("vm_id", vm_id)?,
         host_id: row.parse_option("host_id", host_id)?,
         request_id: row.parse_option("request_id", request_id)?,
+        image_id: row.parse_option("image_id", image_id)?,
         event: row.json("event", &event)?,
     };
     Ok(EventRecord {

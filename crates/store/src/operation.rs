@@ -7,9 +7,9 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use vimana_model::name::FlavorName;
-use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
+use vimana_model::operation::{Object, OperationKind, OperationState, StepKind, StepState};
 use vimana_model::unit::Resources;
-use vimana_model::{OperationId, Timestamp, VmId};
+use vimana_model::{ImageId, OperationId, Timestamp, VmId};
 
 use crate::column::{Row, time, to_time};
 use crate::entity::operation::{ActiveModel, Column, Entity, Model};
@@ -56,7 +56,7 @@ pub enum Undo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationRecord {
     pub id: OperationId,
-    pub vm_id: VmId,
+    pub object: Object,
     pub kind: OperationKind,
     pub state: OperationState,
     /// Index of the current step.
@@ -100,7 +100,7 @@ pub async fn find_many(conn: &impl Conn, ids: &[OperationId]) -> Result<Vec<Oper
 }
 
 /// Whether there is such an operation. Who may write it is decided by the
-/// generation of its VM, written in the same transaction.
+/// generation of its object, written in the same transaction.
 pub async fn update(tx: &WriteTx, operation: &OperationRecord) -> Result<bool> {
     let row = to_row(operation)?;
     let id = row.id.clone();
@@ -117,6 +117,16 @@ pub async fn update(tx: &WriteTx, operation: &OperationRecord) -> Result<bool> {
 pub async fn for_vm(conn: &impl Conn, vm_id: VmId) -> Result<Vec<OperationRecord>> {
     let rows = Entity::find()
         .filter(Column::VmId.eq(vm_id.to_string()))
+        .order_by_desc(Column::Id)
+        .all(conn.raw())
+        .await?;
+    query::all(rows, from_row)
+}
+
+/// All of one image, newest first.
+pub async fn for_image(conn: &impl Conn, image_id: ImageId) -> Result<Vec<OperationRecord>> {
+    let rows = Entity::find()
+        .filter(Column::ImageId.eq(image_id.to_string()))
         .order_by_desc(Column::Id)
         .all(conn.raw())
         .await?;
@@ -152,19 +162,21 @@ pub async fn due(
         .or(Column::DueAt.gt(beyond.as_ms()));
     let rows = Entity::find()
         .filter(due)
+        .filter(Column::VmId.is_not_null())
         .filter(Column::State.is_in(IN_FLIGHT))
         .order_by_asc(Column::DueAt)
         .order_by_asc(Column::Id)
         .limit(u64::from(limit))
         .all(conn.raw())
         .await?;
-    query::all(rows, |row| from_row(row).map(|operation| operation.vm_id))
+    let vms = query::all(rows, |row| from_row(row).map(|found| found.object.vm()))?;
+    Ok(vms.into_iter().flatten().collect())
 }
 
 fn to_row(operation: &OperationRecord) -> Result<Model> {
     let OperationRecord {
         id,
-        vm_id,
+        object,
         kind,
         state,
         step,
@@ -189,7 +201,8 @@ fn to_row(operation: &OperationRecord) -> Result<Model> {
     let claim_epoch = row.to_amount("claim_epoch", *claim_epoch)?;
     Ok(Model {
         id,
-        vm_id: vm_id.to_string(),
+        vm_id: object.vm().map(|id| id.to_string()),
+        image_id: object.image().map(|id| id.to_string()),
         kind,
         state,
         step: i64::from(*step),
@@ -208,6 +221,7 @@ pub(crate) fn from_row(row: Model) -> Result<OperationRecord> {
     let Model {
         id,
         vm_id,
+        image_id,
         kind,
         state,
         step,
@@ -224,9 +238,14 @@ pub(crate) fn from_row(row: Model) -> Result<OperationRecord> {
         table: "operations",
         key: &id.clone(),
     };
+    let object = match (vm_id, image_id) {
+        (Some(vm), None) => Object::Vm(row.parse("vm_id", vm)?),
+        (None, Some(image)) => Object::Image(row.parse("image_id", image)?),
+        (Some(_), Some(_)) | (None, None) => return Err(row.corrupt("vm_id")),
+    };
     Ok(OperationRecord {
         id: row.parse("id", id)?,
-        vm_id: row.parse("vm_id", vm_id)?,
+        object,
         kind: row.slug("kind", kind)?,
         state: row.slug("state", state)?,
         step: row.amount("step", step)?,

@@ -1,5 +1,7 @@
 //! The durable machines that users own.
 
+use std::collections::BTreeMap;
+
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue, ColumnTrait as _, Condition, EntityTrait as _,
     IntoActiveModel as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
@@ -147,6 +149,44 @@ pub async fn find_many(conn: &impl Conn, ids: &[VmId]) -> Result<Vec<VmRecord>> 
 }
 
 /// How many are in that state.
+/// How many VMs that are not done are made from each image, of one tenant or
+/// of all.
+pub async fn made_from(
+    conn: &impl Conn,
+    images: &[ImageId],
+    tenant: Option<TenantId>,
+) -> Result<BTreeMap<ImageId, u32>> {
+    let done = Row {
+        table: "vms",
+        key: "",
+    };
+    let done = done.to_slug("state", &VmState::Done)?;
+    let mut made = BTreeMap::new();
+    for chunk in images.chunks(CHUNK) {
+        let wanted = Condition::all()
+            .add(Column::ImageId.is_in(chunk.iter().map(ImageId::to_string)))
+            .add(Column::State.ne(done.as_str()))
+            .add_option(tenant.map(|tenant| Column::TenantId.eq(tenant.to_string())));
+        let counted: Vec<(String, i64)> = Entity::find()
+            .select_only()
+            .column(Column::ImageId)
+            .column_as(Column::Id.count(), "made")
+            .filter(wanted)
+            .group_by(Column::ImageId)
+            .into_tuple()
+            .all(conn.raw())
+            .await?;
+        for (id, count) in counted {
+            let row = Row {
+                table: "vms",
+                key: &id.clone(),
+            };
+            made.insert(row.parse("image_id", id)?, row.amount("id", count)?);
+        }
+    }
+    Ok(made)
+}
+
 pub async fn count(conn: &impl Conn, state: VmState) -> Result<u64> {
     let found = Entity::find().filter(Column::State.eq(state.slug()));
     Ok(found.count(conn.raw()).await?)

@@ -67,7 +67,9 @@ cases! { everywhere:
     }
     catalogue::{
         flavors_are_listed_by_memory_then_vcpus_then_name,
-        images_survive_and_can_be_deleted,
+        images_survive_with_all_columns,
+        image_names_are_taken_by_tenant_and_freed,
+        what_is_made_from_an_image_is_counted,
         hosts_are_listed_by_name_with_all_columns,
         host_facts_leave_the_claims_alone,
         restart_disconnects_those_that_were_connected,

@@ -30,6 +30,7 @@ use vimana_model::operation::OperationState;
 use vimana_model::vm::{AcceptedView, CreateVm, VmView};
 use vimana_model::{VmId, VmState};
 use vimana_pki::{Authority, Serial};
+use vimana_repository::{DirRepository, Terms};
 use vimana_store::{Store, user};
 
 pub use host::TestHost;
@@ -181,7 +182,7 @@ async fn open(dir: &Path, settings: Settings) -> Engine {
     let config = EngineConfig {
         store: store.unwrap(),
         authority: Arc::new(Authority::generate(Serial::from_random([7; _])).unwrap()),
-        image_dir: dir.join("images"),
+        repository: Arc::new(DirRepository::new(dir.join("images"), Terms::default())),
         datastore: Arc::new(DirDatastore::new(dir.join("saved"))),
         settings,
         world: World::system(),

@@ -12,6 +12,7 @@ mod habits;
 mod host;
 mod journal;
 mod ledger;
+mod library;
 pub mod matrix;
 mod nemesis;
 mod net;

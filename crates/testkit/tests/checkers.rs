@@ -230,6 +230,7 @@ fn what_is_done_without_a_right_is_found() {
             vm_id: Some(vm),
             host_id: None,
             request_id: None,
+            image_id: None,
             event: EventKind::Requested {
                 operation: OperationKind::Suspend,
             },

@@ -1,14 +1,22 @@
 //! Images.
 
+use axum::Json as Answer;
 use axum::extract::State;
-use vimana_model::image::ImageView;
+use axum::http::StatusCode;
+use vimana_engine::OpContext;
+use vimana_fetch::Source;
+use vimana_model::event::EventView;
+use vimana_model::image::{AcceptedImage, ImageAction, ImageView, ImportImage};
+use vimana_model::operation::OperationView;
+use vimana_model::{ImageId, Problem};
 
 use super::Items;
-use super::extract::Caller;
+use super::extract::{Caller, Id, Json};
+use super::once::Once;
 use super::problem::{ApiResult, Refusals};
 use crate::state::App;
 
-/// All images
+/// The images that VMs can be made from: the tenant's own, and those for all
 #[utoipa::path(
     get, path = "/images", tag = "image", operation_id = "list_images",
     responses((status = 200, description = "Images", body = Items<ImageView>), Refusals),
@@ -16,7 +24,154 @@ use crate::state::App;
 pub async fn list(
     State(app): State<App>,
     Caller(cx): Caller,
-) -> ApiResult<axum::Json<Items<ImageView>>> {
+) -> ApiResult<Answer<Items<ImageView>>> {
     let items = app.engine.images(&cx).await?;
-    Ok(axum::Json(Items { items }))
+    Ok(Answer(Items { items }))
+}
+
+/// Import an image
+///
+/// It is fetched, unpacked and checked; what is not a self-contained raw or
+/// qcow2 image, or one of another hypervisor that can be turned into one, is
+/// refused.
+#[utoipa::path(
+    post, path = "/images", tag = "image", operation_id = "import_image",
+    request_body = ImportImage,
+    responses(
+        (status = 202, description = "Accepted", body = AcceptedImage),
+        (status = 409, description = "The name is in use", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is not acceptable, or the address may not be fetched from", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn import(
+    State(app): State<App>,
+    once: Once,
+    Json(form): Json<ImportImage>,
+) -> ApiResult<(StatusCode, Answer<AcceptedImage>)> {
+    // The URL may have a password in it.
+    let source: Option<Source> = form.url.parse().ok();
+    let shown = ImportImage {
+        url: source.map(|source| source.to_string()).unwrap_or_default(),
+        ..form.clone()
+    };
+    let cx = once.without_secret("/api/v1/images", &shown)?;
+    let engine = app.engine.clone();
+    let accepted = app
+        .detached(async move { engine.import_image(&cx, &form).await })
+        .await?;
+    Ok((StatusCode::ACCEPTED, Answer(accepted)))
+}
+
+/// One image
+#[utoipa::path(
+    get, path = "/images/{image_id}", tag = "image", operation_id = "show_image",
+    params(("image_id" = ImageId, Path)),
+    responses(
+        (status = 200, description = "The image", body = ImageView),
+        (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn show(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<ImageId>,
+) -> ApiResult<Answer<ImageView>> {
+    Ok(Answer(app.engine.image(&cx, id).await?))
+}
+
+/// What happened to an image, oldest first
+#[utoipa::path(
+    get, path = "/images/{image_id}/timeline", tag = "image", operation_id = "image_timeline",
+    params(("image_id" = ImageId, Path)),
+    responses(
+        (status = 200, description = "Events", body = Items<EventView>),
+        (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn timeline(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<ImageId>,
+) -> ApiResult<Answer<Items<EventView>>> {
+    let items = app.engine.image_timeline(&cx, id).await?;
+    Ok(Answer(Items { items }))
+}
+
+/// The imports of an image, newest first
+#[utoipa::path(
+    get, path = "/images/{image_id}/operations", tag = "image", operation_id = "image_operations",
+    params(("image_id" = ImageId, Path)),
+    responses(
+        (status = 200, description = "Operations", body = Items<OperationView>),
+        (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn operations(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<ImageId>,
+) -> ApiResult<Answer<Items<OperationView>>> {
+    let items = app.engine.image_operations(&cx, id).await?;
+    Ok(Answer(Items { items }))
+}
+
+/// A route for an action on an image.
+macro_rules! route {
+    (
+        $(#[$doc:meta])*
+        $name:ident = $method:ident $path:tt, $id:tt, $action:ident
+    ) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            $method, path = $path, tag = "image", operation_id = $id,
+            params(("image_id" = ImageId, Path)),
+            responses(
+                (status = 200, description = "Done", body = ImageView),
+                (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+                (status = 409, description = "Not in this state", body = Problem, content_type = "application/problem+json"),
+                Refusals,
+            ),
+        )]
+        pub async fn $name(
+            State(app): State<App>,
+            Once(cx): Once,
+            Id(id): Id<ImageId>,
+        ) -> ApiResult<Answer<ImageView>> {
+            act(app, cx, id, ImageAction::$action).await
+        }
+    };
+}
+
+route! {
+    /// Put an image in the trash; one that is being imported, or failed, goes at once
+    delete = delete "/images/{image_id}", "delete_image", Delete
+}
+route! {
+    /// Take an image out of the trash
+    restore = post "/images/{image_id}/restore", "restore_image", Restore
+}
+route! {
+    /// Remove an image from the trash for good
+    purge = post "/images/{image_id}/purge", "purge_image", Purge
+}
+route! {
+    /// Import an image again whose import failed
+    retry = post "/images/{image_id}/retry", "retry_image", Retry
+}
+
+async fn act(
+    app: App,
+    cx: OpContext,
+    id: ImageId,
+    action: ImageAction,
+) -> ApiResult<Answer<ImageView>> {
+    let engine = app.engine.clone();
+    let image = app
+        .detached(async move { engine.act_on_image(&cx, id, action).await })
+        .await?;
+    Ok(Answer(image))
 }

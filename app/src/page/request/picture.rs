@@ -90,7 +90,8 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::OrphanFound { .. }
             | EventKind::OrphanGone { .. }
             | EventKind::OrphanDiscarded { .. }
-            | EventKind::HostFenced { .. } => {}
+            | EventKind::HostFenced { .. }
+            | EventKind::Image { .. } => {}
         }
     }
     seen

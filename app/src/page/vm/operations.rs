@@ -250,6 +250,7 @@ const fn title(kind: OperationKind) -> &'static str {
         OperationKind::Resize => "Resize",
         OperationKind::Shutdown => "Shut down",
         OperationKind::Delete => "Delete",
+        OperationKind::Import => "Import",
     }
 }
 

@@ -51,7 +51,10 @@ fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
         OperationKind::PowerOff => &[Running, Shutdown, PoweredOff],
         OperationKind::Shutdown => &[Running, Shutdown, Epilog, Done],
         OperationKind::Delete => &[now, Epilog, Done],
-        OperationKind::Reboot | OperationKind::Reset | OperationKind::Resize => &[],
+        OperationKind::Reboot
+        | OperationKind::Reset
+        | OperationKind::Resize
+        | OperationKind::Import => &[],
     };
     let at = whole.iter().rposition(|state| *state == now);
     match (at, now) {
@@ -81,7 +84,8 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Reset
         | OperationKind::Resize
         | OperationKind::Shutdown
-        | OperationKind::Delete => now,
+        | OperationKind::Delete
+        | OperationKind::Import => now,
     };
     if origin == now {
         return Vec::new();
@@ -91,7 +95,7 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
 
 #[cfg(test)]
 mod tests {
-    use vimana_model::operation::Situation;
+    use vimana_model::operation::{Object, Situation};
     use vimana_model::{OperationId, Timestamp, VmId};
 
     use super::*;
@@ -107,7 +111,7 @@ mod tests {
         };
         OperationView {
             id: OperationId::from_parts(1, [0; 10]),
-            vm_id: VmId::from_parts(1, [0; 10]),
+            object: Object::Vm(VmId::from_parts(1, [0; 10])),
             kind,
             state: OperationState::Running,
             steps: kind.steps(at).iter().map(step).collect(),

@@ -1,13 +1,21 @@
 //! Waiting for an operation to end.
 
 use vimana_client::{Client, Notice};
-use vimana_model::operation::OperationView;
+use vimana_model::event::EventView;
+use vimana_model::operation::{Object, OperationView};
 
 use super::Notices;
 use crate::args::Timeout;
 use crate::failure::{Failure, Outcome};
 
 pub struct OperationWatch(Notices);
+
+fn is_about(event: &EventView, object: Object) -> bool {
+    match object {
+        Object::Vm(id) => event.vm_id == Some(id),
+        Object::Image(id) => event.image_id == Some(id),
+    }
+}
 
 impl OperationWatch {
     /// Opens the stream where waiting is asked for.
@@ -30,7 +38,7 @@ impl OperationWatch {
                         self.0.seconds
                     )));
                 }
-                Some(Notice::Item(item)) if item.event.vm_id != Some(operation.vm_id) => {}
+                Some(Notice::Item(item)) if !is_about(&item.event, operation.object) => {}
                 Some(Notice::Progress(_)) => {}
                 Some(Notice::Connected | Notice::Reset { .. } | Notice::Item(_)) => {
                     operation = self

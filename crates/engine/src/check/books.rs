@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use vimana_model::{HostId, OperationId, RequestId, Result, TenantId, UserId, VmId};
+use vimana_model::operation::Object;
+use vimana_model::{HostId, ImageId, OperationId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::claim::ClaimRecord;
 use vimana_store::host::HostRecord;
+use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::orphan::OrphanRecord;
 use vimana_store::request::RequestRecord;
@@ -25,8 +27,9 @@ pub struct Books {
     pub vms: BTreeMap<VmId, VmRecord>,
     pub claims: Vec<ClaimRecord>,
     /// Whose each operation is, whether it is over or not.
-    pub operations: HashMap<OperationId, VmId>,
+    pub operations: HashMap<OperationId, Object>,
     pub in_flight: BTreeMap<OperationId, OperationRecord>,
+    pub images: BTreeMap<ImageId, ImageRecord>,
     pub requests: BTreeMap<RequestId, RequestRecord>,
     pub orphans: BTreeMap<HostId, Vec<OrphanRecord>>,
     doubts: Doubts,
@@ -59,12 +62,18 @@ impl Books {
         let mut claims = |row: ClaimRecord| books.claims.push(row);
         survey::claims(conn, sorting(&mut corrupt, &mut claims)).await?;
         let mut operations = |row: OperationRecord| {
-            books.operations.insert(row.id, row.vm_id);
+            books.operations.insert(row.id, row.object);
             if !row.state.is_over() {
                 books.in_flight.insert(row.id, row);
             }
         };
         survey::operations(conn, sorting(&mut corrupt, &mut operations)).await?;
+        let mut images = |row: ImageRecord| {
+            // A password is of no use here.
+            let order = None;
+            books.images.insert(row.id, ImageRecord { order, ..row });
+        };
+        survey::images(conn, sorting(&mut corrupt, &mut images)).await?;
         let mut requests = |row: RequestRecord| {
             books.requests.insert(row.id, row);
         };
@@ -89,6 +98,7 @@ impl Books {
             "hosts" => Kind::Host,
             "operations" => Kind::Operation,
             "requests" => Kind::Request,
+            "images" => Kind::Image,
             "events" => Kind::Events,
             _ => Kind::Row,
         };
@@ -110,6 +120,10 @@ impl Books {
     /// There is no such VM; one that cannot be read is there.
     pub fn is_no_vm(&self, id: VmId) -> bool {
         !self.vms.contains_key(&id) && !self.doubts("vms", id)
+    }
+
+    pub fn is_no_image(&self, id: ImageId) -> bool {
+        !self.images.contains_key(&id) && !self.doubts("images", id)
     }
 
     pub fn is_no_host(&self, id: HostId) -> bool {
@@ -134,7 +148,7 @@ impl Books {
 
     pub fn operation_of(&self, vm: &VmRecord) -> Option<&OperationRecord> {
         let operation = self.in_flight.get(&vm.operation_id?)?;
-        (operation.vm_id == vm.id).then_some(operation)
+        (operation.object == Object::Vm(vm.id)).then_some(operation)
     }
 
     /// Nothing is in flight for the VM, for certain.
@@ -157,6 +171,17 @@ impl Books {
         Named::new(id, self.vms.get(&id).map(|vm| &vm.name))
     }
 
+    pub fn image(&self, id: ImageId) -> Named {
+        Named::new(id, self.images.get(&id).map(|image| &image.name))
+    }
+
+    pub fn about_image(&self, image: &ImageRecord) -> Subject {
+        Subject {
+            tenant: image.tenant_id.map(|id| self.tenant(id)),
+            ..Subject::new(Kind::Image, self.image(image.id))
+        }
+    }
+
     pub fn about_vm(&self, id: VmId) -> Subject {
         let vm = self.vms.get(&id);
         let on = vm.and_then(|vm| vm.host.as_ref());
@@ -172,9 +197,11 @@ impl Books {
     }
 
     pub fn about_operation(&self, operation: &OperationRecord) -> Subject {
-        let Subject { tenant, host, .. } = self.about_vm(operation.vm_id);
+        let vm = operation.object.vm();
+        let about = vm.map(|id| self.about_vm(id));
+        let (tenant, host) = about.map_or((None, None), |about| (about.tenant, about.host));
         Subject {
-            vm: Some(self.vm(operation.vm_id)),
+            vm: vm.map(|id| self.vm(id)),
             tenant,
             host,
             ..Subject::new(

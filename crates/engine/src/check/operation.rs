@@ -1,6 +1,8 @@
 //! Operations reach an end, and what moves is moved by one.
 
-use vimana_model::operation::{OperationState, StepKind, StepState};
+use vimana_model::ImageId;
+use vimana_model::image::ImageState;
+use vimana_model::operation::{Object, OperationState, StepKind, StepState};
 use vimana_model::state::VmState;
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
@@ -20,6 +22,15 @@ pub fn check_operations(books: &Books, found: &mut Findings) {
             found.add(Check::UndoWithoutReason, subject, what);
         }
     }
+    for image in books.images.values() {
+        let imports = image
+            .operation_id
+            .is_some_and(|id| books.in_flight.contains_key(&id) || books.doubts("operations", id));
+        if image.state == ImageState::Importing && !imports {
+            let what = "it is being imported and nothing is in flight for it";
+            found.add(Check::MovesWithoutOperation, books.about_image(image), what);
+        }
+    }
     for vm in books.vms.values() {
         check_latest(books, vm, found);
     }
@@ -27,8 +38,12 @@ pub fn check_operations(books: &Books, found: &mut Findings) {
 
 /// Why the operation cannot reach its end.
 fn trouble(books: &Books, operation: &OperationRecord) -> Option<(Check, String)> {
-    let Some(vm) = books.vms.get(&operation.vm_id) else {
-        let lost = books.is_no_vm(operation.vm_id);
+    let vm_id = match operation.object {
+        Object::Vm(id) => id,
+        Object::Image(id) => return import_trouble(books, operation, id),
+    };
+    let Some(vm) = books.vms.get(&vm_id) else {
+        let lost = books.is_no_vm(vm_id);
         return lost.then(|| {
             let what = "its VM is not recorded".to_owned();
             (Check::OperationOfNoVm, what)
@@ -53,6 +68,30 @@ fn trouble(books: &Books, operation: &OperationRecord) -> Option<(Check, String)
     stuck(operation, current, vm)
 }
 
+/// The same of an import.
+fn import_trouble(
+    books: &Books,
+    operation: &OperationRecord,
+    id: ImageId,
+) -> Option<(Check, String)> {
+    let Some(image) = books.images.get(&id) else {
+        let lost = books.is_no_image(id);
+        return lost.then(|| {
+            let what = "its image is not recorded".to_owned();
+            (Check::OperationOfNoVm, what)
+        });
+    };
+    if image.operation_id != Some(operation.id) || image.state != ImageState::Importing {
+        let what = "it is in flight, and its image is not being imported by it";
+        return Some((Check::OperationUnknownToVm, what.to_owned()));
+    }
+    let under_way = current(operation).is_some();
+    (!under_way).then(|| {
+        let what = "it is in flight, and nothing is to be done".to_owned();
+        (Check::OperationWithoutStep, what)
+    })
+}
+
 /// Why the step under way cannot end.
 fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option<(Check, String)> {
     let step = operation.steps.get(usize::try_from(current.index).ok()?)?;
@@ -74,7 +113,11 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         return Some((Check::StepNeverTried, what));
     }
     let by_a_host = match current.kind {
-        StepKind::Place | StepKind::GiveBack | StepKind::Discard => false,
+        StepKind::Place
+        | StepKind::GiveBack
+        | StepKind::Discard
+        | StepKind::Fetch
+        | StepKind::Enter => false,
         StepKind::Prepare
         | StepKind::Boot
         | StepKind::Shutdown
@@ -98,11 +141,12 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
 fn check_latest(books: &Books, vm: &VmRecord, found: &mut Findings) {
     if let Some(id) = vm.operation_id {
         let whose = books.operations.get(&id);
-        if let Some(other) = whose.filter(|other| **other != vm.id) {
-            let what = format!(
-                "its latest operation {id} is one of VM {}",
-                books.vm(*other)
-            );
+        if let Some(other) = whose.filter(|other| **other != Object::Vm(vm.id)) {
+            let other = match other {
+                Object::Vm(other) => format!("VM {}", books.vm(*other)),
+                Object::Image(other) => format!("image {}", books.image(*other)),
+            };
+            let what = format!("its latest operation {id} is one of {other}");
             found.add(Check::OperationOfOtherVm, books.about_vm(vm.id), what);
             return;
         }

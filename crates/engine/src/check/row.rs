@@ -6,7 +6,7 @@ use vimana_store::idempotency::IdempotencyRecord;
 use vimana_store::survey::{self, CorruptRow};
 use vimana_store::token::TokenRecord;
 use vimana_store::user::MembershipRecord;
-use vimana_store::{Conn, flavor, image, join_token, session};
+use vimana_store::{Conn, flavor, join_token, session};
 
 use super::books::{Books, sorting};
 use super::subject::{Kind, Named, Subject};
@@ -39,7 +39,6 @@ pub async fn check_rows(conn: &impl Conn, books: &Books, found: &mut Findings) -
         sorting(&mut corrupt, &mut |_: flavor::FlavorRecord| ()),
     )
     .await?;
-    survey::images(conn, sorting(&mut corrupt, &mut |_: image::ImageRecord| ())).await?;
     let mut join_tokens = |_: join_token::JoinTokenRecord| ();
     survey::join_tokens(conn, sorting(&mut corrupt, &mut join_tokens)).await?;
     for row in corrupt {

@@ -11,6 +11,7 @@ pub enum Kind {
     Host,
     Operation,
     Request,
+    Image,
     /// The sequence of all events.
     Events,
     /// Named by the user whose key it was answered to.
@@ -51,6 +52,7 @@ impl Kind {
             Self::Host => "host",
             Self::Operation => "operation",
             Self::Request => "request",
+            Self::Image => "image",
             Self::Events => "events",
             Self::Answer => "an answer to a key of",
             Self::Row => "a row of",

@@ -1,16 +1,18 @@
 //! Flavors, images, hosts and operations.
 
-use vimana_model::FlavorId;
 use vimana_model::host::{Accelerator, HostState};
-use vimana_model::image::ImageFormat;
-use vimana_model::name::{FlavorName, HostName, ImageName};
-use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
+use vimana_model::image::{Fetched, ImageContent, ImageFormat, ImageState, Origin};
+use vimana_model::name::{FlavorName, HostName, ImageName, UserName};
+use vimana_model::operation::{
+    Object, OperationKind, OperationState, Situation, StepKind, StepState,
+};
 use vimana_model::unit::MiB;
+use vimana_model::{FlavorId, TenantId, VmState};
 use vimana_store::claim::{self, ClaimRecord, Taken};
 use vimana_store::flavor::FlavorRecord;
-use vimana_store::image::ImageRecord;
+use vimana_store::image::{ImageOrder, ImageRecord, SourceUrl};
 use vimana_store::operation::{OperationRecord, StepRecord};
-use vimana_store::{StoreError, flavor, host, image, operation, write_tx};
+use vimana_store::{StoreError, flavor, host, image, operation, vm, write_tx};
 
 use super::world::{NOW, World, resources};
 
@@ -51,50 +53,146 @@ pub async fn flavors_are_listed_by_memory_then_vcpus_then_name(world: World) {
     assert_eq!(names, ["small", "B", "a-1", "b", "two", "large"]);
 }
 
-pub async fn images_survive_and_can_be_deleted(world: World) {
-    let record = ImageRecord {
+fn new_image(world: &World, name: &str) -> ImageRecord {
+    ImageRecord {
         id: world.image_id(),
-        name: ImageName::new("debian-12").unwrap(),
-        format: ImageFormat::Qcow2,
-        size_bytes: 5_000_000_000,
-        virtual_mib: MiB(20_480),
-        sha256: "00ff".to_owned(),
+        tenant_id: None,
+        owner_name: Some(UserName::new("ada").unwrap()),
+        name: ImageName::new(name).unwrap(),
+        state: ImageState::Ready,
+        state_since: NOW,
+        failure: None,
+        origin: Origin::Url {
+            url: "https://example.org/x".to_owned(),
+            fetched: Some(Fetched {
+                size_bytes: 5,
+                checksum: "SHA-256 00ff".to_owned(),
+                verified: true,
+            }),
+        },
+        order: None,
+        content: Some(ImageContent {
+            format: ImageFormat::Qcow2,
+            size_bytes: 5_000_000_000,
+            virtual_mib: MiB(20_480),
+            sha256: "00ff".to_owned(),
+        }),
+        operation_id: None,
+        generation: 1,
         created_at: NOW,
+    }
+}
+
+async fn insert_image(world: &World, record: &ImageRecord) {
+    let inserted = write_tx!(world.store, |tx| Ok(image::insert(tx, record).await?));
+    inserted.unwrap();
+}
+
+pub async fn images_survive_with_all_columns(world: World) {
+    let ready = new_image(&world, "debian-12");
+    let importing = ImageRecord {
+        state: ImageState::Importing,
+        failure: Some("it broke off".to_owned()),
+        order: Some(ImageOrder {
+            source: SourceUrl("ftp://ada:secret@example.org/x".to_owned()),
+            checksum: Some("ab".repeat(32)),
+            declared: Some(ImageFormat::Raw),
+        }),
+        content: None,
+        operation_id: Some(world.operation_id()),
+        ..new_image(&world, "alpine")
     };
-    let other = ImageRecord {
-        id: world.image_id(),
-        name: ImageName::new("alpine").unwrap(),
-        format: ImageFormat::Raw,
-        ..record.clone()
-    };
-    write_tx!(world.store, |tx| {
-        image::insert(tx, &record).await?;
-        image::insert(tx, &other).await?;
-        Ok(())
-    })
-    .unwrap();
+    assert!(!format!("{importing:?}").contains("secret"));
+    let mut gone = new_image(&world, "gone");
+    for record in [&ready, &importing, &gone] {
+        insert_image(&world, record).await;
+    }
+    gone.state = ImageState::Removed;
+    gone.content = None;
+    let removed = write_tx!(world.store, |tx| {
+        image::update(tx, &mut gone).await?;
+        let stale = ImageRecord {
+            generation: 1,
+            ..gone.clone()
+        };
+        let error = image::update(tx, &mut stale.clone()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict));
+        Ok(gone.clone())
+    });
+    assert_eq!(removed.unwrap().generation, 2);
     let reader = world.store.read();
-    let listed = image::list(&reader).await.unwrap();
-    assert_eq!(listed, [other.clone(), record.clone()]);
-    let found = image::find_by_name(&reader, &record.name).await.unwrap();
-    assert_eq!(found, Some(record.clone()));
+    let listed = image::list(&reader, None).await.unwrap();
+    assert_eq!(listed, [importing.clone(), ready.clone()]);
+    let found = image::find(&reader, importing.id).await.unwrap();
+    assert_eq!(found, Some(importing));
+    let many = image::find_many(&reader, &[gone.id, ready.id])
+        .await
+        .unwrap();
+    assert_eq!(many.len(), 2);
+}
+
+pub async fn image_names_are_taken_by_tenant_and_freed(world: World) {
+    let vm = world.new_vm("web").await;
+    let tenant = Some(vm.tenant_id);
+    let for_all = new_image(&world, "debian");
+    let own = ImageRecord {
+        tenant_id: tenant,
+        ..new_image(&world, "debian")
+    };
+    insert_image(&world, &for_all).await;
+    insert_image(&world, &own).await;
+    let reader = world.store.read();
+    let name = for_all.name.clone();
+    let mine = image::find_by_name(&reader, tenant, &name).await.unwrap();
+    assert_eq!(mine, Some(own.clone()), "one's own comes first");
+    let theirs = image::find_by_name(&reader, None, &name).await.unwrap();
+    assert_eq!(theirs, Some(for_all.clone()));
+    assert_eq!(image::list(&reader, tenant).await.unwrap().len(), 2);
+    let all = image::list(&reader, None).await.unwrap();
+    assert_eq!(all, std::slice::from_ref(&for_all));
 
     let tx = world.store.begin().await.unwrap();
+    for again in [&for_all, &own] {
+        let again = ImageRecord {
+            id: world.image_id(),
+            ..again.clone()
+        };
+        let error = image::insert(&tx, &again).await.unwrap_err();
+        let StoreError::Duplicate { what } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(what, "image name");
+    }
+    let mut trashed = ImageRecord {
+        state: ImageState::Trashed,
+        ..own.clone()
+    };
+    image::update(&tx, &mut trashed).await.unwrap();
     let again = ImageRecord {
         id: world.image_id(),
-        ..record.clone()
+        ..own
     };
-    let error = image::insert(&tx, &again).await.unwrap_err();
-    assert!(matches!(
-        error,
-        StoreError::Duplicate { what: "image name" }
-    ));
-    assert!(image::delete(&tx, record.id).await.unwrap());
-    assert!(!image::delete(&tx, record.id).await.unwrap());
+    image::insert(&tx, &again).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(image::find(&reader, record.id).await.unwrap(), None);
-    let found = image::find(&reader, other.id).await.unwrap();
-    assert_eq!(found, Some(other));
+    let since = |at| image::in_state(&reader, ImageState::Trashed, at);
+    assert_eq!(since(NOW).await.unwrap(), [trashed]);
+    assert_eq!(since(NOW.plus_ms(-1)).await.unwrap(), []);
+}
+
+pub async fn what_is_made_from_an_image_is_counted(world: World) {
+    let (web, db) = (world.new_vm("web").await, world.new_vm("db").await);
+    let mut done = world.new_vm("done").await;
+    done.state = VmState::Done;
+    write_tx!(world.store, |tx| Ok(vm::update(tx, &mut done).await?)).unwrap();
+    let reader = world.store.read();
+    let images = [web.image_id, db.image_id, done.image_id, world.image_id()];
+    let counted = vm::made_from(&reader, &images, None).await.unwrap();
+    assert_eq!(counted.values().sum::<u32>(), 2);
+    let own = vm::made_from(&reader, &images, Some(web.tenant_id)).await;
+    assert_eq!(own.unwrap(), counted);
+    let other = TenantId::from_parts(world.next(), [9; 10]);
+    let none = vm::made_from(&reader, &images, Some(other)).await.unwrap();
+    assert!(none.is_empty());
 }
 
 pub async fn hosts_are_listed_by_name_with_all_columns(world: World) {
@@ -177,7 +275,7 @@ pub async fn operations_survive_with_their_steps(world: World) {
     let vm = world.new_vm("web").await;
     let new = |age: i64| OperationRecord {
         id: world.operation_id(),
-        vm_id: vm.id,
+        object: Object::Vm(vm.id),
         kind: OperationKind::Create,
         state: OperationState::Running,
         step: 0,

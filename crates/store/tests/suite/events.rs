@@ -124,6 +124,7 @@ pub async fn timeline_of_a_vm_is_its_latest_oldest_first(world: World) {
         vm_id: Some(mine.id),
         host_id: Some(host.id),
         request_id: None,
+        image_id: None,
         event: EventKind::Placed {
             host: "node-a".to_owned(),
         },
@@ -150,6 +151,7 @@ pub async fn timeline_of_a_vm_is_its_latest_oldest_first(world: World) {
         vm_id: placed.vm_id,
         host_id: placed.host_id,
         request_id: None,
+        image_id: None,
         event: placed.event,
     };
     assert_eq!(timeline[0], view);

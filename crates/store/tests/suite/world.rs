@@ -300,6 +300,7 @@ pub fn note(vm_id: Option<VmId>, number: u64) -> NewEvent {
         vm_id,
         host_id: None,
         request_id: None,
+        image_id: None,
         event: EventKind::Note {
             text: number.to_string(),
         },

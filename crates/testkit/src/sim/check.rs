@@ -178,14 +178,14 @@ impl World {
         }
         let ids: Vec<_> = begun.keys().copied().collect();
         let found = operation::find_many(read, &ids).await.unwrap();
-        let found: BTreeMap<_, _> = found.iter().map(|op| (op.id, op.vm_id)).collect();
+        let found: BTreeMap<_, _> = found.iter().map(|op| (op.id, op.object.vm())).collect();
         for promise in self.people.promises() {
             let answer = promise.answer;
             let lost_vm = answer.vm.is_some_and(|id| !vms.contains_key(&id));
             let lost_operation = promise.began
                 && answer
                     .operation
-                    .is_some_and(|id| found.get(&id).copied() != answer.vm);
+                    .is_some_and(|id| found.get(&id).copied().flatten() != answer.vm);
             if lost_vm || lost_operation {
                 let what = format!("{} was answered {answer:?}, which is gone", promise.key);
                 self.journal.breach(14, what);

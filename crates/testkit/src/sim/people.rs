@@ -355,7 +355,7 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
         Ask::Cancel(operation) => {
             let view = engine.cancel_operation(&cx, operation).await?;
             Ok(Answer {
-                vm: Some(view.vm_id),
+                vm: view.object.vm(),
                 operation: Some(view.id),
                 request: None,
             })

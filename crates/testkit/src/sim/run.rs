@@ -138,7 +138,7 @@ impl World {
         let read = engine.store().read();
         let vms = all(&read).await;
         for operation in operation::running(&read).await.unwrap() {
-            let vm = vms.get(&operation.vm_id);
+            let vm = operation.object.vm().and_then(|id| vms.get(&id));
             let what = format!(
                 "the {} of {} never ends: it is {} at step {} of {:?}, the VM is {:?}",
                 operation.kind,
@@ -232,9 +232,8 @@ async fn at_rest(store: Store) -> bool {
         // For want of room, or of a person's word.
         let step = usize::try_from(operation.step).unwrap_or(usize::MAX);
         let placing = operation.steps.get(step).map(|step| step.kind) == Some(StepKind::Place);
-        let waits = vms
-            .get(&operation.vm_id)
-            .is_some_and(|vm| vm.state == VmState::Hold || vm.explanation.is_some());
+        let vm = operation.object.vm().and_then(|id| vms.get(&id));
+        let waits = vm.is_some_and(|vm| vm.state == VmState::Hold || vm.explanation.is_some());
         placing && waits
     })
 }

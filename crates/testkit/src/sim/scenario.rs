@@ -160,7 +160,7 @@ async fn expect(world: &World, name: &str, state: &str) -> Result<(), String> {
         // A VM that waits has its creation in flight.
         let waits = matches!(state, "pending" | "hold" | "unknown");
         let running = operation::running(&store).await.unwrap();
-        waits || running.iter().all(|op| op.vm_id != vm.id)
+        waits || running.iter().all(|op| op.object.vm() != Some(vm.id))
     });
     if there.await {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -2,7 +2,6 @@
 //! killed at will. All it does runs in tasks of its own, so that killing it
 //! leaves nothing but the disk.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::futures::Notified;
@@ -17,6 +16,7 @@ use vimana_store::simulation::{DiskCall, SimDisk};
 use super::chance::Chance;
 use super::clock::SimClock;
 use super::journal::Journal;
+use super::library::Library;
 use super::vault::{ServerVault, Vault};
 use super::weather::Weather;
 
@@ -263,7 +263,7 @@ impl Server {
         let config = EngineConfig {
             store,
             authority: authority(),
-            image_dir: PathBuf::from("/simulated/images"),
+            repository: Arc::new(Library),
             datastore: Arc::new(ServerVault::new(
                 inner.vault.clone(),
                 inner.chance.fork(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vimana_engine::OpContext;
 use vimana_model::host::CreateJoinToken;
-use vimana_model::image::ImageFormat;
+use vimana_model::image::{ImageContent, ImageFormat, ImageState, Origin};
 use vimana_model::name::{FlavorName, ImageName, TenantName};
 use vimana_model::session::SignIn;
 use vimana_model::tenant::TenantKind;
@@ -84,10 +84,23 @@ pub async fn install(store: &Store) {
         let record = ImageRecord {
             id: ImageId::from_parts(1, [0; 10]),
             name: ImageName::new("demo").unwrap(),
-            format: ImageFormat::Qcow2,
-            size_bytes: 512,
-            virtual_mib: MiB(64),
-            sha256: "0".repeat(64),
+            tenant_id: None,
+            owner_name: None,
+            state: ImageState::Ready,
+            state_since: now,
+            failure: None,
+            origin: Origin::File {
+                path: "/simulated".to_owned(),
+            },
+            order: None,
+            content: Some(ImageContent {
+                format: ImageFormat::Qcow2,
+                size_bytes: 512,
+                virtual_mib: MiB(64),
+                sha256: "0".repeat(64),
+            }),
+            operation_id: None,
+            generation: 1,
             created_at: now,
         };
         image::insert(tx, &record).await?;

@@ -381,7 +381,8 @@ impl Case {
             let running = operation::running(&store).await.unwrap();
             let vms = all(&store).await;
             running.iter().all(|operation| {
-                let held = vms.get(&operation.vm_id).map(|vm| vm.state) == Some(VmState::Hold);
+                let vm = operation.object.vm().and_then(|id| vms.get(&id));
+                let held = vm.map(|vm| vm.state) == Some(VmState::Hold);
                 is_at(operation, StepKind::Place) && (held || !found)
             })
         });

@@ -120,6 +120,10 @@ pub fn called_by(step: StepKind) -> Option<Call> {
         StepKind::Reboot => Some(Call::Reboot),
         StepKind::Reset => Some(Call::Reset),
         StepKind::Resize => Some(Call::Resize),
-        StepKind::Place | StepKind::Discard | StepKind::GiveBack => None,
+        StepKind::Place
+        | StepKind::Discard
+        | StepKind::GiveBack
+        | StepKind::Fetch
+        | StepKind::Enter => None,
     }
 }

@@ -1,0 +1,221 @@
+//! An image under change: it and its import, inside one transaction, together
+//! with the events that causes.
+
+use vimana_model::event::{Actor, EventKind};
+use vimana_model::image::ImageState;
+use vimana_model::operation::{Object, OperationKind, OperationState, Situation, StepState};
+use vimana_model::{Error, ErrorKind, FieldError, ImageId, OperationId, TenantId, Timestamp};
+use vimana_store::event::NewEvent;
+use vimana_store::image::ImageRecord;
+use vimana_store::operation::OperationRecord;
+use vimana_store::{StoreError, TxError, WriteTx, event, image, operation};
+
+use crate::authorize::Owned;
+use crate::context::World;
+use crate::operation::{begun, end};
+
+/// Nothing is written before [`ImageChange::save`].
+pub struct ImageChange<'a> {
+    tx: &'a WriteTx,
+    now: Timestamp,
+    actor: Actor,
+    pub image: ImageRecord,
+    /// The import in flight, if any.
+    pub operation: Option<OperationRecord>,
+    ended: Option<OperationRecord>,
+    is_new: bool,
+    begun: Option<OperationId>,
+    events: Vec<EventKind>,
+}
+
+impl Owned for ImageChange<'_> {
+    fn tenant_id(&self) -> Option<TenantId> {
+        self.image.tenant_id
+    }
+}
+
+impl<'a> ImageChange<'a> {
+    /// Locks the image and its import in flight; `None` if there is no such
+    /// image.
+    pub async fn lock(
+        tx: &'a WriteTx,
+        world: &World,
+        actor: Actor,
+        id: ImageId,
+    ) -> Result<Option<Self>, TxError> {
+        let Some(image) = image::lock(tx, id).await? else {
+            return Ok(None);
+        };
+        let operation = match image.operation_id {
+            Some(id) => operation::find(tx, id).await?,
+            None => None,
+        };
+        let operation = operation.filter(|found| !found.state.is_over());
+        Ok(Some(Self {
+            operation,
+            is_new: false,
+            ..Self::of(tx, world, actor, image)
+        }))
+    }
+
+    /// An image that is not recorded yet.
+    pub fn of(tx: &'a WriteTx, world: &World, actor: Actor, image: ImageRecord) -> Self {
+        Self {
+            tx,
+            now: world.now(),
+            actor,
+            image,
+            operation: None,
+            ended: None,
+            is_new: true,
+            begun: None,
+            events: Vec::new(),
+        }
+    }
+
+    /// Begins its import.
+    pub fn begin_import(&mut self, id: OperationId, by: &str) {
+        let kind = OperationKind::Import;
+        let object = Object::Image(self.image.id);
+        let steps = kind.steps(Situation::default());
+        let mut operation = begun(id, object, kind, steps, by, self.now);
+        if let Some(first) = operation.steps.first_mut() {
+            first.state = StepState::Running;
+            first.attempt = 1;
+            first.started_at = Some(self.now);
+        }
+        self.add_event(EventKind::Requested { operation: kind });
+        self.image.operation_id = Some(id);
+        self.begun = Some(id);
+        self.operation = Some(operation);
+    }
+
+    pub fn turn(&mut self, to: ImageState) {
+        let from = self.image.state;
+        if from == to {
+            return;
+        }
+        self.image.state = to;
+        self.image.state_since = self.now;
+        if to != ImageState::Failed {
+            self.image.failure = None;
+        }
+        if matches!(to, ImageState::Failed | ImageState::Removed) {
+            self.image.content = None;
+        }
+        // A password has no business here any more.
+        if !matches!(to, ImageState::Importing | ImageState::Failed) {
+            self.image.order = None;
+        }
+        self.add_event(EventKind::Image { from, to });
+    }
+
+    pub fn add_event(&mut self, event: EventKind) {
+        self.events.push(event);
+    }
+
+    /// The step under way is through; the next begins, or all are.
+    pub fn end_step(&mut self) {
+        let now = self.now;
+        let Some(operation) = self.operation.as_mut() else {
+            return;
+        };
+        let index = usize::try_from(operation.step).unwrap_or(usize::MAX);
+        if let Some(step) = operation.steps.get_mut(index) {
+            step.state = StepState::Done;
+            step.ended_at = Some(now);
+            self.events.push(EventKind::Step { step: step.kind });
+        }
+        operation.step = operation.step.saturating_add(1);
+        match operation.steps.get_mut(index.saturating_add(1)) {
+            Some(next) => {
+                next.state = StepState::Running;
+                next.attempt = 1;
+                next.started_at = Some(now);
+            }
+            None => {
+                self.retire(OperationState::Succeeded, None);
+                self.turn(ImageState::Ready);
+            }
+        }
+    }
+
+    /// The import failed; nothing is kept of it.
+    pub fn fail(&mut self, reason: &str) {
+        if self.operation.is_none() {
+            return;
+        }
+        self.retire(OperationState::Failed, Some(reason));
+        self.add_event(EventKind::OperationFailed {
+            operation: OperationKind::Import,
+            reason: reason.to_owned(),
+        });
+        self.turn(ImageState::Failed);
+        self.image.failure = Some(reason.to_owned());
+    }
+
+    /// Someone no longer wants the import.
+    pub fn cancel(&mut self) {
+        if self.operation.is_none() {
+            return;
+        }
+        self.retire(OperationState::Cancelled, None);
+        self.add_event(EventKind::Cancelled {
+            operation: OperationKind::Import,
+        });
+    }
+
+    fn retire(&mut self, state: OperationState, error: Option<&str>) {
+        if let Some(mut operation) = self.operation.take() {
+            end(&mut operation, state, error, self.now);
+            self.ended = Some(operation);
+        }
+    }
+
+    /// Writes everything down; answers the image and its latest operation.
+    ///
+    /// # Errors
+    /// `Conflict` where its name is taken.
+    pub async fn save(mut self) -> Result<(ImageRecord, Option<OperationRecord>), TxError> {
+        let name = self.image.name.clone();
+        let saved = if self.is_new {
+            image::insert(self.tx, &self.image).await
+        } else {
+            image::update(self.tx, &mut self.image).await
+        };
+        saved.map_err(|error| name_in_use(error, name.as_str()))?;
+        let latest = self.operation.or(self.ended);
+        if let Some(record) = &latest {
+            if self.begun == Some(record.id) {
+                operation::insert(self.tx, record).await?;
+            } else {
+                operation::update(self.tx, record).await?;
+            }
+        }
+        let fact = |event| NewEvent {
+            at: self.now,
+            actor: self.actor.clone(),
+            tenant_id: self.image.tenant_id,
+            vm_id: None,
+            host_id: None,
+            request_id: None,
+            image_id: Some(self.image.id),
+            event,
+        };
+        let facts: Vec<NewEvent> = self.events.drain(..).map(fact).collect();
+        if !facts.is_empty() {
+            event::append(self.tx, &facts).await?;
+        }
+        Ok((self.image, latest))
+    }
+}
+
+fn name_in_use(error: StoreError, name: &str) -> TxError {
+    if !matches!(error, StoreError::Duplicate { .. }) {
+        return error.into();
+    }
+    let message = format!("there is already an image named `{name}`");
+    let mut refusal = Error::new(ErrorKind::Conflict, message.clone());
+    refusal.fields = vec![FieldError::new("name", message)];
+    refusal.into()
+}

@@ -1,0 +1,327 @@
+//! How an image comes: asked for, fetched, entered.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use vimana_authz::Permission;
+use vimana_model::event::{Actor, ProgressItem};
+use vimana_model::image::{AcceptedImage, Fetched, ImageState, ImportImage, Origin};
+use vimana_model::operation::{Progress, StepKind};
+use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
+use vimana_repository::{Arrived, Order, Refusal};
+use vimana_store::image::{ImageOrder, ImageRecord, SourceUrl};
+use vimana_store::operation::OperationRecord;
+use vimana_store::{TxError, image, operation, write_tx};
+
+use super::change::ImageChange;
+use crate::Engine;
+use crate::authorize::{current, permit};
+use crate::context::{OpContext, new_id};
+use crate::event::Telemetry;
+use crate::idempotency::{recall, remember};
+use crate::limits::{MAX_IMPORTS_AT_ONCE, PROGRESS_EVERY};
+use crate::saga;
+
+/// The imports that this server works on.
+pub struct Imports {
+    by_image: Mutex<HashMap<ImageId, CancellationToken>>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Imports {
+    fn default() -> Self {
+        Self {
+            by_image: Mutex::default(),
+            room: Arc::new(Semaphore::new(MAX_IMPORTS_AT_ONCE)),
+        }
+    }
+}
+
+impl Imports {
+    /// Work on an image begins; whatever was done for it before ends.
+    fn enter(&self, id: ImageId) -> CancellationToken {
+        let token = CancellationToken::new();
+        if let Some(before) = self.lock().insert(id, token.clone()) {
+            before.cancel();
+        }
+        token
+    }
+
+    fn leave(&self, id: ImageId, token: &CancellationToken) {
+        if !token.is_cancelled() {
+            self.lock().remove(&id);
+        }
+    }
+
+    /// Nobody wants it any more.
+    pub fn stop(&self, id: ImageId) {
+        if let Some(token) = self.lock().remove(&id) {
+            token.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, CancellationToken>> {
+        self.by_image.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Asks for an image to be imported.
+    ///
+    /// # Errors
+    /// `Invalid` naming each field at fault, also for an address that may not
+    /// be fetched from; `Conflict` for a name in use; `Forbidden`.
+    pub async fn import_image(&self, cx: &OpContext, form: &ImportImage) -> Result<AcceptedImage> {
+        let wanted = form.check()?;
+        let tenant_id = (!wanted.public).then_some(cx.subject.tenant_id);
+        // Before anything is looked up for somebody who may not ask for it.
+        permit(cx, Permission::ManageImages, tenant_id)?;
+        let order = ImageOrder {
+            source: SourceUrl(wanted.url),
+            checksum: wanted.checksum,
+            declared: wanted.format,
+        };
+        let judged = self.inner.repository.judge(&order_of(&order)).await;
+        let shown =
+            judged.map_err(|refusal| Error::from(FieldError::new("url", sentence(&refusal))))?;
+        let actor = Actor::User(cx.subject.user_name.clone());
+        let (answer, record) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok((answer, None));
+            }
+            permit(cx, Permission::ManageImages, tenant_id)?;
+            let now = self.world().now();
+            let record = ImageRecord {
+                id: new_id!(self.world(), ImageId),
+                tenant_id,
+                owner_name: Some(cx.subject.user_name.clone()),
+                name: wanted.name.clone(),
+                state: ImageState::Importing,
+                state_since: now,
+                failure: None,
+                origin: Origin::Url {
+                    url: shown.clone(),
+                    fetched: None,
+                },
+                order: Some(order.clone()),
+                content: None,
+                operation_id: None,
+                generation: 1,
+                created_at: now,
+            };
+            let mut change = ImageChange::of(tx, self.world(), actor.clone(), record);
+            let id = new_id!(self.world(), OperationId);
+            change.begin_import(id, cx.subject.user_name.as_str());
+            let (record, operation) = change.save().await?;
+            let answer = self.accepted_image(record.clone(), operation)?;
+            remember(tx, cx, now, &answer).await?;
+            Ok((answer, Some(record)))
+        })?;
+        self.inner.hub.wake();
+        if let Some(record) = record {
+            self.spawn_import(record.id);
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn accepted_image(
+        &self,
+        record: ImageRecord,
+        operation: Option<OperationRecord>,
+    ) -> Result<AcceptedImage, TxError> {
+        let missing = || Error::internal("an import without an operation");
+        let operation = operation.ok_or_else(missing)?;
+        Ok(AcceptedImage {
+            operation: self.operation_view(operation.clone()),
+            image: self.image_view(record, Some(operation)),
+        })
+    }
+
+    /// Works on the image's import, from the step it is at to its end.
+    pub(crate) fn spawn_import(&self, id: ImageId) {
+        let engine = self.clone();
+        let token = self.inner.imports.enter(id);
+        self.spawn(async move {
+            let work = Box::pin(engine.work_on_import(id));
+            // What came in before it was stopped is the sweep's.
+            token.run_until_cancelled(work).await;
+            engine.inner.imports.leave(id, &token);
+        });
+    }
+
+    async fn work_on_import(&self, id: ImageId) {
+        let Ok(_room) = Arc::clone(&self.inner.imports.room).acquire_owned().await else {
+            return;
+        };
+        loop {
+            let recorded = self.persist("an import", || self.import_under_way(id));
+            let (record, operation) = match recorded.await {
+                Ok(Some(under_way)) => under_way,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(image = %id, error = ?error, "an import cannot go on");
+                    return;
+                }
+            };
+            let fetches =
+                saga::current(&operation).is_some_and(|current| current.kind == StepKind::Fetch);
+            let done = if fetches {
+                Done::Fetched(Box::new(self.fetch(&record, &operation).await))
+            } else {
+                Done::Entered(self.enter(&record).await)
+            };
+            let step_done = || self.import_step_done(id, &operation, &done);
+            if let Err(error) = self.persist("a step of an import", step_done).await {
+                tracing::error!(image = %id, error = ?error, "an import cannot go on");
+                return;
+            }
+        }
+    }
+
+    async fn import_under_way(
+        &self,
+        id: ImageId,
+    ) -> Result<Option<(ImageRecord, OperationRecord)>> {
+        let read = self.store().read();
+        let Some(record) = image::find(&read, id).await? else {
+            return Ok(None);
+        };
+        let found = match record.operation_id {
+            Some(id) => operation::find(&read, id).await?,
+            None => None,
+        };
+        let under_way = found.filter(|found| !found.state.is_over());
+        Ok(under_way.map(|operation| (record, operation)))
+    }
+
+    async fn fetch(
+        &self,
+        record: &ImageRecord,
+        operation: &OperationRecord,
+    ) -> Result<Arrived, Refusal> {
+        let Some(order) = &record.order else {
+            return Err(Refusal {
+                message: "has lost its source".to_owned(),
+            });
+        };
+        let told = Mutex::new(None);
+        let tell = |progress: Progress| {
+            let now = self.world().passed();
+            let mut last = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_none_or(|last| now.saturating_sub(last) >= PROGRESS_EVERY) {
+                *last = Some(now);
+                self.import_progressed(record.tenant_id, operation, progress);
+            }
+        };
+        let repository = &self.inner.repository;
+        repository.fetch(record.id, &order_of(order), &tell).await
+    }
+
+    fn import_progressed(
+        &self,
+        tenant_id: Option<TenantId>,
+        operation: &OperationRecord,
+        progress: Progress,
+    ) {
+        self.inner.progress.set(operation.id, progress);
+        let item = ProgressItem {
+            operation: self.operation_view(operation.clone()),
+        };
+        self.inner.hub.tell(Telemetry { tenant_id, item });
+    }
+
+    async fn enter(&self, record: &ImageRecord) -> Result<(), Refusal> {
+        let lost = || Refusal {
+            message: "has lost what was fetched".to_owned(),
+        };
+        let content = record.content.as_ref().ok_or_else(lost)?;
+        let entered = self.inner.repository.enter(record.id, content.format);
+        entered.await.map_err(|error| {
+            tracing::error!(image = %record.id, %error, "an image cannot be entered");
+            Refusal {
+                message: format!("cannot be stored: {error}"),
+            }
+        })
+    }
+
+    async fn import_step_done(
+        &self,
+        id: ImageId,
+        worked_on: &OperationRecord,
+        done: &Done,
+    ) -> Result<()> {
+        let world = self.world();
+        let (more, failed) = write_tx!(self.store(), |tx| {
+            let lock = ImageChange::lock(tx, world, Actor::System, id).await?;
+            let Some(mut change) = lock else {
+                return Ok((false, false));
+            };
+            let asked = change.operation.as_ref();
+            let same = asked.is_some_and(|operation| {
+                (operation.id, operation.step) == (worked_on.id, worked_on.step)
+            });
+            if !same {
+                return Ok((false, false));
+            }
+            match done {
+                Done::Fetched(fetched) => match fetched.as_ref() {
+                    Ok(arrived) => {
+                        change.image.content = Some(arrived.content.clone());
+                        note_fetched(&mut change.image, arrived);
+                        change.end_step();
+                    }
+                    Err(refusal) => change.fail(&refusal.message),
+                },
+                Done::Entered(Ok(())) => change.end_step(),
+                Done::Entered(Err(refusal)) => change.fail(&refusal.message),
+            }
+            let failed = change.image.state == ImageState::Failed;
+            let more = change.operation.is_some();
+            change.save().await?;
+            Ok((more, failed))
+        })?;
+        self.inner.hub.wake();
+        if !more {
+            self.inner.progress.forget(worked_on.id);
+        }
+        if failed {
+            self.clear_repository(id).await;
+        }
+        Ok(())
+    }
+}
+
+enum Done {
+    Fetched(Box<Result<Arrived, Refusal>>),
+    Entered(Result<(), Refusal>),
+}
+
+fn note_fetched(image: &mut ImageRecord, arrived: &Arrived) {
+    let verified = image
+        .order
+        .as_ref()
+        .is_some_and(|order| order.checksum.is_some());
+    if let Origin::Url { fetched, .. } = &mut image.origin {
+        *fetched = Some(Fetched {
+            size_bytes: arrived.fetched_bytes,
+            checksum: arrived.fetched_checksum.clone(),
+            verified,
+        });
+    }
+}
+
+fn order_of(order: &ImageOrder) -> Order {
+    Order {
+        url: order.source.0.clone(),
+        checksum: order.checksum.clone(),
+        declared: order.declared,
+    }
+}
+
+/// About the image, as the field's message.
+fn sentence(refusal: &Refusal) -> String {
+    format!("the source {}", refusal.message)
+}

@@ -1,0 +1,95 @@
+//! Where images are kept, and how they get there.
+//!
+//! An image comes in two steps, each idempotent: [`Repository::fetch`] brings
+//! its bytes into a staging area that nobody reads, unpacked and checked, and
+//! [`Repository::enter`] gives them their place. What is never entered is
+//! removed by [`Repository::discard`], and whoever keeps the records compares
+//! them with [`Repository::holds`] now and then.
+
+mod dir;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+pub use dir::{DirRepository, Terms};
+use vimana_model::ImageId;
+use vimana_model::image::{ImageContent, ImageFormat};
+use vimana_model::operation::Progress;
+
+/// An image that is to be fetched.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Order {
+    /// May have a password in it.
+    pub url: String,
+    /// Hexadecimal SHA-256 or SHA-512 of what is fetched.
+    pub checksum: Option<String>,
+    /// What it is, once unpacked; without it its first bytes decide.
+    pub declared: Option<ImageFormat>,
+}
+
+/// What has come into the staging area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    pub content: ImageContent,
+    /// Bytes that were fetched.
+    pub fetched_bytes: u64,
+    /// Their checksum, as people write it.
+    pub fetched_checksum: String,
+}
+
+/// Why an image cannot be had; a verb phrase about it, for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub message: String,
+}
+
+/// Told how far a fetch is.
+pub type Tell<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// A place for images.
+#[async_trait]
+pub trait Repository: Send + Sync + 'static {
+    /// Looks at an order before it is taken on, and connects to nothing. The
+    /// source as it may be shown: without its password.
+    ///
+    /// # Errors
+    /// No such order is ever taken on.
+    async fn judge(&self, order: &Order) -> Result<String, Refusal>;
+
+    /// Brings the image's bytes into the staging area and checks them. Dropped
+    /// and called again with the same order it goes on where it was.
+    ///
+    /// # Errors
+    /// The image is not to be had, or not acceptable.
+    async fn fetch(&self, id: ImageId, order: &Order, tell: Tell<'_>) -> Result<Arrived, Refusal>;
+
+    /// As [`Repository::fetch`], from a file of this machine.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not acceptable.
+    async fn copy_in(&self, id: ImageId, file: &Path) -> Result<Arrived, Refusal>;
+
+    /// Gives what is staged its place; fine where it has it already.
+    ///
+    /// # Errors
+    /// The file system's.
+    async fn enter(&self, id: ImageId, format: ImageFormat) -> io::Result<()>;
+
+    /// Removes all of an image; fine if there is nothing.
+    ///
+    /// # Errors
+    /// The file system's.
+    async fn discard(&self, id: ImageId) -> io::Result<()>;
+
+    /// The images of which anything is there.
+    ///
+    /// # Errors
+    /// The file system's.
+    async fn holds(&self) -> io::Result<BTreeSet<ImageId>>;
+
+    /// Where an entered image's bytes are.
+    fn path(&self, id: ImageId, format: ImageFormat) -> PathBuf;
+}
