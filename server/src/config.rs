@@ -83,7 +83,7 @@ pub struct Config {
     #[arg(long, env = "VIMANA_ALLOW_PLAIN_HTTP")]
     pub allow_plain_http: bool,
 
-    /// Take a qcow2 file into the image repository at the start; may be
+    /// Take a raw or qcow2 file into the image repository at the start; may be
     /// repeated, and changes nothing where it is there already
     #[arg(long, value_name = "NAME=PATH")]
     pub import_image: Vec<ImageSource>,

@@ -87,6 +87,7 @@ fn spoken_of(seq: u64, vm: VmView) -> StreamItem {
         vm: Some(vm),
         host: None,
         request: None,
+        image: None,
     }
 }
 
@@ -181,10 +182,7 @@ fn progress_counts_for_the_step_it_was_made_in() {
             (own, beside)
         };
         let hear = |operation| {
-            live.apply_progress(&ProgressItem {
-                vm_id: id,
-                operation,
-            });
+            live.apply_progress(&ProgressItem { operation });
         };
         hear(saving(2, 40));
         assert_eq!(done(), (40, 40));
@@ -230,6 +228,7 @@ fn about(seq: u64, request: RequestView) -> StreamItem {
         vm: None,
         host: None,
         request: Some(request),
+        image: None,
     }
 }
 

@@ -208,11 +208,22 @@ async fn admin(engine: &Engine) -> Subject {
         .unwrap()
 }
 
-/// The header of an empty qcow2 image; enough for whoever only looks at it.
+/// An empty qcow2 image as far as its header goes, with clusters of 64 KiB:
+/// enough for whoever only looks at that.
 #[must_use]
 pub fn qcow2_of(virtual_bytes: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 512];
-    bytes.splice(0..8, *b"QFI\xfb\0\0\0\x03");
-    bytes.splice(24..32, virtual_bytes.to_be_bytes());
+    const CLUSTER: u64 = 1 << 16;
+    let l1_entries = virtual_bytes.div_ceil(CLUSTER * CLUSTER / 8);
+    let mut bytes = vec![0; 3 * (1 << 16)];
+    let mut put = |at: usize, value: &[u8]| {
+        bytes.splice(at..at + value.len(), value.iter().copied());
+    };
+    put(0, b"QFI\xfb\0\0\0\x02");
+    put(20, &16_u32.to_be_bytes());
+    put(24, &virtual_bytes.to_be_bytes());
+    put(36, &u32::try_from(l1_entries).unwrap().to_be_bytes());
+    put(40, &(2 * CLUSTER).to_be_bytes());
+    put(48, &CLUSTER.to_be_bytes());
+    put(56, &1_u32.to_be_bytes());
     bytes
 }

@@ -310,13 +310,13 @@ async fn a_corrupt_row_hides_nothing_beside_a_server_that_runs() {
         .await;
     let report = scene.report(1, &[]).await;
     let corrupt = corrupt.to_string();
-    let image = report["breaches"][3]["subject"]["id"].as_str().unwrap();
+    let image = report["breaches"][2]["subject"]["id"].as_str().unwrap();
     assert!(image.starts_with("image_"), "{image}");
     let expected = [
         ("request_gone", "sane"),
         ("corrupt_row", corrupt.as_str()),
+        ("corrupt_row", image),
         ("corrupt_row", "1"),
-        ("corrupt_row", "images"),
     ];
     assert_found(&report, &expected);
     scene.stop().await;
@@ -336,6 +336,7 @@ async fn no_secret_is_printed() {
         UPDATE vms SET user_data = 'SECRET-13', ssh_key = 'SECRET-14', saved = '{SECRET-15'; \
         UPDATE hosts SET certificate = '{\"SECRET-16\"'; \
         UPDATE operations SET error = 'SECRET-17', steps = '[SECRET-18', requested_by = 'SECRET-19'; \
+        UPDATE images SET source = 'SECRET-21', failure = 'SECRET-22', origin = '{SECRET-23'; \
         UPDATE events SET event = '{SECRET-20'";
     scene.plant(secrets).await;
     for args in [&["--json"][..], &[]] {

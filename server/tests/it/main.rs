@@ -16,6 +16,7 @@ mod event;
 mod fleet;
 mod fsck;
 mod idempotency;
+mod image;
 mod machine;
 mod origin;
 mod page;

@@ -198,16 +198,17 @@ pub fn config(dir: &Path) -> Config {
     config
 }
 
-/// The header of a qcow2 image with a disk of 1 MiB.
-fn qcow2() -> Vec<u8> {
-    let mut header = vec![0; 104];
-    header[..4].copy_from_slice(b"QFI\xfb");
-    header[4..8].copy_from_slice(&3_u32.to_be_bytes());
-    header[20..24].copy_from_slice(&16_u32.to_be_bytes());
-    header[24..32].copy_from_slice(&(1_u64 << 20).to_be_bytes());
-    header[96..100].copy_from_slice(&4_u32.to_be_bytes());
-    header[100..104].copy_from_slice(&104_u32.to_be_bytes());
-    header
+/// An empty qcow2 image with a disk of 1 MiB, as far as its header goes.
+pub fn qcow2() -> Vec<u8> {
+    let mut image = vec![0; 3 << 16];
+    image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x02");
+    image[20..24].copy_from_slice(&16_u32.to_be_bytes());
+    image[24..32].copy_from_slice(&(1_u64 << 20).to_be_bytes());
+    image[36..40].copy_from_slice(&1_u32.to_be_bytes());
+    image[40..48].copy_from_slice(&(2_u64 << 16).to_be_bytes());
+    image[48..56].copy_from_slice(&(1_u64 << 16).to_be_bytes());
+    image[56..60].copy_from_slice(&1_u32.to_be_bytes());
+    image
 }
 
 /// The problem document of a refusal with this status.

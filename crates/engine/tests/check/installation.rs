@@ -363,6 +363,12 @@ impl Building {
         })
         .await
         .unwrap();
+        survey::images(&read, |row| {
+            let image = row.unwrap();
+            ids.insert(format!("image {}", image.name), image.id.to_string());
+        })
+        .await
+        .unwrap();
         survey::requests(&read, |row| {
             let request = row.unwrap();
             let name = format!("request {}", request.terms.name);

@@ -35,7 +35,7 @@ pub const ROWS: &[Plant] = records! {
     CorruptRow "a row of tokens": "UPDATE tokens SET id = 'none'";
     CorruptRow "a row of sessions": "UPDATE sessions SET data = '{'";
     CorruptRow "a row of flavors": "UPDATE flavors SET name = '!' WHERE name = 'tiny'";
-    CorruptRow "a row of images": "UPDATE images SET format = 'nonsense'";
+    CorruptRow "image {image demo}": "UPDATE images SET format = 'nonsense'";
     CorruptRow "a row of idempotency_keys": "UPDATE idempotency_keys SET answer = '{' WHERE idempotency_key = 'runs'";
     CorruptRow "a row of orphans": "INSERT INTO orphans VALUES ({host-1}, 'none', 1, 'off', FALSE, 1); UPDATE hosts SET orphans = 1 WHERE id = {host-1}";
     CorruptRow "a row of join_tokens": "UPDATE join_tokens SET host_name = '!'";
@@ -66,8 +66,8 @@ pub const ROWS: &[Plant] = records! {
     CorruptRow "a row of flavors": "UPDATE flavors SET vcpus = -1 WHERE name = 'tiny'";
     CorruptRow "a row of flavors": "UPDATE flavors SET memory_mib = -1 WHERE name = 'tiny'";
     CorruptRow "a row of flavors": "UPDATE flavors SET disk_mib = -1 WHERE name = 'tiny'";
-    CorruptRow "a row of images": "UPDATE images SET size_bytes = -1";
-    CorruptRow "a row of images": "UPDATE images SET virtual_mib = -1";
+    CorruptRow "image {image demo}": "UPDATE images SET size_bytes = -1";
+    CorruptRow "image {image demo}": "UPDATE images SET virtual_mib = -1";
     CorruptRow "a row of orphans": "INSERT INTO orphans VALUES ({host-1}, {no vm}, -1, 'off', FALSE, 1); UPDATE hosts SET orphans = 1 WHERE id = {host-1}";
     // What is too large.
     CorruptRow "VM {runs}": "UPDATE vms SET vcpus = 9223372036854775807 WHERE id = {runs}";
