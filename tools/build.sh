@@ -4,11 +4,11 @@
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
-binaries=(vimana-server vimana-agent vimana-watchdog vimana-scheduler vimana)
+binaries=(vimana-server vimana-agent vimana-watchdog vimana-scheduler vimana-convert vimana)
 
 build_binaries() {
     cargo build --locked --profile "$profile" \
-        -p vimana-server -p vimana-agent -p vimana-watchdog -p vimana-scheduler -p vimana-cli
+        -p vimana-server -p vimana-agent -p vimana-watchdog -p vimana-scheduler -p vimana-convert -p vimana-cli
     local from=$CARGO_TARGET_DIR/$profile binary
     [ "$profile" != dev ] || from=$CARGO_TARGET_DIR/debug
     mkdir -p "$bin"

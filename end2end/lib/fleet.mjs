@@ -12,11 +12,13 @@ const cache =
   process.env.VIMANA_CACHE ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'vimana');
 export const bin = join(cache, 'bin', process.env.VIMANA_PROFILE ?? 'release');
-const image = join(cache, 'demo-image/demo.qcow2');
+export const image = join(cache, 'demo-image/demo.qcow2');
 
 export class Fleet extends Stack {
-  static async open() {
+  // `serverArguments` are given to every start of the server.
+  static async open(serverArguments = []) {
     const fleet = new Fleet();
+    fleet.serverArguments = serverArguments;
     fleet.data = mkdtempSync(join(tmpdir(), 'vimana-'));
     fleet.parts = new Map();
     fleet.listen = '127.0.0.1:0';
@@ -40,6 +42,7 @@ export class Fleet extends Stack {
         ...['--agent-listen', this.agentListen],
         ...['--site-dir', join(cache, 'site')],
         ...['--import-image', `demo=${image}`],
+        ...this.serverArguments,
       ],
       /^Agents connect to /,
     );

@@ -464,7 +464,7 @@ async fn another_tenants_images_do_not_exist() {
         format!("/api/v1/images/{id}/operations"),
         format!("/api/v1/operations/{operation}"),
     ] {
-        assert_eq!(world.ask(&vic, &path).await.is_object(), true);
+        assert!(world.ask(&vic, &path).await.is_object());
         let refused = world.get(&path).bearer_auth(&bob).send().await.unwrap();
         problem(refused, 404).await;
     }

@@ -1,0 +1,171 @@
+// Images from servers of somebody else's, by the command line: over HTTP and
+// FTP, packed and converted, until a machine boots from them.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createConnection, createServer } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { Cli } from '../lib/cli.mjs';
+import { Fleet, image } from '../lib/fleet.mjs';
+import { PASSWORD } from '../lib/stack.mjs';
+
+let fleet, cli, files, http, ftp;
+const peers = [];
+
+before(async () => {
+  fleet = await Fleet.open(['--import-allow', '127.0.0.1/32']);
+  await fleet.startAgent('host-a');
+  cli = new Cli(fleet.data);
+  files = join(fleet.data, 'files');
+  mkdirSync(files);
+  copyFileSync(image, join(files, 'demo.qcow2'));
+  writeFileSync(join(files, 'demo.qcow2.gz'), gzipSync(readFileSync(image), { level: 1 }));
+  execFileSync('qemu-img', [
+    ...['convert', '-f', 'qcow2', '-O', 'vmdk', '-o', 'subformat=streamOptimized'],
+    ...[image, join(files, 'demo.vmdk')],
+  ]);
+  http = await nginx();
+  ftp = await pyftpdlib();
+});
+
+after(async () => {
+  for (const peer of peers) peer.kill();
+  await fleet?.destroy();
+});
+
+const freePort = () =>
+  new Promise((done) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
+
+// Starts a server, and waits until it takes connections.
+async function peer(port, program, args) {
+  const child = spawn(program, args, { stdio: 'ignore' });
+  peers.push(child);
+  const takes = () =>
+    new Promise((done) => {
+      const socket = createConnection(port, '127.0.0.1');
+      socket.once('connect', () => done(true)).once('error', () => done(false));
+      socket.once('connect', () => socket.destroy());
+    });
+  while (!(await takes())) {
+    assert.equal(child.exitCode, null, `${program} ended`);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  return `127.0.0.1:${port}`;
+}
+
+async function nginx() {
+  const [port, at] = [await freePort(), fleet.data];
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'scgi', 'uwsgi']
+    .map((kind) => `${kind}_temp_path ${at}/nginx-${kind};`)
+    .join(' ');
+  writeFileSync(
+    join(at, 'nginx.conf'),
+    `daemon off; master_process off; pid ${at}/nginx.pid; events { }
+     http { access_log off; ${temporary}
+       server { listen 127.0.0.1:${port}; root ${files};
+                location /old/ { return 302 /demo.qcow2; } } }`,
+  );
+  return peer(port, 'nginx', ['-c', join(at, 'nginx.conf'), '-e', join(at, 'nginx.log')]);
+}
+
+async function pyftpdlib() {
+  const port = await freePort();
+  const args = ['-m', 'pyftpdlib', '-i', '127.0.0.1', '-p', `${port}`, '-d', files];
+  return peer(port, '/usr/bin/python3', [...args, '-u', 'ann', '-P', 'hunter2']);
+}
+
+async function good(line) {
+  const ran = await cli.run(line);
+  assert.deepEqual({ status: ran.status, err: ran.err }, { status: 0, err: '' }, line);
+  return ran.out;
+}
+
+const json = async (line) => JSON.parse(await good(`${line} --json`));
+
+async function bad(line, sentence) {
+  const { status, out, err } = await cli.run(line);
+  assert.deepEqual({ status, out }, { status: 1, out: '' }, line);
+  assert.match(err, sentence, line);
+}
+
+describe('images', () => {
+  test('signs in', async () => {
+    const ran = await cli.run(`login --url ${fleet.url} --user admin --password-stdin`, {
+      input: PASSWORD,
+    });
+    assert.equal(ran.status, 0);
+  });
+
+  test('come over HTTP, by a redirect, and are what was promised', async () => {
+    const sha256 = createHash('sha256').update(readFileSync(image)).digest('hex');
+    const from = `http://${http}/old/demo.qcow2`;
+    const got = await json(`image import web-image --from ${from} --sha256 ${sha256} --wait`);
+    assert.equal(got.state, 'ready');
+    assert.equal(got.content.sha256, sha256);
+    assert.deepEqual(got.origin, {
+      kind: 'url',
+      url: from,
+      fetched: {
+        size_bytes: readFileSync(image).length,
+        checksum: `SHA-256 ${sha256}`,
+        verified: true,
+      },
+    });
+    const wrong = '0'.repeat(64);
+    await bad(
+      `image import wrong --from http://${http}/demo.qcow2 --sha256 ${wrong} --wait`,
+      new RegExp(`image \`wrong\` was not imported: .*${sha256}`),
+    );
+    assert.match(await good('image show wrong'), /^state +failed/m);
+    await good('image delete wrong');
+  });
+
+  test('come over FTP with a password that is not shown, and are unpacked', async () => {
+    const from = `ftp://ann:hunter2@${ftp}/demo.qcow2.gz`;
+    const said = await good(`image import ftp-image --from ${from} --wait`);
+    assert.match(said, /^state +ready/m);
+    assert.doesNotMatch(said, /hunter2/);
+    assert.match(said, new RegExp(`^from +ftp://ann:\\*\\*\\*@${ftp}/demo.qcow2.gz$`, 'm'));
+  });
+
+  test('of another hypervisor are converted', async () => {
+    const got = await json(`image import converted --from http://${http}/demo.vmdk --wait`);
+    assert.equal(got.content.format, 'qcow2');
+  });
+
+  test('boot', async () => {
+    for (const name of ['ftp-image', 'converted']) {
+      const made = await json(`vm create of-${name} --image ${name} --flavor tiny --wait running`);
+      assert.equal(made.vm.state, 'running');
+      assert.equal(fleet.qemus(made.vm.id).length, 1);
+    }
+  });
+
+  test('outlive their deletion for as long as they are used', async () => {
+    await good('image delete ftp-image');
+    await bad('vm create late --image ftp-image --flavor tiny', /there is no image `ftp-image`/);
+    await bad('image purge ftp-image', /1 VMs are made from it/);
+    await good('image restore ftp-image');
+    await good('vm delete of-ftp-image --wait');
+    await good('image delete ftp-image');
+    assert.match(await good('image purge ftp-image'), /^state +removed/m);
+    fleet.isClean();
+  });
+
+  test('come from nowhere that is not allowed', async () => {
+    const port = http.split(':')[1];
+    for (const host of ['127.0.0.2', '169.254.169.254', '[::1]', '10.0.0.1']) {
+      await bad(`image import x --from http://${host}:${port}/demo.qcow2`, /may not be fetched from/);
+    }
+    await bad('image import x --from file:///etc/shadow', /images come from http/);
+  });
+});
