@@ -40,7 +40,7 @@ pub const CONSOLE_DIAL_IN: Duration = Duration::from_secs(10);
 pub const MAX_CONSOLE_CHUNKS: usize = 64;
 /// Consoles that wait for their agent.
 pub const MAX_DIALLING_CONSOLES: usize = 256;
-/// Images brought in at once.
+/// Images of one tenant brought in at once.
 pub const MAX_IMPORTS_AT_ONCE: usize = 4;
 /// How often it is told how far an import is.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);

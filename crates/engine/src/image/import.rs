@@ -25,18 +25,11 @@ use crate::limits::{MAX_IMPORTS_AT_ONCE, PROGRESS_EVERY};
 use crate::saga;
 
 /// The imports that this server works on.
+#[derive(Default)]
 pub struct Imports {
     by_image: Mutex<HashMap<ImageId, CancellationToken>>,
-    room: Arc<Semaphore>,
-}
-
-impl Default for Imports {
-    fn default() -> Self {
-        Self {
-            by_image: Mutex::default(),
-            room: Arc::new(Semaphore::new(MAX_IMPORTS_AT_ONCE)),
-        }
-    }
+    /// Of each tenant, so that slow sources of one keep nobody else waiting.
+    rooms: Mutex<HashMap<Option<TenantId>, Arc<Semaphore>>>,
 }
 
 impl Imports {
@@ -60,6 +53,12 @@ impl Imports {
         if let Some(token) = self.lock().remove(&id) {
             token.cancel();
         }
+    }
+
+    fn room(&self, tenant: Option<TenantId>) -> Arc<Semaphore> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = || Arc::new(Semaphore::new(MAX_IMPORTS_AT_ONCE));
+        Arc::clone(rooms.entry(tenant).or_insert_with(room))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, CancellationToken>> {
@@ -153,9 +152,7 @@ impl Engine {
     }
 
     async fn work_on_import(&self, id: ImageId) {
-        let Ok(_room) = Arc::clone(&self.inner.imports.room).acquire_owned().await else {
-            return;
-        };
+        let mut room = None;
         loop {
             let recorded = self.persist("an import", || self.import_under_way(id));
             let (record, operation) = match recorded.await {
@@ -166,6 +163,13 @@ impl Engine {
                     return;
                 }
             };
+            if room.is_none() {
+                let of_tenant = self.inner.imports.room(record.tenant_id);
+                // Nobody closes it. What is under way is looked at anew: the
+                // wait may have been long.
+                room = of_tenant.acquire_owned().await.ok();
+                continue;
+            }
             let fetches =
                 saga::current(&operation).is_some_and(|current| current.kind == StepKind::Fetch);
             let done = if fetches {
