@@ -167,6 +167,34 @@ pub struct Header {
     pub virtual_bytes: u64,
 }
 
+/// The most that is read of a file, whatever it says; all of it may be in
+/// memory at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    pub count: u32,
+    pub bytes: u64,
+}
+
+/// The most that [`check`] reads of a file that is taken for `content`.
+#[must_use]
+pub const fn most_reads(content: Content) -> Reads {
+    match content {
+        Content::Qcow2 => qcow2::MOST_READS,
+        Content::Vdi => vdi::MOST_READS,
+        Content::Vhdx => vhdx::MOST_READS,
+        Content::Vmdk => vmdk::MOST_READS,
+        Content::Raw
+        | Content::Luks
+        | Content::Vhd
+        | Content::Qed
+        | Content::Gzip
+        | Content::Xz
+        | Content::Zstd
+        | Content::Archive
+        | Content::Page => Reads { count: 0, bytes: 0 },
+    }
+}
+
 /// Reads the header of a file that is taken for `content`, and refuses whatever
 /// would make a tool open another file, ask for a key, or work without end.
 ///

@@ -1,7 +1,7 @@
 //! qcow2, after QEMU's `docs/interop/qcow2.rst`; all numbers are big-endian.
 
 use crate::bytes::Window;
-use crate::{Content, Error, Header, ReadAt, Refusal};
+use crate::{Content, Error, Header, ReadAt, Reads, Refusal};
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 const V2_BYTES: u32 = 72;
@@ -24,6 +24,13 @@ const MAX_EXTENSIONS: usize = 64;
 const MAX_L1_BYTES: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
 const MAX_SNAPSHOTS: u32 = 65_536;
+const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+
+/// The header, and the first cluster.
+pub const MOST_READS: Reads = Reads {
+    count: 2,
+    bytes: V3_BYTES as u64 + (1 << *CLUSTER_BITS.end()),
+};
 
 pub fn check(file: &impl ReadAt, file_bytes: u64) -> Result<Header, Error> {
     let start = Window::read(file, 0, V3_BYTES as usize)?;
@@ -65,7 +72,7 @@ fn fixed(start: &Window, file_bytes: u64) -> Result<(Header, u64, u32), Refusal>
         return Err(Refusal::Absurd("it is marked as corrupt"));
     }
     let cluster_bits = start.be32(20)?;
-    if !(9..=21).contains(&cluster_bits) {
+    if !CLUSTER_BITS.contains(&cluster_bits) {
         return Err(Refusal::Absurd("its clusters have an impossible size"));
     }
     if refcount_order > 6 {
@@ -79,7 +86,11 @@ fn fixed(start: &Window, file_bytes: u64) -> Result<(Header, u64, u32), Refusal>
         return Err(Refusal::Empty);
     }
     tables(start, file_bytes, cluster_bits, virtual_bytes)?;
-    if version == 3 && (header_bytes < V3_BYTES || u64::from(header_bytes) > cluster_bytes) {
+    // Extensions that begin anywhere else could lie across the cluster's end.
+    let fits = header_bytes >= V3_BYTES
+        && header_bytes.is_multiple_of(8)
+        && u64::from(header_bytes) <= cluster_bytes;
+    if version == 3 && !fits {
         return Err(Refusal::Absurd("its header has an impossible size"));
     }
     Ok((Header { virtual_bytes }, cluster_bytes, header_bytes))
@@ -249,6 +260,7 @@ mod tests {
             ("snapshots nowhere", |b| b[63] = 1),
             ("too many snapshots", |b| b[60] = 0xff),
             ("a header without an end", |b| b[100] = 0xff),
+            ("a header of odd size", |b| b[103] = 108),
             ("an endless extension", |b| b[116] = 0xff),
             ("marked as corrupt", |b| b[79] = 2),
         ] {

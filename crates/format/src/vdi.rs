@@ -2,13 +2,19 @@
 //! little-endian.
 
 use crate::bytes::Window;
-use crate::{Content, Error, Header, ReadAt, Refusal};
+use crate::{Content, Error, Header, ReadAt, Reads, Refusal};
 
 pub(crate) const MAGIC: [u8; 4] = [0x7f, 0x10, 0xda, 0xbe];
 const DYNAMIC: u32 = 1;
 const STATIC: u32 = 2;
 const HEADER_BYTES: usize = 512;
 const BLOCK_BYTES: u32 = 1 << 20;
+
+/// The header.
+pub const MOST_READS: Reads = Reads {
+    count: 1,
+    bytes: HEADER_BYTES as u64,
+};
 
 pub fn check(file: &impl ReadAt, file_bytes: u64) -> Result<Header, Error> {
     let start = Window::read(file, 0, HEADER_BYTES)?;

@@ -1,7 +1,7 @@
 //! Hyper-V's VHDX, after Microsoft's [MS-VHDX]; numbers are little-endian.
 
 use crate::bytes::Window;
-use crate::{Content, Error, Header, ReadAt, Refusal};
+use crate::{Content, Error, Header, ReadAt, Reads, Refusal};
 
 /// Where the two copies of the header and of the region table are.
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
@@ -19,12 +19,23 @@ const HAS_PARENT: u32 = 1 << 1;
 /// The format's own limit.
 const MAX_VIRTUAL_BYTES: u64 = 64 << 40;
 
+const SIGNATURE: &[u8] = b"vhdxfile";
+const HEADER_BYTES: usize = 80;
+const ITEM_BYTES: usize = 8;
+
+/// The signature; of each copy the header, the region table, the metadata table
+/// and the two items in it.
+pub const MOST_READS: Reads = Reads {
+    count: 1 + 2 * (1 + 1 + 1 + 2),
+    bytes: (SIGNATURE.len() + 2 * (HEADER_BYTES + 2 * TABLE_BYTES + 2 * ITEM_BYTES)) as u64,
+};
+
 pub fn check(file: &impl ReadAt) -> Result<Header, Error> {
-    if Window::read(file, 0, 8)?.bytes() != b"vhdxfile" {
+    if Window::read(file, 0, SIGNATURE.len())?.bytes() != SIGNATURE {
         return Err(Refusal::Another(Content::Vhdx).into());
     }
     for at in HEADERS {
-        closed(&Window::read(file, at, 80)?)?;
+        closed(&Window::read(file, at, HEADER_BYTES)?)?;
     }
     // Both copies, whichever a reader takes.
     let mut found = None;
@@ -91,13 +102,19 @@ fn metadata(file: &impl ReadAt, region: u64) -> Result<Header, Error> {
         match item {
             PARENT_LOCATOR => return Err(Refusal::BackingFile.into()),
             FILE_PARAMETERS => {
-                let flags = Window::read(file, place, 8)?.le32(4)?;
+                let flags = Window::read(file, place, ITEM_BYTES)?.le32(4)?;
                 if flags & HAS_PARENT != 0 {
                     return Err(Refusal::BackingFile.into());
                 }
-                parameters = true;
+                // A reader may take either, and each one costs a read.
+                if std::mem::replace(&mut parameters, true) {
+                    return Err(Refusal::Absurd("it says the same thing twice").into());
+                }
             }
-            DISK_SIZE => size = Some(Window::read(file, place, 8)?.le64(0)?),
+            DISK_SIZE if size.is_some() => {
+                return Err(Refusal::Absurd("it says the same thing twice").into());
+            }
+            DISK_SIZE => size = Some(Window::read(file, place, ITEM_BYTES)?.le64(0)?),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@
 //! open whatever files the descriptor names.
 
 use crate::bytes::Window;
-use crate::{Content, Error, Header, ReadAt, Refusal};
+use crate::{Content, Error, Header, ReadAt, Reads, Refusal};
 
 const SECTOR: u64 = 512;
 const HEADER_BYTES: usize = 80;
@@ -19,17 +19,45 @@ const ENTRIES_PER_TABLE: u32 = 512;
 /// What QEMU itself accepts at most.
 const MAX_GRAIN_TABLES: u64 = 32 << 20;
 
+/// QEMU looks for a parent here, wherever the header says its descriptor is.
+const QEMU_DESCRIPTOR_AT: u64 = SECTOR;
+const QEMU_DESCRIPTOR_BYTES: usize = 20 * 512;
+const PARENT: &[u8] = b"parentFileNameHint";
+/// Where the grain directory is, if it is in the footer that says so.
+const AT_END: u64 = u64::MAX;
+/// A footer is a sector, and so is the end marker after it.
+const FOOTER_FROM_END: u64 = 2 * SECTOR;
+
+/// The header, the footer, and the descriptor where the header and where QEMU
+/// has it.
+pub const MOST_READS: Reads = Reads {
+    count: 4,
+    bytes: 2 * HEADER_BYTES as u64 + MAX_DESCRIPTOR_BYTES + QEMU_DESCRIPTOR_BYTES as u64,
+};
+
 pub fn check(file: &impl ReadAt, file_bytes: u64) -> Result<Header, Error> {
     let start = Window::read(file, 0, HEADER_BYTES)?;
-    let (header, descriptor_at, descriptor_bytes) = sparse(&start, file_bytes)?;
-    let length = usize::try_from(descriptor_bytes).unwrap_or(usize::MAX);
-    let text = Window::read(file, descriptor_at, length)?;
-    descriptor(text.bytes())?;
+    let header = disk(&start)?;
+    if start.le64(56)? == AT_END {
+        // A reader takes the footer's word before the header's.
+        let whole = file_bytes.div_ceil(SECTOR).saturating_mul(SECTOR);
+        let at = whole.saturating_sub(FOOTER_FROM_END);
+        if disk(&Window::read(file, at, HEADER_BYTES)?)? != header {
+            return Err(Refusal::Absurd("it has two sizes").into());
+        }
+    }
+    let (at, length) = descriptor_place(&start, file_bytes)?;
+    descriptor(Window::read(file, at, length)?.bytes())?;
+    // To QEMU the name counts anywhere: in a comment, in a value.
+    let text = Window::read(file, QEMU_DESCRIPTOR_AT, QEMU_DESCRIPTOR_BYTES)?;
+    if names_parent(text.bytes()) {
+        return Err(Refusal::BackingFile.into());
+    }
     Ok(header)
 }
 
-/// What the header says, and where its descriptor is and how long.
-fn sparse(start: &Window, file_bytes: u64) -> Result<(Header, u64, u64), Refusal> {
+/// What the header, or the footer, says of the disk.
+fn disk(start: &Window) -> Result<Header, Refusal> {
     match start.array(0)? {
         [b'K', b'D', b'M', b'V'] => {}
         [b'C', b'O', b'W', b'D'] | [b'#', b' ', b'D', b'i'] => return Err(Refusal::Extents),
@@ -56,6 +84,11 @@ fn sparse(start: &Window, file_bytes: u64) -> Result<(Header, u64, u64), Refusal
     if sectors.div_ceil(grain.saturating_mul(u64::from(entries))) > MAX_GRAIN_TABLES {
         return Err(Refusal::Absurd("it has too many grain tables"));
     }
+    Ok(Header { virtual_bytes })
+}
+
+/// Where the header says its descriptor is, and how long.
+fn descriptor_place(start: &Window, file_bytes: u64) -> Result<(u64, usize), Refusal> {
     let at = start.le64(28)?.saturating_mul(SECTOR);
     let bytes = start.le64(36)?.saturating_mul(SECTOR);
     if at == 0 || bytes == 0 || bytes > MAX_DESCRIPTOR_BYTES {
@@ -64,11 +97,19 @@ fn sparse(start: &Window, file_bytes: u64) -> Result<(Header, u64, u64), Refusal
     if at.saturating_add(bytes) > file_bytes {
         return Err(Refusal::Truncated);
     }
-    Ok((Header { virtual_bytes }, at, bytes))
+    Ok((at, usize::try_from(bytes).unwrap_or(usize::MAX)))
+}
+
+fn names_parent(text: &[u8]) -> bool {
+    let mut places = text.windows(PARENT.len());
+    places.any(|place| place.eq_ignore_ascii_case(PARENT))
 }
 
 /// The text in the file: no parent, one extent, and that in this very file.
 fn descriptor(text: &[u8]) -> Result<(), Refusal> {
+    if names_parent(text) {
+        return Err(Refusal::BackingFile);
+    }
     let end = text.iter().position(|byte| *byte == 0);
     let text = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
     let Ok(text) = std::str::from_utf8(text) else {
@@ -77,26 +118,23 @@ fn descriptor(text: &[u8]) -> Result<(), Refusal> {
     let mut kind = None;
     let mut extents = 0_u32;
     for line in text.lines().map(str::trim) {
-        if let Some((key, value)) = line.split_once('=') {
+        let mut words = line.split_ascii_whitespace();
+        // First, for the name of an extent may hold an equals sign.
+        if matches!(words.next(), Some("RW" | "RDONLY" | "NOACCESS")) {
+            extents = extents.saturating_add(1);
+            if words.nth(1) != Some("SPARSE") || extents > 1 {
+                return Err(Refusal::Extents);
+            }
+        } else if let Some((key, value)) = line.split_once('=') {
             let value = value.trim().trim_matches('"');
             match key.trim().to_ascii_lowercase().as_str() {
                 "parentcid" if !value.eq_ignore_ascii_case(NO_PARENT) => {
                     return Err(Refusal::BackingFile);
                 }
-                "parentfilenamehint" => return Err(Refusal::BackingFile),
                 "createtype" if IN_ONE_FILE.contains(&value) => kind = Some(value),
                 "createtype" => return Err(Refusal::Extents),
                 _ => {}
             }
-            continue;
-        }
-        let mut words = line.split_ascii_whitespace();
-        if !matches!(words.next(), Some("RW" | "RDONLY" | "NOACCESS")) {
-            continue;
-        }
-        extents = extents.saturating_add(1);
-        if words.nth(1) != Some("SPARSE") || extents > 1 {
-            return Err(Refusal::Extents);
         }
     }
     if kind.is_none() || extents != 1 {
@@ -152,6 +190,8 @@ mod tests {
         assert_eq!(judged(&child, |_| ()), Err(Refusal::BackingFile));
         let hint = format!("{PLAIN}parentFileNameHint=\"/etc/shadow\"\n");
         assert_eq!(judged(&hint, |_| ()), Err(Refusal::BackingFile));
+        let named = PLAIN.replace("disk.vmdk\"", "disk.vmdk\"\nRW 1 FLAT \"/etc/a=b\" 0");
+        assert_eq!(judged(&named, |_| ()), Err(Refusal::Extents));
         // A reader takes the descriptor's files where the disk has no size.
         assert_eq!(judged(PLAIN, |b| b[12..20].fill(0)), Err(Refusal::Extents));
         let alone = b"# Disk DescriptorFile\nRW 1 FLAT \"/etc/shadow\" 0\n".to_vec();
@@ -160,6 +200,43 @@ mod tests {
             alone,
             Err(Error::Refused(Refusal::Extents | Refusal::Truncated))
         ));
+    }
+
+    /// QEMU finds it anywhere in its own part of the file, wherever the header
+    /// says that the descriptor is.
+    #[test]
+    fn a_parent_is_found_where_qemu_finds_it() {
+        let hint = "parentFileNameHint=\"/etc/shadow\"";
+        let comment = format!("{PLAIN}# {hint}\n");
+        assert_eq!(judged(&comment, |_| ()), Err(Refusal::BackingFile));
+        let value = format!("{PLAIN}ddb.comment = {hint}\n");
+        assert_eq!(judged(&value, |_| ()), Err(Refusal::BackingFile));
+        let elsewhere = judged(hint, |b| {
+            b[28] = 40;
+            b[40 * 512..40 * 512 + PLAIN.len()].copy_from_slice(PLAIN.as_bytes());
+        });
+        assert_eq!(elsewhere, Err(Refusal::BackingFile));
+        let behind_its_end = format!("{PLAIN:<512}{hint}");
+        let behind_its_end = judged(&behind_its_end, |b| b[36] = 1);
+        assert_eq!(behind_its_end, Err(Refusal::BackingFile));
+    }
+
+    #[test]
+    fn a_footer_says_what_the_header_says() {
+        const FOOTER: usize = (64 << 10) - 1024;
+        let footer = |b: &mut [u8]| {
+            b[56..64].fill(0xff);
+            b.copy_within(..80, FOOTER);
+            b[FOOTER + 56] = 30;
+        };
+        assert_eq!(judged(PLAIN, footer), Ok(100 << 20));
+        let other_size = |b: &mut [u8]| {
+            footer(b);
+            b[FOOTER + 16] = 1;
+        };
+        assert!(judged(PLAIN, other_size).is_err(), "another size");
+        let none = |b: &mut [u8]| b[56..64].fill(0xff);
+        assert!(judged(PLAIN, none).is_err(), "no footer");
     }
 
     #[test]

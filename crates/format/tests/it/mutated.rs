@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use vimana_format::{Content, check, identify};
 
-use crate::created;
+use crate::made::created;
 
 /// The tables and texts that a check looks at are all in here.
 const LOOKED_AT: usize = 1 << 20;

@@ -2,35 +2,11 @@ use std::fs::File;
 
 use vimana_format::{Content, Error, Refusal, check, identify};
 
-use crate::{created, qemu_img};
+use crate::made::{PLAIN, created, qemu_img};
 
 #[test]
 fn every_kind_of_plain_image_is_accepted() {
-    for (content, arguments) in [
-        (Content::Qcow2, &["-f", "qcow2"][..]),
-        (Content::Qcow2, &["-f", "qcow2", "-o", "compat=0.10"]),
-        (Content::Qcow2, &["-f", "qcow2", "-o", "cluster_size=512"]),
-        (Content::Qcow2, &["-f", "qcow2", "-o", "cluster_size=2M"]),
-        (Content::Qcow2, &["-f", "qcow2", "-o", "extended_l2=on"]),
-        (
-            Content::Qcow2,
-            &["-f", "qcow2", "-o", "compression_type=zstd"],
-        ),
-        (
-            Content::Qcow2,
-            &["-f", "qcow2", "-o", "preallocation=metadata"],
-        ),
-        (Content::Vmdk, &["-f", "vmdk"]),
-        (
-            Content::Vmdk,
-            &["-f", "vmdk", "-o", "subformat=streamOptimized"],
-        ),
-        (Content::Vdi, &["-f", "vdi"]),
-        (Content::Vdi, &["-f", "vdi", "-o", "static=on"]),
-        (Content::Vhdx, &["-f", "vhdx"]),
-        (Content::Vhdx, &["-f", "vhdx", "-o", "subformat=fixed"]),
-        (Content::Raw, &["-f", "raw"]),
-    ] {
+    for (content, arguments) in PLAIN.iter().copied() {
         let (_dir, file) = created(arguments);
         assert_eq!(identify(&file).unwrap(), content, "{arguments:?}");
         let header = check(content, &file).unwrap();
@@ -104,4 +80,44 @@ fn what_refers_to_other_files_or_needs_a_key_is_refused() {
         "1M",
     ];
     assert_eq!(judged("f", Content::Luks, &luks), Refusal::Encrypted);
+}
+
+/// Readers may take either of two, and QEMU takes none.
+#[test]
+fn a_vhdx_that_says_its_size_twice_is_refused() {
+    const DISK_SIZE: &[u8; 16] =
+        b"\x24\x42\xa5\x2f\x1b\xcd\x76\x48\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8";
+    let (dir, _file) = created(&["-f", "vhdx"]);
+    let mut image = std::fs::read(dir.path().join("image")).unwrap();
+    let size_at = image.windows(16).position(|at| at == DISK_SIZE).unwrap();
+    // The entry after it is of another kind.
+    image.copy_within(size_at..size_at + 32, size_at + 32);
+    let verdict = check(Content::Vhdx, &image);
+    assert!(
+        matches!(verdict, Err(Error::Refused(Refusal::Absurd(_)))),
+        "{verdict:?}"
+    );
+}
+
+/// Each was once accepted, though `qemu-img info` names the parent.
+#[test]
+fn a_vmdk_parent_that_qemu_finds_is_refused() {
+    let (dir, _file) = created(&["-f", "vmdk"]);
+    let plain = std::fs::read(dir.path().join("image")).unwrap();
+    let text_end = plain[512..].iter().position(|byte| *byte == 0).unwrap() + 512;
+    let hint = b"# parentFileNameHint=\"base.vmdk\"\n";
+    let mut comment = plain.clone();
+    comment[text_end..text_end + hint.len()].copy_from_slice(hint);
+    // The same, while the header tells of a descriptor without it.
+    let mut elsewhere = comment.clone();
+    let sector = u8::try_from(plain.len() / 512).unwrap();
+    elsewhere[28] = sector;
+    elsewhere.extend(&plain[512..21 * 512]);
+    for image in [comment, elsewhere] {
+        let verdict = check(Content::Vmdk, &image);
+        assert!(
+            matches!(verdict, Err(Error::Refused(Refusal::BackingFile))),
+            "{verdict:?}"
+        );
+    }
 }
