@@ -213,28 +213,20 @@ impl Engine {
         };
         let told = Mutex::new(None);
         let tell = |progress: Progress| {
+            self.inner.progress.set(operation.id, progress);
             let now = self.world().passed();
             let mut last = told.lock().unwrap_or_else(PoisonError::into_inner);
             if last.is_none_or(|last| now.saturating_sub(last) >= PROGRESS_EVERY) {
                 *last = Some(now);
-                self.import_progressed(record.tenant_id, operation, progress);
+                let tenant_id = record.tenant_id;
+                let item = ProgressItem {
+                    operation: self.operation_view(operation.clone()),
+                };
+                self.inner.hub.tell(Telemetry { tenant_id, item });
             }
         };
         let repository = &self.inner.repository;
         repository.fetch(record.id, &order_of(order), &tell).await
-    }
-
-    fn import_progressed(
-        &self,
-        tenant_id: Option<TenantId>,
-        operation: &OperationRecord,
-        progress: Progress,
-    ) {
-        self.inner.progress.set(operation.id, progress);
-        let item = ProgressItem {
-            operation: self.operation_view(operation.clone()),
-        };
-        self.inner.hub.tell(Telemetry { tenant_id, item });
     }
 
     async fn enter(&self, record: &ImageRecord) -> Result<(), Refusal> {
