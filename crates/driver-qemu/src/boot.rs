@@ -11,7 +11,7 @@ use vimana_driver::{Fault, FaultKind, IncarnationSpec, Power};
 use vimana_model::host::Accelerator;
 use vimana_model::unit::Resources;
 
-use crate::argv::{self, DISK, Launch, QMP_SOCKET, SERIAL_SOCKET};
+use crate::argv::{self, DISK, Launch, Plug, QMP_SOCKET, SERIAL_SOCKET};
 use crate::host::{Held, Turn, blocking, no_such_vm, overtaken};
 use crate::limits::{START_POLL, START_TIMEOUT};
 use crate::machine::{self, Machine, Parts};
@@ -52,7 +52,8 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
     })
     .await?;
     let accelerator = turn.host.capabilities.accelerator;
-    let args = argv::machine(&launch(&record.spec, &record.image, accelerator));
+    let volumes = turn.host.volumes.of(turn.vm.id);
+    let args = argv::machine(&launch(&record.spec, &record.image, accelerator, volumes));
     turn.vm
         .hold(&turn.host, Held::prepared(Arc::new(record.clone())));
     match start(&turn, &dir, &args, Beginning::Fresh { grow_to }).await {
@@ -94,13 +95,19 @@ pub fn memory_saved() -> Fault {
 
 /// What QEMU is told of a spec: nothing of its seed.
 #[must_use]
-pub fn launch<'a>(spec: &IncarnationSpec, image: &'a str, accelerator: Accelerator) -> Launch<'a> {
+pub fn launch<'a>(
+    spec: &IncarnationSpec,
+    image: &'a str,
+    accelerator: Accelerator,
+    volumes: Vec<Plug>,
+) -> Launch<'a> {
     Launch {
         vm: spec.vm_id,
         resources: spec.resources,
         accelerator,
         image,
         format: spec.image.format,
+        volumes,
         incoming: false,
     }
 }

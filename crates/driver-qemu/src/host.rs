@@ -13,6 +13,7 @@ use vimana_model::VmId;
 use crate::config::QemuConfig;
 use crate::machine::{Intent, Machine};
 use crate::record::{Layout, Prepared, Saved};
+use crate::volume::Volumes;
 
 /// One host's state directory and what runs in it.
 pub struct Host {
@@ -28,6 +29,7 @@ pub struct Host {
     pub closing: CancellationToken,
     /// Includes VMs that were cleaned: their epochs are not forgotten.
     pub vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
+    pub volumes: Volumes,
     /// Held until everything that uses the directory has ended.
     pub _lock: File,
 }
@@ -178,6 +180,11 @@ impl Vm {
         Ok(std::mem::replace(&mut cell.highest_epoch, epoch))
     }
 
+    /// Waits until no call works on it.
+    pub async fn at_rest(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.work).lock_owned().await
+    }
+
     pub fn held(&self) -> Option<Held> {
         lock(&self.cell).held.clone()
     }
@@ -298,6 +305,6 @@ fn observed(vm_id: VmId, held: &Held) -> Observed {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

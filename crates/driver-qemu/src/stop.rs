@@ -9,6 +9,7 @@ use crate::host::{Turn, blocking, overtaken};
 use crate::limits::{POWER_BUTTON_EVERY, QUIT_TIMEOUT};
 use crate::machine::{Intent, Machine};
 use crate::process;
+use crate::volume;
 
 /// See [`vimana_driver::HostDriver::kill`].
 pub async fn kill(turn: Turn) -> Result<(), Fault> {
@@ -66,10 +67,11 @@ pub async fn clean(turn: Turn) -> Result<(), Fault> {
         if !process::running(id, &layout.vm(id)).is_empty() {
             return Err(still_runs());
         }
-        let removed = layout.remove(id);
+        let removed = layout.remove(&id);
         removed.map_err(|error| Fault::io("removing the machine's files", &error))
     });
     removed.await?;
+    volume::release(&turn.host, turn.vm.id).await?;
     turn.vm.forget();
     Ok(())
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use vimana_driver::{Fault, FaultKind, Observed, Power, SerialHub};
-use vimana_model::VmId;
 use vimana_model::unit::Resources;
+use vimana_model::{VmId, VolumeId};
 
 use crate::files::{Contents, Files};
 use crate::mishap::{Call, Course, Director, Mishap, Plans, Rest};
 use crate::run_log::{Moment, RunEntry, RunLog};
+use crate::volume::Volume;
 
 /// Changes a slow subscriber may lag behind.
 const CHANGES: usize = 128;
@@ -39,6 +40,8 @@ pub struct Effects {
     pub reset: u32,
     pub resized: u32,
     pub cleaned: u32,
+    pub attached: u32,
+    pub detached: u32,
 }
 
 /// The part of a simulated host that survives its agent.
@@ -52,6 +55,7 @@ pub struct SimHost {
 pub(crate) struct State {
     pub vms: BTreeMap<VmId, Vm>,
     pub files: Files,
+    pub volumes: BTreeMap<VolumeId, Volume>,
     plans: Plans,
     hot_resize: bool,
 }
@@ -95,6 +99,7 @@ impl SimHost {
             state: Mutex::new(State {
                 vms: BTreeMap::new(),
                 files: Files::default(),
+                volumes: BTreeMap::new(),
                 plans: Plans::default(),
                 hot_resize: true,
             }),
@@ -257,6 +262,12 @@ impl SimHost {
             | Call::Reboot
             | Call::Reset
             | Call::Resize
+            | Call::CreateVolume
+            | Call::RemoveVolume
+            | Call::GrowVolume
+            | Call::Volumes
+            | Call::Attach
+            | Call::Detach
             | Call::Serial => false,
         };
         vm.highest_epoch = epoch;

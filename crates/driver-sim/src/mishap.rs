@@ -22,6 +22,12 @@ pub enum Call {
     Reset,
     Resize,
     Clean,
+    CreateVolume,
+    RemoveVolume,
+    GrowVolume,
+    Volumes,
+    Attach,
+    Detach,
     Serial,
 }
 
@@ -49,7 +55,8 @@ pub struct Course {
     pub after: Duration,
 }
 
-/// Decides how each call goes; the VM is absent for [`Call::Inventory`].
+/// Decides how each call goes; the VM is absent for [`Call::Inventory`]
+/// and for volumes on their own.
 pub type Director = Box<dyn FnMut(Call, Option<VmId>) -> Course + Send>;
 
 /// What is planned for calls to come.

@@ -85,6 +85,42 @@ impl Qmp {
             .map(drop)
     }
 
+    pub async fn blockdev_add(&self, node: Value) -> Result<(), QmpError> {
+        self.execute("blockdev-add", Some(node)).await.map(drop)
+    }
+
+    pub async fn blockdev_del(&self, node: &str) -> Result<(), QmpError> {
+        let arguments = json!({"node-name": node});
+        self.execute("blockdev-del", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// Plugs a device in.
+    pub async fn device_add(&self, device: Value) -> Result<(), QmpError> {
+        self.execute("device_add", Some(device)).await.map(drop)
+    }
+
+    /// Asks for a device; a `DEVICE_DELETED` event says that it is out.
+    pub async fn device_del(&self, id: &str) -> Result<(), QmpError> {
+        let arguments = json!({"id": id});
+        self.execute("device_del", Some(arguments)).await.map(drop)
+    }
+
+    /// The ids of what is plugged in.
+    pub async fn devices(&self) -> Result<Vec<String>, QmpError> {
+        let arguments = json!({"path": "/machine/peripheral"});
+        let value = self.execute("qom-list", Some(arguments)).await?;
+        names(value, "name")
+    }
+
+    /// The names of all block nodes.
+    pub async fn block_nodes(&self) -> Result<Vec<String>, QmpError> {
+        let flat = Some(json!({"flat": true}));
+        let value = self.execute("query-named-block-nodes", flat).await?;
+        names(value, "node-name")
+    }
+
     /// Makes the moves of memory send `MIGRATION` events, and as fast as the
     /// disk takes it.
     pub async fn prepare_migration(&self) -> Result<(), QmpError> {
@@ -134,6 +170,12 @@ impl Qmp {
             Some(_) => Migration::Underway,
         })
     }
+}
+
+fn names(list: Value, field: &str) -> Result<Vec<String>, QmpError> {
+    let list = list.as_array().ok_or(QmpError::Unexpected)?;
+    let names = list.iter().filter_map(|entry| entry.get(field)?.as_str());
+    Ok(names.map(str::to_owned).collect())
 }
 
 fn uri(file: &str) -> Value {
