@@ -21,12 +21,14 @@ use crate::record::{
     self, Ended, Entry, Layout, MEMORY, MEMORY_PART, Prepared, Record as _, Restarting, Saved,
     Started,
 };
+use crate::snapshot::SnapshotRecord;
 use crate::supervisor::{reconnect, record_end, record_no_process};
 use crate::volume::VolumeRecord;
 
 /// What a VM's records say.
 struct Found {
     held: Held,
+    snapshots: SnapshotRecord,
     /// Its process may live.
     started: Option<Started>,
     /// It was being restarted.
@@ -87,6 +89,7 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
         return Ok(());
     };
     let saved = found.held.saved;
+    host.snapshots.put(id, found.snapshots);
     vm.hold(host, found.held);
     let Some(started) = found.started else {
         return Ok(());
@@ -129,6 +132,7 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
     }
     Ok(Some(Found {
         held,
+        snapshots: record::read::<SnapshotRecord>(dir)?.unwrap_or_default(),
         started,
         restarting,
     }))

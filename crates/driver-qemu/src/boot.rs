@@ -34,6 +34,10 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
         Power::Running => return Err(still_runs()),
         Power::Off | Power::Crashed { .. } => {}
     }
+    if turn.host.snapshots.of(turn.vm.id).reverting.is_some() {
+        let message = "a revert was interrupted: it has to be repeated first";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
     turn.still_wanted()?;
     let mut record = Prepared::clone(&held.record);
     record.spec.run_epoch = turn.epoch;

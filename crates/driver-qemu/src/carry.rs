@@ -29,6 +29,10 @@ pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
         let message = "the machine has volumes, which do not travel with it";
         return Err(Fault::new(FaultKind::Conflict, message));
     }
+    if !turn.host.snapshots.of(turn.vm.id).taken.is_empty() {
+        let message = "the machine has snapshots, which do not travel with it";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
     let dir = turn.dir();
     Ok(Part::ALL.map(|part| (part, dir.join(file(part)))).into())
 }

@@ -13,6 +13,7 @@ use vimana_model::VmId;
 use crate::config::QemuConfig;
 use crate::machine::{Intent, Machine};
 use crate::record::{Layout, Prepared, Saved};
+use crate::snapshot::Snapshots;
 use crate::volume::Volumes;
 
 /// One host's state directory and what runs in it.
@@ -30,6 +31,7 @@ pub struct Host {
     /// Includes VMs that were cleaned: their epochs are not forgotten.
     pub vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
     pub volumes: Volumes,
+    pub snapshots: Snapshots,
     /// Held until everything that uses the directory has ended.
     pub _lock: File,
 }

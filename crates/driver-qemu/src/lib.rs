@@ -13,6 +13,7 @@
 //! | `ended.json` | how the run ended |
 //! | `memory`, `saved.json` | a saved memory, and the record that makes it count |
 //! | `memory.part` | one that is being written |
+//! | `snapshots.json` | the snapshots, which are inside the disks |
 //! | `restarting.json` | while the guest is restarted |
 //!
 //! A volume is a directory beside them, named by its id, with `volume.qcow2`
@@ -41,6 +42,7 @@ mod resize;
 mod restart;
 mod save;
 mod seed;
+mod snapshot;
 mod stop;
 mod supervisor;
 mod volume;
@@ -58,10 +60,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
     Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
-    ObservedVolume, Part, SerialStream, VolumeSource,
+    ObservedSnapshot, ObservedVolume, Part, SerialStream, VolumeSource,
 };
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{VmId, VolumeId};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 pub use boot_sector::{BOOTS, COUNT, DEAF, OFF, READY, boot_sector};
 pub use config::{AcceleratorSetting, GuestLimits, InvalidAccelerator, ProbeImage, QemuConfig};
@@ -108,6 +110,7 @@ impl QemuDriver {
             closing: CancellationToken::new(),
             vms: Mutex::new(BTreeMap::new()),
             volumes: volume::Volumes::default(),
+            snapshots: snapshot::Snapshots::default(),
             _lock: lock,
         });
         // From here on the host is let go of properly, whatever happens.
@@ -236,6 +239,36 @@ impl HostDriver for QemuDriver {
     async fn detach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
         let work = move |turn| volume::detach(turn, volume);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+        memory: bool,
+    ) -> Result<(), Fault> {
+        let work = move |turn| snapshot::take(turn, snapshot, memory);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn revert(&self, vm: VmId, epoch: u64, snapshot: SnapshotId) -> Result<(), Fault> {
+        let work = move |turn| snapshot::revert(turn, snapshot);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn remove_snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+    ) -> Result<(), Fault> {
+        let work = move |turn| snapshot::remove(turn, snapshot);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault> {
+        Ok(self.host.snapshots.observed())
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {

@@ -32,6 +32,10 @@ pub const COPY_TIMEOUT: Duration = Duration::from_secs(3600);
 pub const IMG_TIMEOUT: Duration = Duration::from_secs(60);
 /// Volumes of one machine.
 pub const VOLUMES: u8 = 16;
+/// A snapshot's memory and disks are written or read within this.
+pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long an event of a QEMU's job is waited for before asking.
+pub const JOB_POLL: Duration = Duration::from_millis(20);
 /// How often a QEMU that lives and hung up on us is tried to be reached.
 pub const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 /// After an agent's death in the middle of a restart, its guest may take this

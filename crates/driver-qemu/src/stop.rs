@@ -9,6 +9,7 @@ use crate::host::{Turn, blocking, overtaken};
 use crate::limits::{POWER_BUTTON_EVERY, QUIT_TIMEOUT};
 use crate::machine::{Intent, Machine};
 use crate::process;
+use crate::snapshot::{self, SnapshotRecord};
 use crate::volume;
 
 /// See [`vimana_driver::HostDriver::kill`].
@@ -61,6 +62,7 @@ pub async fn clean(turn: Turn) -> Result<(), Fault> {
             return Err(still_runs());
         }
     }
+    snapshot::forget(&turn).await?;
     let (layout, id) = (turn.host.layout.clone(), turn.vm.id);
     let removed = blocking(move || {
         // A directory nobody could make sense of may have a process, too.
@@ -72,6 +74,9 @@ pub async fn clean(turn: Turn) -> Result<(), Fault> {
     });
     removed.await?;
     volume::release(&turn.host, turn.vm.id).await?;
+    turn.host
+        .snapshots
+        .put(turn.vm.id, SnapshotRecord::default());
     turn.vm.forget();
     Ok(())
 }

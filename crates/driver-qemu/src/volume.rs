@@ -5,7 +5,7 @@
 //! was interrupted leaves it attached, and repeating the call looks what is
 //! missing. Volumes are qcow2, whatever they were copied from.
 
-mod img;
+pub mod img;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -313,6 +313,15 @@ pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
     if held.saved.is_some() {
         return Err(saved());
     }
+    let snapshots = turn.host.snapshots.of(turn.vm.id);
+    if snapshots
+        .taken
+        .iter()
+        .any(|taken| taken.volumes.contains(&id))
+    {
+        let message = "the volume is in a snapshot of its machine";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
     if let Some(machine) = held.machine {
         let qmp = machine.qmp();
         let pulled = turn.cancelled.run_until_cancelled(pull_out(&qmp, &plug));
@@ -426,7 +435,7 @@ fn attached() -> Fault {
     Fault::new(FaultKind::Conflict, "the volume is attached to a machine")
 }
 
-fn saved() -> Fault {
+pub fn saved() -> Fault {
     let message = "the machine's memory is saved; its volumes stay as they are";
     Fault::new(FaultKind::Conflict, message)
 }

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 use vimana_driver::{Fault, FaultKind, Observed, Power, SerialHub};
 use vimana_model::unit::Resources;
-use vimana_model::{VmId, VolumeId};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::files::{Contents, Files};
 use crate::mishap::{Call, Course, Director, Mishap, Plans, Rest};
 use crate::run_log::{Moment, RunEntry, RunLog};
+use crate::snapshot::Snapshot;
 use crate::volume::Volume;
 
 /// Changes a slow subscriber may lag behind.
@@ -42,6 +43,8 @@ pub struct Effects {
     pub cleaned: u32,
     pub attached: u32,
     pub detached: u32,
+    pub snapshots: u32,
+    pub reverted: u32,
 }
 
 /// The part of a simulated host that survives its agent.
@@ -69,6 +72,7 @@ pub(crate) struct Vm {
     pub deaf: bool,
     pub effects: Effects,
     pub machine: Option<Machine>,
+    pub snapshots: BTreeMap<SnapshotId, Snapshot>,
 }
 
 pub(crate) struct Machine {
@@ -268,6 +272,10 @@ impl SimHost {
             | Call::Volumes
             | Call::Attach
             | Call::Detach
+            | Call::Snapshot
+            | Call::Revert
+            | Call::RemoveSnapshot
+            | Call::Snapshots
             | Call::Serial => false,
         };
         vm.highest_epoch = epoch;

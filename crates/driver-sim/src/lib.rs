@@ -18,6 +18,7 @@ mod host;
 mod life;
 mod mishap;
 mod run_log;
+mod snapshot;
 mod volume;
 
 use std::path::{Path, PathBuf};
@@ -29,11 +30,11 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
     Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
-    ObservedVolume, Part, Power, SerialStream, VolumeSource,
+    ObservedSnapshot, ObservedVolume, Part, Power, SerialStream, VolumeSource,
 };
 use vimana_model::host::Accelerator;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{VmId, VolumeId};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 pub use host::{Effects, SimHost};
 pub use life::{BOOTS, COUNT};
@@ -249,6 +250,40 @@ impl HostDriver for SimDriver {
         let rest = self.enter(Call::Detach, vm, epoch).await?;
         let result = self.host.detach(vm, epoch, volume);
         rest.end(Call::Detach, result).await
+    }
+
+    async fn snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+        memory: bool,
+    ) -> Result<(), Fault> {
+        let rest = self.enter(Call::Snapshot, vm, epoch).await?;
+        let result = self.host.snapshot(vm, epoch, snapshot, memory);
+        rest.end(Call::Snapshot, result).await
+    }
+
+    async fn revert(&self, vm: VmId, epoch: u64, snapshot: SnapshotId) -> Result<(), Fault> {
+        let rest = self.enter(Call::Revert, vm, epoch).await?;
+        let result = self.host.revert(vm, epoch, snapshot);
+        rest.end(Call::Revert, result).await
+    }
+
+    async fn remove_snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+    ) -> Result<(), Fault> {
+        let rest = self.enter(Call::RemoveSnapshot, vm, epoch).await?;
+        self.host.remove_snapshot(vm, snapshot);
+        rest.end(Call::RemoveSnapshot, Ok(())).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault> {
+        let rest = self.host.begin(Call::Snapshots, None).await?;
+        rest.end(Call::Snapshots, Ok(self.host.snapshots())).await
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {

@@ -147,6 +147,10 @@ impl SimHost {
             let message = "the machine has volumes, which do not travel with it";
             return Err(Fault::new(FaultKind::Conflict, message));
         }
+        if !vm.snapshots.is_empty() {
+            let message = "the machine has snapshots, which do not travel with it";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
         vm.effects.exported += 1;
         state
             .files
@@ -235,6 +239,7 @@ impl SimHost {
             }
         }
         state.files.remove(id);
+        vm.snapshots.clear();
         for volume in state.volumes.values_mut() {
             volume.attached_to.take_if(|owner| *owner == id);
         }

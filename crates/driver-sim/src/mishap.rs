@@ -28,6 +28,10 @@ pub enum Call {
     Volumes,
     Attach,
     Detach,
+    Snapshot,
+    Revert,
+    RemoveSnapshot,
+    Snapshots,
     Serial,
 }
 
@@ -55,8 +59,8 @@ pub struct Course {
     pub after: Duration,
 }
 
-/// Decides how each call goes; the VM is absent for [`Call::Inventory`]
-/// and for volumes on their own.
+/// Decides how each call goes; the VM is absent for [`Call::Inventory`],
+/// [`Call::Snapshots`] and for volumes on their own.
 pub type Director = Box<dyn FnMut(Call, Option<VmId>) -> Course + Send>;
 
 /// What is planned for calls to come.

@@ -97,6 +97,11 @@ impl SimHost {
             Some(_) if state.is_saved(vm) => return Err(saved()),
             Some(_) => {}
         }
+        let mut snapshots = state.vms.entry(vm).or_default().snapshots.values();
+        if snapshots.any(|snapshot| snapshot.volumes.contains_key(&id)) {
+            let message = "the volume is in a snapshot of its machine";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
         state.volume(id)?.attached_to = None;
         state.vms.entry(vm).or_default().effects.detached += 1;
         Ok(())
@@ -112,7 +117,7 @@ impl State {
         })
     }
 
-    fn is_saved(&self, vm: VmId) -> bool {
+    pub fn is_saved(&self, vm: VmId) -> bool {
         let machine = self.vms.get(&vm).and_then(|vm| vm.machine.as_ref());
         machine.is_some_and(|machine| machine.power == Power::Saved)
     }
@@ -122,7 +127,7 @@ fn attached() -> Fault {
     Fault::new(FaultKind::Conflict, "the volume is attached to a machine")
 }
 
-fn saved() -> Fault {
+pub(crate) fn saved() -> Fault {
     let message = "the machine's memory is saved; its volumes stay as they are";
     Fault::new(FaultKind::Conflict, message)
 }

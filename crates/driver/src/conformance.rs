@@ -14,6 +14,7 @@
 mod cases;
 mod restarting;
 mod saving;
+mod snapshots;
 mod volumes;
 
 use std::path::{Path, PathBuf};
@@ -24,13 +25,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_model::unit::Resources;
-use vimana_model::{VmId, VolumeId};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, SerialStream};
 
 pub use cases::*;
 pub use restarting::*;
 pub use saving::*;
+pub use snapshots::*;
 pub use volumes::*;
 
 /// Typed on the serial line, it makes the guest count in its memory and say how
@@ -153,6 +155,13 @@ macro_rules! conformance_suite {
             saved_machine_comes_back_with_its_volumes
             clean_detaches_volumes_and_keeps_them
             cancelled_attach_and_detach_can_be_repeated
+            running_machine_goes_back_to_its_memory
+            machine_that_is_off_goes_back_to_its_disks
+            volumes_are_in_the_snapshot
+            snapshot_survives_a_restart_of_the_driver
+            snapshot_that_does_not_fit_is_refused
+            clean_removes_snapshots_and_keeps_volumes
+            snapshots_of_what_is_not_there_are_refused_or_fine
             volume_calls_for_what_is_not_there_are_refused_or_fine
         }
     };
@@ -180,6 +189,13 @@ pub async fn within_time(case: impl Future<Output = ()>) {
 pub fn new_vm() -> VmId {
     let (unix_ms, random) = new_parts();
     VmId::from_parts(unix_ms, random)
+}
+
+/// A snapshot no other test uses.
+#[must_use]
+pub fn new_snapshot() -> SnapshotId {
+    let (unix_ms, random) = new_parts();
+    SnapshotId::from_parts(unix_ms, random)
 }
 
 /// A volume no other test uses.
@@ -289,6 +305,10 @@ pub async fn answer(driver: &dyn HostDriver, vm: VmId, key: u8) -> char {
 /// Asks until the guest, which may just be starting, answers so.
 async fn answers(driver: &dyn HostDriver, vm: VmId, key: u8, wanted: char) {
     let mut line = driver.serial(vm).await.unwrap();
+    // What it said before is no answer.
+    let mut before = vec![0; crate::SERIAL_RECENT_BYTES];
+    let reading = tokio::time::timeout(Duration::from_millis(200), line.read(&mut before));
+    let _ = reading.await;
     let asking = async {
         let mut seen = String::new();
         while !seen.contains(wanted) {

@@ -16,6 +16,8 @@ pub enum FaultKind {
     NoSuchVm,
     /// The host does not hold such a volume.
     NoSuchVolume,
+    /// The machine has no such snapshot.
+    NoSuchSnapshot,
     /// No disk space left.
     NoSpace,
     /// The hypervisor refused or broke.
@@ -45,6 +47,7 @@ impl FaultKind {
             Self::Superseded
             | Self::NoSuchVm
             | Self::NoSuchVolume
+            | Self::NoSuchSnapshot
             | Self::NoSpace
             | Self::Hypervisor
             | Self::BadImage

@@ -12,7 +12,7 @@ use vimana_driver::{Fault, FaultKind};
 use vimana_model::image::ImageFormat;
 
 use crate::argv::VOLUME;
-use crate::limits::REASON_CHARS;
+use crate::limits::{IMG_TIMEOUT, REASON_CHARS};
 
 /// Copies an image into a new volume file of `dir`.
 pub async fn copy(
@@ -31,22 +31,59 @@ pub async fn copy(
         ImageFormat::Raw => json!({"driver": "raw", "file": file}),
     };
     let args = ["convert", "-q", "-O", "qcow2", &named(&from), VOLUME];
-    run(dir, &args, within).await
+    run(dir, &args, within).await.map(drop)
 }
 
 /// Makes the volume file of `dir` larger; fine if it has that size.
 pub async fn resize(dir: &Path, bytes: u64, within: Duration) -> Result<(), Fault> {
-    let file = json!({"driver": "file", "filename": VOLUME});
-    let volume = json!({"driver": "qcow2", "file": file, "backing": null});
-    let args = ["resize", "-q", &named(&volume), &bytes.to_string()];
-    run(dir, &args, within).await
+    let args = ["resize", "-q", &named(&disk(VOLUME)), &bytes.to_string()];
+    run(dir, &args, within).await.map(drop)
+}
+
+/// What is done to a snapshot inside a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Create,
+    Apply,
+    Delete,
+}
+
+/// Does something to a snapshot inside the disk `name` of `dir`.
+pub async fn snapshot(dir: &Path, name: &str, deed: Deed, tag: &str) -> Result<(), Fault> {
+    let flag = match deed {
+        Deed::Create => "-c",
+        Deed::Apply => "-a",
+        Deed::Delete => "-d",
+    };
+    let args = ["snapshot", "-q", flag, tag, &named(&disk(name))];
+    run(dir, &args, IMG_TIMEOUT).await.map(drop)
+}
+
+/// The snapshots inside the disk `name` of `dir`.
+pub async fn snapshots(dir: &Path, name: &str) -> Result<Vec<String>, Fault> {
+    let args = ["info", "--output=json", &named(&disk(name))];
+    let said = run(dir, &args, IMG_TIMEOUT).await?;
+    let info: Value = serde_json::from_slice(&said).map_err(|_| {
+        let message = "qemu-img said something unexpected";
+        Fault::new(FaultKind::Hypervisor, message)
+    })?;
+    let list = info.get("snapshots").and_then(Value::as_array);
+    let tags = list.into_iter().flatten();
+    let tags = tags.filter_map(|entry| entry.get("name")?.as_str());
+    Ok(tags.map(str::to_owned).collect())
+}
+
+/// A disk of ours by itself, without what it lies over.
+fn disk(name: &str) -> Value {
+    let file = json!({"driver": "file", "filename": name});
+    json!({"driver": "qcow2", "file": file, "backing": null})
 }
 
 fn named(node: &Value) -> String {
     format!("json:{node}")
 }
 
-async fn run(dir: &Path, args: &[&str], within: Duration) -> Result<(), Fault> {
+async fn run(dir: &Path, args: &[&str], within: Duration) -> Result<Vec<u8>, Fault> {
     let asked = Command::new("qemu-img")
         .args(args.iter().map(OsString::from))
         .current_dir(dir)
@@ -59,7 +96,7 @@ async fn run(dir: &Path, args: &[&str], within: Duration) -> Result<(), Fault> {
     })?;
     let did = did.map_err(|error| Fault::io("running qemu-img", &error))?;
     if did.status.success() {
-        return Ok(());
+        return Ok(did.stdout);
     }
     let said = String::from_utf8_lossy(&did.stderr);
     if said.contains("No space left on device") {
