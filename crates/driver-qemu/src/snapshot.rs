@@ -241,8 +241,11 @@ async fn discard(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Resul
     let tag = taken.snapshot_id.to_string();
     if let Some(machine) = machine {
         let qmp = machine.qmp();
-        let gone = job(&qmp, "snapshot-delete", &tag, &nodes(turn, taken)).await;
-        return gone.map_err(|error| failed(&error));
+        let nodes = nodes(turn, taken);
+        let going = job(&qmp, "snapshot-delete", &tag, &nodes);
+        // A kill does not wait for a QEMU that is silent.
+        let gone = turn.cancelled.run_until_cancelled(going).await;
+        return gone.ok_or_else(overtaken)?.map_err(|error| failed(&error));
     }
     for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
         delete(&dir, name, &tag).await?;

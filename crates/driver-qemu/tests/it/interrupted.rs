@@ -265,3 +265,33 @@ async fn recovers(driver: &Arc<dyn HostDriver>, vm: VmId, what: What, case: &str
         (_, power) => panic!("{case}: {power:?}"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_qemu_holds_neither_a_detach_nor_a_kill_up() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    let vm = ready(&host, &*driver, What::Detach).await;
+    let silence = |signal| {
+        for pid in host.processes(vm) {
+            kill_process(pid, signal).unwrap();
+        }
+    };
+    silence(Signal::STOP);
+    let within = Duration::from_secs(20);
+    let detach = tokio::time::timeout(within, driver.detach(vm, 1, volume_of(vm))).await;
+    assert_eq!(detach.unwrap().unwrap_err().kind, FaultKind::Hypervisor);
+    silence(Signal::CONT);
+    driver.detach(vm, 1, volume_of(vm)).await.unwrap();
+    silence(Signal::STOP);
+    let (snapshot, kill) = tokio::join!(
+        driver.snapshot(vm, 1, snapshot_of(vm), true),
+        tokio::time::timeout(within, async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            driver.kill(vm, 1).await
+        })
+    );
+    assert_eq!(kill.unwrap(), Ok(()));
+    assert_eq!(snapshot.unwrap_err().kind, FaultKind::Cancelled);
+    assert_eq!(driver.snapshots().await.unwrap(), []);
+    driver.clean(vm, 1).await.unwrap();
+}
