@@ -21,11 +21,14 @@ use crate::record::{
     self, Ended, Entry, Layout, MEMORY, MEMORY_PART, Prepared, Record as _, Restarting, Saved,
     Started,
 };
+use crate::snapshot::SnapshotRecord;
 use crate::supervisor::{reconnect, record_end, record_no_process};
+use crate::volume::VolumeRecord;
 
 /// What a VM's records say.
 struct Found {
     held: Held,
+    snapshots: SnapshotRecord,
     /// Its process may live.
     started: Option<Started>,
     /// It was being restarted.
@@ -36,11 +39,13 @@ struct Found {
 /// of is left alone and logged.
 pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
     let layout = host.layout.clone();
-    let ids = blocking(move || {
+    let found = blocking(move || {
         survey(&layout).map_err(|error| Fault::io("reading the state directory", &error))
     });
+    let (ids, volumes) = found.await?;
+    host.volumes.take_in(volumes);
     let mut adoptions = JoinSet::new();
-    for id in ids.await? {
+    for id in ids {
         let host = Arc::clone(host);
         adoptions.spawn(async move {
             if let Err(error) = adopt_vm(&host, id).await {
@@ -52,18 +57,25 @@ pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The VMs; what is half made or half removed goes. Blocks.
-fn survey(layout: &Layout) -> io::Result<Vec<VmId>> {
-    let mut ids = Vec::new();
+/// VMs and volumes; what is half made or half removed goes. Blocks.
+fn survey(layout: &Layout) -> io::Result<(Vec<VmId>, Vec<VolumeRecord>)> {
+    let (mut ids, mut volumes) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(layout.state())? {
         let entry = entry?;
         match entry.file_name().to_str().map(Layout::entry) {
             Some(Entry::Vm(id)) => ids.push(id),
+            Some(Entry::Volume(id)) => match record::read::<VolumeRecord>(&entry.path()) {
+                Ok(Some(volume)) if volume.volume_id == id => volumes.push(volume),
+                other => {
+                    let error = other.err();
+                    tracing::error!(volume = %id, ?error, "a volume on this host is left alone: its record makes no sense");
+                }
+            },
             Some(Entry::Debris) => std::fs::remove_dir_all(entry.path())?,
             Some(Entry::Other) | None => {}
         }
     }
-    Ok(ids)
+    Ok((ids, volumes))
 }
 
 async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
@@ -77,6 +89,7 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
         return Ok(());
     };
     let saved = found.held.saved;
+    host.snapshots.put(id, found.snapshots);
     vm.hold(host, found.held);
     let Some(started) = found.started else {
         return Ok(());
@@ -119,6 +132,7 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
     }
     Ok(Some(Found {
         held,
+        snapshots: record::read::<SnapshotRecord>(dir)?.unwrap_or_default(),
         started,
         restarting,
     }))
@@ -220,9 +234,10 @@ impl Adoption<'_> {
         let power = Power::Crashed { reason };
         let run_epoch = self.run_epoch();
         let (dir, saved) = (self.dir.to_owned(), self.saved);
+        let volumes = self.host.volumes.files(self.host, self.vm.id);
         let rest = blocking(move || {
             let rest = match saved {
-                Some(saved) => load::after_end(&dir, run_epoch, saved),
+                Some(saved) => load::after_end(&dir, &volumes, run_epoch, saved),
                 None => {
                     let ended = Ended {
                         run_epoch,
@@ -323,7 +338,7 @@ mod tests {
         Some(Saved {
             ran_epoch: 1,
             let_go,
-            disk: record::DiskMark::of(dir.path()).unwrap(),
+            disk: record::DiskMark::of(dir.path(), &[]).unwrap(),
         })
     }
 

@@ -6,14 +6,18 @@
 //! and short.
 
 use serde_json::{Value, json};
-use vimana_model::VmId;
 use vimana_model::host::Accelerator;
 use vimana_model::image::ImageFormat;
 use vimana_model::unit::Resources;
+use vimana_model::{VmId, VolumeId};
 
 pub const DISK: &str = "disk.qcow2";
 /// The name of the writable disk inside QEMU.
 pub const DISK_NODE: &str = "disk";
+/// The file in a volume's directory.
+pub const VOLUME: &str = "volume.qcow2";
+/// The controller that volumes are plugged into.
+const VOLUME_BUS: &str = "volumes";
 pub const SEED: &str = "seed.iso";
 pub const QMP_SOCKET: &str = "qmp.sock";
 pub const SERIAL_SOCKET: &str = "serial.sock";
@@ -33,8 +37,51 @@ pub struct Launch<'a> {
     /// The image's path; it only ever appears as a JSON string.
     pub image: &'a str,
     pub format: ImageFormat,
+    pub volumes: Vec<Plug>,
     /// Waits for a memory that was saved instead of starting the guest anew.
     pub incoming: bool,
+}
+
+/// A volume in a machine: its place says what it is called inside QEMU and
+/// where on the bus its guest finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plug {
+    pub volume: VolumeId,
+    pub format: ImageFormat,
+    pub place: u8,
+}
+
+impl Plug {
+    /// Of its node and of its device; QEMU has room for 31 bytes.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("volume{}", self.place)
+    }
+
+    #[must_use]
+    pub fn node(&self) -> Value {
+        json!({
+            "driver": self.format.name(),
+            "node-name": self.name(),
+            "discard": "unmap",
+            "detect-zeroes": "unmap",
+            "file": {
+                "driver": "file",
+                "filename": format!("../{}/{VOLUME}", self.volume),
+                "discard": "unmap",
+            },
+        })
+    }
+
+    /// SCSI: it can be pulled without the guest's help, and has an id that the
+    /// guest can tell it by.
+    #[must_use]
+    pub fn device(&self) -> Value {
+        let id = self.volume.uuid().simple().to_string();
+        json!({"driver": "scsi-hd", "id": self.name(), "drive": self.name(),
+               "bus": format!("{VOLUME_BUS}.0"), "channel": 0, "scsi-id": self.place, "lun": 0,
+               "serial": id, "device_id": id, "werror": "enospc", "rerror": "report"})
+    }
 }
 
 /// The arguments of a machine that waits, paused, for `cont` on QMP.
@@ -63,6 +110,16 @@ pub fn machine(launch: &Launch<'_>) -> Vec<String> {
         json!({"driver": "isa-serial", "id": "serial0", "chardev": "serial"}),
     ] {
         push("-device", device.to_string());
+    }
+    // There before any volume is: a bus cannot be plugged in. Behind the
+    // others, which keep their places on theirs.
+    push(
+        "-device",
+        json!({"driver": "virtio-scsi-pci", "id": VOLUME_BUS}).to_string(),
+    );
+    for volume in &launch.volumes {
+        push("-blockdev", volume.node().to_string());
+        push("-device", volume.device().to_string());
     }
     push("-chardev", socket("serial", SERIAL_SOCKET));
     push("-chardev", socket("qmp", QMP_SOCKET));
@@ -178,6 +235,11 @@ mod tests {
             accelerator,
             image: "/images/a,b\"c.qcow2",
             format,
+            volumes: vec![Plug {
+                volume: VolumeId::from_parts(1_700_000_000_000, [8; 10]),
+                format: ImageFormat::Qcow2,
+                place: 3,
+            }],
             incoming: false,
         }
     }
@@ -245,7 +307,12 @@ mod tests {
                 user_data: Some(UserData::new("#!sentinel-data").unwrap()),
             },
         };
-        let args = machine(&crate::boot::launch(&spec, "image", Accelerator::Tcg));
+        let args = machine(&crate::boot::launch(
+            &spec,
+            "image",
+            Accelerator::Tcg,
+            Vec::new(),
+        ));
         for arg in &args {
             for secret in ["sentinel", "AAAAC3", "readonly=off"] {
                 assert!(!arg.contains(secret), "{arg}");

@@ -11,7 +11,7 @@ use vimana_driver::{Fault, FaultKind, IncarnationSpec, Power};
 use vimana_model::host::Accelerator;
 use vimana_model::unit::Resources;
 
-use crate::argv::{self, DISK, Launch, QMP_SOCKET, SERIAL_SOCKET};
+use crate::argv::{self, DISK, Launch, Plug, QMP_SOCKET, SERIAL_SOCKET};
 use crate::host::{Held, Turn, blocking, no_such_vm, overtaken};
 use crate::limits::{START_POLL, START_TIMEOUT};
 use crate::machine::{self, Machine, Parts};
@@ -34,6 +34,10 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
         Power::Running => return Err(still_runs()),
         Power::Off | Power::Crashed { .. } => {}
     }
+    if turn.host.snapshots.of(turn.vm.id).reverting.is_some() {
+        let message = "a revert was interrupted: it has to be repeated first";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
     turn.still_wanted()?;
     let mut record = Prepared::clone(&held.record);
     record.spec.run_epoch = turn.epoch;
@@ -52,7 +56,8 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
     })
     .await?;
     let accelerator = turn.host.capabilities.accelerator;
-    let args = argv::machine(&launch(&record.spec, &record.image, accelerator));
+    let volumes = turn.host.volumes.of(turn.vm.id);
+    let args = argv::machine(&launch(&record.spec, &record.image, accelerator, volumes));
     turn.vm
         .hold(&turn.host, Held::prepared(Arc::new(record.clone())));
     match start(&turn, &dir, &args, Beginning::Fresh { grow_to }).await {
@@ -94,13 +99,19 @@ pub fn memory_saved() -> Fault {
 
 /// What QEMU is told of a spec: nothing of its seed.
 #[must_use]
-pub fn launch<'a>(spec: &IncarnationSpec, image: &'a str, accelerator: Accelerator) -> Launch<'a> {
+pub fn launch<'a>(
+    spec: &IncarnationSpec,
+    image: &'a str,
+    accelerator: Accelerator,
+    volumes: Vec<Plug>,
+) -> Launch<'a> {
     Launch {
         vm: spec.vm_id,
         resources: spec.resources,
         accelerator,
         image,
         format: spec.image.format,
+        volumes,
         incoming: false,
     }
 }

@@ -25,6 +25,14 @@ pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
         let message = "the machine's memory is not saved";
         return Err(Fault::new(FaultKind::Hypervisor, message));
     }
+    if !turn.host.volumes.of(turn.vm.id).is_empty() {
+        let message = "the machine has volumes, which do not travel with it";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
+    if !turn.host.snapshots.of(turn.vm.id).taken.is_empty() {
+        let message = "the machine has snapshots, which do not travel with it";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
     let dir = turn.dir();
     Ok(Part::ALL.map(|part| (part, dir.join(file(part)))).into())
 }
@@ -124,7 +132,7 @@ fn take_over(
             // What was saved was an earlier run, on another host.
             ran_epoch: spec.run_epoch.saturating_sub(1),
             let_go: false,
-            disk: DiskMark::of(dir)?,
+            disk: DiskMark::of(dir, &[])?,
         };
         record::write(dir, &now)?;
         saved = Some(now);

@@ -13,6 +13,8 @@ use vimana_model::VmId;
 use crate::config::QemuConfig;
 use crate::machine::{Intent, Machine};
 use crate::record::{Layout, Prepared, Saved};
+use crate::snapshot::Snapshots;
+use crate::volume::Volumes;
 
 /// One host's state directory and what runs in it.
 pub struct Host {
@@ -28,6 +30,8 @@ pub struct Host {
     pub closing: CancellationToken,
     /// Includes VMs that were cleaned: their epochs are not forgotten.
     pub vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
+    pub volumes: Volumes,
+    pub snapshots: Snapshots,
     /// Held until everything that uses the directory has ended.
     pub _lock: File,
 }
@@ -178,6 +182,11 @@ impl Vm {
         Ok(std::mem::replace(&mut cell.highest_epoch, epoch))
     }
 
+    /// Waits until no call works on it.
+    pub async fn at_rest(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.work).lock_owned().await
+    }
+
     pub fn held(&self) -> Option<Held> {
         lock(&self.cell).held.clone()
     }
@@ -298,6 +307,6 @@ fn observed(vm_id: VmId, held: &Held) -> Observed {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,12 @@
 //! | `ended.json` | how the run ended |
 //! | `memory`, `saved.json` | a saved memory, and the record that makes it count |
 //! | `memory.part` | one that is being written |
+//! | `snapshots.json` | the snapshots, which are inside the disks |
 //! | `restarting.json` | while the guest is restarted |
+//!
+//! A volume is a directory beside them, named by its id, with `volume.qcow2`
+//! and `volume.json`, which says how large it is and which VM has it: a volume
+//! cannot belong to two.
 //!
 //! QEMU outlives the agent; [`QemuDriver::open`] finds it again.
 
@@ -37,8 +42,10 @@ mod resize;
 mod restart;
 mod save;
 mod seed;
+mod snapshot;
 mod stop;
 mod supervisor;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -52,11 +59,11 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed, Part,
-    SerialStream,
+    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
+    ObservedSnapshot, ObservedVolume, Part, SerialStream, VolumeSource,
 };
-use vimana_model::VmId;
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 pub use boot_sector::{BOOTS, COUNT, DEAF, OFF, READY, boot_sector};
 pub use config::{AcceleratorSetting, GuestLimits, InvalidAccelerator, ProbeImage, QemuConfig};
@@ -102,6 +109,8 @@ impl QemuDriver {
             changes: broadcast::Sender::new(limits::CHANGES),
             closing: CancellationToken::new(),
             vms: Mutex::new(BTreeMap::new()),
+            volumes: volume::Volumes::default(),
+            snapshots: snapshot::Snapshots::default(),
             _lock: lock,
         });
         // From here on the host is let go of properly, whatever happens.
@@ -196,6 +205,70 @@ impl HostDriver for QemuDriver {
         let resources = *resources;
         let work = move |turn| resize::resize(turn, resources);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn create_volume(
+        &self,
+        volume: VolumeId,
+        size: MiB,
+        from: &VolumeSource,
+    ) -> Result<(), Fault> {
+        let (host, from) = (Arc::clone(&self.host), from.clone());
+        volume::to_its_end(volume::create(host, volume, size, from)).await
+    }
+
+    async fn remove_volume(&self, volume: VolumeId) -> Result<(), Fault> {
+        let host = Arc::clone(&self.host);
+        volume::to_its_end(volume::remove(host, volume)).await
+    }
+
+    async fn grow_volume(&self, volume: VolumeId, size: MiB) -> Result<(), Fault> {
+        let host = Arc::clone(&self.host);
+        volume::to_its_end(volume::grow(host, volume, size)).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault> {
+        Ok(self.host.volumes.observed())
+    }
+
+    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
+        let work = move |turn| volume::attach(turn, volume);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn detach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
+        let work = move |turn| volume::detach(turn, volume);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+        memory: bool,
+    ) -> Result<(), Fault> {
+        let work = move |turn| snapshot::take(turn, snapshot, memory);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn revert(&self, vm: VmId, epoch: u64, snapshot: SnapshotId) -> Result<(), Fault> {
+        let work = move |turn| snapshot::revert(turn, snapshot);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn remove_snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+    ) -> Result<(), Fault> {
+        let work = move |turn| snapshot::remove(turn, snapshot);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault> {
+        Ok(self.host.snapshots.observed())
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {

@@ -22,6 +22,20 @@ pub const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
 pub const MIGRATION_POLL: Duration = Duration::from_secs(1);
 /// A move of memory that was cancelled has ended after this.
 pub const MIGRATION_CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A guest lets go of a volume within this.
+pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a device's end is waited for before asking.
+pub const DETACH_POLL: Duration = Duration::from_millis(20);
+/// Copying an image into a volume, at most.
+pub const COPY_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Any other use of `qemu-img`.
+pub const IMG_TIMEOUT: Duration = Duration::from_secs(60);
+/// Volumes of one machine.
+pub const VOLUMES: u8 = 16;
+/// A snapshot's memory and disks are written or read within this.
+pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long an event of a QEMU's job is waited for before asking.
+pub const JOB_POLL: Duration = Duration::from_millis(20);
 /// How often a QEMU that lives and hung up on us is tried to be reached.
 pub const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 /// After an agent's death in the middle of a restart, its guest may take this

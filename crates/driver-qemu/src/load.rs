@@ -4,7 +4,7 @@
 //! memory stays. Before it is let go that is recorded, and afterwards the
 //! memory is removed, because the disk no longer fits to it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vimana_driver::{Fault, FaultKind, Power};
@@ -77,8 +77,9 @@ async fn renumber(turn: &Turn, held: &Held, machine: &Machine) -> Result<(), Fau
 async fn resume(turn: &Turn, held: &Held, saved: Saved) -> Result<(), Fault> {
     let record = renewed(turn, held);
     let (dir, now) = (turn.dir(), Arc::clone(&record));
+    let files = turn.host.volumes.files(&turn.host, turn.vm.id);
     blocking(move || {
-        if DiskMark::of(&dir).map_err(unrecorded)? != saved.disk {
+        if DiskMark::of(&dir, &files).map_err(unrecorded)? != saved.disk {
             let message = "the disk was written since the memory was saved; they no longer fit";
             return Err(Fault::new(FaultKind::Hypervisor, message));
         }
@@ -88,9 +89,10 @@ async fn resume(turn: &Turn, held: &Held, saved: Saved) -> Result<(), Fault> {
     turn.vm
         .change(&turn.host, |held| held.record = Arc::clone(&record));
     let accelerator = turn.host.capabilities.accelerator;
+    let volumes = turn.host.volumes.of(turn.vm.id);
     let args = argv::machine(&Launch {
         incoming: true,
-        ..launch(&record.spec, &record.image, accelerator)
+        ..launch(&record.spec, &record.image, accelerator, volumes)
     });
     let parts = match boot::start(turn, &turn.dir(), &args, Beginning::FromMemory).await {
         Ok(parts) => parts,
@@ -149,11 +151,12 @@ async fn back_to_rest(turn: &Turn, mut parts: Parts, saved: Saved) -> Result<(),
         tracing::warn!(vm = %turn.vm.id, %error, "a failed QEMU cannot be ended");
     }
     let (dir, run_epoch) = (turn.dir(), turn.epoch);
+    let files = turn.host.volumes.files(&turn.host, turn.vm.id);
     let rest = blocking(move || {
         let rest = if never_ran {
             unmark(&dir, saved).map(Rest::Saved)
         } else {
-            after_end(&dir, run_epoch, saved)
+            after_end(&dir, &files, run_epoch, saved)
         };
         rest.map_err(unrecorded)
     });
@@ -186,8 +189,13 @@ impl Rest {
 }
 
 /// Decides by the disk whether a memory still counts, and records it. Blocks.
-pub fn after_end(dir: &Path, run_epoch: u64, saved: Saved) -> std::io::Result<Rest> {
-    if DiskMark::of(dir)? == saved.disk {
+pub fn after_end(
+    dir: &Path,
+    volumes: &[PathBuf],
+    run_epoch: u64,
+    saved: Saved,
+) -> std::io::Result<Rest> {
+    if DiskMark::of(dir, volumes)? == saved.disk {
         let ran_epoch = saved.ran_epoch.max(run_epoch);
         return unmark(dir, Saved { ran_epoch, ..saved }).map(Rest::Saved);
     }

@@ -261,7 +261,7 @@ pub async fn moved(
 }
 
 /// Returns at an event, or when one may have been missed.
-async fn heard(events: &mut broadcast::Receiver<String>, wanted: &str) {
+pub async fn heard(events: &mut broadcast::Receiver<String>, wanted: &str) {
     while matches!(events.recv().await, Ok(event) if event != wanted) {}
 }
 

@@ -49,7 +49,7 @@ fn create(host: &Host, record: Prepared) -> Result<Prepared, Fault> {
     let made = host.layout.create(spec.vm_id, |dir| {
         record::write(dir, &record)?;
         let disk = record::new_file(&dir.join(DISK))?;
-        qcow2::write_overlay(&disk, size, &record.image, spec.image.format)?;
+        qcow2::write_empty(&disk, size, Some((&record.image, spec.image.format)))?;
         disk.sync_all()?;
         record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))
     });

@@ -176,7 +176,7 @@ fn image_disk(dir: &Path, image: &ProbeImage) -> Result<Value, String> {
     let path = path.as_deref().and_then(Path::to_str);
     let path = path.ok_or_else(|| unusable("the image has no usable name".to_owned()))?;
     let written = record::new_file(&dir.join(argv::DISK))
-        .and_then(|file| qcow2::write_overlay(&file, size, path, image.format));
+        .and_then(|file| qcow2::write_empty(&file, size, Some((path, image.format))));
     written.map_err(|error| unusable(Fault::io("making its disk", &error).message))?;
     Ok(argv::disk(path, image.format))
 }

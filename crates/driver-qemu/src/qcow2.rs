@@ -186,16 +186,16 @@ fn check_extensions(file: &File, mut at: u64, cluster: u64) -> Result<(), Refusa
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
 
-/// Writes an empty overlay of `size` bytes over `backing` into a new file:
-/// header, reference counts and an empty level-1 table, a cluster each or more.
+/// Writes an empty disk of `size` bytes into a new file, over a backing file
+/// where there is one: header, reference counts and an empty level-1 table, a cluster each or more.
 ///
 /// # Errors
 /// From writing; the backing file's name has to fit its field.
-pub fn write_overlay(file: &File, size: u64, backing: &str, format: ImageFormat) -> io::Result<()> {
+pub fn write_empty(file: &File, size: u64, backing: Option<(&str, ImageFormat)>) -> io::Result<()> {
     let l1_entries = size.div_ceil(CLUSTER * (CLUSTER / 8));
     let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER).max(1);
     let clusters = 3 + l1_clusters;
-    let header = overlay_header(size, l1_entries, backing, format)?;
+    let header = empty_header(size, l1_entries, backing)?;
     file.set_len(clusters * CLUSTER)?;
     file.write_all_at(&header, 0)?;
     // The table of reference counts: its first block is the next cluster.
@@ -204,31 +204,37 @@ pub fn write_overlay(file: &File, size: u64, backing: &str, format: ImageFormat)
     file.write_all_at(&once, 2 * CLUSTER)
 }
 
-fn overlay_header(
+fn empty_header(
     size: u64,
     l1_entries: u64,
-    backing: &str,
-    format: ImageFormat,
+    backing: Option<(&str, ImageFormat)>,
 ) -> io::Result<Vec<u8>> {
     let too_big = |_| io::Error::from(io::ErrorKind::FileTooLarge);
-    let name = u32::try_from(backing.len()).map_err(too_big)?;
+    let (name, format) = backing.unzip();
+    let name = name.unwrap_or_default();
+    let name_length = u32::try_from(name.len()).map_err(too_big)?;
     let l1_entries = u32::try_from(l1_entries).map_err(too_big)?;
-    let format = format.name().as_bytes();
-    let format_length = u32::try_from(format.len()).map_err(too_big)?;
 
     let mut extensions = Vec::new();
-    extensions.extend(EXT_BACKING_FORMAT.to_be_bytes());
-    extensions.extend(format_length.to_be_bytes());
-    extensions.extend(format);
-    extensions.resize(extensions.len().next_multiple_of(8), 0);
+    if let Some(format) = format {
+        let format = format.name().as_bytes();
+        let format_length = u32::try_from(format.len()).map_err(too_big)?;
+        extensions.extend(EXT_BACKING_FORMAT.to_be_bytes());
+        extensions.extend(format_length.to_be_bytes());
+        extensions.extend(format);
+        extensions.resize(extensions.len().next_multiple_of(8), 0);
+    }
     extensions.extend([0; 8]);
-    let backing_at = HEADER_V3 + extensions.len() as u64;
+    let name_at = match name_length {
+        0 => 0,
+        _ => HEADER_V3 + extensions.len() as u64,
+    };
 
     let mut h = Vec::new();
     h.extend(MAGIC.to_be_bytes());
     h.extend(3_u32.to_be_bytes());
-    h.extend(backing_at.to_be_bytes());
-    h.extend(name.to_be_bytes());
+    h.extend(name_at.to_be_bytes());
+    h.extend(name_length.to_be_bytes());
     h.extend(CLUSTER_BITS.to_be_bytes());
     h.extend(size.to_be_bytes());
     h.extend(0_u32.to_be_bytes()); // not encrypted
@@ -241,7 +247,7 @@ fn overlay_header(
     h.extend(4_u32.to_be_bytes()); // reference counts of 16 bits
     h.extend(104_u32.to_be_bytes());
     h.extend(extensions);
-    h.extend(backing.as_bytes());
+    h.extend(name.as_bytes());
     Ok(h)
 }
 

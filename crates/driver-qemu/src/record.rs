@@ -4,6 +4,7 @@
 //! renamed, renamed to `<vm_id>.gone` and removed. Records are replaced whole
 //! and are on the disk before a call returns. All calls block.
 
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vimana_driver::{IncarnationSpec, Power};
-use vimana_model::VmId;
+use vimana_model::{VmId, VolumeId};
 
 use crate::argv::DISK;
 use crate::limits::RECORD_BYTES;
@@ -62,7 +63,7 @@ pub struct Saved {
     pub disk: DiskMark,
 }
 
-/// Tells whether anyone wrote to a disk.
+/// Tells whether anyone wrote to the disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskMark {
@@ -80,14 +81,22 @@ pub struct Restarting {
 }
 
 impl DiskMark {
-    /// Of the disk in a VM's directory, as it is now.
-    pub fn of(dir: &Path) -> io::Result<Self> {
-        let facts = fs::metadata(dir.join(DISK))?;
-        Ok(Self {
-            bytes: facts.len(),
-            modified_s: facts.mtime(),
-            modified_ns: facts.mtime_nsec(),
-        })
+    /// Of the disk in a VM's directory and of its volumes' files, all as they
+    /// are now: their sizes together, and when the last of them was written.
+    pub fn of(dir: &Path, volumes: &[PathBuf]) -> io::Result<Self> {
+        let disk = dir.join(DISK);
+        let mut mark = Self {
+            bytes: 0,
+            modified_s: i64::MIN,
+            modified_ns: 0,
+        };
+        for file in std::iter::once(&disk).chain(volumes) {
+            let facts = fs::metadata(file)?;
+            let modified = (facts.mtime(), facts.mtime_nsec());
+            mark.bytes = mark.bytes.saturating_add(facts.len());
+            (mark.modified_s, mark.modified_ns) = modified.max((mark.modified_s, mark.modified_ns));
+        }
+        Ok(mark)
     }
 }
 
@@ -122,6 +131,7 @@ pub struct Layout {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     Vm(VmId),
+    Volume(VolumeId),
     /// Half made or half removed; nothing ever ran in it.
     Debris,
     Other,
@@ -147,14 +157,23 @@ impl Layout {
     }
 
     #[must_use]
+    pub fn volume(&self, volume: VolumeId) -> PathBuf {
+        self.state.join(volume.to_string())
+    }
+
+    #[must_use]
     pub fn entry(name: &str) -> Entry {
         let half = name
             .strip_suffix(HALF_MADE)
             .or_else(|| name.strip_suffix(HALF_GONE));
-        match (name.parse(), half.map(str::parse::<VmId>)) {
-            (Ok(vm), _) => Entry::Vm(vm),
-            (Err(_), Some(Ok(_))) => Entry::Debris,
-            (Err(_), Some(Err(_)) | None) => Entry::Other,
+        let entry = |name: &str| match (name.parse(), name.parse()) {
+            (Ok(vm), _) => Some(Entry::Vm(vm)),
+            (Err(_), Ok(volume)) => Some(Entry::Volume(volume)),
+            (Err(_), Err(_)) => None,
+        };
+        match half.and_then(entry) {
+            Some(_) => Entry::Debris,
+            None => entry(name).unwrap_or(Entry::Other),
         }
     }
 
@@ -167,24 +186,41 @@ impl Layout {
         vm: VmId,
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
-        let part = Scratch(self.state.join(format!("{vm}{HALF_MADE}")));
-        part.remove()?;
-        make_dir(&part.0)?;
+        let part = self.begin(&vm)?;
         fill(&part.0)?;
-        sync(&part.0)?;
-        fs::rename(&part.0, self.vm(vm))?;
-        sync(&self.state)?;
+        self.complete(&part, &vm)?;
         Ok(())
     }
 
-    /// Removes a VM's directory; fine if there is none.
+    /// The place where a directory of that name is made, empty.
     ///
     /// # Errors
-    /// Of the file system; what is left is not taken for a VM.
-    pub fn remove(&self, vm: VmId) -> io::Result<()> {
-        let gone = Scratch(self.state.join(format!("{vm}{HALF_GONE}")));
+    /// Of the file system.
+    pub fn begin(&self, name: &impl Display) -> io::Result<Scratch> {
+        let part = Scratch(self.state.join(format!("{name}{HALF_MADE}")));
+        part.remove()?;
+        make_dir(&part.0)?;
+        Ok(part)
+    }
+
+    /// What was begun appears, whole.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn complete(&self, part: &Scratch, name: &impl Display) -> io::Result<()> {
+        sync(&part.0)?;
+        fs::rename(&part.0, self.state.join(name.to_string()))?;
+        sync(&self.state)
+    }
+
+    /// Removes a directory; fine if there is none.
+    ///
+    /// # Errors
+    /// Of the file system; what is left is not taken for a VM or a volume.
+    pub fn remove(&self, name: &impl Display) -> io::Result<()> {
+        let gone = Scratch(self.state.join(format!("{name}{HALF_GONE}")));
         gone.remove()?;
-        match fs::rename(self.vm(vm), &gone.0) {
+        match fs::rename(self.state.join(name.to_string()), &gone.0) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed?,
         }
@@ -316,8 +352,8 @@ mod tests {
             .create(vm(), |dir| write_file(&dir.join("disk"), b"whole"))
             .unwrap();
         assert_eq!(names(state.path()), [vm().to_string()]);
-        layout.remove(vm()).unwrap();
-        layout.remove(vm()).unwrap();
+        layout.remove(&vm()).unwrap();
+        layout.remove(&vm()).unwrap();
         assert_eq!(names(state.path()), [""; 0]);
     }
 

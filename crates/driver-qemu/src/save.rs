@@ -7,7 +7,7 @@
 //! between knows by the record which of the two it is.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vimana_driver::{Fault, FaultKind, Power};
@@ -107,22 +107,26 @@ async fn keep(turn: &Turn, machine: &Machine) -> Result<(), Fault> {
         return Err(unanswered(QmpError::Closed));
     }
     let (dir, ran_epoch) = (turn.dir(), turn.epoch);
-    let saved = blocking(move || record_saved(&dir, ran_epoch).map_err(unwritten)).await?;
+    let files = turn.host.volumes.files(&turn.host, turn.vm.id);
+    let saved = blocking(move || record_saved(&dir, &files, ran_epoch).map_err(unwritten)).await?;
     machine.intend(Intent::Saved);
     turn.vm.change(&turn.host, |held| held.saved = Some(saved));
     Ok(())
 }
 
 /// Blocks.
-fn record_saved(dir: &Path, ran_epoch: u64) -> std::io::Result<Saved> {
+fn record_saved(dir: &Path, volumes: &[PathBuf], ran_epoch: u64) -> std::io::Result<Saved> {
     // QEMU has flushed both; that they are on the disk is for us to know.
     for name in [MEMORY_PART, DISK] {
         File::open(dir.join(name))?.sync_all()?;
     }
+    for volume in volumes {
+        File::open(volume)?.sync_all()?;
+    }
     let saved = Saved {
         ran_epoch,
         let_go: false,
-        disk: DiskMark::of(dir)?,
+        disk: DiskMark::of(dir, volumes)?,
     };
     std::fs::rename(dir.join(MEMORY_PART), dir.join(MEMORY))?;
     record::sync(dir)?;

@@ -9,6 +9,8 @@ use crate::host::{Turn, blocking, overtaken};
 use crate::limits::{POWER_BUTTON_EVERY, QUIT_TIMEOUT};
 use crate::machine::{Intent, Machine};
 use crate::process;
+use crate::snapshot::{self, SnapshotRecord};
+use crate::volume;
 
 /// See [`vimana_driver::HostDriver::kill`].
 pub async fn kill(turn: Turn) -> Result<(), Fault> {
@@ -60,16 +62,21 @@ pub async fn clean(turn: Turn) -> Result<(), Fault> {
             return Err(still_runs());
         }
     }
+    snapshot::forget(&turn).await?;
     let (layout, id) = (turn.host.layout.clone(), turn.vm.id);
     let removed = blocking(move || {
         // A directory nobody could make sense of may have a process, too.
         if !process::running(id, &layout.vm(id)).is_empty() {
             return Err(still_runs());
         }
-        let removed = layout.remove(id);
+        let removed = layout.remove(&id);
         removed.map_err(|error| Fault::io("removing the machine's files", &error))
     });
     removed.await?;
+    volume::release(&turn.host, turn.vm.id).await?;
+    turn.host
+        .snapshots
+        .put(turn.vm.id, SnapshotRecord::default());
     turn.vm.forget();
     Ok(())
 }

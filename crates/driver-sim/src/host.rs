@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use vimana_driver::{Fault, FaultKind, Observed, Power, SerialHub};
-use vimana_model::VmId;
 use vimana_model::unit::Resources;
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::files::{Contents, Files};
 use crate::mishap::{Call, Course, Director, Mishap, Plans, Rest};
 use crate::run_log::{Moment, RunEntry, RunLog};
+use crate::snapshot::Snapshot;
+use crate::volume::Volume;
 
 /// Changes a slow subscriber may lag behind.
 const CHANGES: usize = 128;
@@ -39,6 +41,10 @@ pub struct Effects {
     pub reset: u32,
     pub resized: u32,
     pub cleaned: u32,
+    pub attached: u32,
+    pub detached: u32,
+    pub snapshots: u32,
+    pub reverted: u32,
 }
 
 /// The part of a simulated host that survives its agent.
@@ -52,6 +58,7 @@ pub struct SimHost {
 pub(crate) struct State {
     pub vms: BTreeMap<VmId, Vm>,
     pub files: Files,
+    pub volumes: BTreeMap<VolumeId, Volume>,
     plans: Plans,
     hot_resize: bool,
 }
@@ -65,6 +72,7 @@ pub(crate) struct Vm {
     pub deaf: bool,
     pub effects: Effects,
     pub machine: Option<Machine>,
+    pub snapshots: BTreeMap<SnapshotId, Snapshot>,
 }
 
 pub(crate) struct Machine {
@@ -95,6 +103,7 @@ impl SimHost {
             state: Mutex::new(State {
                 vms: BTreeMap::new(),
                 files: Files::default(),
+                volumes: BTreeMap::new(),
                 plans: Plans::default(),
                 hot_resize: true,
             }),
@@ -257,6 +266,16 @@ impl SimHost {
             | Call::Reboot
             | Call::Reset
             | Call::Resize
+            | Call::CreateVolume
+            | Call::RemoveVolume
+            | Call::GrowVolume
+            | Call::Volumes
+            | Call::Attach
+            | Call::Detach
+            | Call::Snapshot
+            | Call::Revert
+            | Call::RemoveSnapshot
+            | Call::Snapshots
             | Call::Serial => false,
         };
         vm.highest_epoch = epoch;

@@ -18,6 +18,8 @@ mod host;
 mod life;
 mod mishap;
 mod run_log;
+mod snapshot;
+mod volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,12 +29,12 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
-    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed, Part, Power,
-    SerialStream,
+    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
+    ObservedSnapshot, ObservedVolume, Part, Power, SerialStream, VolumeSource,
 };
-use vimana_model::VmId;
 use vimana_model::host::Accelerator;
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 pub use host::{Effects, SimHost};
 pub use life::{BOOTS, COUNT};
@@ -208,6 +210,80 @@ impl HostDriver for SimDriver {
         let rest = self.enter(Call::Resize, vm, epoch).await?;
         let result = self.host.resize(vm, epoch, resources);
         rest.end(Call::Resize, result).await
+    }
+
+    async fn create_volume(
+        &self,
+        volume: VolumeId,
+        size: MiB,
+        from: &VolumeSource,
+    ) -> Result<(), Fault> {
+        let rest = self.host.begin(Call::CreateVolume, None).await?;
+        self.host.create_volume(volume, size, from);
+        rest.end(Call::CreateVolume, Ok(())).await
+    }
+
+    async fn remove_volume(&self, volume: VolumeId) -> Result<(), Fault> {
+        let rest = self.host.begin(Call::RemoveVolume, None).await?;
+        let result = self.host.remove_volume(volume);
+        rest.end(Call::RemoveVolume, result).await
+    }
+
+    async fn grow_volume(&self, volume: VolumeId, size: MiB) -> Result<(), Fault> {
+        let rest = self.host.begin(Call::GrowVolume, None).await?;
+        let result = self.host.grow_volume(volume, size);
+        rest.end(Call::GrowVolume, result).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault> {
+        let rest = self.host.begin(Call::Volumes, None).await?;
+        rest.end(Call::Volumes, Ok(self.host.volumes())).await
+    }
+
+    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
+        let rest = self.enter(Call::Attach, vm, epoch).await?;
+        let result = self.host.attach(vm, epoch, volume);
+        rest.end(Call::Attach, result).await
+    }
+
+    async fn detach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
+        let rest = self.enter(Call::Detach, vm, epoch).await?;
+        let result = self.host.detach(vm, epoch, volume);
+        rest.end(Call::Detach, result).await
+    }
+
+    async fn snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+        memory: bool,
+    ) -> Result<(), Fault> {
+        let rest = self.enter(Call::Snapshot, vm, epoch).await?;
+        let result = self.host.snapshot(vm, epoch, snapshot, memory);
+        rest.end(Call::Snapshot, result).await
+    }
+
+    async fn revert(&self, vm: VmId, epoch: u64, snapshot: SnapshotId) -> Result<(), Fault> {
+        let rest = self.enter(Call::Revert, vm, epoch).await?;
+        let result = self.host.revert(vm, epoch, snapshot);
+        rest.end(Call::Revert, result).await
+    }
+
+    async fn remove_snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+    ) -> Result<(), Fault> {
+        let rest = self.enter(Call::RemoveSnapshot, vm, epoch).await?;
+        self.host.remove_snapshot(vm, snapshot);
+        rest.end(Call::RemoveSnapshot, Ok(())).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault> {
+        let rest = self.host.begin(Call::Snapshots, None).await?;
+        rest.end(Call::Snapshots, Ok(self.host.snapshots())).await
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {

@@ -143,6 +143,14 @@ impl SimHost {
             let message = "the machine's memory is not saved";
             return Err(Fault::new(FaultKind::Hypervisor, message));
         }
+        if state.volumes.values().any(|v| v.attached_to == Some(id)) {
+            let message = "the machine has volumes, which do not travel with it";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
+        if !vm.snapshots.is_empty() {
+            let message = "the machine has snapshots, which do not travel with it";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
         vm.effects.exported += 1;
         state
             .files
@@ -231,6 +239,10 @@ impl SimHost {
             }
         }
         state.files.remove(id);
+        vm.snapshots.clear();
+        for volume in state.volumes.values_mut() {
+            volume.attached_to.take_if(|owner| *owner == id);
+        }
         Ok(())
     }
 
@@ -258,7 +270,7 @@ impl SimHost {
     }
 
     /// A look at the machine, if `epoch` is its run.
-    fn of_run<T>(
+    pub(crate) fn of_run<T>(
         &self,
         id: VmId,
         epoch: u64,

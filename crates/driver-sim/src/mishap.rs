@@ -22,6 +22,16 @@ pub enum Call {
     Reset,
     Resize,
     Clean,
+    CreateVolume,
+    RemoveVolume,
+    GrowVolume,
+    Volumes,
+    Attach,
+    Detach,
+    Snapshot,
+    Revert,
+    RemoveSnapshot,
+    Snapshots,
     Serial,
 }
 
@@ -49,7 +59,8 @@ pub struct Course {
     pub after: Duration,
 }
 
-/// Decides how each call goes; the VM is absent for [`Call::Inventory`].
+/// Decides how each call goes; the VM is absent for [`Call::Inventory`],
+/// [`Call::Snapshots`] and for volumes on their own.
 pub type Director = Box<dyn FnMut(Call, Option<VmId>) -> Course + Send>;
 
 /// What is planned for calls to come.

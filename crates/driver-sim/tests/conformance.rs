@@ -11,7 +11,7 @@ use vimana_driver::{Fault, FaultKind, HostDriver, ImageRef};
 use vimana_driver_sim::{Call, SimDriver, SimHost};
 use vimana_model::image::ImageFormat;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{ImageId, VmId};
+use vimana_model::{ImageId, VmId, VolumeId};
 
 struct Sim(Arc<SimHost>);
 
@@ -27,7 +27,7 @@ impl Harness for Sim {
 
     async fn driver_on_full_disk(&self) -> Arc<dyn HostDriver> {
         let fault = Fault::new(FaultKind::NoSpace, "the host's disk is full");
-        for call in [Call::Prepare, Call::Save, Call::Import] {
+        for call in [Call::Prepare, Call::Save, Call::Import, Call::CreateVolume] {
             self.0.fail_next(call, fault.clone());
         }
         self.driver().await
@@ -69,6 +69,20 @@ impl Harness for Sim {
         let place = Path::new("/carried").join(file.file_name().unwrap());
         to.0.write_file(&place, self.0.read_file(file).unwrap());
         place
+    }
+
+    fn scribble(&self, volume: VolumeId) {
+        self.0.scribble(volume);
+    }
+
+    fn reads_zeros(&self, volume: VolumeId) -> bool {
+        self.0.reads_zeros(volume).unwrap()
+    }
+
+    async fn plugged(&self, driver: &dyn HostDriver, vm: VmId) -> usize {
+        let volumes = driver.volumes().await.unwrap();
+        let ours = volumes.iter().filter(|v| v.attached_to == Some(vm));
+        ours.count()
     }
 
     async fn guest_off(&self, _driver: &dyn HostDriver, vm: VmId) {

@@ -14,6 +14,8 @@
 mod cases;
 mod restarting;
 mod saving;
+mod snapshots;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,14 +24,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use vimana_model::VmId;
 use vimana_model::unit::Resources;
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, SerialStream};
 
 pub use cases::*;
 pub use restarting::*;
 pub use saving::*;
+pub use snapshots::*;
+pub use volumes::*;
 
 /// Typed on the serial line, it makes the guest count in its memory and say how
 /// far it got, as a letter from `A` on.
@@ -74,6 +78,15 @@ pub trait Harness: Send + Sync + Sized {
 
     /// Carries a file to another host, as a datastore does; its place there.
     fn carry(&self, file: &Path, to: &Self) -> PathBuf;
+
+    /// Fills the beginning of a volume that no running machine has.
+    fn scribble(&self, volume: VolumeId);
+
+    /// Whether a volume that no running machine has reads zeros throughout.
+    fn reads_zeros(&self, volume: VolumeId) -> bool;
+
+    /// How many volumes the guest's hardware has right now.
+    async fn plugged(&self, driver: &dyn HostDriver, vm: VmId) -> usize;
 
     /// Makes the guest switch itself off of its own accord.
     async fn guest_off(&self, driver: &dyn HostDriver, vm: VmId);
@@ -131,6 +144,25 @@ macro_rules! conformance_suite {
             saved_machine_goes_on_elsewhere
             export_changes_nothing
             bad_import_leaves_nothing
+            volume_is_made_once_and_reads_zeros
+            volume_is_a_copy_of_an_image
+            volume_that_cannot_be_made_leaves_nothing
+            volume_is_attached_and_detached_while_the_machine_is_off
+            volume_is_attached_and_detached_while_the_machine_runs
+            one_machine_at_a_time_has_a_volume
+            volume_grows_and_never_shrinks
+            attached_volume_survives_a_restart_of_the_driver
+            saved_machine_comes_back_with_its_volumes
+            clean_detaches_volumes_and_keeps_them
+            cancelled_attach_and_detach_can_be_repeated
+            running_machine_goes_back_to_its_memory
+            machine_that_is_off_goes_back_to_its_disks
+            volumes_are_in_the_snapshot
+            snapshot_survives_a_restart_of_the_driver
+            snapshot_that_does_not_fit_is_refused
+            clean_removes_snapshots_and_keeps_volumes
+            snapshots_of_what_is_not_there_are_refused_or_fine
+            volume_calls_for_what_is_not_there_are_refused_or_fine
         }
     };
     ($harness:ty: $($case:ident)+) => {$(
@@ -155,6 +187,25 @@ pub async fn within_time(case: impl Future<Output = ()>) {
 /// A VM no other test uses.
 #[must_use]
 pub fn new_vm() -> VmId {
+    let (unix_ms, random) = new_parts();
+    VmId::from_parts(unix_ms, random)
+}
+
+/// A snapshot no other test uses.
+#[must_use]
+pub fn new_snapshot() -> SnapshotId {
+    let (unix_ms, random) = new_parts();
+    SnapshotId::from_parts(unix_ms, random)
+}
+
+/// A volume no other test uses.
+#[must_use]
+pub fn new_volume() -> VolumeId {
+    let (unix_ms, random) = new_parts();
+    VolumeId::from_parts(unix_ms, random)
+}
+
+fn new_parts() -> (u64, [u8; 10]) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -162,7 +213,7 @@ pub fn new_vm() -> VmId {
     let salt = u64::from(std::process::id()) ^ (u64::from(since.subsec_nanos()) << 24);
     random[..8].copy_from_slice(&salt.to_le_bytes());
     random[8] = count.to_le_bytes()[0];
-    VmId::from_parts(since.as_millis().try_into().unwrap(), random)
+    (since.as_millis().try_into().unwrap(), random)
 }
 
 /// A first incarnation of a new VM on the harness's image.
@@ -254,6 +305,10 @@ pub async fn answer(driver: &dyn HostDriver, vm: VmId, key: u8) -> char {
 /// Asks until the guest, which may just be starting, answers so.
 async fn answers(driver: &dyn HostDriver, vm: VmId, key: u8, wanted: char) {
     let mut line = driver.serial(vm).await.unwrap();
+    // What it said before is no answer.
+    let mut before = vec![0; crate::SERIAL_RECENT_BYTES];
+    let reading = tokio::time::timeout(Duration::from_millis(200), line.read(&mut before));
+    let _ = reading.await;
     let asking = async {
         let mut seen = String::new();
         while !seen.contains(wanted) {

@@ -14,6 +14,10 @@ pub enum FaultKind {
     Superseded,
     /// The host does not hold such an Incarnation.
     NoSuchVm,
+    /// The host does not hold such a volume.
+    NoSuchVolume,
+    /// The machine has no such snapshot.
+    NoSuchSnapshot,
     /// No disk space left.
     NoSpace,
     /// The hypervisor refused or broke.
@@ -25,6 +29,8 @@ pub enum FaultKind {
     /// A part that is needed is away now and may come back: the server, the
     /// datastore.
     Unavailable,
+    /// What it needs is in another use: a volume is attached, a machine runs.
+    Conflict,
     /// This hypervisor, or this agent, cannot do that.
     Unsupported,
     /// Anything else on this host, also what a later version has a word for.
@@ -40,10 +46,13 @@ impl FaultKind {
             Self::Unavailable | Self::Host => true,
             Self::Superseded
             | Self::NoSuchVm
+            | Self::NoSuchVolume
+            | Self::NoSuchSnapshot
             | Self::NoSpace
             | Self::Hypervisor
             | Self::BadImage
             | Self::Cancelled
+            | Self::Conflict
             | Self::Unsupported => false,
         }
     }

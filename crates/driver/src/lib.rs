@@ -10,8 +10,10 @@ pub mod conformance;
 mod fault;
 pub mod qcow2;
 mod serial;
+mod snapshot;
 mod spec;
 pub mod text;
+mod volume;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,13 +21,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
-use vimana_model::VmId;
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 pub use fault::{Fault, FaultKind};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
+pub use snapshot::ObservedSnapshot;
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
 pub use vimana_model::saved::{Part, SavedMachine, SavedPart};
+pub use volume::{ObservedVolume, VolumeSource};
 
 /// A serial line: bytes both ways, until either side hangs up.
 pub trait SerialStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -122,8 +126,81 @@ pub trait HostDriver: Send + Sync + 'static {
     /// grows in any case. Repeating it changes nothing.
     async fn resize(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault>;
 
+    /// Makes a volume of that size, which belongs to no machine yet. It reads
+    /// zeros wherever `from` says nothing: never bytes of an earlier volume.
+    /// Repeating it changes nothing. A failed call leaves nothing behind.
+    async fn create_volume(
+        &self,
+        volume: VolumeId,
+        size: MiB,
+        from: &VolumeSource,
+    ) -> Result<(), Fault>;
+
+    /// Removes a volume and its content. Fine if there is none;
+    /// [`FaultKind::Conflict`] where it is attached.
+    async fn remove_volume(&self, volume: VolumeId) -> Result<(), Fault>;
+
+    /// Makes a volume larger, whether it is attached, and its machine runs, or
+    /// not. It never shrinks. Repeating it changes nothing;
+    /// [`FaultKind::Conflict`] where its machine's memory is saved.
+    async fn grow_volume(&self, volume: VolumeId, size: MiB) -> Result<(), Fault>;
+
+    /// All volumes of this host, by id.
+    async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault>;
+
+    /// Gives the machine the volume, at once where it runs and otherwise from
+    /// its next start on. Repeating it changes nothing.
+    /// [`FaultKind::Conflict`] where another machine has the volume, or this
+    /// one's memory is saved. After a failed call it is not attached.
+    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault>;
+
+    /// Takes the volume from the machine. Fine if it has none of that name.
+    /// [`FaultKind::Conflict`] where another machine has the volume, or this
+    /// one's memory is saved; [`FaultKind::Hypervisor`] where a running
+    /// machine does not let go of it in time: it stays attached, then.
+    async fn detach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault>;
+
+    /// Keeps the machine's disks, the root disk and every attached volume, as
+    /// they are at one instant, whether it runs or not; `memory` keeps its
+    /// memory, too, where it runs. Volumes in a snapshot cannot be detached.
+    /// Repeating it changes nothing. [`FaultKind::Conflict`] where the
+    /// machine's memory is saved. A failed call leaves no snapshot, and the
+    /// machine running.
+    async fn snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+        memory: bool,
+    ) -> Result<(), Fault>;
+
+    /// Puts the disks of the snapshot back; volumes that were attached later
+    /// stay as they are. A machine that runs goes on from the snapshot's
+    /// memory, in the same process and under the same epoch. One that does not
+    /// run stays so, and starts from its disks.
+    ///
+    /// [`FaultKind::Conflict`] where the machine runs and the snapshot has no
+    /// memory (stop it first), or its memory does not fit because vCPUs,
+    /// memory or volumes have changed since, and where the machine's memory is
+    /// saved. [`FaultKind::NoSuchSnapshot`] where there is none. Repeating it
+    /// reverts once more; after a failed call nothing but that starts the
+    /// machine.
+    async fn revert(&self, vm: VmId, epoch: u64, snapshot: SnapshotId) -> Result<(), Fault>;
+
+    /// Removes a snapshot; fine if there is none. What the machine has now
+    /// stays as it is, running or not.
+    async fn remove_snapshot(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+    ) -> Result<(), Fault>;
+
+    /// All snapshots of this host's machines.
+    async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault>;
+
     /// Removes every file of the VM from this host, after the machine is
-    /// gone. Fine if there is nothing. Afterwards [`Self::inventory`] no
+    /// gone, and its snapshots; its volumes are detached and stay. Fine if there is nothing. Afterwards [`Self::inventory`] no
     /// longer names it.
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 

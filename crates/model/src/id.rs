@@ -108,6 +108,10 @@ ids! {
     UserId = "user", "a user";
     /// Bootable read-only content.
     ImageId = "image", "an image";
+    /// A writable disk that outlives the machines it is attached to.
+    VolumeId = "vol", "a volume";
+    /// A point in time of a machine's disks.
+    SnapshotId = "snap", "a snapshot";
     /// A named size.
     FlavorId = "flavor", "a flavor";
     /// A user-visible piece of work with steps.

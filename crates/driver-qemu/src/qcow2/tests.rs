@@ -14,7 +14,7 @@ fn file(bytes: &[u8]) -> File {
 
 fn overlay(size: u64) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
-    write_overlay(file.as_file(), size, "/base", ImageFormat::Raw).unwrap();
+    write_empty(file.as_file(), size, Some(("/base", ImageFormat::Raw))).unwrap();
     std::fs::read(file.path()).unwrap()
 }
 
@@ -72,7 +72,7 @@ fn overlay_is_what_qemu_img_makes_of_it() {
         let base = dir.path().join("base").display().to_string();
         let path = dir.path().join("disk.qcow2");
         let overlay = File::create_new(&path).unwrap();
-        write_overlay(&overlay, size, &base, ImageFormat::Raw).unwrap();
+        write_empty(&overlay, size, Some((&base, ImageFormat::Raw))).unwrap();
         let info = Command::new("qemu-img")
             .args(["info", "--output=json"])
             .arg(&path)

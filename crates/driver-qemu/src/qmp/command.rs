@@ -38,6 +38,13 @@ pub enum Migration {
     Failed { reason: String },
 }
 
+/// A piece of work that QEMU does beside others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub over: bool,
+    pub error: Option<String>,
+}
+
 impl Qmp {
     /// Lets the guest run.
     pub async fn cont(&self) -> Result<(), QmpError> {
@@ -83,6 +90,86 @@ impl Qmp {
         self.execute("block_resize", Some(arguments))
             .await
             .map(drop)
+    }
+
+    pub async fn blockdev_add(&self, node: Value) -> Result<(), QmpError> {
+        self.execute("blockdev-add", Some(node)).await.map(drop)
+    }
+
+    pub async fn blockdev_del(&self, node: &str) -> Result<(), QmpError> {
+        let arguments = json!({"node-name": node});
+        self.execute("blockdev-del", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// Plugs a device in.
+    pub async fn device_add(&self, device: Value) -> Result<(), QmpError> {
+        self.execute("device_add", Some(device)).await.map(drop)
+    }
+
+    /// Asks for a device; a `DEVICE_DELETED` event says that it is out.
+    pub async fn device_del(&self, id: &str) -> Result<(), QmpError> {
+        let arguments = json!({"id": id});
+        self.execute("device_del", Some(arguments)).await.map(drop)
+    }
+
+    /// The ids of what is plugged in.
+    pub async fn devices(&self) -> Result<Vec<String>, QmpError> {
+        let arguments = json!({"path": "/machine/peripheral"});
+        let value = self.execute("qom-list", Some(arguments)).await?;
+        names(value, "name")
+    }
+
+    /// The names of all block nodes.
+    pub async fn block_nodes(&self) -> Result<Vec<String>, QmpError> {
+        let flat = Some(json!({"flat": true}));
+        let value = self.execute("query-named-block-nodes", flat).await?;
+        names(value, "node-name")
+    }
+
+    /// Marks a point in time in all those disks at once.
+    pub async fn snapshot_disks(&self, nodes: &[String], tag: &str) -> Result<(), QmpError> {
+        let actions = nodes.iter().map(|node| {
+            json!({"type": "blockdev-snapshot-internal-sync",
+                   "data": {"device": node, "name": tag}})
+        });
+        let actions: Vec<Value> = actions.collect();
+        self.execute("transaction", Some(json!({"actions": actions})))
+            .await
+            .map(drop)
+    }
+
+    /// Begins a job on snapshots.
+    pub async fn snapshot_job(
+        &self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<(), QmpError> {
+        self.execute(command, Some(arguments)).await.map(drop)
+    }
+
+    /// How a job stands: `None` where there is none of that name.
+    pub async fn job(&self, id: &str) -> Result<Option<Job>, QmpError> {
+        #[derive(Deserialize)]
+        struct Status {
+            id: String,
+            status: String,
+            error: Option<String>,
+        }
+        let value = self.execute("query-jobs", None).await?;
+        let all: Vec<Status> = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
+        let ours = all.into_iter().find(|job| job.id == id);
+        Ok(ours.map(|job| Job {
+            over: job.status == "concluded",
+            error: job.error,
+        }))
+    }
+
+    /// Forgets a job that is over.
+    pub async fn job_dismiss(&self, id: &str) -> Result<(), QmpError> {
+        let arguments = json!({"id": id});
+        self.execute("job-dismiss", Some(arguments)).await.map(drop)
     }
 
     /// Makes the moves of memory send `MIGRATION` events, and as fast as the
@@ -134,6 +221,12 @@ impl Qmp {
             Some(_) => Migration::Underway,
         })
     }
+}
+
+fn names(list: Value, field: &str) -> Result<Vec<String>, QmpError> {
+    let list = list.as_array().ok_or(QmpError::Unexpected)?;
+    let names = list.iter().filter_map(|entry| entry.get(field)?.as_str());
+    Ok(names.map(str::to_owned).collect())
 }
 
 fn uri(file: &str) -> Value {

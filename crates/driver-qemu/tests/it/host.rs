@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use vimana_driver::{HostDriver, ImageRef};
 use vimana_driver_qemu::{AcceleratorSetting, DEAF, OFF, QemuConfig, QemuDriver, boot_sector};
 use vimana_model::image::ImageFormat;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{ImageId, VmId};
+use vimana_model::{ImageId, VmId, VolumeId};
 
 pub struct QemuHost {
     dir: TempDir,
@@ -45,6 +46,25 @@ impl QemuHost {
 
     pub fn vm_dir(&self, vm: VmId) -> PathBuf {
         self.config().state_dir.join(vm.to_string())
+    }
+
+    fn volume_file(&self, volume: VolumeId) -> PathBuf {
+        let dir = self.config().state_dir.join(volume.to_string());
+        dir.join("volume.qcow2")
+    }
+
+    /// How many volumes the VM's process has open.
+    fn files_open(&self, vm: VmId) -> usize {
+        let pids = self.processes(vm);
+        assert_eq!(pids.len(), 1);
+        let open = fs::read_dir(format!("/proc/{}/fd", pids[0])).unwrap();
+        let files = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        let mut volumes: Vec<PathBuf> = files
+            .filter(|file| file.ends_with("volume.qcow2"))
+            .collect();
+        volumes.sort();
+        volumes.dedup();
+        volumes.len()
     }
 
     /// Processes in a VM's directory, removed or not.
@@ -152,6 +172,29 @@ impl Harness for QemuHost {
         let place = to.file(name);
         fs::copy(file, &place).unwrap();
         place
+    }
+
+    fn scribble(&self, volume: VolumeId) {
+        let write = ["-f", "qcow2", "-c", "write -P 0x5a 0 4k"];
+        let did = Command::new("qemu-io")
+            .args(write)
+            .arg(self.volume_file(volume))
+            .output();
+        assert!(did.unwrap().status.success());
+    }
+
+    fn reads_zeros(&self, volume: VolumeId) -> bool {
+        let raw = self.file("raw");
+        let did = Command::new("qemu-img")
+            .args(["convert", "-f", "qcow2", "-O", "raw"])
+            .args([self.volume_file(volume), raw.clone()])
+            .output();
+        assert!(did.unwrap().status.success());
+        fs::read(raw).unwrap().iter().all(|byte| *byte == 0)
+    }
+
+    async fn plugged(&self, _driver: &dyn HostDriver, vm: VmId) -> usize {
+        self.files_open(vm)
     }
 
     async fn guest_off(&self, driver: &dyn HostDriver, vm: VmId) {

@@ -10,10 +10,10 @@ use rustix::process::{Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use vimana_driver::conformance::{BOOTS, COUNT, Harness as _, answer, guest_answers, new_spec};
-use vimana_driver::{Fault, FaultKind, HostDriver, Observed, Power};
+use vimana_driver::{Fault, FaultKind, HostDriver, Observed, Power, VolumeSource};
 use vimana_driver_qemu::QemuDriver;
-use vimana_model::VmId;
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::host::{QemuHost, config_in, processes_below};
 
@@ -28,10 +28,23 @@ enum What {
     Save,
     Load,
     Reboot,
+    Attach,
+    Detach,
+    Snapshot,
+    Revert,
 }
 
 impl What {
-    const ALL: [Self; 4] = [Self::Boot, Self::Save, Self::Load, Self::Reboot];
+    const ALL: [Self; 8] = [
+        Self::Boot,
+        Self::Save,
+        Self::Load,
+        Self::Reboot,
+        Self::Attach,
+        Self::Detach,
+        Self::Snapshot,
+        Self::Revert,
+    ];
 
     async fn carry_out(self, driver: &dyn HostDriver, vm: VmId) -> Result<(), Fault> {
         let grace = Duration::from_secs(20);
@@ -40,8 +53,21 @@ impl What {
             Self::Save => driver.save(vm, 1).await,
             Self::Load => driver.load(vm, 2).await,
             Self::Reboot => driver.reboot(vm, 1, grace).await.map(drop),
+            Self::Attach => driver.attach(vm, 1, volume_of(vm)).await,
+            Self::Detach => driver.detach(vm, 1, volume_of(vm)).await,
+            Self::Snapshot => driver.snapshot(vm, 1, snapshot_of(vm), true).await,
+            Self::Revert => driver.revert(vm, 1, snapshot_of(vm)).await,
         }
     }
+}
+
+/// The same in every process.
+fn volume_of(vm: VmId) -> VolumeId {
+    vm.to_string().replace("vm_", "vol_").parse().unwrap()
+}
+
+fn snapshot_of(vm: VmId) -> SnapshotId {
+    vm.to_string().replace("vm_", "snap_").parse().unwrap()
 }
 
 fn size() -> Resources {
@@ -60,6 +86,16 @@ async fn ready(host: &QemuHost, driver: &dyn HostDriver, what: What) -> VmId {
     }
     if what == What::Load {
         driver.save(vm, 1).await.unwrap();
+    }
+    if matches!(what, What::Attach | What::Detach) {
+        let made = driver.create_volume(volume_of(vm), MiB(2), &VolumeSource::Empty);
+        made.await.unwrap();
+    }
+    if what == What::Detach {
+        driver.attach(vm, 1, volume_of(vm)).await.unwrap();
+    }
+    if what == What::Revert {
+        driver.snapshot(vm, 1, snapshot_of(vm), true).await.unwrap();
     }
     vm
 }
@@ -124,7 +160,9 @@ async fn agent_killed_at_any_moment_loses_nothing() {
             let may_be: &[Power] = match what {
                 What::Boot => &[Power::Prepared, Power::Running],
                 What::Save | What::Load => &[Power::Running, Power::Saved],
-                What::Reboot => &[Power::Running],
+                What::Reboot | What::Attach | What::Detach | What::Snapshot | What::Revert => {
+                    &[Power::Running]
+                }
             };
             assert!(may_be.contains(&found.power), "{case}");
             let processes = host.processes(vm).len();
@@ -143,7 +181,17 @@ async fn agent_killed_at_any_moment_loses_nothing() {
 
 /// The call has come to its end, on the second try.
 async fn after_all(driver: &dyn HostDriver, vm: VmId, what: What, case: &str) {
+    let volumes = driver.volumes().await.unwrap();
+    let snapshots = driver.snapshots().await.unwrap().len();
     match what {
+        What::Attach => assert_eq!(volumes[0].attached_to, Some(vm), "{case}"),
+        What::Detach => assert_eq!(volumes[0].attached_to, None, "{case}"),
+        What::Snapshot | What::Revert => {
+            assert_eq!(snapshots, 1, "{case}");
+            assert_eq!(answer(driver, vm, COUNT).await, 'B', "{case}");
+            driver.revert(vm, 1, snapshot_of(vm)).await.expect(case);
+            assert_eq!(answer(driver, vm, COUNT).await, 'B', "{case}");
+        }
         // What it printed first may have gone to the agent that was killed.
         What::Boot => assert_eq!(answer(driver, vm, BOOTS).await, 'A', "{case}"),
         What::Save | What::Load => {
@@ -206,12 +254,44 @@ async fn recovers(driver: &Arc<dyn HostDriver>, vm: VmId, what: What, case: &str
             driver.load(vm, 3).await.expect(case);
             assert_eq!(answer(&**driver, vm, COUNT).await, 'B', "{case}");
         }
-        (What::Boot | What::Save | What::Load | What::Reboot, Power::Running) => {}
-        (What::Boot, Power::Prepared)
-        | (What::Boot | What::Save | What::Load | What::Reboot, Power::Crashed { .. }) => {
+        (_, Power::Running) => {}
+        (What::Boot, Power::Prepared) | (_, Power::Crashed { .. }) => {
+            if what == What::Revert {
+                what.carry_out(&**driver, vm).await.expect(case);
+            }
             driver.boot(vm, 3, &size()).await.expect(case);
             guest_answers(&**driver, vm).await;
         }
         (_, power) => panic!("{case}: {power:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_qemu_holds_neither_a_detach_nor_a_kill_up() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    let vm = ready(&host, &*driver, What::Detach).await;
+    let silence = |signal| {
+        for pid in host.processes(vm) {
+            kill_process(pid, signal).unwrap();
+        }
+    };
+    silence(Signal::STOP);
+    let within = Duration::from_secs(20);
+    let detach = tokio::time::timeout(within, driver.detach(vm, 1, volume_of(vm))).await;
+    assert_eq!(detach.unwrap().unwrap_err().kind, FaultKind::Hypervisor);
+    silence(Signal::CONT);
+    driver.detach(vm, 1, volume_of(vm)).await.unwrap();
+    silence(Signal::STOP);
+    let (snapshot, kill) = tokio::join!(
+        driver.snapshot(vm, 1, snapshot_of(vm), true),
+        tokio::time::timeout(within, async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            driver.kill(vm, 1).await
+        })
+    );
+    assert_eq!(kill.unwrap(), Ok(()));
+    assert_eq!(snapshot.unwrap_err().kind, FaultKind::Cancelled);
+    assert_eq!(driver.snapshots().await.unwrap(), []);
+    driver.clean(vm, 1).await.unwrap();
 }

@@ -1,0 +1,347 @@
+//! Snapshots: inside the disks, where nothing can lose them.
+//!
+//! They are qcow2's own: one file per disk whatever was snapshotted, no chain
+//! of files that has to be merged, and a snapshot goes with its disk. QEMU takes
+//! them of all disks in one transaction, or in a job together with the memory;
+//! `qemu-img` does it where no QEMU runs. `snapshots.json` names them: before
+//! the effect as not whole, which does not count, and afterwards as whole.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+use vimana_driver::{Fault, FaultKind, ObservedSnapshot};
+use vimana_model::unit::Resources;
+use vimana_model::{SnapshotId, VmId, VolumeId};
+
+use crate::argv::{DISK, DISK_NODE, VOLUME};
+use crate::host::{Host, Turn, blocking, lock, not_running, overtaken};
+use crate::limits::{JOB_POLL, SNAPSHOT_TIMEOUT};
+use crate::machine::{self, Machine};
+use crate::prepare::enough_room;
+use crate::qmp::{Qmp, QmpError};
+use crate::record::{self, Record};
+use crate::volume::img::{self, Deed};
+use crate::volume::saved;
+
+/// The name of our job inside QEMU: one at a time.
+const JOB: &str = "snapshot";
+
+/// The snapshots of one machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRecord {
+    pub taken: Vec<Taken>,
+    /// Some disks may have gone back and others not.
+    pub reverting: Option<SnapshotId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    pub snapshot_id: SnapshotId,
+    pub memory: bool,
+    /// Being made or removed where it is not.
+    pub whole: bool,
+    pub resources: Resources,
+    pub volumes: Vec<VolumeId>,
+}
+
+impl Record for SnapshotRecord {
+    const FILE: &'static str = "snapshots.json";
+}
+
+/// The snapshots of a host.
+#[derive(Default)]
+pub struct Snapshots {
+    records: Mutex<BTreeMap<VmId, SnapshotRecord>>,
+}
+
+impl Snapshots {
+    pub fn of(&self, vm: VmId) -> SnapshotRecord {
+        lock(&self.records).get(&vm).cloned().unwrap_or_default()
+    }
+
+    pub fn put(&self, vm: VmId, record: SnapshotRecord) {
+        lock(&self.records).insert(vm, record);
+    }
+
+    pub fn observed(&self) -> Vec<ObservedSnapshot> {
+        let records = lock(&self.records);
+        let all = records.iter().flat_map(|(vm_id, record)| {
+            let whole = record.taken.iter().filter(|taken| taken.whole);
+            whole.map(|taken| ObservedSnapshot {
+                vm_id: *vm_id,
+                snapshot_id: taken.snapshot_id,
+                memory: taken.memory,
+            })
+        });
+        all.collect()
+    }
+}
+
+/// See [`vimana_driver::HostDriver::snapshot`].
+pub async fn take(turn: Turn, id: SnapshotId, memory: bool) -> Result<(), Fault> {
+    let held = at_hand(&turn)?;
+    let mut record = turn.host.snapshots.of(turn.vm.id);
+    let before = record.taken.iter().find(|taken| taken.snapshot_id == id);
+    if before.is_some_and(|taken| taken.whole) {
+        return Ok(());
+    }
+    if memory && held.machine.is_none() {
+        return Err(not_running());
+    }
+    turn.still_wanted()?;
+    let host = Arc::clone(&turn.host);
+    blocking(move || enough_room(&host)).await?;
+    if let Some(before) = before.cloned() {
+        discard(&turn, held.machine.as_deref(), &before).await?;
+    }
+    record.taken.retain(|taken| taken.snapshot_id != id);
+    let volumes = turn.host.volumes.of(turn.vm.id);
+    let mut taken = Taken {
+        snapshot_id: id,
+        memory,
+        whole: false,
+        resources: held.record.spec.resources,
+        volumes: volumes.iter().map(|plug| plug.volume).collect(),
+    };
+    let others = record.clone();
+    record.taken.push(taken.clone());
+    write(&turn, record).await?;
+    let made = make(&turn, held.machine.as_deref(), &taken).await;
+    if let Err(fault) = made {
+        // Otherwise it is found, not whole, by whoever repeats the call.
+        if discard(&turn, held.machine.as_deref(), &taken)
+            .await
+            .is_ok()
+        {
+            write(&turn, others).await?;
+        }
+        return Err(fault);
+    }
+    taken.whole = true;
+    let mut record = others;
+    record.taken.push(taken);
+    write(&turn, record).await
+}
+
+async fn make(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Result<(), Fault> {
+    let tag = taken.snapshot_id.to_string();
+    let Some(machine) = machine else {
+        for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
+            img::snapshot(&dir, name, Deed::Create, &tag).await?;
+        }
+        return Ok(());
+    };
+    let nodes = nodes(turn, taken);
+    let _motion = machine.motion().await;
+    let qmp = machine.qmp();
+    let making = async {
+        if taken.memory {
+            job(&qmp, "snapshot-save", &tag, &nodes).await
+        } else {
+            qmp.snapshot_disks(&nodes, &tag).await
+        }
+    };
+    let made = turn.cancelled.run_until_cancelled(making).await;
+    made.ok_or_else(overtaken)?.map_err(|error| failed(&error))
+}
+
+/// See [`vimana_driver::HostDriver::revert`].
+pub async fn revert(turn: Turn, id: SnapshotId) -> Result<(), Fault> {
+    let held = at_hand(&turn)?;
+    let mut record = turn.host.snapshots.of(turn.vm.id);
+    let taken = record.taken.iter().find(|t| t.snapshot_id == id && t.whole);
+    let taken = taken.cloned().ok_or_else(|| {
+        let message = "the machine has no such snapshot";
+        Fault::new(FaultKind::NoSuchSnapshot, message)
+    })?;
+    if held.machine.is_some() {
+        let (then, has) = (taken.resources, held.record.spec.resources);
+        let now = turn.host.volumes.of(turn.vm.id);
+        let fits = (then.vcpus, then.memory_mib) == (has.vcpus, has.memory_mib)
+            && now
+                .iter()
+                .map(|plug| plug.volume)
+                .eq(taken.volumes.iter().copied());
+        if !taken.memory || !fits {
+            let message = "the snapshot has no memory that fits the machine that runs";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
+    }
+    turn.still_wanted()?;
+    record.reverting = Some(id);
+    write(&turn, record.clone()).await?;
+    let tag = id.to_string();
+    match held.machine {
+        Some(machine) => {
+            let _motion = machine.motion().await;
+            let qmp = machine.qmp();
+            let nodes = nodes(&turn, &taken);
+            let going = job(&qmp, "snapshot-load", &tag, &nodes);
+            let gone = turn.cancelled.run_until_cancelled(going).await;
+            if let Err(error) = gone.ok_or_else(overtaken)? {
+                // What is left of the guest is neither then nor now.
+                machine.end_process().await;
+                return Err(failed(&error));
+            }
+        }
+        None => {
+            for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
+                img::snapshot(&dir, name, Deed::Apply, &tag).await?;
+            }
+        }
+    }
+    record.reverting = None;
+    write(&turn, record).await
+}
+
+/// See [`vimana_driver::HostDriver::remove_snapshot`].
+pub async fn remove(turn: Turn, id: SnapshotId) -> Result<(), Fault> {
+    let mut record = turn.host.snapshots.of(turn.vm.id);
+    let Some(taken) = record.taken.iter_mut().find(|t| t.snapshot_id == id) else {
+        return Ok(());
+    };
+    let held = at_hand(&turn)?;
+    taken.whole = false;
+    let taken = taken.clone();
+    write(&turn, record.clone()).await?;
+    discard(&turn, held.machine.as_deref(), &taken).await?;
+    record.taken.retain(|taken| taken.snapshot_id != id);
+    write(&turn, record).await
+}
+
+/// The machine goes, and its disk: its volumes keep nothing of its snapshots.
+pub async fn forget(turn: &Turn) -> Result<(), Fault> {
+    let record = turn.host.snapshots.of(turn.vm.id);
+    for taken in &record.taken {
+        for volume in &taken.volumes {
+            let dir = turn.host.layout.volume(*volume);
+            delete(&dir, VOLUME, &taken.snapshot_id.to_string()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The machine, whose memory is not saved.
+fn at_hand(turn: &Turn) -> Result<crate::host::Held, Fault> {
+    let held = turn.held()?;
+    if held.saved.is_some() {
+        return Err(saved());
+    }
+    Ok(held)
+}
+
+/// Takes a snapshot out of every disk that has it.
+async fn discard(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Result<(), Fault> {
+    let tag = taken.snapshot_id.to_string();
+    if let Some(machine) = machine {
+        let qmp = machine.qmp();
+        let nodes = nodes(turn, taken);
+        let going = job(&qmp, "snapshot-delete", &tag, &nodes);
+        // A kill does not wait for a QEMU that is silent.
+        let gone = turn.cancelled.run_until_cancelled(going).await;
+        return gone.ok_or_else(overtaken)?.map_err(|error| failed(&error));
+    }
+    for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
+        delete(&dir, name, &tag).await?;
+    }
+    Ok(())
+}
+
+async fn delete(dir: &std::path::Path, name: &str, tag: &str) -> Result<(), Fault> {
+    if img::snapshots(dir, name)
+        .await?
+        .iter()
+        .any(|has| has == tag)
+    {
+        img::snapshot(dir, name, Deed::Delete, tag).await?;
+    }
+    Ok(())
+}
+
+/// The disks that are in a snapshot, as QEMU calls them.
+fn nodes(turn: &Turn, taken: &Taken) -> Vec<String> {
+    let plugs = turn.host.volumes.of(turn.vm.id).into_iter();
+    let plugs = plugs.filter(|plug| taken.volumes.contains(&plug.volume));
+    let disk = std::iter::once(DISK_NODE.to_owned());
+    disk.chain(plugs.map(|plug| plug.name())).collect()
+}
+
+/// The same, as directories and files.
+fn files(host: &Host, vm: VmId, volumes: &[VolumeId]) -> Vec<(PathBuf, &'static str)> {
+    let disk = std::iter::once((host.layout.vm(vm), DISK));
+    let volumes = volumes.iter().map(|v| (host.layout.volume(*v), VOLUME));
+    disk.chain(volumes).collect()
+}
+
+/// Has QEMU do a job and waits for its end, after that of an earlier one whose
+/// agent died.
+async fn job(
+    qmp: &Qmp,
+    command: &'static str,
+    tag: &str,
+    nodes: &[String],
+) -> Result<(), QmpError> {
+    if let Err(error) = ended(qmp, command).await {
+        tracing::debug!(%error, "an earlier job on a snapshot failed");
+    }
+    let mut arguments = json!({"job-id": JOB, "tag": tag, "devices": nodes});
+    if command != "snapshot-delete"
+        && let Some(fields) = arguments.as_object_mut()
+    {
+        fields.insert("vmstate".to_owned(), json!(DISK_NODE));
+    }
+    qmp.snapshot_job(command, arguments).await?;
+    ended(qmp, command).await
+}
+
+/// Waits until there is no job of ours.
+async fn ended(qmp: &Qmp, command: &'static str) -> Result<(), QmpError> {
+    let mut events = qmp.events().ok_or(QmpError::Closed)?;
+    let deadline = Instant::now() + SNAPSHOT_TIMEOUT;
+    loop {
+        match qmp.job(JOB).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(job)) if job.over => {
+                qmp.job_dismiss(JOB).await?;
+                return match job.error {
+                    None => Ok(()),
+                    Some(description) => Err(QmpError::Refused {
+                        command,
+                        description,
+                    }),
+                };
+            }
+            // It says nothing while it moves the memory.
+            Ok(Some(_)) | Err(QmpError::Timeout { .. }) if Instant::now() < deadline => {}
+            Ok(Some(_)) => {
+                let within = SNAPSHOT_TIMEOUT;
+                return Err(QmpError::Timeout { command, within });
+            }
+            Err(error) => return Err(error),
+        }
+        let heard = machine::heard(&mut events, "JOB_STATUS_CHANGE");
+        let _ = timeout(JOB_POLL, heard).await;
+    }
+}
+
+/// First on the disk, then in memory.
+async fn write(turn: &Turn, record: SnapshotRecord) -> Result<(), Fault> {
+    let (dir, now) = (turn.dir(), record.clone());
+    blocking(move || {
+        let written = record::write(&dir, &now);
+        written.map_err(|error| Fault::io("recording the snapshot", &error))
+    })
+    .await?;
+    turn.host.snapshots.put(turn.vm.id, record);
+    Ok(())
+}
+
+fn failed(error: &QmpError) -> Fault {
+    Fault::new(FaultKind::Hypervisor, format!("the snapshot: {error}"))
+}

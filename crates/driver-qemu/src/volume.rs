@@ -1,0 +1,441 @@
+//! Volumes: made, attached, grown, detached, removed.
+//!
+//! A volume's own record names the machine that has it, so that two never do.
+//! It is written before a volume is plugged in and after it is out: a call that
+//! was interrupted leaves it attached, and repeating the call looks what is
+//! missing. Volumes are qcow2, whatever they were copied from.
+
+pub mod img;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, timeout};
+use vimana_driver::{Fault, FaultKind, ObservedVolume, VolumeSource};
+use vimana_model::image::ImageFormat;
+use vimana_model::unit::MiB;
+use vimana_model::{VmId, VolumeId};
+
+use crate::argv::{Plug, VOLUME};
+use crate::host::{Host, Turn, blocking, lock, overtaken};
+use crate::limits::{COPY_TIMEOUT, DETACH_POLL, DETACH_TIMEOUT, IMG_TIMEOUT, VOLUMES};
+use crate::machine;
+use crate::prepare::{enough_room, measure};
+use crate::qcow2;
+use crate::qmp::{Qmp, QmpError};
+use crate::record::{self, Record};
+
+/// What a volume is, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeRecord {
+    pub volume_id: VolumeId,
+    pub size_mib: MiB,
+    /// Of its file: said here, never guessed.
+    pub format: ImageFormat,
+    pub attached: Option<Attached>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attached {
+    pub vm_id: VmId,
+    /// Where the guest finds it; it stays as long as it is attached.
+    pub place: u8,
+}
+
+impl Record for VolumeRecord {
+    const FILE: &'static str = "volume.json";
+}
+
+/// The volumes of a host.
+#[derive(Default)]
+pub struct Volumes {
+    records: Mutex<BTreeMap<VolumeId, VolumeRecord>>,
+    /// One call at a time. A call that also works on a VM has that VM's turn
+    /// first.
+    work: Mutex<BTreeMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Volumes {
+    /// Those found at the start.
+    pub fn take_in(&self, found: Vec<VolumeRecord>) {
+        let found = found.into_iter().map(|record| (record.volume_id, record));
+        lock(&self.records).extend(found);
+    }
+
+    pub fn observed(&self) -> Vec<ObservedVolume> {
+        let records = lock(&self.records);
+        let seen = records.values().map(|record| ObservedVolume {
+            volume_id: record.volume_id,
+            size_mib: record.size_mib,
+            attached_to: record.attached.map(|attached| attached.vm_id),
+        });
+        seen.collect()
+    }
+
+    /// What a machine has, in the order of its ids.
+    pub fn of(&self, vm: VmId) -> Vec<Plug> {
+        let records = lock(&self.records);
+        let plugs = records.values().filter_map(plug);
+        let ours = plugs.filter(|(owner, _)| *owner == vm);
+        ours.map(|(_, plug)| plug).collect()
+    }
+
+    /// The files of what a machine has.
+    pub fn files(&self, host: &Host, vm: VmId) -> Vec<PathBuf> {
+        let of = self.of(vm).into_iter();
+        of.map(|plug| host.layout.volume(plug.volume).join(VOLUME))
+            .collect()
+    }
+
+    fn get(&self, volume: VolumeId) -> Option<VolumeRecord> {
+        lock(&self.records).get(&volume).cloned()
+    }
+
+    async fn turn(&self, volume: VolumeId) -> OwnedMutexGuard<()> {
+        let work = Arc::clone(lock(&self.work).entry(volume).or_default());
+        work.lock_owned().await
+    }
+}
+
+fn plug(record: &VolumeRecord) -> Option<(VmId, Plug)> {
+    let Attached { vm_id, place } = record.attached?;
+    let plug = Plug {
+        volume: record.volume_id,
+        format: record.format,
+        place,
+    };
+    Some((vm_id, plug))
+}
+
+/// Does the work in a task of its own: a caller that goes away leaves nothing
+/// half done.
+pub async fn to_its_end(
+    work: impl Future<Output = Result<(), Fault>> + Send + 'static,
+) -> Result<(), Fault> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a call of the QEMU driver broke");
+        let message = "the driver met an internal error";
+        Err(Fault::new(FaultKind::Host, message))
+    })
+}
+
+/// See [`vimana_driver::HostDriver::create_volume`].
+pub async fn create(
+    host: Arc<Host>,
+    id: VolumeId,
+    size: MiB,
+    from: VolumeSource,
+) -> Result<(), Fault> {
+    let _turn = host.volumes.turn(id).await;
+    if host.volumes.get(id).is_some() {
+        return Ok(());
+    }
+    let bytes = allowed(&host, size)?;
+    let place = Arc::clone(&host);
+    let begun = blocking(move || {
+        enough_room(&place)?;
+        place.layout.begin(&id).map_err(unmade)
+    });
+    let part = begun.await?;
+    let file = part.0.join(VOLUME);
+    match from {
+        VolumeSource::Empty => {
+            blocking(move || {
+                let file = record::new_file(&file).map_err(unmade)?;
+                qcow2::write_empty(&file, bytes, None).map_err(unmade)
+            })
+            .await?;
+        }
+        VolumeSource::Image { path, format } => {
+            let image = path.clone();
+            let (_, shown) = blocking(move || measure(&image, format)).await?;
+            if shown > bytes {
+                let message = "the image is larger than the volume";
+                return Err(Fault::new(FaultKind::BadImage, message));
+            }
+            img::copy(&path, format, &part.0, COPY_TIMEOUT).await?;
+            img::resize(&part.0, bytes, IMG_TIMEOUT).await?;
+        }
+    }
+    let record = VolumeRecord {
+        volume_id: id,
+        size_mib: size,
+        format: ImageFormat::Qcow2,
+        attached: None,
+    };
+    let (place, made) = (Arc::clone(&host), record.clone());
+    blocking(move || {
+        let synced = File::open(part.0.join(VOLUME)).and_then(|file| file.sync_all());
+        synced
+            .and_then(|()| record::write(&part.0, &made))
+            .and_then(|()| place.layout.complete(&part, &id))
+            .map_err(unmade)
+    })
+    .await?;
+    lock(&host.volumes.records).insert(id, record);
+    Ok(())
+}
+
+/// See [`vimana_driver::HostDriver::remove_volume`].
+pub async fn remove(host: Arc<Host>, id: VolumeId) -> Result<(), Fault> {
+    let _turn = host.volumes.turn(id).await;
+    if host.volumes.get(id).is_some_and(|v| v.attached.is_some()) {
+        return Err(attached());
+    }
+    let layout = host.layout.clone();
+    blocking(move || {
+        let removed = layout.remove(&id);
+        removed.map_err(|error| Fault::io("removing the volume", &error))
+    })
+    .await?;
+    lock(&host.volumes.records).remove(&id);
+    Ok(())
+}
+
+/// See [`vimana_driver::HostDriver::grow_volume`].
+pub async fn grow(host: Arc<Host>, id: VolumeId, size: MiB) -> Result<(), Fault> {
+    loop {
+        // Its machine neither starts nor ends meanwhile.
+        let owner = host.volumes.get(id).ok_or_else(no_such_volume)?.attached;
+        let vm = owner.map(|owner| host.vm(owner.vm_id));
+        let _vm_turn = match &vm {
+            Some(vm) => Some(vm.at_rest().await),
+            None => None,
+        };
+        let _turn = host.volumes.turn(id).await;
+        let record = host.volumes.get(id).ok_or_else(no_such_volume)?;
+        if record.attached != owner {
+            continue;
+        }
+        let held = vm.and_then(|vm| vm.held());
+        if held.as_ref().is_some_and(|held| held.saved.is_some()) {
+            return Err(saved());
+        }
+        let qmp = held.and_then(|held| held.machine).map(|m| m.qmp());
+        return grow_to(&host, record, size, qmp).await;
+    }
+}
+
+async fn grow_to(
+    host: &Arc<Host>,
+    mut record: VolumeRecord,
+    size: MiB,
+    qmp: Option<Qmp>,
+) -> Result<(), Fault> {
+    let bytes = allowed(host, size)?;
+    let dir = host.layout.volume(record.volume_id);
+    let file = dir.join(VOLUME);
+    let place = Arc::clone(host);
+    // The file says more than the record where a call was interrupted.
+    let has = blocking(move || {
+        let has = qcow2::overlay_size(&file);
+        let has = has.map_err(|_| Fault::new(FaultKind::Host, "the volume is damaged"))?;
+        if has < bytes {
+            enough_room(&place)?;
+        }
+        Ok(has)
+    })
+    .await?;
+    if has < bytes {
+        match (qmp, plug(&record)) {
+            (Some(qmp), Some((_, plug))) => {
+                let grown = qmp.block_resize(&plug.name(), bytes).await;
+                grown.map_err(|error| hypervisor("the volume does not grow", &error))?;
+            }
+            (Some(_) | None, _) => img::resize(&dir, bytes, IMG_TIMEOUT).await?,
+        }
+    }
+    if record.size_mib < size {
+        record.size_mib = size;
+        write(host, record).await?;
+    }
+    Ok(())
+}
+
+/// See [`vimana_driver::HostDriver::attach`].
+pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
+    let held = turn.held()?;
+    let volumes = &turn.host.volumes;
+    let _turn = volumes.turn(id).await;
+    let mut record = volumes.get(id).ok_or_else(no_such_volume)?;
+    match record.attached {
+        Some(attached) if attached.vm_id == turn.vm.id => {}
+        Some(_) => return Err(attached()),
+        None if held.saved.is_some() => return Err(saved()),
+        None => {
+            turn.still_wanted()?;
+            let place = free_place(&volumes.of(turn.vm.id))?;
+            let vm_id = turn.vm.id;
+            record.attached = Some(Attached { vm_id, place });
+            write(&turn.host, record.clone()).await?;
+        }
+    }
+    let (Some(machine), None) = (held.machine, held.saved) else {
+        return Ok(());
+    };
+    let Some((_, plug)) = plug(&record) else {
+        return Ok(());
+    };
+    let qmp = machine.qmp();
+    let plugged = turn.cancelled.run_until_cancelled(plug_in(&qmp, &plug));
+    let fault = match plugged.await {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => hypervisor("the volume was not attached", &error),
+        None => overtaken(),
+    };
+    if pull_out(&qmp, &plug).await.is_ok() || machine.is_gone() {
+        record.attached = None;
+        write(&turn.host, record).await?;
+    }
+    Err(fault)
+}
+
+/// See [`vimana_driver::HostDriver::detach`].
+pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
+    let held = turn.held()?;
+    let volumes = &turn.host.volumes;
+    let _turn = volumes.turn(id).await;
+    let Some(mut record) = volumes.get(id) else {
+        return Ok(());
+    };
+    let Some((owner, plug)) = plug(&record) else {
+        return Ok(());
+    };
+    if owner != turn.vm.id {
+        return Err(attached());
+    }
+    if held.saved.is_some() {
+        return Err(saved());
+    }
+    let snapshots = turn.host.snapshots.of(turn.vm.id);
+    if snapshots
+        .taken
+        .iter()
+        .any(|taken| taken.volumes.contains(&id))
+    {
+        let message = "the volume is in a snapshot of its machine";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
+    if let Some(machine) = held.machine {
+        let qmp = machine.qmp();
+        let pulled = turn.cancelled.run_until_cancelled(pull_out(&qmp, &plug));
+        let pulled = pulled.await.ok_or_else(overtaken)?;
+        pulled.map_err(|error| hypervisor("the volume is still attached", &error))?;
+    }
+    record.attached = None;
+    write(&turn.host, record).await
+}
+
+/// The machine is gone: its volumes are free again.
+pub async fn release(host: &Arc<Host>, vm: VmId) -> Result<(), Fault> {
+    for plug in host.volumes.of(vm) {
+        let _turn = host.volumes.turn(plug.volume).await;
+        if let Some(mut record) = host.volumes.get(plug.volume) {
+            record.attached = None;
+            write(host, record).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whatever of it is in already stays.
+async fn plug_in(qmp: &Qmp, plug: &Plug) -> Result<(), QmpError> {
+    let name = plug.name();
+    if !qmp.block_nodes().await?.contains(&name) {
+        qmp.blockdev_add(plug.node()).await?;
+    }
+    if !qmp.devices().await?.contains(&name) {
+        qmp.device_add(plug.device()).await?;
+    }
+    Ok(())
+}
+
+/// Whatever of it is out already is fine.
+async fn pull_out(qmp: &Qmp, plug: &Plug) -> Result<(), QmpError> {
+    let name = plug.name();
+    let mut events = qmp.events().ok_or(QmpError::Closed)?;
+    let deadline = Instant::now() + DETACH_TIMEOUT;
+    let asked = match qmp.devices().await?.contains(&name) {
+        // Where it was asked for before, QEMU says so; what counts is the end.
+        true => qmp.device_del(&name).await,
+        false => Ok(()),
+    };
+    loop {
+        let out = !qmp.devices().await?.contains(&name);
+        if !qmp.block_nodes().await?.contains(&name) {
+            return Ok(());
+        }
+        // A device that is out still lets go of its node.
+        let deleted = match out {
+            true => qmp.blockdev_del(&name).await,
+            false => Err(QmpError::Timeout {
+                command: "device_del",
+                within: DETACH_TIMEOUT,
+            }),
+        };
+        match deleted {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return asked.and(Err(error)),
+            Err(_) => {}
+        }
+        let heard = machine::heard(&mut events, "DEVICE_DELETED");
+        let _ = timeout(DETACH_POLL, heard).await;
+    }
+}
+
+fn free_place(taken: &[Plug]) -> Result<u8, Fault> {
+    let free = (0..VOLUMES).find(|place| taken.iter().all(|plug| plug.place != *place));
+    free.ok_or_else(|| {
+        let message = format!("the machine has {VOLUMES} volumes, which is all it can have");
+        Fault::new(FaultKind::Unsupported, message)
+    })
+}
+
+/// First on the disk, then in memory.
+async fn write(host: &Arc<Host>, record: VolumeRecord) -> Result<(), Fault> {
+    let (dir, now) = (host.layout.volume(record.volume_id), record.clone());
+    blocking(move || {
+        let written = record::write(&dir, &now);
+        written.map_err(|error| Fault::io("recording the volume", &error))
+    })
+    .await?;
+    lock(&host.volumes.records).insert(record.volume_id, record);
+    Ok(())
+}
+
+fn allowed(host: &Host, size: MiB) -> Result<u64, Fault> {
+    let bytes = size.bytes().filter(|bytes| *bytes > 0);
+    let bytes = bytes.filter(|_| size <= host.config.limits.disk);
+    bytes.ok_or_else(|| {
+        let message = "the volume is larger than this host allows, or empty";
+        Fault::new(FaultKind::Unsupported, message)
+    })
+}
+
+fn unmade(error: std::io::Error) -> Fault {
+    Fault::io("making the volume", &error)
+}
+
+fn hypervisor(what: &str, error: &QmpError) -> Fault {
+    Fault::new(FaultKind::Hypervisor, format!("{what}: {error}"))
+}
+
+fn no_such_volume() -> Fault {
+    let message = "the host does not hold this volume";
+    Fault::new(FaultKind::NoSuchVolume, message)
+}
+
+fn attached() -> Fault {
+    Fault::new(FaultKind::Conflict, "the volume is attached to a machine")
+}
+
+pub fn saved() -> Fault {
+    let message = "the machine's memory is saved; its volumes stay as they are";
+    Fault::new(FaultKind::Conflict, message)
+}

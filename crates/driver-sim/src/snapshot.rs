@@ -1,0 +1,116 @@
+//! Snapshots of simulated machines, each taken and used in one moment.
+
+use std::collections::BTreeMap;
+
+use vimana_driver::{Fault, FaultKind, ObservedSnapshot, Power};
+use vimana_model::unit::Resources;
+use vimana_model::{SnapshotId, VmId, VolumeId};
+
+use crate::files::Contents;
+use crate::host::{SimHost, State, no_such_vm};
+use crate::volume::saved;
+
+pub(crate) struct Snapshot {
+    memory: bool,
+    contents: Contents,
+    resources: Resources,
+    /// Whether anything was ever written to each volume.
+    pub volumes: BTreeMap<VolumeId, bool>,
+}
+
+impl SimHost {
+    pub(crate) fn snapshot(
+        &self,
+        id: VmId,
+        epoch: u64,
+        snapshot: SnapshotId,
+        memory: bool,
+    ) -> Result<(), Fault> {
+        self.of_run(id, epoch, |_, _| ())?;
+        let mut state = self.state();
+        if state.is_saved(id) {
+            return Err(saved());
+        }
+        let volumes = state.volumes_of(id);
+        let vm = state.vms.entry(id).or_default();
+        if vm.snapshots.contains_key(&snapshot) {
+            return Ok(());
+        }
+        let machine = vm.machine.as_ref().ok_or_else(no_such_vm)?;
+        if memory && machine.power != Power::Running {
+            return Err(Fault::new(
+                FaultKind::Hypervisor,
+                "the machine does not run",
+            ));
+        }
+        let taken = Snapshot {
+            memory,
+            contents: machine.contents,
+            resources: machine.resources,
+            volumes,
+        };
+        vm.snapshots.insert(snapshot, taken);
+        vm.effects.snapshots += 1;
+        Ok(())
+    }
+
+    pub(crate) fn revert(&self, id: VmId, epoch: u64, snapshot: SnapshotId) -> Result<(), Fault> {
+        self.of_run(id, epoch, |_, _| ())?;
+        let mut state = self.state();
+        let state = &mut *state;
+        if state.is_saved(id) {
+            return Err(saved());
+        }
+        let now = state.volumes_of(id);
+        let vm = state.vms.entry(id).or_default();
+        let snapshot = vm.snapshots.get(&snapshot).ok_or_else(|| {
+            let message = "the machine has no such snapshot";
+            Fault::new(FaultKind::NoSuchSnapshot, message)
+        })?;
+        let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
+        if machine.power == Power::Running {
+            let (then, has) = (snapshot.resources, machine.resources);
+            let fits = (then.vcpus, then.memory_mib) == (has.vcpus, has.memory_mib)
+                && snapshot.volumes.keys().eq(now.keys());
+            if !snapshot.memory || !fits {
+                let message = "the snapshot has no memory that fits the machine that runs";
+                return Err(Fault::new(FaultKind::Conflict, message));
+            }
+            machine.contents.count = snapshot.contents.count;
+        }
+        machine.contents.boots = snapshot.contents.boots;
+        for (id, written) in &snapshot.volumes {
+            if let Some(volume) = state.volumes.get_mut(id) {
+                volume.written = *written;
+            }
+        }
+        vm.effects.reverted += 1;
+        Ok(())
+    }
+
+    pub(crate) fn remove_snapshot(&self, vm: VmId, snapshot: SnapshotId) {
+        if let Some(vm) = self.state().vms.get_mut(&vm) {
+            vm.snapshots.remove(&snapshot);
+        }
+    }
+
+    pub(crate) fn snapshots(&self) -> Vec<ObservedSnapshot> {
+        let state = self.state();
+        let all = state.vms.iter().flat_map(|(vm_id, vm)| {
+            vm.snapshots.iter().map(|(id, snapshot)| ObservedSnapshot {
+                vm_id: *vm_id,
+                snapshot_id: *id,
+                memory: snapshot.memory,
+            })
+        });
+        all.collect()
+    }
+}
+
+impl State {
+    fn volumes_of(&self, vm: VmId) -> BTreeMap<VolumeId, bool> {
+        let ours = self.volumes.iter();
+        let ours = ours.filter(|(_, volume)| volume.attached_to == Some(vm));
+        ours.map(|(id, volume)| (*id, volume.written)).collect()
+    }
+}
