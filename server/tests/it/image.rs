@@ -427,6 +427,7 @@ async fn an_import_can_be_cancelled_and_tried_again_and_deleted() {
     assert_eq!(cancelled.status(), 202);
     let cancelled: Value = cancelled.json().await.unwrap();
     assert_eq!(cancelled["state"], "cancelled");
+    assert_eq!(cancelled["cancelled_by"], "admin");
     until(&mut watch, ImageState::Failed).await;
     assert_eq!(world.image(&token, &id).await["state"], "failed");
 

@@ -2,12 +2,12 @@
 //! with the events that causes.
 
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::image::ImageState;
+use vimana_model::image::{ImageState, Origin};
 use vimana_model::operation::{Object, OperationKind, OperationState, Situation, StepState};
 use vimana_model::{Error, ErrorKind, FieldError, ImageId, OperationId, TenantId, Timestamp};
 use vimana_store::event::NewEvent;
 use vimana_store::image::ImageRecord;
-use vimana_store::operation::OperationRecord;
+use vimana_store::operation::{OperationRecord, Undo};
 use vimana_store::{StoreError, TxError, WriteTx, event, image, operation};
 
 use crate::authorize::Owned;
@@ -84,6 +84,9 @@ impl<'a> ImageChange<'a> {
             first.attempt = 1;
             first.started_at = Some(self.now);
         }
+        if let Origin::Url { fetched, .. } = &mut self.image.origin {
+            *fetched = None;
+        }
         self.add_event(EventKind::Requested { operation: kind });
         self.image.operation_id = Some(id);
         self.begun = Some(id);
@@ -155,10 +158,11 @@ impl<'a> ImageChange<'a> {
     }
 
     /// Someone no longer wants the import.
-    pub fn cancel(&mut self) {
-        if self.operation.is_none() {
+    pub fn cancel(&mut self, by: &str) {
+        let Some(operation) = self.operation.as_mut() else {
             return;
-        }
+        };
+        operation.undo = Some(Undo::Cancelled { by: by.to_owned() });
         self.retire(OperationState::Cancelled, None);
         self.add_event(EventKind::Cancelled {
             operation: OperationKind::Import,

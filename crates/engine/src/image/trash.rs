@@ -47,7 +47,7 @@ impl Engine {
                     change.turn(ImageState::Trashed);
                 }
                 ImageAction::Delete => {
-                    change.cancel();
+                    change.cancel(cx.subject.user_name.as_str());
                     change.turn(ImageState::Removed);
                 }
                 ImageAction::Restore => change.turn(ImageState::Ready),
@@ -110,9 +110,9 @@ impl Engine {
             crate::operation::view(under_way, None)
                 .judge_cancel()
                 .map_err(|refusal| Error::conflict(format!("the {kind} {refusal}")))?;
-            change.cancel();
-            change.turn(ImageState::Failed);
             let by = &cx.subject.user_name;
+            change.cancel(by.as_str());
+            change.turn(ImageState::Failed);
             change.image.failure = Some(format!("its import was cancelled by {by}"));
             change.save().await?;
             let after = operation::find(tx, operation_id).await?;
