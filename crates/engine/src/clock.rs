@@ -104,7 +104,8 @@ impl Leaps {
     }
 }
 
-fn ms(duration: Duration) -> i64 {
+/// In milliseconds, as times of the wall clock are counted.
+pub fn ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

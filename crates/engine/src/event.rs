@@ -5,7 +5,7 @@
 //! things look now, and broadcasts. A reader that comes back names the last
 //! sequence number it saw and gets what it missed from the database.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::{Decision, Permission, Subject, decide};
-use vimana_model::event::{ProgressItem, StreamItem};
+use vimana_model::event::{EventView, ProgressItem, StreamItem};
 use vimana_model::host::HostView;
 use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
-use vimana_model::{HostId, ImageId, RequestId, Result, TenantId, UserId, VmId};
+use vimana_model::{HostId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::EventRecord;
 use vimana_store::{event, host, request, vm};
 
@@ -259,13 +259,8 @@ impl Engine {
         let vms = self.vms_of(&records).await?;
         let hosts = self.hosts_of(&records).await?;
         let requests = self.requests_of(&records).await?;
-        let mut ids: Vec<ImageId> = records
-            .iter()
-            .filter_map(|record| record.view.image_id)
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let images = self.images_of(&ids).await?;
+        let images = distinct(&records, |event| event.image_id);
+        let images = self.images_of(&images).await?;
         Ok(records
             .into_iter()
             .map(|EventRecord { view, tenant_id }| HubItem {
@@ -287,12 +282,7 @@ impl Engine {
     }
 
     async fn vms_of(&self, records: &[EventRecord]) -> Result<HashMap<VmId, VmView>> {
-        let mut ids: Vec<VmId> = records
-            .iter()
-            .filter_map(|record| record.view.vm_id)
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let ids = distinct(records, |event| event.vm_id);
         let found = vm::find_many(&self.store().read(), &ids).await?;
         Ok(self
             .vm_views(found)
@@ -306,12 +296,7 @@ impl Engine {
         &self,
         records: &[EventRecord],
     ) -> Result<HashMap<RequestId, (UserId, RequestView)>> {
-        let mut ids: Vec<RequestId> = records
-            .iter()
-            .filter_map(|record| record.view.request_id)
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let ids = distinct(records, |event| event.request_id);
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -326,18 +311,19 @@ impl Engine {
     }
 
     async fn hosts_of(&self, records: &[EventRecord]) -> Result<HashMap<HostId, HostView>> {
-        let mut ids: Vec<HostId> = records
-            .iter()
-            .filter_map(|record| record.view.host_id)
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let ids = distinct(records, |event| event.host_id);
         let found = host::find_many(&self.store().read(), &ids).await?;
         Ok(found
             .into_iter()
             .map(|host| (host.id, host_view(host)))
             .collect())
     }
+}
+
+/// What events are about, each once.
+fn distinct<T: Ord>(records: &[EventRecord], of: impl Fn(&EventView) -> Option<T>) -> Vec<T> {
+    let ids = records.iter().filter_map(|record| of(&record.view));
+    ids.collect::<BTreeSet<T>>().into_iter().collect()
 }
 
 fn permitted(subject: &Subject, permission: Permission, tenant: Option<TenantId>) -> bool {

@@ -33,6 +33,7 @@ mod idempotency;
 mod image;
 mod join_token;
 mod limits;
+mod name;
 mod operation;
 mod orphan;
 mod persist;

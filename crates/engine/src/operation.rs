@@ -55,6 +55,14 @@ pub fn begun(
     }
 }
 
+/// The step begins, for the first time.
+pub fn begin_step(step: &mut StepRecord, now: Timestamp) {
+    step.state = StepState::Running;
+    step.attempt = 1;
+    step.retry_at = None;
+    step.started_at = Some(now);
+}
+
 /// The operation is over.
 pub fn end(
     operation: &mut OperationRecord,

@@ -17,6 +17,7 @@ use vimana_store::{
 
 use crate::Engine;
 use crate::change::Change;
+use crate::clock::ms;
 use crate::dispatch::command_ref;
 use crate::host::host_event;
 use crate::limits::{IDEMPOTENCY_LIFE, MAX_DUE, MAX_JOIN_TTL_SECONDS, RETRY_CAP_MS, SESSION_LIFE};
@@ -243,10 +244,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-pub fn ms(life: Duration) -> i64 {
-    i64::try_from(life.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn repeat<F: Future<Output = Result<()>>>(

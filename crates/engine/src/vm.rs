@@ -6,26 +6,25 @@ use vimana_authz::Permission;
 use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::image::ImageState;
 use vimana_model::name::UserName;
-use vimana_model::operation::{Object, OperationKind, Situation, StepState};
+use vimana_model::operation::{Object, OperationKind, Situation};
 use vimana_model::pending::PendingView;
 use vimana_model::state::VmState;
 use vimana_model::vm::{AcceptedView, CreateVm, VmRequest, VmView};
-use vimana_model::{
-    Error, ErrorKind, FieldError, OperationId, RequestId, Result, TenantId, UserId, VmId,
-};
+use vimana_model::{Error, FieldError, OperationId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::NewEvent;
 use vimana_store::flavor::FlavorRecord;
 use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::{VmFilter, VmRecord};
-use vimana_store::{StoreError, TxError, WriteTx, event, flavor, image, operation, vm, write_tx};
+use vimana_store::{TxError, WriteTx, event, flavor, image, operation, vm, write_tx};
 
 use crate::Engine;
 use crate::authorize::{Authorized, authorized, current, permit};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE, MAX_VIEW_READS};
-use crate::operation::begun;
+use crate::name;
+use crate::operation::{begin_step, begun};
 
 /// Which VMs to list.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +88,7 @@ impl Engine {
         let (vm, operation) = self.new_vm(owner, wanted, &image, &flavor, request_id);
         vm::insert(tx, &vm)
             .await
-            .map_err(|error| name_in_use(error, wanted))?;
+            .map_err(|error| name::in_use(error, "a VM", wanted.name.as_str()))?;
         operation::insert(tx, &operation).await?;
         let mut events = vec![EventKind::Requested {
             operation: OperationKind::Create,
@@ -143,9 +142,7 @@ impl Engine {
             now,
         );
         if let Some(place) = operation.steps.first_mut() {
-            place.state = StepState::Running;
-            place.attempt = 1;
-            place.started_at = Some(now);
+            begin_step(place, now);
         }
         let vm = VmRecord {
             id,
@@ -410,14 +407,4 @@ async fn ingredients(
         return Err(Error::from(FieldError::new("flavor", message)).into());
     }
     Ok((image, flavor))
-}
-
-fn name_in_use(error: StoreError, request: &VmRequest) -> TxError {
-    if !matches!(error, StoreError::Duplicate { .. }) {
-        return error.into();
-    }
-    let message = format!("there is already a VM named `{}`", request.name);
-    let mut refusal = Error::new(ErrorKind::Conflict, message.clone());
-    refusal.fields = vec![FieldError::new("name", message)];
-    refusal.into()
 }

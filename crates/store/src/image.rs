@@ -2,20 +2,17 @@
 
 use std::fmt;
 
-use sea_orm::{
-    ActiveModelTrait as _, ActiveValue, ColumnTrait as _, Condition, EntityTrait as _,
-    IntoActiveModel as _, QueryFilter as _, QuerySelect as _,
-};
+use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use vimana_model::image::{ImageContent, ImageFormat, ImageState, Origin};
 use vimana_model::name::{ImageName, UserName};
 use vimana_model::unit::MiB;
 use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
 
 use crate::column::Row;
-use crate::entity::image::{ActiveModel, Column, Entity, Model};
+use crate::entity::image::{Column, Entity, Model};
 use crate::limits::CHUNK;
 use crate::store::Raw as _;
-use crate::{Conn, Result, StoreError, WriteTx, query};
+use crate::{Conn, Result, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRecord {
@@ -110,25 +107,12 @@ pub async fn find_by_name(
 /// the next one, in the row and in `image`.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when somebody else wrote it meanwhile, `Duplicate`
+/// [`crate::StoreError::Conflict`] when somebody else wrote it meanwhile, `Duplicate`
 /// "image name"; `image` is unchanged then.
 pub async fn update(tx: &WriteTx, image: &mut ImageRecord) -> Result<()> {
     let row = to_row(image)?;
-    let (id, generation) = (row.id.clone(), row.generation);
-    let next = ActiveModel {
-        id: ActiveValue::NotSet,
-        generation: ActiveValue::Set(generation.saturating_add(1)),
-        ..row.into_active_model().reset_all()
-    };
-    let update = Entity::update_many()
-        .set(next)
-        .filter(Column::Id.eq(id))
-        .filter(Column::Generation.eq(generation))
-        .exec(tx.raw());
-    let updated = update.await.map_err(query::unique(NAME))?;
-    if updated.rows_affected == 0 {
-        return Err(StoreError::Conflict);
-    }
+    let generation = (Column::Generation, row.generation);
+    query::replace::<Entity>(tx, row, Column::Id, generation, NAME).await?;
     image.generation = image.generation.saturating_add(1);
     Ok(())
 }

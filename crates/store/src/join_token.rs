@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use vimana_model::name::HostName;
 use vimana_model::{HostId, JoinTokenId, Timestamp};
@@ -62,13 +62,7 @@ pub async fn spend(tx: &WriteTx, id: JoinTokenId, host_id: HostId, now: Timestam
 /// None is from the future: where the clock was set back, they count from now
 /// on, and live as long as they were to.
 pub async fn bring_back(tx: &WriteTx, now: Timestamp) -> Result<()> {
-    let ahead = Expr::col(Column::CreatedAt).sub(now.as_ms());
-    let update = Entity::update_many()
-        .col_expr(Column::ExpiresAt, Expr::col(Column::ExpiresAt).sub(ahead))
-        .col_expr(Column::CreatedAt, Expr::value(now.as_ms()))
-        .filter(Column::CreatedAt.gt(now.as_ms()));
-    update.exec(tx.raw()).await?;
-    Ok(())
+    query::bring_back::<Entity>(tx, Column::CreatedAt, Column::ExpiresAt, now).await
 }
 
 /// How many there were.

@@ -1,8 +1,8 @@
 //! What users ask for under the manual life-cycle.
 
 use sea_orm::{
-    ActiveModelTrait as _, ActiveValue, ColumnTrait as _, Condition, EntityTrait as _,
-    IntoActiveModel as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
 };
 use vimana_model::name::UserName;
 use vimana_model::request::{Remark, RequestState};
@@ -10,10 +10,10 @@ use vimana_model::vm::CreateVm;
 use vimana_model::{RequestId, TenantId, Timestamp, UserId, VmId};
 
 use crate::column::Row;
-use crate::entity::request::{ActiveModel, Column, Entity, Model};
+use crate::entity::request::{Column, Entity, Model};
 use crate::limits::CHUNK;
 use crate::store::Raw as _;
-use crate::{Conn, Result, StoreError, WriteTx, query};
+use crate::{Conn, Result, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRecord {
@@ -98,24 +98,11 @@ pub async fn list(conn: &impl Conn, filter: &RequestFilter) -> Result<Vec<Reques
 /// the next one, in the row and in `request`.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when somebody else wrote it meanwhile.
+/// [`crate::StoreError::Conflict`] when somebody else wrote it meanwhile.
 pub async fn update(tx: &WriteTx, request: &mut RequestRecord) -> Result<()> {
     let row = to_row(request)?;
-    let (id, generation) = (row.id.clone(), row.generation);
-    let next = ActiveModel {
-        id: ActiveValue::NotSet,
-        generation: ActiveValue::Set(generation.saturating_add(1)),
-        ..row.into_active_model().reset_all()
-    };
-    let updated = Entity::update_many()
-        .set(next)
-        .filter(Column::Id.eq(id))
-        .filter(Column::Generation.eq(generation))
-        .exec(tx.raw())
-        .await?;
-    if updated.rows_affected == 0 {
-        return Err(StoreError::Conflict);
-    }
+    let generation = (Column::Generation, row.generation);
+    query::replace::<Entity>(tx, row, Column::Id, generation, "request").await?;
     request.generation = request.generation.saturating_add(1);
     Ok(())
 }

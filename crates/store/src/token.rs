@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use vimana_model::{Timestamp, TokenId, UserId};
 
@@ -50,13 +49,7 @@ pub async fn delete_by_hash(tx: &WriteTx, hash: &str) -> Result<bool> {
 /// None is from the future: where the clock was set back, they count from now
 /// on, and live as long as they were to.
 pub async fn bring_back(tx: &WriteTx, now: Timestamp) -> Result<()> {
-    let ahead = Expr::col(Column::CreatedAt).sub(now.as_ms());
-    let update = Entity::update_many()
-        .col_expr(Column::ExpiresAt, Expr::col(Column::ExpiresAt).sub(ahead))
-        .col_expr(Column::CreatedAt, Expr::value(now.as_ms()))
-        .filter(Column::CreatedAt.gt(now.as_ms()));
-    update.exec(tx.raw()).await?;
-    Ok(())
+    query::bring_back::<Entity>(tx, Column::CreatedAt, Column::ExpiresAt, now).await
 }
 
 /// How many there were.

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{
-    ActiveModelTrait as _, ActiveValue, ColumnTrait as _, Condition, EntityTrait as _,
-    IntoActiveModel as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    Select,
+    ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Select,
 };
 use vimana_model::name::{FlavorName, ImageName, UserName, VmName};
 use vimana_model::pending::Explanation;
@@ -19,10 +18,10 @@ use vimana_model::{
 };
 
 use crate::column::{Row, time, to_time};
-use crate::entity::vm::{ActiveModel, Column, Entity, Model};
+use crate::entity::vm::{Column, Entity, Model};
 use crate::limits::CHUNK;
 use crate::store::Raw as _;
-use crate::{Conn, Result, StoreError, WriteTx, query};
+use crate::{Conn, Result, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct VmRecord {
@@ -89,25 +88,12 @@ pub async fn lock(tx: &WriteTx, id: VmId) -> Result<Option<VmRecord>> {
 /// the next one, in the row and in `vm`. In state Done the name becomes free.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when somebody else wrote it meanwhile, or when it
+/// [`crate::StoreError::Conflict`] when somebody else wrote it meanwhile, or when it
 /// is gone; `vm` is unchanged then.
 pub async fn update(tx: &WriteTx, vm: &mut VmRecord) -> Result<()> {
     let row = to_row(vm)?;
-    let (id, generation) = (row.id.clone(), row.generation);
-    let next = ActiveModel {
-        id: ActiveValue::NotSet,
-        generation: ActiveValue::Set(generation.saturating_add(1)),
-        ..row.into_active_model().reset_all()
-    };
-    let update = Entity::update_many()
-        .set(next)
-        .filter(Column::Id.eq(id))
-        .filter(Column::Generation.eq(generation))
-        .exec(tx.raw());
-    let updated = update.await.map_err(query::unique(NAME))?;
-    if updated.rows_affected == 0 {
-        return Err(StoreError::Conflict);
-    }
+    let generation = (Column::Generation, row.generation);
+    query::replace::<Entity>(tx, row, Column::Id, generation, NAME).await?;
     vm.generation = vm.generation.saturating_add(1);
     Ok(())
 }

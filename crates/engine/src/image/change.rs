@@ -4,15 +4,16 @@
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::image::{ImageState, Origin};
 use vimana_model::operation::{Object, OperationKind, OperationState, Situation, StepState};
-use vimana_model::{Error, ErrorKind, FieldError, ImageId, OperationId, TenantId, Timestamp};
+use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
 use vimana_store::event::NewEvent;
 use vimana_store::image::ImageRecord;
 use vimana_store::operation::{OperationRecord, Undo};
-use vimana_store::{StoreError, TxError, WriteTx, event, image, operation};
+use vimana_store::{TxError, WriteTx, event, image, operation};
 
 use crate::authorize::Owned;
 use crate::context::World;
-use crate::operation::{begun, end};
+use crate::name;
+use crate::operation::{begin_step, begun, end};
 
 /// Nothing is written before [`ImageChange::save`].
 pub struct ImageChange<'a> {
@@ -80,9 +81,7 @@ impl<'a> ImageChange<'a> {
         let steps = kind.steps(Situation::default());
         let mut operation = begun(id, object, kind, steps, by, self.now);
         if let Some(first) = operation.steps.first_mut() {
-            first.state = StepState::Running;
-            first.attempt = 1;
-            first.started_at = Some(self.now);
+            begin_step(first, self.now);
         }
         if let Origin::Url { fetched, .. } = &mut self.image.origin {
             *fetched = None;
@@ -131,11 +130,7 @@ impl<'a> ImageChange<'a> {
         }
         operation.step = operation.step.saturating_add(1);
         match operation.steps.get_mut(index.saturating_add(1)) {
-            Some(next) => {
-                next.state = StepState::Running;
-                next.attempt = 1;
-                next.started_at = Some(now);
-            }
+            Some(next) => begin_step(next, now),
             None => {
                 self.retire(OperationState::Succeeded, None);
                 self.turn(ImageState::Ready);
@@ -187,7 +182,7 @@ impl<'a> ImageChange<'a> {
         } else {
             image::update(self.tx, &mut self.image).await
         };
-        saved.map_err(|error| name_in_use(error, name.as_str()))?;
+        saved.map_err(|error| name::in_use(error, "an image", name.as_str()))?;
         let latest = self.operation.or(self.ended);
         if let Some(record) = &latest {
             if self.begun == Some(record.id) {
@@ -212,14 +207,4 @@ impl<'a> ImageChange<'a> {
         }
         Ok((self.image, latest))
     }
-}
-
-fn name_in_use(error: StoreError, name: &str) -> TxError {
-    if !matches!(error, StoreError::Duplicate { .. }) {
-        return error.into();
-    }
-    let message = format!("there is already an image named `{name}`");
-    let mut refusal = Error::new(ErrorKind::Conflict, message.clone());
-    refusal.fields = vec![FieldError::new("name", message)];
-    refusal.into()
 }

@@ -11,9 +11,9 @@ use super::change::ImageChange;
 use super::what;
 use crate::Engine;
 use crate::authorize::{authorized, current};
+use crate::clock::ms;
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
-use crate::reconcile::ms;
 
 impl Engine {
     /// Deletes an image, restores it, removes it for good, or imports it again.
