@@ -180,6 +180,7 @@ impl Live {
             host,
             request,
             image: _,
+            volume: _,
         } = item;
         let (now, timelines) = {
             let mut known = self.lock();

@@ -16,6 +16,7 @@ fn event(seq: u64) -> EventView {
         host_id: None,
         request_id: None,
         image_id: None,
+        volume_id: None,
         event: EventKind::ConsoleOpened,
     }
 }

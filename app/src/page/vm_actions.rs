@@ -64,6 +64,12 @@ const fn leads_on(action: VmAction) -> bool {
         | VmAction::Reboot
         | VmAction::Reset
         | VmAction::Resize
+        | VmAction::Snapshot
+        | VmAction::Revert
+        | VmAction::RemoveSnapshot
+        | VmAction::Attach
+        | VmAction::Detach
+        | VmAction::Grow
         | VmAction::Shutdown
         | VmAction::Delete
         | VmAction::Console => false,
@@ -79,10 +85,13 @@ const fn icon(action: VmAction) -> IconName {
         VmAction::PowerOff | VmAction::Start => IconName::Power,
         VmAction::Reboot => IconName::Reboot,
         VmAction::Reset => IconName::Reset,
-        VmAction::Resize => IconName::Resize,
+        VmAction::Resize | VmAction::Grow => IconName::Resize,
+        VmAction::Snapshot => IconName::Hold,
+        VmAction::Revert => IconName::Retry,
+        VmAction::Attach | VmAction::Detach => IconName::Stop,
         VmAction::Retry => IconName::Retry,
         VmAction::Shutdown => IconName::SignOut,
-        VmAction::Delete => IconName::Trash,
+        VmAction::Delete | VmAction::RemoveSnapshot => IconName::Trash,
         VmAction::Console => IconName::Console,
     }
 }

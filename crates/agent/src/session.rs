@@ -222,11 +222,14 @@ impl Host {
         asked: &mut VecDeque<BootTime>,
     ) -> Result<(), SessionError> {
         match frame {
-            ToAgent::Command(_) | ToAgent::Discard { .. } if self.lease.is_over() => {
+            ToAgent::Command(_) | ToAgent::Discard { .. } | ToAgent::RemoveVolume { .. }
+                if self.lease.is_over() =>
+            {
                 return Err(SessionError::LeaseOver);
             }
             ToAgent::Command(command) => self.work.submit(command),
             ToAgent::Discard { vm_id, run_epoch } => self.work.discard(vm_id, run_epoch),
+            ToAgent::RemoveVolume { volume_id } => self.work.remove_volume(volume_id),
             ToAgent::OpenConsole { console_id, vm_id } => {
                 if let Some(consoles) = &self.consoles {
                     consoles.open(console_id, vm_id);
@@ -290,6 +293,7 @@ async fn welcome(link: &mut AgentLink) -> Result<Opening, SessionError> {
             ToAgent::Command(_)
             | ToAgent::OpenConsole { .. }
             | ToAgent::Discard { .. }
+            | ToAgent::RemoveVolume { .. }
             | ToAgent::TakeInventory => {
                 return Err(SessionError::Unexpected);
             }

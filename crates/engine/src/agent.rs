@@ -325,6 +325,9 @@ impl End {
             FromAgent::Progress { command, progress } => {
                 engine.progressed(host_id, command, progress).await
             }
+            FromAgent::VolumeRemoved { volume_id } => {
+                engine.volume_removed(speaker, volume_id).await
+            }
             FromAgent::Discarded { vm_id } => engine.orphan_discarded(speaker, vm_id).await,
             FromAgent::Done {
                 command,

@@ -10,6 +10,7 @@
 mod books;
 mod claim;
 mod datastore;
+mod disk;
 mod event;
 mod host;
 mod operation;
@@ -97,6 +98,7 @@ pub async fn check(conn: &impl Conn, outside: &Outside) -> Result<Vec<Breach>> {
     let books = Books::read(conn, &mut found).await?;
     claim::check_claims(&books, &mut found);
     operation::check_operations(&books, &mut found);
+    disk::check_disks(&books, &mut found);
     request::check_requests(&books, &mut found);
     host::check_hosts(&books, outside, &mut found);
     datastore::check_copies(&books, outside, &mut found);

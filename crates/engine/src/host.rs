@@ -344,6 +344,7 @@ pub(crate) fn host_event(at: Timestamp, actor: &Actor, id: HostId, event: EventK
         host_id: Some(id),
         request_id: None,
         image_id: None,
+        volume_id: None,
         event,
     }
 }

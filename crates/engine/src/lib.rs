@@ -46,8 +46,10 @@ mod request;
 mod saga;
 mod secret;
 mod session;
+mod snapshot;
 mod tenant;
 mod vm;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,11 +9,13 @@
 mod capacity;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use vimana_driver::{Capabilities, Fault, IncarnationSpec, Observed, SavedMachine, text};
+use vimana_driver::{
+    Capabilities, Fault, IncarnationSpec, Observed, SavedMachine, VolumeSpec, text,
+};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::operation::Progress;
-use vimana_model::unit::Resources;
-use vimana_model::{ConsoleId, HostId, OperationId, VmId};
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{ConsoleId, HostId, OperationId, SnapshotId, VmId, VolumeId};
 
 pub use capacity::Capacity;
 
@@ -84,6 +86,8 @@ pub enum FromAgent {
     Inventory { inventory: Vec<Observed> },
     /// Answer to [`ToAgent::Discard`]: nothing of it is left.
     Discarded { vm_id: VmId },
+    /// Answer to [`ToAgent::RemoveVolume`]: nothing of it is left.
+    VolumeRemoved { volume_id: VolumeId },
     /// Nothing happened, all is well.
     Heartbeat,
     /// Of a later version.
@@ -206,6 +210,10 @@ pub enum ToAgent {
         vm_id: VmId,
         run_epoch: u64,
     },
+    /// Remove a volume that is deleted and that no machine has.
+    RemoveVolume {
+        volume_id: VolumeId,
+    },
     /// Say once more everything the host holds.
     TakeInventory,
     /// Answers an agent's heartbeat; the lease runs anew from when the agent
@@ -263,6 +271,28 @@ pub enum Work {
     Reset,
     Resize {
         resources: Resources,
+    },
+    Snapshot {
+        snapshot_id: SnapshotId,
+        memory: bool,
+    },
+    Revert {
+        snapshot_id: SnapshotId,
+    },
+    RemoveSnapshot {
+        snapshot_id: SnapshotId,
+    },
+    /// Make the volume where it is not there yet, make it as large as it is to
+    /// be, and attach it.
+    Attach {
+        volume: VolumeSpec,
+    },
+    Detach {
+        volume_id: VolumeId,
+    },
+    Grow {
+        volume_id: VolumeId,
+        size_mib: MiB,
     },
     /// Of a later version; answered with `Unsupported`.
     #[serde(other)]

@@ -63,6 +63,12 @@ impl VmDesk {
             | VmAction::Start
             | VmAction::Reboot
             | VmAction::Retry
+            | VmAction::Snapshot
+            | VmAction::Revert
+            | VmAction::RemoveSnapshot
+            | VmAction::Attach
+            | VmAction::Detach
+            | VmAction::Grow
             | VmAction::Console => {
                 return self.act_in_background(action, vm.clone(), VmArgs::None, busy);
             }
@@ -156,6 +162,12 @@ const fn outcome(action: VmAction, goes_on: bool) -> &'static str {
         VmAction::Reset => "is being reset.",
         VmAction::Resize if goes_on => "is being resized.",
         VmAction::Resize => "has its new size.",
+        VmAction::Snapshot => "has a snapshot taken of it.",
+        VmAction::Revert => "goes back to the snapshot.",
+        VmAction::RemoveSnapshot => "has a snapshot deleted.",
+        VmAction::Attach => "is being given the volume.",
+        VmAction::Detach => "lets go of the volume.",
+        VmAction::Grow => "has a volume made larger.",
         VmAction::Retry => "is tried again.",
         VmAction::Shutdown => "is asked to switch itself off.",
         VmAction::Delete => "is being deleted.",

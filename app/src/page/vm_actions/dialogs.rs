@@ -74,6 +74,12 @@ const fn warning(action: VmAction) -> &'static str {
         | VmAction::Start
         | VmAction::Reboot
         | VmAction::Resize
+        | VmAction::Snapshot
+        | VmAction::Revert
+        | VmAction::RemoveSnapshot
+        | VmAction::Attach
+        | VmAction::Detach
+        | VmAction::Grow
         | VmAction::Retry
         | VmAction::Console => "",
     }

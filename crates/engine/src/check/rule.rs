@@ -164,6 +164,8 @@ checks! {
 
     /// What is recorded as used of a host is not the sum of its claims.
     SumIsOff: ClaimsFit, Records, MEND;
+    /// What is claimed for a VM's snapshots is not what they claim.
+    KeptIsOff: ClaimsFit, Records, MEND;
     /// The claims on a host exceed what it has.
     ClaimsExceed: ClaimsFit, Records,
         "stop or delete VMs there until they fit; where the host has become smaller, give back what \
@@ -190,6 +192,9 @@ checks! {
     MovesWithoutOperation: OperationsEnd, Records,
         "delete the VM, or restart its host's agent, which reports again what it holds; keep a copy \
          of the database and report it";
+    /// A volume is being given to a VM, or taken from it, and nothing does so.
+    VolumeMovesWithoutOperation: OperationsEnd, Records,
+        "delete its VM, which lets go of it; keep a copy of the database and report it";
     RequestWithoutVm: OperationsEnd, Records, MEND;
     /// The VM of a request is done, the request is not.
     RequestOutlivesVm: OperationsEnd, Records, MEND;
@@ -209,6 +214,8 @@ checks! {
     StateWithoutHost: OnePlacement, Records, MEND;
     /// A VM that waits or is stopped has a host.
     HostWithoutNeed: OnePlacement, Records, MEND;
+    /// A VM has a volume that is on another host.
+    VolumeElsewhere: OnePlacement, Records, MEND;
     /// A host holds a VM that is recorded elsewhere, or nowhere.
     HeldElsewhere: OnePlacement, Reports,
         "restart that host's agent, so that the machine goes into quarantine, and look at it with \
@@ -243,6 +250,10 @@ checks! {
     DoneStillHeld: NothingLeft, Reports,
         "restart that host's agent, so that the machine goes into quarantine, and remove it with \
          `vimana host discard`";
+    /// A VM that is done, or nowhere, has snapshots.
+    SnapshotOfNoVm: NothingLeft, Records, MEND;
+    /// A VM that is done, or nowhere, has a volume.
+    VolumeOfNoVm: NothingLeft, Records, MEND;
     /// A VM runs or rests on a host with a copy recorded that nothing removes.
     CopyBesideMachine: NothingLeft, Records,
         "suspend, stop and resume the VM: the resume removes the copy";

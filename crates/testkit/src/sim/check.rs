@@ -230,6 +230,8 @@ impl World {
                 vm,
                 operation,
                 request,
+                volume,
+                part: _,
             } = promise.answer;
             let mut lost = Vec::new();
             if let Some(id) = vm {
@@ -240,6 +242,9 @@ impl World {
             }
             if let Some(id) = request {
                 lost.extend(engine.request(&cx, id).await.err());
+            }
+            if let Some(id) = volume {
+                lost.extend(engine.volume(&cx, id).await.err());
             }
             for error in lost {
                 let what = format!(
@@ -299,7 +304,9 @@ impl World {
 
     /// No disk was lost and made anew behind its owner's back.
     fn check_disk(&self, vm: &VmRecord, had: &Effects) {
-        let Some(on) = vm.host.as_ref().filter(|_| had.prepared == 1) else {
+        // One that went back to a snapshot remembers what was before that.
+        let as_made = had.prepared == 1 && had.reverted == 0;
+        let Some(on) = vm.host.as_ref().filter(|_| as_made) else {
             return;
         };
         let host = self.hosts.iter().find(|host| host.id == on.id);
@@ -333,6 +340,7 @@ impl World {
             sum.rebooted += had.rebooted;
             sum.reset += had.reset;
             sum.resized += had.resized;
+            sum.reverted += had.reverted;
             sum.cleaned += had.cleaned;
         }
         sum
