@@ -61,7 +61,7 @@ use vimana_repository::Repository;
 use vimana_store::Store;
 
 pub use action::{Acted, ActionArgs};
-pub use agent::{AgentHandle, AgentSession};
+pub use agent::{AgentHandle, AgentSession, Inventory};
 pub use clock::{Clock, SystemClock};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{OpContext, World};
@@ -204,9 +204,10 @@ impl Engine {
     pub async fn check(&self) -> Result<Vec<check::Breach>> {
         let inventories = self.inventories(limits::INVENTORY_PATIENCE).await;
         let held = self.inner.datastore.contents().await;
+        let in_datastore = Some(held.map_err(datastore_error)?);
         let outside = check::Outside {
-            inventories,
-            in_datastore: Some(held.map_err(datastore_error)?),
+            in_datastore,
+            ..inventories.into_iter().collect()
         };
         check::check(&self.store().read(), &outside).await
     }

@@ -10,7 +10,8 @@ mod capacity;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use vimana_driver::{
-    Capabilities, Fault, IncarnationSpec, Observed, SavedMachine, VolumeSpec, text,
+    Capabilities, Fault, IncarnationSpec, Observed, ObservedSnapshot, ObservedVolume, SavedMachine,
+    VolumeSpec, text,
 };
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::operation::Progress;
@@ -83,7 +84,12 @@ pub enum FromAgent {
     /// A machine's power state changed.
     Observed(Observed),
     /// Answer to [`ToAgent::TakeInventory`].
-    Inventory { inventory: Vec<Observed> },
+    Inventory {
+        inventory: Vec<Observed>,
+        /// Absent where the agent is older.
+        #[serde(default)]
+        disks: Option<Disks>,
+    },
     /// Answer to [`ToAgent::Discard`]: nothing of it is left.
     Discarded { vm_id: VmId },
     /// Answer to [`ToAgent::RemoveVolume`]: nothing of it is left.
@@ -93,6 +99,13 @@ pub enum FromAgent {
     /// Of a later version.
     #[serde(other)]
     Unknown,
+}
+
+/// What a host holds beside machines and their root disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disks {
+    pub volumes: Vec<ObservedVolume>,
+    pub snapshots: Vec<ObservedSnapshot>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

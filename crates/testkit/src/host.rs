@@ -17,7 +17,7 @@ use vimana_model::saved::{Part, SavedMachine, SavedPart};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, VmId};
 use vimana_protocol::agent::{
-    Command, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
+    Command, Disks, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
 };
 
 /// What all hosts of all worlds have uploaded; VM ids differ.
@@ -155,7 +155,11 @@ async fn serve(
                 }
                 Some(ToAgent::TakeInventory) => {
                     let inventory = driver.inventory().await.unwrap();
-                    handle.receive(FromAgent::Inventory { inventory });
+                    let disks = Some(Disks {
+                        volumes: driver.volumes().await.unwrap(),
+                        snapshots: driver.snapshots().await.unwrap(),
+                    });
+                    handle.receive(FromAgent::Inventory { inventory, disks });
                 }
                 Some(
                     ToAgent::Refused { .. }
