@@ -114,7 +114,6 @@ impl World {
         if !self.until(PATIENCE, at_rest).await {
             self.tell_unrest().await;
         }
-        self.delete_volumes().await;
         if !self
             .until(PATIENCE, async |store| self.is_swept(&store).await)
             .await
@@ -181,6 +180,7 @@ impl World {
         if !self.until(PATIENCE, all_done).await {
             self.tell_unrest().await;
         }
+        self.delete_volumes().await;
         if !self
             .until(PATIENCE, async |store| self.is_swept(&store).await)
             .await
@@ -208,8 +208,8 @@ impl World {
             volume::list(&store, tenant).await.unwrap().is_empty()
         });
         if !removed.await {
-            self.journal
-                .breach(12, "volumes are not removed for good".to_owned());
+            let what = "volumes are not removed for good";
+            self.journal.breach(12, what);
         }
     }
 
