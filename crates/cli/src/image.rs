@@ -2,7 +2,7 @@
 
 use vimana_client::Client;
 use vimana_model::ImageId;
-use vimana_model::image::{self as model, ImageAction, ImageState, ImageView, Origin};
+use vimana_model::image::{self as model, ImageAction, ImageState, ImageView};
 use vimana_model::operation::OperationState;
 use vimana_model::unit::MiB;
 
@@ -107,11 +107,7 @@ fn print(image: &ImageView, json: bool) -> Outcome {
     };
     pairs.push(("owner", whose));
     pairs.push(("from", image.origin.to_string()));
-    if let Origin::Url {
-        fetched: Some(fetched),
-        ..
-    } = &image.origin
-    {
+    if let Some(fetched) = image.origin.fetched() {
         let verified = if fetched.verified {
             "as it was given"
         } else {
@@ -161,10 +157,11 @@ async fn import(args: ImportImage) -> Outcome {
     }
     let form = model::ImportImage {
         name,
-        url: from,
+        url: Some(from),
         checksum: sha256.or(sha512),
         format,
         public,
+        ..model::ImportImage::default()
     };
     let client = credentials::client()?;
     let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;

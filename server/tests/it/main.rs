@@ -30,6 +30,7 @@ mod start;
 mod strange;
 mod tenant;
 mod torn;
+mod upload;
 mod version;
 mod vm;
 mod watch;

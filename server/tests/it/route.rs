@@ -34,7 +34,7 @@ async fn every_change_takes_an_idempotency_key() {
                 .is_some_and(|all| all.iter().any(|it| it["name"] == "Idempotency-Key"));
             match (takes, method.as_str()) {
                 (true, _) => {}
-                (false, "get") => continue,
+                (false, "get" | "head") => continue,
                 (false, _) => {
                     without.push(format!("{method} {path}"));
                     continue;
@@ -51,7 +51,11 @@ async fn every_change_takes_an_idempotency_key() {
     }
     assert_eq!(
         without,
-        ["post /api/v1/tokens", "delete /api/v1/tokens/current"]
+        [
+            "patch /api/v1/images/{image_id}/content",
+            "post /api/v1/tokens",
+            "delete /api/v1/tokens/current"
+        ]
     );
 }
 
@@ -134,7 +138,10 @@ async fn every_route_is_closed_to_strangers() {
             let answer = world.http.request(method.clone(), world.url(&url));
             let answer = answer.send().await.unwrap();
             assert_eq!(answer.status(), 401, "{method} {path}");
-            problem(answer, 401).await;
+            // What a HEAD answers has no body.
+            if method != Method::HEAD {
+                problem(answer, 401).await;
+            }
         }
     }
     assert_eq!(public, PUBLIC);
