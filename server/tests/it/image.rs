@@ -21,6 +21,7 @@ use vimana_model::event::EventKind;
 use vimana_model::image::ImageState;
 use vimana_server::start;
 
+use crate::share::Peer;
 use crate::watch::{PATIENCE, Watch};
 use crate::world::{World, client, config, problem, qcow2};
 
@@ -288,6 +289,32 @@ async fn what_is_packed_is_unpacked_and_what_is_raw_stays_so() {
     assert_eq!(image["content"]["sha256"], sha256(&disk));
     assert_eq!(image["origin"]["fetched"]["size_bytes"], packed.len());
     assert_eq!(image["origin"]["fetched"]["verified"], false);
+}
+
+#[tokio::test]
+async fn an_image_comes_from_a_share() {
+    let (world, nfs) = (world().await, Peer::nfs());
+    let token = world.token().await;
+    let mut watch = Watch::new(&world).await;
+    let disk: Vec<u8> = (0..20_u32 << 20).map(|n| (n % 251) as u8).collect();
+    let packed = zstd(&disk);
+    std::fs::create_dir(nfs.file("sub")).unwrap();
+    std::fs::write(nfs.file("sub/disk.img"), &disk).unwrap();
+    std::fs::write(nfs.file("disk.img.zst"), &packed).unwrap();
+    let base = format!("nfs://127.0.0.1{}", nfs.files().display());
+    for (name, came) in [("sub/disk.img", &disk), ("disk.img.zst", &packed)] {
+        let url = format!("{base}/{name}");
+        let form = json!({ "name": name.replace('/', "-"), "url": url, "checksum": sha256(came) });
+        let (id, _) = world.importing(&token, form).await;
+        let image = until(&mut watch, ImageState::Ready).await;
+        assert_eq!(image["id"], id);
+        assert_eq!(image["content"]["sha256"], sha256(&disk));
+        assert_eq!(image["origin"]["url"], url);
+        assert_eq!(image["origin"]["fetched"]["size_bytes"], came.len());
+        assert_eq!(image["origin"]["fetched"]["verified"], true);
+    }
+    let form = json!({ "name": "none", "url": format!("{base}/none.img") });
+    assert_eq!(failure(&world, &token, form).await, "is not there");
 }
 
 #[tokio::test]
