@@ -83,7 +83,7 @@ pub struct Config {
     #[arg(long, env = "VIMANA_ALLOW_PLAIN_HTTP")]
     pub allow_plain_http: bool,
 
-    /// Take a raw or qcow2 file into the image repository at the start; may be
+    /// Take an image's file into the image repository at the start; may be
     /// repeated, and changes nothing where it is there already
     #[arg(long, value_name = "NAME=PATH")]
     pub import_image: Vec<ImageSource>,
@@ -99,7 +99,7 @@ pub struct Config {
     pub import_allow: Vec<IpNet>,
 
     /// Directory of this machine that administrators may import images from;
-    /// may be repeated
+    /// may be repeated, or name several between colons
     #[arg(
         long,
         env = "VIMANA_IMPORT_PATH",

@@ -174,7 +174,12 @@ async fn what_does_not_exist_says_so() {
 #[tokio::test]
 async fn a_wrong_method_is_told_the_right_ones() {
     let world = World::new().await;
-    for path in ["/api/v1/vms", "/healthz", "/scheduler/v1/session"] {
+    for path in [
+        "/api/v1/vms",
+        "/api/v1/images/x/content",
+        "/healthz",
+        "/scheduler/v1/session",
+    ] {
         let answer = world.http.put(world.url(path)).send().await.unwrap();
         assert!(answer.headers().contains_key("allow"), "{path}");
         problem(answer, 405).await;

@@ -74,11 +74,14 @@ impl Imports {
         self.silence().insert(id, now);
     }
 
-    /// Takes out the uploads of which nothing came for so long.
+    /// Takes out the uploads of which nothing came for so long, in an order of
+    /// their own.
     pub fn take_silent(&self, now: Duration, patience: Duration) -> Vec<ImageId> {
         let mut heard = self.silence();
         let silent = heard.extract_if(|_, at| now.saturating_sub(*at) >= patience);
-        silent.map(|(id, _)| id).collect()
+        let mut silent: Vec<ImageId> = silent.map(|(id, _)| id).collect();
+        silent.sort_unstable();
+        silent
     }
 
     fn silence(&self) -> MutexGuard<'_, HashMap<ImageId, Duration>> {

@@ -152,6 +152,12 @@ impl Engine {
         }
     }
 
+    async fn still_waiting(&self, id: ImageId) -> Result<()> {
+        let found = image::find(&self.store().read(), id).await?;
+        let found = found.ok_or_else(|| Error::not_found(what(id)))?;
+        self.waiting(found).await.map(|_| ())
+    }
+
     async fn reach_of(&self, id: ImageId, upload: &Upload) -> Result<UploadReach> {
         let here = self.inner.repository.uploaded(id, upload).await;
         Ok(UploadReach {
@@ -246,6 +252,15 @@ impl UploadPart {
         self.working.stopped().await;
     }
 
+    /// Lets go of a part that nobody wants any more, and says why.
+    pub async fn over(self) -> Error {
+        let Self { engine, record, .. } = self;
+        match engine.still_waiting(record.id).await {
+            Ok(()) => Error::conflict(format!("image `{}` was begun anew", record.name)),
+            Err(error) => error,
+        }
+    }
+
     /// Takes in more.
     ///
     /// # Errors
@@ -299,9 +314,7 @@ impl UploadPart {
             Ok(offset_bytes) => offset_bytes,
             Err(error) => {
                 // Whoever no longer wants it has removed it.
-                let now = image::find(&engine.store().read(), id).await?;
-                let now = now.ok_or_else(|| Error::not_found(what(id)))?;
-                engine.waiting(now).await?;
+                engine.still_waiting(id).await?;
                 return Err(datastore_error(error));
             }
         };

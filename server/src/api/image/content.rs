@@ -141,7 +141,7 @@ fn offset_of(headers: &HeaderMap) -> Result<u64> {
         .ok_or_else(|| malformed("say where the part begins, with `Upload-Offset: BYTES`"))
 }
 
-/// Takes in what comes, and keeps it however it ends.
+/// Takes in what comes, and keeps it however it ends, unless nobody wants it.
 async fn take_in(
     app: App,
     mut part: UploadPart,
@@ -153,7 +153,7 @@ async fn take_in(
     let broken = loop {
         let chunk = tokio::select! {
             biased;
-            () = part.unwanted() => break Some(malformed("nobody wants the image any more")),
+            () = part.unwanted() => return Err(part.over().await),
             () = app.stopping.cancelled() => break Some(Error::unavailable("the server stops")),
             () = &mut late => break Some(too_slow()),
             chunk = timeout(limits::UPLOAD_STALL, chunks.next()) => chunk,
