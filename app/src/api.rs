@@ -17,7 +17,7 @@ mod vm;
 pub use catalogue::{Catalogue, catalogue};
 pub use error::ApiError;
 pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};
-pub use once::{Key, once};
+pub use once::{Key, PAUSES, once, sleep};
 pub use operation::cancel_operation;
 pub use request::{
     RequestShow, act_on_request, create_request, request, request_timeline, requests,

@@ -1,5 +1,6 @@
 //! The names of the built assets, as `cargo xtask site` wrote them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -14,7 +15,12 @@ pub const ASSETS_PATH: &str = "/assets";
 pub struct SiteAssets {
     /// Glue of wasm-bindgen; a module that loads [`Self::wasm`].
     pub js: Arc<str>,
+    /// Loads the parts of the wasm that only some pages need; [`Self::js`] and
+    /// it import each other.
+    pub loader: Arc<str>,
     pub wasm: Arc<str>,
+    /// Those parts, by the chunk that the pages name.
+    pub chunks: BTreeMap<Arc<str>, Vec<Arc<str>>>,
     pub css: Arc<str>,
     /// Glue around the terminal; a module, loaded on the console alone.
     pub console_js: Arc<str>,

@@ -6,7 +6,7 @@ use leptos::prelude::*;
 use leptos_router::NavigateOptions;
 use leptos_router::components::Outlet;
 use leptos_router::hooks::{use_location, use_navigate};
-use vimana_ui::ToastRegion;
+use vimana_ui::{Clock, ToastRegion};
 
 use crate::page::{VmDesk, VmDialogs};
 use crate::session::CurrentSession;
@@ -19,6 +19,7 @@ pub use header::Mark;
 #[component]
 pub fn Frame() -> impl IntoView {
     provide_context(VmDesk::new());
+    expect_context::<Clock>().run();
     view! {
         <a class="skip" href="#main">
             "Skip to the content"

@@ -2,6 +2,7 @@
 
 mod host;
 mod hosts;
+mod lazy;
 mod load;
 mod new_vm;
 mod not_found;

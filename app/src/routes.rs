@@ -3,7 +3,7 @@
 use leptos::prelude::*;
 use leptos_meta::{Title, provide_meta_context};
 use leptos_router::components::{ParentRoute, Redirect, Route, Router, Routes};
-use leptos_router::{SsrMode, path};
+use leptos_router::{Lazy, SsrMode, path};
 use vimana_ui::{Clock, Toasts};
 
 use crate::frame::Frame;
@@ -32,13 +32,13 @@ pub fn App() -> impl IntoView {
                 <Route path=path!("/sign-in") view=SignInPage ssr=SsrMode::Async/>
                 <Route path=path!("/") view=|| view! { <Redirect path="/vms"/> } ssr=SsrMode::Async/>
                 <ParentRoute path=path!("") view=Frame ssr=SsrMode::Async>
-                    <Route path=path!("/vms") view=VmsPage ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/new") view=NewVmPage ssr=SsrMode::Async/>
-                    <Route path=path!("/vms/:id") view=VmPage ssr=SsrMode::Async/>
-                    <Route path=path!("/requests") view=RequestsPage ssr=SsrMode::Async/>
-                    <Route path=path!("/requests/:id") view=RequestPage ssr=SsrMode::Async/>
-                    <Route path=path!("/admin/hosts") view=HostsPage ssr=SsrMode::Async/>
-                    <Route path=path!("/admin/hosts/:id") view=HostPage ssr=SsrMode::Async/>
+                    <Route path=path!("/vms") view={Lazy::<VmsPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/new") view={Lazy::<NewVmPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/vms/:id") view={Lazy::<VmPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/requests") view={Lazy::<RequestsPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/requests/:id") view={Lazy::<RequestPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/admin/hosts") view={Lazy::<HostsPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/admin/hosts/:id") view={Lazy::<HostPage>::new()} ssr=SsrMode::Async/>
                 </ParentRoute>
             </Routes>
         </Router>

@@ -47,7 +47,7 @@ impl CurrentSession {
     /// Those of `data`; and `Unauthenticated` when nobody is signed in.
     pub async fn and<T: Clone + Send + Sync + 'static>(
         self,
-        data: Resource<ApiResult<T>>,
+        data: ArcResource<ApiResult<T>>,
     ) -> ApiResult<(Caller, T)> {
         let view = self.view.await?.ok_or_else(|| {
             ApiError::from(Error::new(ErrorKind::Unauthenticated, "sign in first"))

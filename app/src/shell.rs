@@ -33,6 +33,7 @@ pub fn shell() -> impl IntoView {
                 <link rel="stylesheet" href=path(&assets.css)/>
                 <link rel="icon" type="image/svg+xml" href=path(&assets.icon)/>
                 <link rel="modulepreload" href=path(&assets.js) nonce=nonce.clone()/>
+                <link rel="modulepreload" href=path(&assets.loader) nonce=nonce.clone()/>
                 <link rel="preload" r#as="fetch" r#type="application/wasm" crossorigin="anonymous" href=path(&assets.wasm)/>
                 <script r#type="module" nonce=nonce inner_html=boot_script(&assets)></script>
                 <MetaTags/>
@@ -52,6 +53,8 @@ fn boot_script(assets: &SiteAssets) -> String {
         js,
         wasm,
         console_js,
+        loader: _,
+        chunks: _,
         css: _,
         icon: _,
     } = assets;

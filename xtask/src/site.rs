@@ -2,7 +2,8 @@
 //! with its hash, compressed beforehand, and all named in a manifest.
 //!
 //! ```text
-//! SITE/manifest.json   { "entry": { "js", "wasm", "css", "console_js", "icon" },
+//! SITE/manifest.json   { "entry": { "js", "loader", "wasm", "css", "console_js", "icon",
+//!                                   "chunks": { CHUNK: [NAME, …] } },
 //!                        "files": { NAME: { "bytes", "brotli", "gzip" } } }
 //! SITE/assets/NAME     and NAME.br, NAME.gz
 //! ```
@@ -12,6 +13,7 @@ mod css;
 mod npm;
 mod wasm;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -107,14 +109,12 @@ pub fn build(options: &Options) -> Result<()> {
         )
         .replace("\"@xterm/xterm\"", &format!("\"./{xterm}\""))
         .replace("\"@xterm/addon-fit\"", &format!("\"./{fit}\""));
-    let mut js = browser.js;
-    for (import, text) in browser.modules {
-        let name = site.add("module.js", text.as_bytes())?;
-        js = js.replace(&import, &format!("./{name}"));
-    }
+    let served = serve(&mut site, browser)?;
     let entry = Entry {
-        js: site.add("app.js", js.as_bytes())?,
-        wasm: site.add("app.wasm", &browser.wasm)?,
+        js: served.js,
+        loader: served.loader,
+        wasm: served.wasm,
+        chunks: served.chunks,
         css: site.add("app.css", styles.as_bytes())?,
         console_js: site.add("console.js", console.as_bytes())?,
         icon: site.add(
@@ -129,6 +129,52 @@ pub fn build(options: &Options) -> Result<()> {
         started.elapsed().as_secs_f32()
     );
     Ok(())
+}
+
+/// The names that the browser's half is served under.
+struct Served {
+    js: String,
+    loader: String,
+    wasm: String,
+    chunks: BTreeMap<String, Vec<String>>,
+}
+
+fn serve(site: &mut Site, browser: wasm::Browser) -> Result<Served> {
+    let (mut js, mut loader) = (browser.js, browser.loader);
+    for (import, text) in browser.modules {
+        let name = site.add("module.js", text.as_bytes())?;
+        js = js.replace(&import, &format!("./{name}"));
+    }
+    let mut names = BTreeMap::new();
+    for (part, wasm) in browser.parts {
+        let stem = part.strip_prefix("split_").unwrap_or("shared");
+        let name = site.add(&format!("{stem}.wasm"), &wasm)?;
+        loader = loader.replace(&wasm::part_path(&part), &format!("./{name}"));
+        names.insert(part, name);
+    }
+    let named = |parts: Vec<String>| {
+        let names = parts.iter().filter_map(|part| names.get(part).cloned());
+        names.collect::<Vec<_>>()
+    };
+    let chunks = browser.chunks.into_iter();
+    let chunks = chunks.map(|(chunk, parts)| (chunk, named(parts)));
+    // They import each other: neither's own hash can be in the other's text.
+    let both = assets::digest([js.as_bytes(), loader.as_bytes()].concat().as_slice());
+    let (js_name, loader_name) = (format!("app.{both}.js"), format!("loader.{both}.js"));
+    // Where they import; the wasm goes on asking for what they had been called.
+    let import = |text: &str, from: &str, name: &str| {
+        text.replace(&format!("from \"{from}\""), &format!("from \"./{name}\""))
+    };
+    let js = import(&js, wasm::LOADER_JS, &loader_name);
+    let loader = import(&loader, wasm::APP_JS, &js_name);
+    site.add_as(&js_name, js.as_bytes())?;
+    site.add_as(&loader_name, loader.as_bytes())?;
+    Ok(Served {
+        chunks: chunks.collect(),
+        wasm: site.add("app.wasm", &browser.wasm)?,
+        js: js_name,
+        loader: loader_name,
+    })
 }
 
 fn lock(cache: &Path) -> Result<File> {

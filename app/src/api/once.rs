@@ -30,7 +30,11 @@ impl Key {
 }
 
 /// How often and how soon something is sent again while nobody answers.
-const PAUSES_MS: [u64; 3] = [500, 1500, 4000];
+pub const PAUSES: [Duration; 3] = [
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+    Duration::from_millis(4000),
+];
 
 /// Asks under `key` until there is an answer, or patience is at its end.
 ///
@@ -40,7 +44,7 @@ pub async fn once<T, F>(key: Key, ask: impl Fn(Key) -> F) -> ApiResult<T>
 where
     F: Future<Output = ApiResult<T>>,
 {
-    for pause in PAUSES_MS {
+    for pause in PAUSES {
         match Box::pin(ask(key.clone())).await {
             Err(error) if error.is_unanswered() => sleep(pause).await,
             answer => return answer,
@@ -49,14 +53,15 @@ where
     Box::pin(ask(key)).await
 }
 
-async fn sleep(ms: u64) {
+/// Waits.
+pub async fn sleep(time: Duration) {
     let (wake, woken) = oneshot::channel();
     set_timeout(
         move || {
             // Whoever waited may be gone by now.
             let _ = wake.send(());
         },
-        Duration::from_millis(ms),
+        time,
     );
     let _ = woken.await;
 }

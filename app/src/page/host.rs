@@ -11,20 +11,27 @@ use vimana_model::host::{HostView, OrphanView};
 use vimana_ui::{Time, Until, memo, part, text};
 
 use super::hosts::{AmountMeter, HostCondition, VcpuMeter};
-use super::load::{Found, Loaded, Wanted, id_in_address};
+use super::lazy::lazy_page;
+use super::load::{Asked, Found, Loaded, Wanted, id_in_address};
 use super::timeline::Timeline;
 use crate::api::HostPageData;
 use crate::live::{About, HostEntry, Live, Mark, Timeline as Events};
 use orphans::Orphans;
 
-#[component]
-pub fn HostPage() -> impl IntoView {
-    let id = id_in_address();
+lazy_page!(
+    /// One host.
+    HostPage in admin = page, wants {
+        let id = id_in_address();
+        move || Wanted::Host(id.get())
+    }
+);
+
+fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
     view! {
         <Loaded
-            wanted=Signal::derive(move || Wanted::Host(id.get()))
+            asked=asked
             show=Arc::new(move |_, asked, found| {
                 let (host, orphans, events) = take_in(&live, asked, found)?;
                 Some(view! { <Machine host=host orphans=orphans events=events/> }.into_any())
@@ -34,6 +41,7 @@ pub fn HostPage() -> impl IntoView {
             })
         />
     }
+    .into_any()
 }
 
 fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(HostEntry, Vec<OrphanView>, Events)> {

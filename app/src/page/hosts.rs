@@ -12,18 +12,23 @@ use vimana_ui::{
     text, thousandths,
 };
 
-use super::load::{Found, Loaded, Wanted};
+use super::lazy::lazy_page;
+use super::load::{Asked, Found, Loaded, Wanted};
 use super::sentence;
 use crate::live::{HostEntry, Live};
 
-#[component]
-pub fn HostsPage() -> impl IntoView {
+lazy_page!(
+    /// The list of hosts.
+    HostsPage in admin = page, wants || Wanted::Hosts
+);
+
+fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
     view! {
         <Title text="Hosts"/>
         <Loaded
-            wanted=Wanted::Hosts
+            asked=asked
             show=Arc::new(move |_, asked, found| {
                 let Found::Hosts(list) = found else {
                     return None;
@@ -38,6 +43,7 @@ pub fn HostsPage() -> impl IntoView {
             })
         />
     }
+    .into_any()
 }
 
 #[component]

@@ -102,11 +102,35 @@ fn named<T: std::str::FromStr>(what: &str, id: &str) -> ApiResult<T> {
     })
 }
 
-/// The page's part of the address that names what it is about.
+/// The part of the address that names what the page is about.
 #[must_use]
 pub fn id_in_address() -> Memo<String> {
     let params = leptos_router::hooks::use_params_map();
     memo(move || params.with(|params| params.get_str("id").unwrap_or_default().to_owned()))
+}
+
+/// What a page asked for as soon as its address was known.
+#[derive(Clone)]
+pub struct Asked {
+    wanted: ArcMemo<Wanted>,
+    all: ArcResource<ApiResult<(Mark, Found)>>,
+}
+
+impl Asked {
+    /// Asks; and again whenever `wanted` is something else.
+    pub fn new(wanted: impl Fn() -> Wanted + Send + Sync + 'static) -> Self {
+        fn shared(wanted: Arc<dyn Fn() -> Wanted + Send + Sync>) -> Asked {
+            let live = expect_context::<Live>();
+            let wanted = ArcMemo::new(move |_| wanted());
+            let source = wanted.clone();
+            let all = ArcResource::new_blocking(
+                move || source.get(),
+                move |wanted| live.ask(load(wanted)),
+            );
+            Asked { wanted, all }
+        }
+        shared(Arc::new(wanted))
+    }
 }
 
 /// How a page shows what was found; `None` for what it did not ask for.
@@ -114,24 +138,16 @@ type ShowFound = Arc<dyn Fn(Caller, Mark, Found) -> Option<AnyView> + Send + Syn
 /// How it takes it in anew after events were lost.
 type TakeAgain = Arc<dyn Fn(Mark, Found) + Send + Sync>;
 
-/// A page: waits for what it wants, shows it, and takes it in anew whenever
+/// A page: waits for what it asked for, shows it, and takes it in anew whenever
 /// events were lost.
 #[component]
-pub fn Loaded(
-    #[prop(into)] wanted: Signal<Wanted>,
-    show: ShowFound,
-    again: TakeAgain,
-) -> impl IntoView {
+pub fn Loaded(asked: Asked, show: ShowFound, again: TakeAgain) -> impl IntoView {
     let live = expect_context::<Live>();
     let session = expect_context::<CurrentSession>();
-    let asking = live.clone();
-    let all = Resource::new_blocking(move || wanted.get(), move |wanted| asking.ask(load(wanted)));
+    let Asked { wanted, all } = asked;
     let reload = live.clone();
     live.on_reset(move || {
-        let (live, again) = (reload.clone(), again.clone());
-        let Some(wanted) = wanted.try_get_untracked() else {
-            return;
-        };
+        let (live, again, wanted) = (reload.clone(), again.clone(), wanted.get_untracked());
         spawn_local(async move {
             // A failure shows as the stale mark; the next reset tries again.
             if let Ok((asked, found)) = live.ask(load(wanted)).await {
@@ -142,7 +158,7 @@ pub fn Loaded(
     view! {
         <Transition fallback=|| view! { <p class="loading">"Loading…"</p> }>
             {move || {
-                let show = show.clone();
+                let (show, all) = (show.clone(), all.clone());
                 Suspend::new(async move {
                     match session.and(all).await {
                         Ok((caller, (asked, found))) => {

@@ -11,18 +11,23 @@ use leptos_router::hooks::use_navigate;
 use vimana_model::request::CreateRequest;
 use vimana_ui::{EmptyState, FormError, Submit, TextAreaField, memo};
 
-use super::load::{Found, Loaded, Wanted};
+use super::lazy::lazy_page;
+use super::load::{Asked, Found, Loaded, Wanted};
 use super::sentence;
 use super::terms::{TermsDraft, TermsFields};
 use crate::api::{ApiError, ApiResult, Catalogue, Key, create_request, create_vm, once};
 use crate::live::Live;
 use crate::session::{Caller, CurrentSession, NOT_ALLOWED};
 
-#[component]
-pub fn NewVmPage() -> impl IntoView {
+lazy_page!(
+    /// The form that asks for a VM.
+    NewVmPage in vms = page, wants || Wanted::Choices
+);
+
+fn page(asked: Asked) -> AnyView {
     view! {
         <Loaded
-            wanted=Wanted::Choices
+            asked=asked
             show=Arc::new(|caller, _, found| {
                 let Found::Choices(choices) = found else {
                     return None;
@@ -33,6 +38,7 @@ pub fn NewVmPage() -> impl IntoView {
             again=Arc::new(|_, _| ())
         />
     }
+    .into_any()
 }
 
 #[component]

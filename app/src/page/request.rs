@@ -13,7 +13,8 @@ use leptos_meta::Title;
 use vimana_model::request::{RequestState, RequestView};
 use vimana_ui::{Badge, Time, memo, text};
 
-use super::load::{Found, FoundRequest, Loaded, Wanted, id_in_address};
+use super::lazy::lazy_page;
+use super::load::{Asked, Found, FoundRequest, Loaded, Wanted, id_in_address};
 use super::request_tone;
 use super::timeline::Timeline;
 use crate::live::{self, About, Live, Mark};
@@ -24,14 +25,20 @@ use decision::{DecisionDesk, DecisionDialog};
 use picture::RequestPicture;
 use terms::{Machine, Terms};
 
-#[component]
-pub fn RequestPage() -> impl IntoView {
-    let id = id_in_address();
+lazy_page!(
+    /// One request.
+    RequestPage in requests = page, wants {
+        let id = id_in_address();
+        move || Wanted::Request(id.get())
+    }
+);
+
+fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
     view! {
         <Loaded
-            wanted=Signal::derive(move || Wanted::Request(id.get()))
+            asked=asked
             show=Arc::new(move |_, asked, found| {
                 let (request, events) = take_in(&live, asked, found)?;
                 Some(view! { <Page request=request events=events/> }.into_any())
@@ -41,6 +48,7 @@ pub fn RequestPage() -> impl IntoView {
             })
         />
     }
+    .into_any()
 }
 
 fn take_in(

@@ -13,23 +13,30 @@ use vimana_ui::{
     part, text,
 };
 
-use super::load::{Found, Loaded, Wanted};
+use super::lazy::lazy_page;
+use super::load::{Asked, Found, Loaded, Wanted};
 use super::request::first_line;
 use super::request_tone;
 use crate::api::RequestShow;
 use crate::live::Live;
 use crate::session::Caller;
 
-#[component]
-pub fn RequestsPage() -> impl IntoView {
+lazy_page!(
+    /// The list of requests.
+    RequestsPage in requests = page, wants {
+        let show = chosen();
+        move || Wanted::Requests(show.get())
+    }
+);
+
+fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
-    let query = use_query_map();
-    let show = memo(move || query.with(|query| RequestShow::from_query(query.get_str("state"))));
+    let show = chosen();
     view! {
         <Title text="Requests"/>
         <Loaded
-            wanted=Signal::derive(move || Wanted::Requests(show.get()))
+            asked=asked
             show=Arc::new(move |caller, asked, found| {
                 let Found::Requests(list) = found else {
                     return None;
@@ -44,6 +51,13 @@ pub fn RequestsPage() -> impl IntoView {
             })
         />
     }
+    .into_any()
+}
+
+/// Which of them the address asks for.
+fn chosen() -> Memo<RequestShow> {
+    let query = use_query_map();
+    memo(move || query.with(|query| RequestShow::from_query(query.get_str("state"))))
 }
 
 #[component]

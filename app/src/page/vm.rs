@@ -14,7 +14,8 @@ use leptos_meta::Title;
 use vimana_model::vm::VmView;
 use vimana_ui::{Badge, Time, memo, text};
 
-use super::load::{Found, FoundVm, Loaded, Wanted, id_in_address};
+use super::lazy::lazy_page;
+use super::load::{Asked, Found, FoundVm, Loaded, Wanted, id_in_address};
 use super::timeline::Timeline;
 use super::tone;
 use super::vm_actions::VmActions;
@@ -25,14 +26,20 @@ use lifecycle::LifecyclePicture;
 use operations::Operations;
 use panels::{FailurePanel, PendingPanel};
 
-#[component]
-pub fn VmPage() -> impl IntoView {
-    let id = id_in_address();
+lazy_page!(
+    /// One VM.
+    VmPage in vms = page, wants {
+        let id = id_in_address();
+        move || Wanted::Vm(id.get())
+    }
+);
+
+fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
     view! {
         <Loaded
-            wanted=Signal::derive(move || Wanted::Vm(id.get()))
+            asked=asked
             show=Arc::new(move |_, asked, found| {
                 let (vm, history) = take_in(&live, asked, found)?;
                 Some(view! { <Machine vm=vm history=history/> }.into_any())
@@ -42,6 +49,7 @@ pub fn VmPage() -> impl IntoView {
             })
         />
     }
+    .into_any()
 }
 
 fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(ArcRwSignal<VmView>, History)> {

@@ -13,7 +13,8 @@ use vimana_ui::{
     Each, EmptyState, Icon, IconName, Item, Table, When, flag, memo, part, press, text,
 };
 
-use super::load::{Found, Loaded, Wanted};
+use super::lazy::lazy_page;
+use super::load::{Asked, Found, Loaded, Wanted};
 use crate::api::Show as Which;
 use crate::live::Live;
 use crate::session::Caller;
@@ -22,16 +23,22 @@ use row::VmRow;
 /// Rows drawn at once; more on request.
 const PAGE_ROWS: usize = 200;
 
-#[component]
-pub fn VmsPage() -> impl IntoView {
+lazy_page!(
+    /// The list of VMs.
+    VmsPage in vms = page, wants {
+        let which = which();
+        move || Wanted::Vms(which.get())
+    }
+);
+
+fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
-    let query = use_query_map();
-    let which = memo(move || query.with(|query| Which::from_query(query.get_str("show"))));
+    let which = which();
     view! {
         <Title text="My VMs"/>
         <Loaded
-            wanted=Signal::derive(move || Wanted::Vms(which.get()))
+            asked=asked
             show=Arc::new(move |caller, asked, found| {
                 let Found::Vms(list) = found else {
                     return None;
@@ -46,6 +53,13 @@ pub fn VmsPage() -> impl IntoView {
             })
         />
     }
+    .into_any()
+}
+
+/// Which of them the address asks for.
+fn which() -> Memo<Which> {
+    let query = use_query_map();
+    memo(move || query.with(|query| Which::from_query(query.get_str("show"))))
 }
 
 #[component]

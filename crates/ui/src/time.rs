@@ -11,12 +11,17 @@ pub struct Clock(RwSignal<Option<i64>>);
 
 impl Clock {
     pub fn provide() {
-        let clock = Self(RwSignal::new(None));
-        provide_context(clock);
+        provide_context(Self(RwSignal::new(None)));
+    }
+
+    /// Lets it tick for as long as the caller is there. To be called by
+    /// something in the page: what is above it lives before the page is taken
+    /// over, and times must not differ from what the server wrote until then.
+    pub fn run(self) {
         #[cfg(feature = "hydrate")]
         Effect::new(move |_| {
             let tick = move || {
-                clock.0.try_set(Some(now_ms()));
+                self.0.try_set(Some(now_ms()));
             };
             tick();
             // Without a timer, times stay as they were; nothing else is lost.

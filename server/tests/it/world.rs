@@ -168,7 +168,8 @@ pub fn config(dir: &Path) -> Config {
     let site = dir.join("site");
     std::fs::create_dir_all(site.join("assets")).unwrap();
     let names = json!({
-        "js": "app.0.js", "wasm": "app.0.wasm", "css": "app.0.css",
+        "js": "app.0.js", "loader": "loader.0.js", "wasm": "app.0.wasm", "chunks": {},
+        "css": "app.0.css",
         "console_js": "console.0.js", "icon": "icon.0.svg",
     });
     std::fs::write(

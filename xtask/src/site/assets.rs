@@ -19,7 +19,11 @@ const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Serialize)]
 pub struct Entry {
     pub js: String,
+    /// Loads the parts of the wasm that only some pages need.
+    pub loader: String,
     pub wasm: String,
+    /// Those parts, by what the pages call them together.
+    pub chunks: BTreeMap<String, Vec<String>>,
     pub css: String,
     pub console_js: String,
     pub icon: String,
@@ -70,7 +74,13 @@ impl Site {
         // Served by extension: `.js` is a script to everyone.
         let extension = if extension == "mjs" { "js" } else { extension };
         let name = format!("{stem}.{}.{extension}", digest(bytes));
-        let path = self.out.join("assets").join(&name);
+        self.add_as(&name, bytes)?;
+        Ok(name)
+    }
+
+    /// Adds a file under a name that is another whenever its content is.
+    pub fn add_as(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.out.join("assets").join(name);
         let (br, gz) = (beside(&path, "br"), beside(&path, "gz"));
         if !path.exists() {
             write(&br, &brotli(bytes, self.mode)?)?;
@@ -84,8 +94,8 @@ impl Site {
             brotli: size(&br)?,
             gzip: size(&gz)?,
         };
-        self.files.insert(name.clone(), sizes);
-        Ok(name)
+        self.files.insert(name.to_owned(), sizes);
+        Ok(())
     }
 
     /// Writes the manifest, prints the sizes, removes what is long out of use.

@@ -1,12 +1,13 @@
-//! The browser's half: compiled, bound to JavaScript, made small.
+//! The browser's half: compiled, split into what every page needs and what only
+//! some do, bound to JavaScript, made small.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::{Deserialize, Serialize};
 use wasm_bindgen_cli_support::Bindgen;
 
 use super::assets::{digest, write};
@@ -24,37 +25,90 @@ const FEATURES: [&str; 6] = [
     "--enable-multivalue",
 ];
 
+/// How the modules that are made here call each other; [`super`] gives them the
+/// names they are served under.
+pub const APP_JS: &str = "./app.js";
+pub const LOADER_JS: &str = "./loader.js";
+
+#[derive(Serialize, Deserialize)]
 pub struct Browser {
     pub js: String,
+    /// Loads the parts; it and `js` import each other.
+    pub loader: String,
     /// Modules that crates bring along: what `js` imports each as, and its text.
     pub modules: BTreeMap<String, String>,
+    /// Which parts the pages of a chunk need, by the chunk's name.
+    pub chunks: BTreeMap<String, Vec<String>>,
+    #[serde(skip)]
     pub wasm: Vec<u8>,
+    /// What is loaded later, by the name of the part: `loader` fetches each as
+    /// [`part_path`].
+    #[serde(skip)]
+    pub parts: BTreeMap<String, Vec<u8>>,
+}
+
+/// What the loader calls a part.
+pub fn part_path(part: &str) -> String {
+    format!("./{part}.wasm")
 }
 
 pub fn build(options: &Options, modules: &Path) -> Result<Browser> {
     let compiled = compile(options)?;
     let raw = fs::read(&compiled).with_context(|| format!("cannot read {}", compiled.display()))?;
-    // Binding and optimizing take seconds; the same input gives the same output.
+    // Splitting, binding and optimizing take seconds; the same input gives the
+    // same output.
     let work = options.cache.join("site-work").join(digest(&raw));
-    let (js, brought, wasm) = (
-        work.join("app.js"),
-        work.join("modules.json"),
-        work.join("app.wasm"),
-    );
-    if !wasm.exists() {
+    let (done, main) = (work.join("browser.json"), work.join("app.wasm"));
+    if !done.exists() {
         fs::create_dir_all(&work)?;
-        let bound = bind(raw, options.mode)?;
-        write(&js, bound.js.as_bytes())?;
-        write(&brought, &serde_json::to_vec(&bound.modules)?)?;
-        match options.mode {
-            Mode::Release => optimize(&bound.wasm, &work, &wasm, modules)?,
-            Mode::Dev => write(&wasm, &bound.wasm)?,
+        let Split { main: wasm, chunks } = split(&raw, &work)?;
+        let mut bound = bind(wasm, options.mode)?;
+        bound.chunks = chunks;
+        bound.loader = super::read_text(&work.join(LOADER_JS))?;
+        write(&main, &bound.wasm)?;
+        if options.mode == Mode::Release {
+            optimize(&main, modules)?;
+            for part in parts(&bound.chunks) {
+                optimize(&work.join(part_path(part)), modules)?;
+            }
         }
+        write(&done, &serde_json::to_vec(&bound)?)?;
     }
-    Ok(Browser {
-        js: super::read_text(&js)?,
-        modules: serde_json::from_slice(&fs::read(&brought)?)?,
-        wasm: fs::read(&wasm)?,
+    let mut browser: Browser = serde_json::from_slice(&fs::read(&done)?)?;
+    browser.wasm = fs::read(&main)?;
+    for part in parts(&browser.chunks) {
+        let wasm = fs::read(work.join(part_path(part)))?;
+        browser.parts.insert(part.to_owned(), wasm);
+    }
+    Ok(browser)
+}
+
+/// Each part once.
+fn parts(chunks: &BTreeMap<String, Vec<String>>) -> BTreeSet<&str> {
+    chunks.values().flatten().map(String::as_str).collect()
+}
+
+struct Split {
+    main: Vec<u8>,
+    chunks: BTreeMap<String, Vec<String>>,
+}
+
+/// Takes out what is reached through the lazy pages alone; the parts and their
+/// loader are in `work` then.
+fn split(raw: &[u8], work: &Path) -> Result<Split> {
+    let main = work.join("main.wasm");
+    let mut options = wasm_split_cli_support::Options::new(raw);
+    options.output_dir = work;
+    options.main_out_path = &main;
+    options.link_name = LOADER_JS;
+    options.main_module = APP_JS;
+    let split = wasm_split_cli_support::transform(options);
+    let split = split.map_err(|error| anyhow!("the wasm cannot be split: {error:?}"))?;
+    let wasm = fs::read(&main)?;
+    fs::remove_file(&main)?;
+    Ok(Split {
+        main: wasm,
+        chunks: split.prefetch_map.into_iter().collect(),
     })
 }
 
@@ -73,9 +127,12 @@ fn compile(options: &Options) -> Result<PathBuf> {
     };
     let mut cargo = cargo(&options.cache)?;
     cargo
-        .args(["build", "--locked", "--package", "vimana-frontend", "--lib"])
+        .args(["rustc", "--locked", "--package", "vimana-frontend", "--lib"])
         .args(["--target", TARGET, "--profile", profile])
+        .args(["--crate-type", "cdylib"])
         .arg("--message-format=json-render-diagnostics")
+        // Where a function is mentioned: the split goes by it.
+        .args(["--", "-Clink-arg=--emit-relocs"])
         .current_dir(super::root()?)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
@@ -146,6 +203,8 @@ fn bind(raw: Vec<u8>, mode: Mode) -> Result<Browser> {
         .web(true)?
         .typescript(false)
         .omit_default_module_path(true)
+        // The parts use its memory, table and stack.
+        .keep_lld_exports(true)
         .keep_debug(!release)
         .remove_name_section(release)
         .remove_producers_section(release)
@@ -164,27 +223,27 @@ fn bind(raw: Vec<u8>, mode: Mode) -> Result<Browser> {
     let modules = inline.chain(files).collect();
     Ok(Browser {
         js: output.js().to_owned(),
+        loader: String::new(),
         modules,
+        chunks: BTreeMap::new(),
         wasm: output.wasm_mut().emit_wasm(),
+        parts: BTreeMap::new(),
     })
 }
 
 /// Binaryen's optimizer, from npm: the one of Debian 12 is years older.
-fn optimize(wasm: &[u8], work: &Path, out: &Path, modules: &Path) -> Result<()> {
-    let input = work.join("bound.wasm");
-    let part = work.join("optimized.wasm");
-    write(&input, wasm)?;
+fn optimize(wasm: &Path, modules: &Path) -> Result<()> {
+    let optimized = wasm.with_extension("optimized");
     let status = Command::new("node")
         .arg(modules.join("binaryen/bin/wasm-opt"))
         .arg("-Oz")
         .args(FEATURES)
-        .arg(&input)
+        .arg(wasm)
         .arg("-o")
-        .arg(&part)
+        .arg(&optimized)
         .status()
         .context("node is missing: install it (Debian: apt-get install nodejs)")?;
     ensure!(status.success(), "wasm-opt failed");
-    fs::remove_file(&input)?;
-    fs::rename(&part, out)?;
+    fs::rename(&optimized, wasm)?;
     Ok(())
 }
