@@ -6,8 +6,9 @@ use vimana_model::event::EventView;
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
 use vimana_model::snapshot::{SnapshotView, TakeSnapshot};
+use vimana_model::unit::MiB;
 use vimana_model::vm::{AcceptedView, CreateVm, PowerOffVm, ResizeVm, VmView};
-use vimana_model::{SnapshotId, VmId, VmState};
+use vimana_model::{SnapshotId, VmId, VmState, VolumeId};
 
 use super::codec::Json;
 use super::{ApiError, Key};
@@ -158,6 +159,12 @@ pub enum VmArgs {
     TakeSnapshot(TakeSnapshot),
     /// Of a revert, or a removal.
     Snapshot(SnapshotId),
+    /// To attach or to detach.
+    Volume(VolumeId),
+    Grow {
+        volume: VolumeId,
+        size: MiB,
+    },
 }
 
 #[cfg(feature = "ssr")]
@@ -169,6 +176,8 @@ impl From<VmArgs> for vimana_engine::ActionArgs {
             VmArgs::Resize(form) => Self::Resize(form),
             VmArgs::TakeSnapshot(form) => Self::TakeSnapshot(form),
             VmArgs::Snapshot(id) => Self::Snapshot(id),
+            VmArgs::Volume(id) => Self::Volume(id),
+            VmArgs::Grow { volume, size } => Self::Grow { volume, size },
         }
     }
 }

@@ -11,14 +11,17 @@ use serde::{Deserialize, Serialize};
 use vimana_model::event::EventView;
 use vimana_model::operation::OperationView;
 use vimana_model::request::RequestView;
+use vimana_model::snapshot::SnapshotView;
 use vimana_model::vm::VmView;
+use vimana_model::volume::VolumeView;
 use vimana_model::{Error, HostId, RequestId, VmId};
 use vimana_ui::memo;
 
 use super::problem::ProblemView;
 use crate::api::{
     ApiError, ApiResult, Catalogue, HostPageData, HostRow, RequestShow, Show, catalogue, host,
-    hosts, request, request_timeline, requests, vm, vm_operations, vm_timeline, vms,
+    hosts, request, request_timeline, requests, vm, vm_operations, vm_snapshots, vm_timeline, vms,
+    volumes,
 };
 use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
@@ -54,6 +57,10 @@ pub struct FoundVm {
     pub events: Vec<EventView>,
     /// Newest first.
     pub operations: Vec<OperationView>,
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotView>,
+    /// The tenant's, by name.
+    pub volumes: Vec<VolumeView>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,12 +75,7 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
         Wanted::Vms(show) => Found::Vms(vms(show).await?),
         Wanted::Vm(id) => {
             let id: VmId = named("VM", &id)?;
-            let (vm, events, operations) = join!(vm(id), vm_timeline(id), vm_operations(id));
-            Found::Vm(Box::new(FoundVm {
-                vm: vm?,
-                events: events?,
-                operations: operations?,
-            }))
+            Found::Vm(Box::new(Box::pin(all_of_vm(id)).await?))
         }
         Wanted::Requests(show) => Found::Requests(requests(show).await?),
         Wanted::Request(id) => {
@@ -90,6 +92,23 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
             Found::Host(Box::new(host(id).await?))
         }
         Wanted::Choices => Found::Choices(catalogue().await?),
+    })
+}
+
+async fn all_of_vm(id: VmId) -> ApiResult<FoundVm> {
+    let (vm, events, operations, snapshots, volumes) = join!(
+        vm(id),
+        vm_timeline(id),
+        vm_operations(id),
+        vm_snapshots(id),
+        volumes()
+    );
+    Ok(FoundVm {
+        vm: vm?,
+        events: events?,
+        operations: operations?,
+        snapshots: snapshots?,
+        volumes: volumes?,
     })
 }
 

@@ -5,13 +5,17 @@ mod facts;
 mod lifecycle;
 mod operations;
 mod panels;
+mod snapshots;
+mod volumes;
 mod way;
 
 use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos_meta::Title;
+use vimana_model::snapshot::SnapshotView;
 use vimana_model::vm::VmView;
+use vimana_model::volume::VolumeView;
 use vimana_ui::{Badge, Time, memo, text};
 
 use super::lazy::lazy_page;
@@ -25,6 +29,8 @@ use facts::Facts;
 use lifecycle::LifecyclePicture;
 use operations::Operations;
 use panels::{FailurePanel, PendingPanel};
+use snapshots::Snapshots;
+use volumes::Volumes;
 
 lazy_page!(
     /// One VM.
@@ -41,8 +47,8 @@ fn page(asked: Asked) -> AnyView {
         <Loaded
             asked=asked
             show=Arc::new(move |_, asked, found| {
-                let (vm, history) = take_in(&live, asked, found)?;
-                Some(view! { <Machine vm=vm history=history/> }.into_any())
+                let (vm, history, disks) = take_in(&live, asked, found)?;
+                Some(view! { <Machine vm=vm history=history disks=disks/> }.into_any())
             })
             again=Arc::new(move |asked, found| {
                 take_in(&again, asked, found);
@@ -52,7 +58,14 @@ fn page(asked: Asked) -> AnyView {
     .into_any()
 }
 
-fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(ArcRwSignal<VmView>, History)> {
+/// Snapshots and volumes.
+type Disks = (Vec<SnapshotView>, Vec<VolumeView>);
+
+fn take_in(
+    live: &Live,
+    asked: Mark,
+    found: Found,
+) -> Option<(ArcRwSignal<VmView>, History, Disks)> {
     let Found::Vm(found) = found else {
         return None;
     };
@@ -60,14 +73,18 @@ fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(ArcRwSignal<VmView
         vm,
         events,
         operations,
+        snapshots,
+        volumes,
     } = *found;
     let id = vm.id;
     let vm = live.adopt(asked, vm);
-    Some((vm, live.open_history(id, events, operations)))
+    let history = live.open_history(id, events, operations);
+    Some((vm, history, (snapshots, volumes)))
 }
 
 #[component]
-fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
+fn Machine(vm: ArcRwSignal<VmView>, history: History, disks: Disks) -> impl IntoView {
+    let (snapshots, volumes) = disks;
     let (name, tenant) = vm.with_untracked(|vm| (vm.name.to_string(), vm.tenant_id));
     view! {
         <Title text=name/>
@@ -79,6 +96,8 @@ fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
                 <FailurePanel vm=vm.clone()/>
                 <Operations operations=history.operations tenant=tenant/>
                 <ConsolePanel vm=vm.clone()/>
+                <Snapshots vm=vm.clone() first=snapshots events=history.events.clone()/>
+                <Volumes vm=vm.clone() first=volumes events=history.events.clone()/>
             </div>
             <div class="vm-side">
                 <Facts vm=vm/>

@@ -35,6 +35,7 @@ pub enum Question {
     PowerOff,
     /// To which size.
     Resize,
+    Snapshot,
 }
 
 impl VmDesk {
@@ -55,6 +56,7 @@ impl VmDesk {
             VmAction::Delete | VmAction::Shutdown | VmAction::Reset => Question::Sure,
             VmAction::PowerOff => Question::PowerOff,
             VmAction::Resize => Question::Resize,
+            VmAction::Snapshot => Question::Snapshot,
             VmAction::Hold
             | VmAction::Release
             | VmAction::Suspend
@@ -63,7 +65,6 @@ impl VmDesk {
             | VmAction::Start
             | VmAction::Reboot
             | VmAction::Retry
-            | VmAction::Snapshot
             | VmAction::Revert
             | VmAction::RemoveSnapshot
             | VmAction::Attach
@@ -96,8 +97,13 @@ impl VmDesk {
     /// Does what was asked about.
     pub fn confirm(&self, args: VmArgs) {
         if let Some(Asked { action, vm }) = self.asked.get_untracked() {
-            self.act_in_background(action, vm, args, RwSignal::new(false));
+            self.ask(action, vm, args);
         }
+    }
+
+    /// Does it, and tells where it is refused.
+    pub fn ask(&self, action: VmAction, vm: ArcRwSignal<VmView>, args: VmArgs) {
+        self.act_in_background(action, vm, args, RwSignal::new(false));
     }
 
     fn act_in_background(
