@@ -35,6 +35,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
             <NavLink to="/vms">"My VMs"</NavLink>
             {new.map(|new| view! { <NavLink to="/vms/new">{new}</NavLink> })}
             {requests.then(|| view! { <NavLink to="/requests">"Requests" <Waiting/></NavLink> })}
+            <NavLink to="/images">"Images"</NavLink>
             {hosts.then(|| view! { <NavLink to="/admin/hosts">"Hosts"</NavLink> })}
         </nav>
         <LiveMark/>

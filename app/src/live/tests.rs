@@ -120,7 +120,7 @@ fn what_happened_while_the_page_was_on_its_way_is_in_its_timeline() {
         }];
         live.apply(spoken_of(4, vm(2, "")));
         let view = live.adopt(Mark::default(), vm(1, ""));
-        let history = live.open_history(vm(1, "").id, read, Vec::new());
+        let history = live.open_history(About::Vm(vm(1, "").id), read, Vec::new(), None);
         let order: Vec<u64> = history
             .events
             .with_untracked(|events| events.iter().map(|event| event.seq).collect());
@@ -174,7 +174,12 @@ fn progress_counts_for_the_step_it_was_made_in() {
         };
         let id = vm.id;
         let view = live.adopt(Mark::default(), vm);
-        let history = live.open_history(id, Vec::new(), Vec::new());
+        let history = live.open_history(
+            About::Vm(id),
+            Vec::new(),
+            Vec::new(),
+            view.get_untracked().operation,
+        );
         let done = || {
             let of = |operation: &OperationView| operation.progress.unwrap().done_bytes;
             let beside = history.operations.with_untracked(|known| of(&known[0]));

@@ -3,7 +3,6 @@
 mod console;
 mod facts;
 mod lifecycle;
-mod operations;
 mod panels;
 mod way;
 
@@ -16,14 +15,14 @@ use vimana_ui::{Badge, Time, memo, text};
 
 use super::lazy::lazy_page;
 use super::load::{Asked, Found, FoundVm, Loaded, Wanted, id_in_address};
+use super::operations::Operations;
 use super::timeline::Timeline;
 use super::tone;
 use super::vm_actions::VmActions;
-use crate::live::{History, Live, Mark};
+use crate::live::{About, History, Live, Mark};
 use console::ConsolePanel;
 use facts::Facts;
 use lifecycle::LifecyclePicture;
-use operations::Operations;
 use panels::{FailurePanel, PendingPanel};
 
 lazy_page!(
@@ -63,7 +62,9 @@ fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(ArcRwSignal<VmView
     } = *found;
     let id = vm.id;
     let vm = live.adopt(asked, vm);
-    Some((vm, live.open_history(id, events, operations)))
+    let newest = vm.with_untracked(|vm| vm.operation.clone());
+    let history = live.open_history(About::Vm(id), events, operations, newest);
+    Some((vm, history))
 }
 
 #[component]
@@ -77,7 +78,7 @@ fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
             <div class="vm-main">
                 <PendingPanel vm=vm.clone()/>
                 <FailurePanel vm=vm.clone()/>
-                <Operations operations=history.operations tenant=tenant/>
+                <Operations operations=history.operations tenant=Some(tenant)/>
                 <ConsolePanel vm=vm.clone()/>
             </div>
             <div class="vm-side">

@@ -102,11 +102,12 @@ pub fn TextField(
     #[prop(into, optional)] hint: String,
     #[prop(optional)] secret: bool,
     #[prop(default = "off")] autocomplete: &'static str,
-    #[prop(optional)] placeholder: &'static str,
+    #[prop(into, optional)] placeholder: Signal<String>,
     #[prop(optional)] autofocus: bool,
     /// Digits alone: brings up their keyboard.
     #[prop(optional)]
     numeric: bool,
+    #[prop(optional)] optional: bool,
     value: RwSignal<String>,
     #[prop(into, optional)] error: Signal<Option<String>>,
     #[prop(into, optional)] on_leave: Option<Callback<()>>,
@@ -114,7 +115,7 @@ pub fn TextField(
     let node = NodeRef::<html::Input>::new();
     Effect::new(move |_| keep_typed(value, node.get().map(|input| input.value())));
     view! {
-        <Field id=id label=label hint=hint optional=false error=error>
+        <Field id=id label=label hint=hint optional=optional error=error>
             <input
                 id=id
                 name=id
@@ -123,10 +124,10 @@ pub fn TextField(
                 autocomplete=autocomplete
                 autocapitalize="none"
                 spellcheck="false"
-                placeholder=placeholder
+                placeholder=text(move || placeholder.get())
                 autofocus=autofocus
                 inputmode=numeric.then_some("numeric")
-                required=true
+                required=!optional
                 value=value.get_untracked()
                 aria-invalid=invalid(error)
                 aria-describedby=described_by(id, error)

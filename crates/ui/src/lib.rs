@@ -29,4 +29,4 @@ pub use meter::{Meter, Progress, thousandths};
 pub use prose::Prose;
 pub use table::{Cell, Table};
 pub use time::{Clock, Elapsed, Time, Until};
-pub use toast::{ToastKind, ToastRegion, Toasts};
+pub use toast::{Offer, ToastKind, ToastRegion, Toasts};
