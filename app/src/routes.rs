@@ -13,6 +13,7 @@ use crate::page::{
     RequestsPage, SignInPage, VmPage, VmsPage,
 };
 use crate::session::CurrentSession;
+use crate::uploads::Uploads;
 
 /// Every page waits for its data: it comes from the same process within
 /// milliseconds, statuses are real, and the HTML is whole without scripts.
@@ -22,6 +23,7 @@ pub fn App() -> impl IntoView {
     Clock::provide();
     Toasts::provide();
     Live::provide();
+    Uploads::provide();
     CurrentSession::provide();
     view! {
         <Title formatter=|page: String| {

@@ -183,16 +183,19 @@ impl Caller {
     /// `public`.
     #[must_use]
     pub fn may_import(&self, public: bool) -> bool {
-        self.may(
-            Permission::ManageImages,
-            (!public).then_some(self.me.tenant_id),
-        )
+        self.may_change_image((!public).then_some(self.me.tenant_id))
+    }
+
+    /// Whether they decide about an image of `tenant`, or for all.
+    #[must_use]
+    pub fn may_change_image(&self, tenant: Option<TenantId>) -> bool {
+        self.may(Permission::ManageImages, tenant)
     }
 
     /// Why `action` is not possible on `image` now; `None` where it is.
     #[must_use]
     pub fn image_refusal(&self, action: ImageAction, image: &ImageView) -> Option<String> {
-        if !self.may(Permission::ManageImages, image.tenant_id) {
+        if !self.may_change_image(image.tenant_id) {
             return Some(not_allowed(image.tenant_id).to_owned());
         }
         let name = &image.name;

@@ -1,11 +1,13 @@
-// Images from servers of somebody else's, by the command line: over HTTP and
-// FTP, packed and converted, until a machine boots from them.
+// Images from servers of somebody else's, from the person's machine and from the
+// server's, by the command line: packed and converted, until a machine boots
+// from them.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -13,11 +15,13 @@ import { Cli } from '../lib/cli.mjs';
 import { Fleet, image } from '../lib/fleet.mjs';
 import { PASSWORD } from '../lib/stack.mjs';
 
-let fleet, cli, files, http, ftp;
+let fleet, cli, files, shared, http, ftp;
 const peers = [];
 
 before(async () => {
-  fleet = await Fleet.open(['--import-allow', '127.0.0.1/32']);
+  shared = mkdtempSync(join(tmpdir(), 'vimana-shared-'));
+  copyFileSync(image, join(shared, 'demo.qcow2'));
+  fleet = await Fleet.open(['--import-allow', '127.0.0.1/32', '--import-path', shared]);
   await fleet.startAgent('host-a');
   cli = new Cli(fleet.data);
   files = join(fleet.data, 'files');
@@ -35,6 +39,7 @@ before(async () => {
 after(async () => {
   for (const peer of peers) peer.kill();
   await fleet?.destroy();
+  rmSync(shared, { recursive: true, force: true });
 });
 
 const freePort = () =>
@@ -142,8 +147,44 @@ describe('images', () => {
     assert.equal(got.content.format, 'qcow2');
   });
 
+  test('are sent from here, and on from where they were when the server died', async () => {
+    const file = join(files, 'vast.img');
+    const bytes = randomBytes(384 << 20);
+    writeFileSync(file, bytes);
+    const sha256 = createHash('sha256').update(bytes).digest('hex');
+    const sending = json(`image upload ${file} --sha256 ${sha256} --wait`);
+    const sent = async () => {
+      const images = await json('image list');
+      const image = images.find(({ name }) => name === 'vast');
+      return image?.operation.progress?.done_bytes ?? 0;
+    };
+    let done = 0;
+    while (done === 0) done = await sent();
+    assert.ok(done < bytes.length);
+    await fleet.kill('server');
+    await fleet.startServer();
+    const got = await sending;
+    assert.equal(got.state, 'ready');
+    assert.equal(got.content.sha256, sha256);
+    assert.deepEqual([got.origin.kind, got.origin.file_name], ['upload', 'vast.img']);
+    await good('image delete vast');
+    await good('image purge vast');
+  });
+
+  test('are sent packed, under a name of their own', async () => {
+    const said = await good(`image upload ${join(files, 'demo.qcow2.gz')} --name sent --wait`);
+    assert.match(said, /^state +ready/m);
+    assert.match(said, /^from +demo.qcow2.gz$/m);
+  });
+
+  test("come from the server's own machine, from where its operator says", async () => {
+    const got = await json(`image import kept --path ${join(shared, 'demo.qcow2')} --wait`);
+    assert.deepEqual([got.state, got.origin.kind], ['ready', 'file']);
+    await bad(`image import x --path ${image}`, /path: the file is in no directory that images/);
+  });
+
   test('boot', async () => {
-    for (const name of ['ftp-image', 'converted']) {
+    for (const name of ['ftp-image', 'converted', 'sent', 'kept']) {
       const made = await json(`vm create of-${name} --image ${name} --flavor tiny --wait running`);
       assert.equal(made.vm.state, 'running');
       assert.equal(fleet.qemus(made.vm.id).length, 1);

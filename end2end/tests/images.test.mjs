@@ -111,7 +111,7 @@ async function withPage(user, body, options) {
 async function importImage(page, file, { name, checksum } = {}) {
   await page.getByRole('link', { name: 'Images', exact: true }).first().click();
   await page.getByRole('link', { name: 'Import an image' }).first().click();
-  await page.getByLabel('Where it is').fill(`${source.url}/${file}`);
+  await page.getByLabel('URL').fill(`${source.url}/${file}`);
   if (name) await page.getByLabel('Name').fill(name);
   if (checksum) await page.getByLabel('Checksum').fill(checksum);
   await page.getByRole('button', { name: 'Import the image' }).click();
@@ -167,7 +167,7 @@ describe('images', { concurrency: false, timeout: 600_000 }, () => {
     await withPage('admin', async (page) => {
       await page.goto('/images/new');
       await page.getByText('Live', { exact: true }).waitFor();
-      const url = page.getByLabel('Where it is');
+      const url = page.getByLabel('URL');
       await url.fill('file:///etc/shadow');
       await url.blur();
       await page.getByText(/images come from http/i).waitFor();
@@ -204,6 +204,67 @@ describe('images', { concurrency: false, timeout: 600_000 }, () => {
       await page.getByRole('button', { name: 'Delete', exact: true }).click();
       await badge(page, 'Removed').waitFor();
     });
+  });
+
+  test('a file is uploaded, and goes on where it was after a reload', async () => {
+    await withPage('admin', async (page) => {
+      page.on('dialog', (dialog) => dialog.accept());
+      let parts = 0;
+      await page.route('**/content', (route) => {
+        const breaks = route.request().method() === 'PATCH' && ++parts > 2;
+        return breaks ? route.abort() : route.continue();
+      });
+      await page.goto('/images/new');
+      await page.getByText('Live', { exact: true }).waitFor();
+      await page.getByRole('button', { name: 'Upload a file' }).click();
+      await page.getByRole('button', { name: 'Import the image' }).click();
+      await page.getByText('Choose a file.').waitFor();
+      await page.getByLabel('File').setInputFiles(image);
+      assert.equal(await page.getByLabel('Name').getAttribute('placeholder'), 'demo');
+      await page.getByLabel('Name').fill('uploaded');
+      await page.getByLabel('Checksum').fill(sha256);
+      await page.getByRole('button', { name: 'Import the image' }).click();
+      await page.waitForURL(/\/images\/image_[0-9a-f]{32}$/);
+      await page.getByText(/Nobody answers at the moment/).waitFor();
+      await page.getByText(/^[48] MiB of 19 MiB$/).waitFor();
+      await checkPage(page, 'an upload');
+
+      await page.reload();
+      await page.unroute('**/content');
+      const again = page.getByLabel(/^The same file again/);
+      await again.setInputFiles({ name: 'demo.qcow2', mimeType: '', buffer: Buffer.from('x') });
+      await page.getByText(/another file than the upload was begun with/).waitFor();
+      const sent = [];
+      page.on('request', (request) => {
+        if (request.method() === 'PATCH') sent.push(Number(request.headers()['upload-offset']));
+      });
+      await again.setInputFiles(image);
+      await badge(page, 'Ready').waitFor();
+      assert.equal(sent[0], 8 << 20, 'nothing is sent twice');
+      await page.getByText('verified', { exact: true }).waitFor();
+      await page.getByText('the uploaded file').waitFor();
+      await removeForGood(page.url().split('/').at(-1));
+    }, { expected: /ERR_FAILED/ });
+  });
+
+  test('an upload is cancelled', async () => {
+    await withPage('ann', async (page) => {
+      await page.route('**/content', (route) =>
+        route.request().method() === 'PATCH' ? route.abort() : route.continue(),
+      );
+      await page.goto('/images/new');
+      await page.getByText('Live', { exact: true }).waitFor();
+      assert.equal(await page.getByRole('button', { name: "From the server's disk" }).count(), 0);
+      await page.getByRole('button', { name: 'Upload a file' }).click();
+      await page.getByLabel('File').setInputFiles(image);
+      await page.getByRole('button', { name: 'Import the image' }).click();
+      await page.getByText(/Nobody answers at the moment/).waitFor();
+      await page.getByRole('button', { name: 'Cancel' }).click();
+      await badge(page, 'Failed').waitFor();
+      await page.getByRole('heading', { name: 'Upload' }).waitFor({ state: 'detached' });
+      await page.getByRole('button', { name: 'Delete', exact: true }).click();
+      await badge(page, 'Removed').waitFor();
+    }, { expected: /ERR_FAILED|409/ });
   });
 
   test('what is deleted is taken back at once, or from the trash, by keyboard', async () => {
@@ -284,7 +345,7 @@ describe('images', { concurrency: false, timeout: 600_000 }, () => {
       await remove.focus();
       await page.getByRole('tooltip', { name: 'It is for all tenants; only an administrator changes it.' }).waitFor();
       await page.goto('/images/new');
-      await page.getByLabel('Where it is').waitFor();
+      await page.getByLabel('URL').waitFor();
       assert.equal(await page.getByLabel('For all tenants').count(), 0);
     });
   });

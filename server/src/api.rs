@@ -74,6 +74,12 @@ impl Modify for Credentials {
     }
 }
 
+/// What takes its bodies as they come, and not whole.
+fn streamed() -> OpenApiRouter<App> {
+    let v1 = OpenApiRouter::new().routes(routes!(image::content::reach, image::content::send));
+    OpenApiRouter::new().nest("/api/v1", v1)
+}
+
 fn documented() -> OpenApiRouter<App> {
     let v1 = OpenApiRouter::new()
         .routes(routes!(session::create))
@@ -127,12 +133,18 @@ fn documented() -> OpenApiRouter<App> {
 /// The interface's description.
 #[must_use]
 pub fn openapi() -> Document {
-    let mut document = documented().into_openapi();
+    let mut document = documented().merge(streamed()).into_openapi();
     once::describe(&mut document);
     document
 }
 
-/// Everything below `/api`.
+/// The part of [`router`] whose bodies nobody may read before its handlers.
+pub fn streamed_router() -> Router<App> {
+    let (router, _) = streamed().split_for_parts();
+    router.method_not_allowed_fallback(wrong_method)
+}
+
+/// Everything else below `/api`.
 pub fn router() -> Router<App> {
     let (router, _) = documented().split_for_parts();
     // The document does not change while the server runs.

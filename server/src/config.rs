@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ pub struct Config {
     #[arg(long, env = "VIMANA_ALLOW_PLAIN_HTTP")]
     pub allow_plain_http: bool,
 
-    /// Take a raw or qcow2 file into the image repository at the start; may be
+    /// Take an image's file into the image repository at the start; may be
     /// repeated, and changes nothing where it is there already
     #[arg(long, value_name = "NAME=PATH")]
     pub import_image: Vec<ImageSource>,
@@ -98,7 +98,18 @@ pub struct Config {
     )]
     pub import_allow: Vec<IpNet>,
 
-    /// Largest image that is imported, fetched or unpacked, in GiB
+    /// Directory of this machine that administrators may import images from;
+    /// may be repeated, or name several between colons
+    #[arg(
+        long,
+        env = "VIMANA_IMPORT_PATH",
+        value_name = "DIR",
+        value_delimiter = ':',
+        value_parser = directory
+    )]
+    pub import_path: Vec<PathBuf>,
+
+    /// Largest image that is imported, fetched, uploaded or unpacked, in GiB
     #[arg(
         long,
         env = "VIMANA_IMPORT_MAX_GIB",
@@ -108,7 +119,7 @@ pub struct Config {
     )]
     pub import_max_gib: u64,
 
-    /// Bandwidth of each import, in MiB a second [default: no limit]
+    /// Bandwidth of each import over the network, in MiB a second [default: no limit]
     #[arg(long, env = "VIMANA_IMPORT_RATE_MIB", value_name = "MIB")]
     pub import_rate_mib: Option<NonZeroU64>,
 
@@ -123,6 +134,15 @@ fn days(text: &str) -> Result<Duration, String> {
         return Err(format!("expected 1 to {MAX_CERTIFICATE_DAYS} days"));
     }
     Ok(Duration::from_secs(days * 24 * 3600))
+}
+
+/// What is no absolute path would depend on where the server was started.
+fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return Err("expected a path from / on, without `..`".to_owned());
+    }
+    Ok(path)
 }
 
 /// A certificate and its key, or neither.

@@ -41,5 +41,11 @@ pub const MAX_CERTIFICATE_DAYS: u64 = 3650;
 pub const STOP_WITHIN: Duration = Duration::from_millis(2500);
 /// … and the database after them.
 pub const CLOSE_WITHIN: Duration = Duration::from_millis(500);
-/// Longest wait for the next bytes of a saved machine.
+/// Largest part of an image that is uploaded, in bytes.
+pub const MAX_PART_BYTES: u64 = 16 << 20;
+/// Longest wait for a whole part; what came by then is kept.
+pub const PART_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Parts on their way in at the same time.
+pub const MAX_PARTS: usize = 256;
+/// Longest wait for the next bytes of a saved machine, or of an image.
 pub const UPLOAD_STALL: Duration = Duration::from_secs(30);

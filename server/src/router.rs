@@ -28,9 +28,10 @@ pub fn router(app: App, site: Option<&Path>) -> anyhow::Result<Router> {
     }
     // The last layer is the first to see a request.
     let people = people
+        .layer(from_fn(body::read_whole))
+        .merge(api::streamed_router().with_state(app.clone()))
         .layer(from_fn_with_state(app.clone(), session::touch))
-        .layer(session::layer(app.engine.clone(), app.tls))
-        .layer(from_fn(body::read_whole));
+        .layer(session::layer(app.engine.clone(), app.tls));
     let mut all = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -118,6 +118,7 @@ fn terms(config: &Config) -> Terms {
     let converter = beside.and_then(|path| Some(path.parent()?.join("vimana-convert")));
     Terms {
         reach: Reach::new(config.import_allow.clone()),
+        paths: config.import_path.clone(),
         converter: converter.filter(|path| path.is_file()),
         max_bytes: config.import_max_gib.saturating_mul(1 << 30),
         bytes_per_second: config.import_rate_mib.map(|rate| rate.saturating_mul(MIB)),

@@ -25,6 +25,7 @@ pub struct App {
     pub tasks: TaskTracker,
     streams: Arc<Semaphore>,
     consoles: Arc<Semaphore>,
+    parts: Arc<Semaphore>,
 }
 
 impl App {
@@ -37,6 +38,7 @@ impl App {
             tasks: TaskTracker::new(),
             streams: Arc::new(Semaphore::new(limits::MAX_EVENT_STREAMS)),
             consoles: Arc::new(Semaphore::new(limits::MAX_CONSOLES)),
+            parts: Arc::new(Semaphore::new(limits::MAX_PARTS)),
         }
     }
 
@@ -57,6 +59,11 @@ impl App {
     /// Room for one more viewer of a console, until dropped.
     pub fn console_permit(&self) -> Result<OwnedSemaphorePermit> {
         permit(&self.consoles, "consoles", limits::MAX_CONSOLES)
+    }
+
+    /// Room for one more part of an image, until dropped.
+    pub fn part_permit(&self) -> Result<OwnedSemaphorePermit> {
+        permit(&self.parts, "uploads", limits::MAX_PARTS)
     }
 }
 

@@ -99,7 +99,10 @@ pub async fn image_operations(id: ImageId) -> Result<Vec<OperationView>, ApiErro
 #[server(name = ImportImageCall, prefix = "/portal/api", endpoint = "import-image", input = Json, output = Json)]
 pub async fn import_image(form: ImportImage, key: Key) -> Result<AcceptedImage, ApiError> {
     // A URL may have a password in it, of which not even a hash is kept.
-    let told = (&form.name, &form.checksum, form.format, form.public);
+    let told = ImportImage {
+        url: None,
+        ..form.clone()
+    };
     let cx = ssr::caller_once("import-image", &told, key)
         .await
         .map_err(ssr::refuse)?;

@@ -1,6 +1,7 @@
 //! `/images/:id`: one image: where it came from, what it is, what happens to it.
 
 mod panels;
+mod upload;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::timeline::Timeline;
 use crate::live::{About, History, Live, Mark};
 use crate::session::Caller;
 use panels::{Content, FailurePanel, Provenance, TrashPanel};
+use upload::UploadPanel;
 
 lazy_page!(
     /// One image.
@@ -72,6 +74,7 @@ fn Page(image: ArcRwSignal<ImageView>, history: History) -> impl IntoView {
             <div class="vm-main">
                 <FailurePanel image=image.clone()/>
                 <TrashPanel image=image.clone()/>
+                <UploadPanel image=image.clone()/>
                 <Provenance image=image.clone()/>
                 <Operations operations=history.operations tenant=tenant/>
             </div>

@@ -8,9 +8,12 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
 use leptos_router::hooks::use_navigate;
-use vimana_model::image::{ImageFormat, ImportImage};
+use vimana_model::image::{ImageFormat, ImportImage, Upload};
 use vimana_model::name::ImageName;
-use vimana_ui::{CheckField, Choice, EmptyState, FormError, SelectField, Submit, TextField, memo};
+use vimana_ui::{
+    CheckField, Choice, EmptyState, FileField, FormError, Picked, SelectField, Submit, TextField,
+    memo, part, press, word,
+};
 
 use super::lazy::lazy_page;
 use super::load::{Asked, Found, Loaded, Wanted};
@@ -18,6 +21,7 @@ use super::sentence;
 use crate::api::{ApiError, Key, import_image, once};
 use crate::live::Live;
 use crate::session::{Caller, CurrentSession, NOT_ALLOWED};
+use crate::uploads::Uploads;
 
 lazy_page!(
     /// The form that imports an image.
@@ -55,7 +59,7 @@ fn Page(caller: Caller) -> impl IntoView {
             <div>
                 <p class="crumb"><a href="/images">"Images"</a></p>
                 <h1>"Import an image"</h1>
-                <p class="lead">"It is fetched, unpacked and checked; then VMs can be made from it."</p>
+                <p class="lead">"It is brought here, unpacked and checked; then VMs can be made from it."</p>
             </div>
         </div>
         {body}
@@ -63,10 +67,40 @@ fn Page(caller: Caller) -> impl IntoView {
     .into_any()
 }
 
+/// Where the image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Web,
+    File,
+    Server,
+}
+
+impl Place {
+    /// The field that says it.
+    const fn field(self) -> &'static str {
+        match self {
+            Self::Web => "url",
+            Self::File => "upload",
+            Self::Server => "path",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Web => "From a URL",
+            Self::File => "Upload a file",
+            Self::Server => "From the server's disk",
+        }
+    }
+}
+
 /// What is in the form, and which of it the user has been to.
 #[derive(Clone, Copy)]
 struct Draft {
+    from: RwSignal<Place>,
     url: RwSignal<String>,
+    file: RwSignal<Option<Picked>>,
+    path: RwSignal<String>,
     name: RwSignal<String>,
     checksum: RwSignal<String>,
     format: RwSignal<String>,
@@ -76,13 +110,14 @@ struct Draft {
     refused: RwSignal<Option<(ImportImage, ApiError)>>,
 }
 
-const FIELDS: [&str; 3] = ["url", "name", "checksum"];
-
 impl Draft {
     fn new() -> Self {
         let empty = || RwSignal::new(String::new());
         Self {
+            from: RwSignal::new(Place::Web),
             url: empty(),
+            file: RwSignal::new(None),
+            path: empty(),
             name: empty(),
             checksum: empty(),
             format: empty(),
@@ -96,18 +131,36 @@ impl Draft {
     fn form(self) -> ImportImage {
         let checksum = self.checksum.get();
         let given = Some(self.name.get()).filter(|name| !name.is_empty());
-        ImportImage {
+        let mut form = ImportImage {
             name: given.or_else(|| self.suggested()).unwrap_or_default(),
-            url: self.url.get(),
             checksum: (!checksum.trim().is_empty()).then_some(checksum),
             format: self.format.get().parse().ok(),
             public: self.public.get(),
+            ..ImportImage::default()
+        };
+        match self.from.get() {
+            Place::Web => form.url = Some(self.url.get()),
+            Place::Server => form.path = Some(self.path.get()),
+            Place::File => {
+                let file = self.file.get().map(|file| Upload {
+                    size_bytes: file.size_bytes,
+                    file_name: file.name,
+                });
+                form.upload = Some(file.unwrap_or_default());
+            }
         }
+        form
     }
 
     /// What it is called unless the user says otherwise.
     fn suggested(self) -> Option<String> {
-        self.url.with(|url| suggested_name(url))
+        match self.from.get() {
+            Place::Web => self.url.with(|url| name_of_url(url)),
+            Place::Server => self.path.with(|path| name_of_file(path)),
+            Place::File => self
+                .file
+                .with(|file| file.as_ref().and_then(|file| name_of_file(&file.name))),
+        }
     }
 
     fn touch(self, field: &'static str) {
@@ -118,6 +171,12 @@ impl Draft {
         });
     }
 
+    fn touch_all(self) {
+        for field in ["url", "upload", "path", "name", "checksum"] {
+            self.touch(field);
+        }
+    }
+
     /// What is wrong with a field: shown once the user has been there. The
     /// server's word holds as long as the form is the one it spoke about.
     fn error(self, field: &'static str) -> Signal<Option<String>> {
@@ -125,13 +184,30 @@ impl Draft {
             let form = self.form();
             let seen = self.touched.with(|touched| touched.contains(&field));
             let own = seen.then(|| form.check().err()).flatten();
-            let own = own.and_then(|error| ApiError::from(error).field(field));
+            let own = own.and_then(|error| self.told(&ApiError::from(error), field));
             let theirs = || {
                 let refused = self.refused.get();
                 let refused = refused.filter(|(sent, _)| *sent == form);
-                refused.and_then(|(_, error)| error.field(field))
+                refused.and_then(|(_, error)| self.told(&error, field))
             };
             own.or_else(theirs).map(|text| sentence(&text))
+        })
+    }
+
+    fn told(self, error: &ApiError, field: &'static str) -> Option<String> {
+        if field != Place::File.field() {
+            return error.field(field);
+        }
+        let told = error.field("upload.size_bytes");
+        let told = told.or_else(|| error.field("upload.file_name"));
+        // Whoever has chosen none need not hear that it is empty.
+        let none = self.file.with(Option::is_none);
+        told.map(|told| {
+            if none {
+                "choose a file".to_owned()
+            } else {
+                told
+            }
         })
     }
 
@@ -152,10 +228,14 @@ const ENDINGS: [&str; 10] = [
 ];
 
 /// The name of an image that comes from `url`, if its file has one that will do.
-fn suggested_name(url: &str) -> Option<String> {
+fn name_of_url(url: &str) -> Option<String> {
     let path = url.split(['?', '#']).next()?;
     let (_, after) = path.split_once("://")?;
-    let (_, file) = after.rsplit_once('/')?;
+    after.contains('/').then(|| name_of_file(after)).flatten()
+}
+
+fn name_of_file(path: &str) -> Option<String> {
+    let file = path.rsplit('/').next()?;
     let mut name = file.to_ascii_lowercase();
     while let Some(shorter) = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)) {
         name = shorter.to_owned();
@@ -167,6 +247,7 @@ fn suggested_name(url: &str) -> Option<String> {
 fn ImportForm(may_publish: bool) -> impl IntoView {
     let live = expect_context::<Live>();
     let session = expect_context::<CurrentSession>();
+    let uploads = expect_context::<Uploads>();
     let navigate = use_navigate();
     let draft = Draft::new();
     let form = memo(move || draft.form());
@@ -175,7 +256,7 @@ fn ImportForm(may_publish: bool) -> impl IntoView {
     let sent = StoredValue::new(None::<(ImportImage, Key)>);
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
-        draft.touched.set(FIELDS.to_vec());
+        draft.touch_all();
         let form = form.get_untracked();
         if busy.get_untracked() || form.check().is_err() {
             return;
@@ -185,12 +266,18 @@ fn ImportForm(may_publish: bool) -> impl IntoView {
         sent.set_value(Some((form.clone(), key.clone())));
         busy.set(true);
         draft.refused.set(None);
-        let (live, navigate) = (live.clone(), navigate.clone());
+        let (live, navigate, uploads) = (live.clone(), navigate.clone(), uploads.clone());
+        let file = draft.file.get_untracked();
         spawn_local(async move {
+            let upload = form.upload.is_some();
             let answer = once(key, |key| import_image(form.clone(), key));
             match live.ask(answer).await {
                 Ok((asked, accepted)) => {
-                    let url = format!("/images/{}", accepted.image.id);
+                    let id = accepted.image.id;
+                    if let Some(file) = file.filter(|_| upload) {
+                        uploads.begin(id, file);
+                    }
+                    let url = format!("/images/{id}");
                     live.adopt_image(asked, accepted.image);
                     navigate(&url, Default::default());
                 }
@@ -233,18 +320,9 @@ fn Fields(draft: Draft, may_publish: bool) -> impl IntoView {
         value: format.name().to_owned(),
         text: format.name().to_owned(),
     }));
-    let left = |field| Callback::new(move |()| draft.touch(field));
+    let left = move |field| Callback::new(move |()| draft.touch(field));
     view! {
-        <TextField
-            id="url"
-            label="Where it is"
-            hint="http://, https://, ftp:// or nfs://server/export/path: a raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHD, VHDX) are converted."
-            placeholder="https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
-            autofocus=true
-            value=draft.url
-            error=draft.error("url")
-            on_leave=left("url")
-        />
+        <Source draft=draft may_publish=may_publish/>
         <TextField
             id="name"
             label="Name"
@@ -281,13 +359,77 @@ fn Fields(draft: Draft, may_publish: bool) -> impl IntoView {
     }
 }
 
+/// Where it is: one of two ways, for administrators of three.
+#[component]
+fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
+    let from = draft.from;
+    let choice = move |one: Place| {
+        view! {
+            <button
+                r#type="button"
+                class="segment"
+                aria-pressed=word(move || Some(if from.get() == one { "true" } else { "false" }))
+                on:click=press(move || from.set(one))
+            >
+                {one.title()}
+            </button>
+        }
+        .into_any()
+    };
+    let left = move |field| Callback::new(move |()| draft.touch(field));
+    view! {
+        <div class="segments" role="group" aria-label="Where the image is">
+            {choice(Place::Web)}
+            {choice(Place::File)}
+            {may_publish.then(|| choice(Place::Server))}
+        </div>
+        {part(move || Some(match from.get() {
+            Place::Web => view! {
+                <TextField
+                    id="url"
+                    label="URL"
+                    hint="http://, https://, ftp:// or nfs://server/export/path: a raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHD, VHDX) are converted."
+                    placeholder="https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
+                    value=draft.url
+                    error=draft.error("url")
+                    on_leave=left("url")
+                />
+            }
+            .into_any(),
+            Place::File => view! {
+                <FileField
+                    id="upload"
+                    label="File"
+                    hint="A raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHD, VHDX) are converted. It is sent in parts: what breaks off goes on where it was."
+                    value=draft.file
+                    error=draft.error("upload")
+                />
+            }
+            .into_any(),
+            Place::Server => view! {
+                <TextField
+                    id="path"
+                    label="Path"
+                    hint="A file of the machine that the server runs on, in a directory that its operator allows."
+                    placeholder="/srv/images/debian-12.qcow2"
+                    value=draft.path
+                    error=draft.error("path")
+                    on_leave=left("path")
+                />
+            }
+            .into_any(),
+        }))}
+    }
+    .into_any()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_file_names_its_image() {
-        let name = |url| suggested_name(url).unwrap_or_default();
+        let name = |url| name_of_url(url).unwrap_or_default();
         assert_eq!(
             name("https://example.org/d/Debian-12-amd64.qcow2.xz?x=1"),
             "debian-12-amd64"
@@ -302,5 +444,6 @@ mod tests {
         ] {
             assert_eq!(name(nameless), "", "{nameless}");
         }
+        assert_eq!(name_of_file("My.Disk.img").unwrap(), "my.disk");
     }
 }

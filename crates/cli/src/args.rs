@@ -14,7 +14,9 @@ use vimana_client::BaseUrl;
 use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS};
 
 pub use host::{Discard, Host, HostShown, JoinToken};
-pub use image::{Image, ImageChange, ImageShown, ImportImage, Purge, RetryImage};
+pub use image::{
+    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RetryImage, UploadImage,
+};
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
     RequestShown, RequestWait, Terms,

@@ -1,12 +1,16 @@
 //! Images.
 
+mod upload;
+
 use vimana_client::Client;
 use vimana_model::ImageId;
-use vimana_model::image::{self as model, ImageAction, ImageState, ImageView, Origin};
+use vimana_model::image::{self as model, ImageAction, ImageState, ImageView};
 use vimana_model::operation::OperationState;
 use vimana_model::unit::MiB;
 
-use crate::args::{Image, ImageChange, ImageShown, ImportImage, Json, Purge, RetryImage};
+use crate::args::{
+    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Json, Purge, RetryImage,
+};
 use crate::failure::{Failure, Outcome};
 use crate::input::cannot_read;
 use crate::operation::{line, steps};
@@ -19,6 +23,7 @@ pub async fn run(command: Image) -> Outcome {
         Image::List(json) => list(json).await,
         Image::Show(args) => show(args).await,
         Image::Import(args) => import(args).await,
+        Image::Upload(args) => upload::run(args).await,
         Image::Delete(args) => act(args, ImageAction::Delete).await,
         Image::Restore(args) => act(args, ImageAction::Restore).await,
         Image::Purge(args) => purge(args).await,
@@ -107,11 +112,7 @@ fn print(image: &ImageView, json: bool) -> Outcome {
     };
     pairs.push(("owner", whose));
     pairs.push(("from", image.origin.to_string()));
-    if let Origin::Url {
-        fetched: Some(fetched),
-        ..
-    } = &image.origin
-    {
+    if let Some(fetched) = image.origin.fetched() {
         let verified = if fetched.verified {
             "as it was given"
         } else {
@@ -144,12 +145,30 @@ async fn import(args: ImportImage) -> Outcome {
     let ImportImage {
         name,
         from,
+        path,
+        terms,
+        wait,
+    } = args;
+    let form = model::ImportImage {
+        name,
+        url: from,
+        path,
+        ..form(terms)?
+    };
+    let client = credentials::client()?;
+    let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
+    let accepted = client.import_image(&form).await?;
+    follow(&client, watch, accepted.image, wait.json).await
+}
+
+/// The form with what is said of an image, wherever it comes from.
+fn form(terms: ImageTerms) -> Outcome<model::ImportImage> {
+    let ImageTerms {
         sha256,
         sha512,
         format,
         public,
-        wait,
-    } = args;
+    } = terms;
     for (checksum, digits, option) in [(&sha256, 64, "--sha256"), (&sha512, 128, "--sha512")] {
         if let Some(checksum) = checksum
             && checksum.trim().len() != digits
@@ -159,17 +178,12 @@ async fn import(args: ImportImage) -> Outcome {
             )));
         }
     }
-    let form = model::ImportImage {
-        name,
-        url: from,
+    Ok(model::ImportImage {
         checksum: sha256.or(sha512),
         format,
         public,
-    };
-    let client = credentials::client()?;
-    let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
-    let accepted = client.import_image(&form).await?;
-    follow(&client, watch, accepted.image, wait.json).await
+        ..model::ImportImage::default()
+    })
 }
 
 async fn retry(RetryImage { which, wait }: RetryImage) -> Outcome {

@@ -23,3 +23,19 @@ pub const DEFAULT_LINGER_SECONDS: u64 = 2;
 pub const MAX_ANSWER_BYTES: u64 = 64;
 /// Pieces of typed input waiting to be sent.
 pub const MAX_QUEUED_INPUT: usize = 64;
+/// First part of an upload, in bytes: so much goes through any line in time.
+pub const FIRST_PART_BYTES: u64 = 1 << 20;
+/// Smallest part, where a line is slow or breaks often, and the largest that the
+/// server takes.
+pub const MIN_PART_BYTES: u64 = 64 << 10;
+pub const MAX_PART_BYTES: u64 = 16 << 20;
+/// A part that went in less time than this is followed by a larger one.
+pub const QUICK_PART: Duration = Duration::from_secs(2);
+/// Pause before an upload that broke goes on; doubles each time …
+pub const FIRST_UPLOAD_PAUSE: Duration = Duration::from_millis(250);
+/// … up to this.
+pub const LAST_UPLOAD_PAUSE: Duration = Duration::from_secs(15);
+/// How long an upload is tried without getting on.
+pub const UPLOAD_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How often it is told how far an upload is.
+pub const TELL_EVERY: Duration = Duration::from_millis(200);

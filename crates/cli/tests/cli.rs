@@ -10,7 +10,7 @@ mod server;
 
 use serde_json::{Value, json};
 
-use server::{Server, id_of};
+use server::{Fault, Server, id_of};
 
 #[tokio::test]
 async fn waiting_ends_well_when_what_was_asked_is_through() {
@@ -177,4 +177,70 @@ async fn a_password_comes_from_standard_input_and_is_not_shown() {
     assert!(!ran.out.contains("hunter2"));
     let asked = server.asked();
     assert!(asked[0].contains(r#""password":"hunter2 hunter2""#));
+}
+
+/// A file of 3 MiB and a little, no two parts of which are the same.
+fn image_file(dir: &tempfile::TempDir) -> (String, Vec<u8>) {
+    let bytes: Vec<u8> = (0..(3_u32 << 20) + 7)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+        .collect();
+    let path = dir.path().join("debian-12.qcow2");
+    std::fs::write(&path, &bytes).unwrap();
+    (path.to_str().unwrap().to_owned(), bytes)
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_whatever_becomes_of_its_parts() {
+    let (server, dir) = (Server::new().await, tempfile::tempdir().unwrap());
+    let (path, bytes) = image_file(&dir);
+    server.breaks(&[Fault::Busy, Fault::Cut, Fault::Unanswered]);
+    let ran = server.run(&format!("image upload {path} --json")).await;
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    assert!(server.sent() == bytes);
+    let form = format!(
+        r#"{{"name":"debian-12","upload":{{"size_bytes":{},"file_name":"debian-12.qcow2"}},"public":false}}"#,
+        bytes.len()
+    );
+    assert_eq!(server.asked(), [format!("POST /images {form}")]);
+}
+
+#[tokio::test]
+async fn an_upload_that_was_begun_is_gone_on_with() {
+    let (server, dir) = (Server::new().await, tempfile::tempdir().unwrap());
+    let (path, bytes) = image_file(&dir);
+    let begun = &bytes[..1_000_000];
+    server.waits_for("debian-12", "debian-12.qcow2", bytes.len(), begun);
+    let ran = server.run(&format!("image upload {path}")).await;
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    assert!(server.sent() == bytes);
+    assert_eq!(server.asked(), [] as [&str; 0]);
+    // Of another size, it is another file.
+    server.waits_for("debian-12", "debian-12.qcow2", 5, b"");
+    server.run(&format!("image upload {path}")).await;
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_ends_when_nobody_wants_it() {
+    let (server, dir) = (Server::new().await, tempfile::tempdir().unwrap());
+    let (path, _) = image_file(&dir);
+    server.breaks(&[Fault::Deleted]);
+    let ran = server.run(&format!("image upload {path}")).await;
+    assert_eq!((ran.status, ran.out.as_str()), (1, ""));
+    assert_eq!(
+        ran.err,
+        "vimana: image `debian-12` was not imported: nothing of it is left\n"
+    );
+    let dir = dir.path().display();
+    for (line, status) in [
+        (format!("image upload {dir}"), 1),
+        (format!("image upload {dir}/none"), 1),
+        (format!("image upload {path} --name a/b"), 2),
+        (format!("image upload {path} --sha256 abc"), 2),
+        ("image import x".to_owned(), 2),
+        ("image import x --from ftp://h/x --path /x".to_owned(), 2),
+    ] {
+        assert_eq!(server.run(&line).await.status, status, "{line}");
+    }
+    assert_eq!(server.asked().len(), 1);
 }

@@ -1,11 +1,28 @@
 //! Images.
 
+use bytes::Bytes;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, Response};
 use vimana_model::event::EventView;
 use vimana_model::image::{AcceptedImage, ImageAction, ImageView, ImportImage};
 use vimana_model::{ImageId, Result};
 
 use crate::Client;
+use crate::limits::REQUEST_TIMEOUT;
 use crate::transport::Items;
+
+const UPLOAD_OFFSET: &str = "upload-offset";
+const UPLOAD_LENGTH: &str = "upload-length";
+const PART: &str = "application/offset+octet-stream";
+
+/// How far an upload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadReach {
+    /// Bytes that are there for good, and where the next part begins.
+    pub offset_bytes: u64,
+    /// Bytes of the whole file.
+    pub size_bytes: u64,
+}
 
 impl Client {
     /// The tenant's own, and those for all.
@@ -38,4 +55,45 @@ impl Client {
         let list: Items<_> = self.get(&path).await?;
         Ok(list.items)
     }
+
+    /// How far the upload of an image is.
+    pub async fn image_upload(&self, id: ImageId) -> Result<UploadReach> {
+        let request = self.prepare(Method::HEAD, &content(id))?;
+        let answer = self.answer(request.timeout(REQUEST_TIMEOUT)).await?;
+        self.reach(&answer)
+    }
+
+    /// Sends the part of the file that begins there, once. What is not
+    /// answered may have come, whole or not: ask how far the upload is.
+    pub async fn send_image_part(
+        &self,
+        id: ImageId,
+        offset_bytes: u64,
+        part: Bytes,
+    ) -> Result<UploadReach> {
+        let request = self.prepare(Method::PATCH, &content(id))?;
+        let request = request
+            .header(UPLOAD_OFFSET, offset_bytes)
+            .header(CONTENT_TYPE, PART)
+            .body(part);
+        let answer = self.answer(request.timeout(REQUEST_TIMEOUT)).await?;
+        self.reach(&answer)
+    }
+
+    fn reach(&self, answer: &Response) -> Result<UploadReach> {
+        let number = |name: &str| {
+            let value = answer.headers().get(name);
+            value
+                .and_then(|value| value.to_str().ok()?.parse().ok())
+                .ok_or_else(|| self.broken("it does not say how far the upload is"))
+        };
+        Ok(UploadReach {
+            offset_bytes: number(UPLOAD_OFFSET)?,
+            size_bytes: number(UPLOAD_LENGTH)?,
+        })
+    }
+}
+
+fn content(id: ImageId) -> String {
+    format!("/api/v1/images/{id}/content")
 }

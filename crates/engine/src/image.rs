@@ -2,7 +2,8 @@
 //!
 //! An image is imported by an operation of two steps, both the server's own
 //! work (`image/import.rs`): its bytes are fetched into a staging area and
-//! checked, and then get their place. Deleted, it lies in the trash for a while
+//! checked, and then get their place. What people send comes in before that
+//! (`image/upload.rs`). Deleted, it lies in the trash for a while
 //! (`image/trash.rs`). What the repository holds and no record wants is removed
 //! by the sweep.
 
@@ -10,11 +11,13 @@ mod change;
 mod file;
 mod import;
 mod trash;
+mod upload;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 pub use import::Imports;
+pub use upload::{UploadPart, UploadReach};
 use vimana_authz::Permission;
 use vimana_model::event::EventView;
 use vimana_model::image::{ImageState, ImageView};

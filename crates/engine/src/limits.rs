@@ -42,6 +42,8 @@ pub const MAX_CONSOLE_CHUNKS: usize = 64;
 pub const MAX_DIALLING_CONSOLES: usize = 256;
 /// Images of one tenant brought in at once.
 pub const MAX_IMPORTS_AT_ONCE: usize = 4;
+/// How long an upload waits for its next bytes.
+pub const UPLOAD_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often it is told how far an import is.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Proposals of one scheduler that are checked at once.

@@ -45,6 +45,8 @@ impl Engine {
                 .retry_due()),
             repeat(&cancel, EVERY, "hosts that do not answer", || self
                 .give_up_overdue()),
+            repeat(&cancel, EVERY, "uploads that nobody sends", || self
+                .give_up_silent_uploads()),
             repeat(&cancel, SWEEP_EVERY, "what has expired", || self.sweep()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "the datastore", || self
                 .sweep_datastore()),

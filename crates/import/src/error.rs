@@ -5,11 +5,15 @@ use std::io;
 use vimana_fetch::FetchError;
 use vimana_format::{Content, Refusal};
 
+use crate::LocalError;
+
 /// A verb phrase about the source or the image, for people.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Local(#[from] LocalError),
     #[error("broke off {times} times without bringing anything: {last}")]
     Fruitless { times: u32, last: String },
     #[error("has another {kind} than was said: {found}")]

@@ -13,15 +13,22 @@
 //! and goes on from there as well: bytes that are there are read again, not
 //! fetched again.
 //!
+//! A file of this machine takes the same way. So does one that was uploaded:
+//! its bytes are in the staging directory before the import begins
+//! ([`Receiving`]), and are only read again.
+//!
 //! What is in the staging directory is nobody's image. It becomes one by a
 //! rename, once everything about it has been checked.
 
 mod checksum;
 mod convert;
 mod error;
+mod input;
 mod intake;
 mod limits;
 mod line;
+mod local;
+mod receive;
 mod sparse;
 mod staging;
 mod unpack;
@@ -32,8 +39,10 @@ use std::time::Duration;
 
 pub use checksum::{Checksum, ChecksumError};
 pub use error::ImportError;
+pub use input::Input;
+pub use local::{LocalError, LocalFile};
+pub use receive::Receiving;
 pub use staging::{Staged, Staging};
-use vimana_fetch::{Reach, Source};
 use vimana_format::Content;
 
 use crate::intake::Intake;
@@ -42,8 +51,7 @@ use crate::limits::MAX_CHANGES;
 /// What is to be imported.
 #[derive(Clone, Debug)]
 pub struct Job {
-    pub source: Source,
-    pub reach: Reach,
+    pub input: Input,
     /// What the source's bytes, as they are fetched, must have.
     pub checksum: Option<Checksum>,
     /// The program that converts images of other hypervisors; without one they
@@ -135,7 +143,7 @@ async fn once(
     tell: &impl Fn(Progress),
 ) -> Result<Staged, ImportError> {
     let lock = staging.lock().await?;
-    let resumed = staging.resume(&job.source).await?;
+    let resumed = staging.resume(&job.input).await?;
     let (line, incoming) = line::new();
     let intake = Intake::new(job, staging, &resumed, lock);
     let mut taken = tokio::task::spawn_blocking(move || intake.run(incoming));

@@ -167,7 +167,7 @@ async fn one(
     tell: &impl Fn(Progress),
 ) -> Result<bool, Ended> {
     let asked = (mark.offset > 0).then_some(&*mark);
-    let opened = vimana_fetch::open(&job.source, asked, &job.reach).await?;
+    let opened = job.input.open(asked).await?;
     if opened.offset != mark.offset {
         return Err(Ended::Changed);
     }
@@ -199,7 +199,7 @@ async fn one(
                     offset: progress.durable_bytes,
                     version: mark.version.clone(),
                 };
-                let reached = staging.reached(&job.source, &reached).await;
+                let reached = staging.reached(&job.input, &reached).await;
                 reached.map_err(|error| Ended::Import(error.into()))?;
                 tell(*progress);
                 continue;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::fs;
-use vimana_fetch::{Mark, Source};
+use tokio::io::AsyncWriteExt as _;
+use vimana_fetch::Mark;
 use vimana_format::Content;
 
-use crate::Checksum;
 use crate::checksum::hex;
+use crate::{Checksum, Input};
 
 /// Where one import keeps what it has.
 #[derive(Clone, Debug)]
@@ -85,8 +86,8 @@ impl Staging {
     }
 
     /// Finds what came before, and lets go of the rest.
-    pub(crate) async fn resume(&self, source: &Source) -> io::Result<Mark> {
-        let found = self.found(source).await?;
+    pub(crate) async fn resume(&self, input: &Input) -> io::Result<Mark> {
+        let found = self.found(input).await?;
         let mark = found.unwrap_or(Mark {
             offset: 0,
             version: None,
@@ -102,7 +103,7 @@ impl Staging {
         Ok(mark)
     }
 
-    async fn found(&self, source: &Source) -> io::Result<Option<Mark>> {
+    pub(crate) async fn found(&self, input: &Input) -> io::Result<Option<Mark>> {
         let text = match fs::read(self.record()).await {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -116,24 +117,28 @@ impl Staging {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        let same = record.source_sha256 == fingerprint(source);
+        let same = record.source_sha256 == fingerprint(input);
         Ok((same && record.durable_bytes <= length).then_some(Mark {
             offset: record.durable_bytes,
             version: record.version,
         }))
     }
 
-    /// Records that so much of the source is on disk.
-    pub(crate) async fn reached(&self, source: &Source, mark: &Mark) -> io::Result<()> {
+    /// Records that so much of the source is on disk; the record is as well
+    /// when this returns.
+    pub(crate) async fn reached(&self, input: &Input, mark: &Mark) -> io::Result<()> {
         let record = Record {
-            source_sha256: fingerprint(source),
+            source_sha256: fingerprint(input),
             version: mark.version.clone(),
             durable_bytes: mark.offset,
         };
         let text = serde_json::to_vec(&record)?;
         let fresh = self.dir.join("source.json.new");
-        fs::write(&fresh, text).await?;
-        fs::rename(&fresh, self.record()).await
+        let mut file = fs::File::create(&fresh).await?;
+        file.write_all(&text).await?;
+        file.sync_all().await?;
+        fs::rename(&fresh, self.record()).await?;
+        fs::File::open(&self.dir).await?.sync_all().await
     }
 
     /// What came before is worth nothing.
@@ -169,6 +174,6 @@ impl Staging {
     }
 }
 
-fn fingerprint(source: &Source) -> String {
-    hex(&Sha256::digest(source.with_password()))
+fn fingerprint(input: &Input) -> String {
+    hex(&Sha256::digest(input.identity()))
 }

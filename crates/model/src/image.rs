@@ -10,7 +10,7 @@ use crate::name::ImageName;
 use crate::operation::OperationView;
 use crate::unit::MiB;
 use crate::vm::field;
-use crate::{Error, ImageId, TenantId, Timestamp};
+use crate::{Error, FieldError, ImageId, TenantId, Timestamp};
 
 /// How an image's bytes are laid out; recorded once and never guessed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ impl ImageState {
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Importing => "its bytes are being fetched and checked",
+            Self::Importing => "its bytes are on their way, or being checked",
             Self::Ready => "VMs can be made from it",
             Self::Failed => "its import failed; nothing of it is kept",
             Self::Trashed => "deleted; it can still be restored",
@@ -112,6 +112,21 @@ impl ImageState {
     #[must_use]
     pub const fn has_content(self) -> bool {
         matches!(self, Self::Ready | Self::Trashed)
+    }
+
+    /// Whether more of an upload is taken in.
+    ///
+    /// # Errors
+    /// The sentence that refuses it; the image is its subject.
+    pub const fn judge_upload(self) -> Result<(), Refusal> {
+        match self {
+            Self::Importing => Ok(()),
+            Self::Ready | Self::Trashed => Err(Refusal("was uploaded already")),
+            Self::Failed => Err(Refusal(
+                "takes no bytes any more: its import failed; import it again first",
+            )),
+            Self::Removed => Err(Refusal("is gone for good")),
+        }
     }
 
     /// Whether its name is taken by it.
@@ -220,11 +235,47 @@ pub enum Origin {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fetched: Option<Fetched>,
     },
-    /// A file of the machine that the server runs on, named by its operator.
-    File { path: String },
+    /// A file of the machine that the server runs on, named by its operator or
+    /// by an administrator.
+    File {
+        path: String,
+        /// What was read, where an administrator asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched: Option<Fetched>,
+    },
+    /// Sent by whoever imported it.
+    Upload {
+        /// What the file was called there: for people, and used for nothing.
+        file_name: String,
+        /// How large it was said to be.
+        size_bytes: u64,
+        /// Bytes that were sent, once all were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched: Option<Fetched>,
+    },
 }
 
-/// What came over the network, before it was unpacked.
+impl Origin {
+    /// What came, once it did.
+    #[must_use]
+    pub const fn fetched(&self) -> Option<&Fetched> {
+        match self {
+            Self::Url { fetched, .. }
+            | Self::File { fetched, .. }
+            | Self::Upload { fetched, .. } => fetched.as_ref(),
+        }
+    }
+
+    pub fn set_fetched(&mut self, came: Option<Fetched>) {
+        match self {
+            Self::Url { fetched, .. }
+            | Self::File { fetched, .. }
+            | Self::Upload { fetched, .. } => *fetched = came,
+        }
+    }
+}
+
+/// What came from the source, before it was unpacked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -240,21 +291,30 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url { url, .. } => f.write_str(url),
-            Self::File { path } => f.write_str(path),
+            Self::File { path, .. } => f.write_str(path),
+            Self::Upload { file_name, .. } => f.write_str(file_name),
         }
     }
 }
 
-/// The form that imports an image.
+/// The form that imports an image. Exactly one of `url`, `upload` and `path`
+/// says where its bytes are: a raw or qcow2 image, packed by gzip, xz or zstd
+/// or not at all, or one of another hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImportImage {
     pub name: String,
-    /// `http(s)://`, `ftp://` or `nfs://server/export/path`; a raw or qcow2
-    /// image, packed by gzip, xz or zstd or not at all, or one of another
-    /// hypervisor.
-    pub url: String,
+    /// `http(s)://`, `ftp://` or `nfs://server/export/path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A file whose bytes follow, to `/images/{image_id}/content`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
+    /// A file of the machine that the server runs on, in a directory that its
+    /// operator allows; for administrators alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// SHA-256 or SHA-512 of the file as it is fetched, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
@@ -266,47 +326,151 @@ pub struct ImportImage {
     pub public: bool,
 }
 
+/// A file that will be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Upload {
+    /// So many bytes, neither more nor less.
+    pub size_bytes: u64,
+    /// What it is called where it comes from, without directories; for people,
+    /// and used for nothing.
+    pub file_name: String,
+}
+
 /// The same form, with every field known to be well-formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRequest {
     pub name: ImageName,
-    pub url: String,
+    pub source: ImageSource,
     pub checksum: Option<String>,
     pub format: Option<ImageFormat>,
     pub public: bool,
 }
 
+/// Where an image's bytes are to be had.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ImageSource {
+    /// May have a password in it.
+    Url(String),
+    Upload(Upload),
+    /// Absolute.
+    Path(String),
+}
+
+impl fmt::Debug for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(_) => f.write_str("Url"),
+            Self::Upload(upload) => upload.fmt(f),
+            Self::Path(path) => write!(f, "Path({path:?})"),
+        }
+    }
+}
+
 const SCHEMES: [&str; 4] = ["http://", "https://", "ftp://", "nfs://"];
 const MAX_URL_BYTES: usize = 2048;
+const MAX_PATH_BYTES: usize = 4095;
+const MAX_FILE_NAME_CHARS: usize = 255;
 
 impl ImportImage {
     /// Checks every field and reports all that are wrong at once. What only
-    /// the server can know about the URL, it says when the form arrives.
+    /// the server can know about the source, it says when the form arrives.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] with one entry per field at fault.
     pub fn check(&self) -> Result<ImageRequest, Error> {
         let name = field("name", ImageName::new(self.name.as_str()));
-        let url = field("url", url(self.url.trim()));
+        let source = self.source();
         let given = self.checksum.as_deref().map(str::trim);
         let given = given.filter(|text| !text.is_empty());
         let checksum = field("checksum", given.map(checksum).transpose());
-        match (name, url, checksum) {
-            (Ok(name), Ok(url), Ok(checksum)) => Ok(ImageRequest {
+        match (name, source, checksum) {
+            (Ok(name), Ok(source), Ok(checksum)) => Ok(ImageRequest {
                 name,
-                url,
+                source,
                 checksum,
                 format: self.format,
                 public: self.public,
             }),
-            (name, url, checksum) => Err(Error::invalid(
-                [name.err(), url.err(), checksum.err()]
-                    .into_iter()
-                    .flatten()
-                    .collect(),
-            )),
+            (name, source, checksum) => {
+                let mut wrong: Vec<FieldError> = name.err().into_iter().collect();
+                wrong.extend(source.err().into_iter().flatten());
+                wrong.extend(checksum.err());
+                Err(Error::invalid(wrong))
+            }
         }
     }
+
+    fn source(&self) -> Result<ImageSource, Vec<FieldError>> {
+        let two = |field: &str| {
+            let message = "an image comes from one place: give one of url, upload and path";
+            Err(vec![FieldError::new(field, message)])
+        };
+        match (&self.url, &self.upload, &self.path) {
+            (Some(text), None, None) => field("url", url(text.trim()))
+                .map(ImageSource::Url)
+                .map_err(|error| vec![error]),
+            (None, Some(form), None) => upload(form).map(ImageSource::Upload),
+            (None, None, Some(text)) => field("path", path(text.trim()))
+                .map(ImageSource::Path)
+                .map_err(|error| vec![error]),
+            (None, None, None) => {
+                let message = "say where the image is: give one of url, upload and path";
+                Err(vec![FieldError::new("url", message)])
+            }
+            (Some(_), Some(_), _) => two("upload"),
+            (_, _, Some(_)) => two("path"),
+        }
+    }
+}
+
+fn upload(form: &Upload) -> Result<Upload, Vec<FieldError>> {
+    let size = match form.size_bytes {
+        0 => Err("an empty file is no image"),
+        size => Ok(size),
+    };
+    let size = field("upload.size_bytes", size);
+    let name = field("upload.file_name", file_name(form.file_name.trim()));
+    match (size, name) {
+        (Ok(size_bytes), Ok(file_name)) => Ok(Upload {
+            size_bytes,
+            file_name,
+        }),
+        (size, name) => Err([size.err(), name.err()].into_iter().flatten().collect()),
+    }
+}
+
+fn file_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("say what the file is called");
+    }
+    if text.chars().count() > MAX_FILE_NAME_CHARS {
+        return Err("a file name here has at most 255 characters");
+    }
+    if text.chars().any(char::is_control) {
+        return Err("the file name has a control character in it");
+    }
+    if text.contains('/') {
+        return Err("a file name has no directories in it");
+    }
+    Ok(text.to_owned())
+}
+
+fn path(text: &str) -> Result<String, &'static str> {
+    if text.len() > MAX_PATH_BYTES {
+        return Err("a path here has at most 4095 bytes");
+    }
+    if text.chars().any(char::is_control) {
+        return Err("the path has a control character in it");
+    }
+    if !text.starts_with('/') {
+        return Err("say the whole path, from / on");
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Err("the path has `..` in it");
+    }
+    Ok(text.to_owned())
 }
 
 fn url(text: &str) -> Result<String, &'static str> {
@@ -390,7 +554,7 @@ mod tests {
     fn the_form_names_every_field_at_fault() {
         let form = ImportImage {
             name: "../../etc/cron.d/x".to_owned(),
-            url: "file:///etc/shadow".to_owned(),
+            url: Some("file:///etc/shadow".to_owned()),
             checksum: Some("abc".to_owned()),
             ..ImportImage::default()
         };
@@ -404,14 +568,83 @@ mod tests {
         let digits = "AB".repeat(32);
         let form = |checksum: &str| ImportImage {
             name: "debian-12".to_owned(),
-            url: " HTTPS://example.org/x.qcow2 ".to_owned(),
+            url: Some(" HTTPS://example.org/x.qcow2 ".to_owned()),
             checksum: Some(checksum.to_owned()),
             ..ImportImage::default()
         };
         let checked = form(&digits).check().unwrap();
         assert_eq!(checked.checksum, Some("ab".repeat(32)));
-        assert_eq!(checked.url, "HTTPS://example.org/x.qcow2");
+        let url = "HTTPS://example.org/x.qcow2".to_owned();
+        assert_eq!(checked.source, ImageSource::Url(url));
         assert_eq!(form("  ").check().unwrap().checksum, None);
         assert!(form(&"é".repeat(32)).check().is_err());
+    }
+
+    #[test]
+    fn an_image_comes_from_exactly_one_place() {
+        let file = || Upload {
+            size_bytes: 1,
+            file_name: "disk.img".to_owned(),
+        };
+        let form = |url: Option<&str>, upload: Option<Upload>, path: Option<&str>| {
+            let form = ImportImage {
+                name: "debian-12".to_owned(),
+                url: url.map(str::to_owned),
+                upload,
+                path: path.map(str::to_owned),
+                ..ImportImage::default()
+            };
+            form.check().map(|checked| checked.source).map_err(|error| {
+                let field = |error: &FieldError| error.field.clone();
+                error.fields.iter().map(field).collect::<Vec<_>>()
+            })
+        };
+        let url = Some("ftp://h/x");
+        assert_eq!(form(None, None, None), Err(vec!["url".to_owned()]));
+        let two = |upload, path| form(url, upload, path).unwrap_err();
+        assert_eq!(two(Some(file()), None), ["upload"]);
+        assert_eq!(two(None, Some("/x")), ["path"]);
+        assert_eq!(two(Some(file()), Some("/x")), ["upload"]);
+        let both = form(None, Some(file()), Some("/x"));
+        assert_eq!(both, Err(vec!["path".to_owned()]));
+        let upload = form(None, Some(file()), None);
+        assert_eq!(upload, Ok(ImageSource::Upload(file())));
+        let path = form(None, None, Some(" /srv/x y.img "));
+        assert_eq!(path, Ok(ImageSource::Path("/srv/x y.img".to_owned())));
+        for path in ["", "x", "/a/../b", "/..", "/a\0b", "/a\nb"] {
+            assert!(form(None, None, Some(path)).is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn an_upload_says_how_large_it_is_and_what_it_is_called() {
+        let wrong = |size_bytes, file_name: &str| {
+            let form = Upload {
+                size_bytes,
+                file_name: file_name.to_owned(),
+            };
+            let wrong = upload(&form).err().unwrap_or_default();
+            let wrong: Vec<String> = wrong.into_iter().map(|error| error.field).collect();
+            wrong.join(" ")
+        };
+        assert_eq!(wrong(1, "disk (1) \u{e9}.qcow2.xz"), "");
+        assert_eq!(wrong(u64::MAX, &"\u{e9}".repeat(255)), "");
+        assert_eq!(wrong(0, ""), "upload.size_bytes upload.file_name");
+        for name in [
+            " ",
+            "../x",
+            "/etc/passwd",
+            "a\u{1b}[2J",
+            "a\0",
+            &"x".repeat(256),
+        ] {
+            assert_eq!(wrong(1, name), "upload.file_name", "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_not_shown_by_accident() {
+        let url = ImageSource::Url("ftp://ada:secret@h/x".to_owned());
+        assert!(!format!("{url:?}").contains("secret"));
     }
 }

@@ -2,18 +2,20 @@
 //! yet one below `staging/<image_id>`.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
 use tokio::fs;
-use vimana_fetch::{FetchError, Reach, Source};
-use vimana_format::{Content, ReadAt};
-use vimana_import::{Bounds, Checksum, ImportError, Job, Patience, Staged, Staging, import};
+use vimana_fetch::Reach;
+use vimana_format::Content;
+use vimana_import::{
+    Bounds, Checksum, ImportError, Input, Job, LocalError, LocalFile, Patience, Receiving, Staged,
+    Staging, import,
+};
 use vimana_model::ImageId;
-use vimana_model::image::{ImageContent, ImageFormat};
+use vimana_model::image::{ImageContent, ImageFormat, ImageSource, Origin, Upload};
 use vimana_model::operation::Progress;
 use vimana_model::unit::MiB;
 
@@ -24,6 +26,8 @@ use crate::{Arrived, Order, Refusal, Repository, Tell};
 pub struct Terms {
     /// Which addresses may be fetched from.
     pub reach: Reach,
+    /// Directories that files of this machine may be taken from.
+    pub paths: Vec<PathBuf>,
     /// The program that converts images of other hypervisors; without one they
     /// are refused.
     pub converter: Option<PathBuf>,
@@ -31,7 +35,7 @@ pub struct Terms {
     pub max_bytes: u64,
     /// Size of the disk a guest sees.
     pub max_virtual_bytes: u64,
-    /// Of every import.
+    /// Of every import from elsewhere.
     pub bytes_per_second: Option<NonZeroU64>,
     pub patience: Patience,
 }
@@ -40,6 +44,7 @@ impl Default for Terms {
     fn default() -> Self {
         Self {
             reach: Reach::default(),
+            paths: Vec::new(),
             converter: None,
             max_bytes: 256 << 30,
             max_virtual_bytes: 2 << 40,
@@ -72,25 +77,62 @@ impl DirRepository {
         self.staging_root().join(id.to_string())
     }
 
-    fn job(&self, order: &Order) -> Result<Job, Refusal> {
-        let source: Source = order.url.parse().map_err(refusal)?;
-        let checksum = order.checksum.as_deref().map(str::parse::<Checksum>);
-        Ok(Job {
-            source,
-            reach: self.terms.reach.clone(),
-            checksum: checksum.transpose().map_err(refusal)?,
-            converter: self.terms.converter.clone(),
-            declared: order.declared.map(|format| match format {
-                ImageFormat::Qcow2 => Content::Qcow2,
-                ImageFormat::Raw => Content::Raw,
+    async fn input(&self, source: &ImageSource) -> Result<Input, Refusal> {
+        match source {
+            ImageSource::Url(url) => Ok(Input::Remote {
+                source: url.parse().map_err(refusal)?,
+                reach: self.terms.reach.clone(),
             }),
+            ImageSource::Upload(Upload { size_bytes, .. }) => Ok(Input::Uploaded {
+                size_bytes: *size_bytes,
+            }),
+            ImageSource::Path(path) => {
+                let (dirs, path) = (self.terms.paths.clone(), PathBuf::from(path));
+                local(move || LocalFile::beneath(&dirs, &path)).await
+            }
+        }
+    }
+
+    async fn job(&self, order: &Order) -> Result<Job, Refusal> {
+        let checksum = order.checksum.as_deref().map(str::parse::<Checksum>);
+        let checksum = checksum.transpose().map_err(refusal)?;
+        let declared = order.declared.map(|format| match format {
+            ImageFormat::Qcow2 => Content::Qcow2,
+            ImageFormat::Raw => Content::Raw,
+        });
+        let input = self.input(&order.source).await?;
+        Ok(self.job_of(input, checksum, declared))
+    }
+
+    fn job_of(&self, input: Input, checksum: Option<Checksum>, declared: Option<Content>) -> Job {
+        let bytes_per_second = match &input {
+            Input::Remote { .. } => self.terms.bytes_per_second,
+            Input::Local(_) | Input::Uploaded { .. } => None,
+        };
+        Job {
+            input,
+            checksum,
+            converter: self.terms.converter.clone(),
+            declared,
             bounds: Bounds {
                 max_bytes: self.terms.max_bytes,
                 max_virtual_bytes: self.terms.max_virtual_bytes,
-                bytes_per_second: self.terms.bytes_per_second,
+                bytes_per_second,
             },
             patience: self.terms.patience,
-        })
+        }
+    }
+
+    async fn bring_in(&self, id: ImageId, job: &Job, tell: Tell<'_>) -> Result<Arrived, Refusal> {
+        let staging = Staging::new(self.staging(id));
+        let told = |progress: vimana_import::Progress| {
+            tell(Progress {
+                done_bytes: progress.received_bytes,
+                total_bytes: progress.total_bytes.unwrap_or(0),
+            });
+        };
+        let staged = import(job, &staging, told).await.map_err(refusal)?;
+        self.make_ready(id, staged).await
     }
 
     /// Waits for its place under one name, whichever file it came to be in.
@@ -136,33 +178,56 @@ impl DirRepository {
 
 #[async_trait]
 impl Repository for DirRepository {
-    async fn judge(&self, order: &Order) -> Result<String, Refusal> {
-        let job = self.job(order)?;
-        match vimana_fetch::look_up(&job.source, &job.reach).await {
-            Err(error @ FetchError::Forbidden(_)) => Err(refusal(error)),
-            // Whether it can be fetched, the fetching finds out.
-            Ok(()) | Err(_) => Ok(job.source.to_string()),
-        }
+    async fn judge(&self, order: &Order) -> Result<Origin, Refusal> {
+        let input = self.job(order).await?.input;
+        input.judge().await.map_err(refusal)?;
+        let fetched = None;
+        Ok(match &order.source {
+            ImageSource::Url(_) => Origin::Url {
+                url: input.to_string(),
+                fetched,
+            },
+            ImageSource::Path(_) => Origin::File {
+                path: input.to_string(),
+                fetched,
+            },
+            ImageSource::Upload(upload) => {
+                let Upload {
+                    size_bytes,
+                    file_name,
+                } = upload.clone();
+                if size_bytes > self.terms.max_bytes {
+                    return Err(refusal(ImportError::TooLarge(self.terms.max_bytes)));
+                }
+                Origin::Upload {
+                    file_name,
+                    size_bytes,
+                    fetched,
+                }
+            }
+        })
+    }
+
+    async fn receive(&self, id: ImageId, upload: &Upload) -> io::Result<Receiving> {
+        let staging = Staging::new(self.staging(id));
+        staging.receive(upload.size_bytes).await
+    }
+
+    async fn uploaded(&self, id: ImageId, upload: &Upload) -> io::Result<u64> {
+        let staging = Staging::new(self.staging(id));
+        staging.uploaded(upload.size_bytes).await
     }
 
     async fn fetch(&self, id: ImageId, order: &Order, tell: Tell<'_>) -> Result<Arrived, Refusal> {
-        let job = self.job(order)?;
-        let staging = Staging::new(self.staging(id));
-        let told = |progress: vimana_import::Progress| {
-            tell(Progress {
-                done_bytes: progress.received_bytes,
-                total_bytes: progress.total_bytes.unwrap_or(0),
-            });
-        };
-        let staged = import(&job, &staging, told).await.map_err(refusal)?;
-        self.make_ready(id, staged).await
+        let job = self.job(order).await?;
+        self.bring_in(id, &job, tell).await
     }
 
     async fn copy_in(&self, id: ImageId, file: &Path) -> Result<Arrived, Refusal> {
-        let (from, dir, bound) = (file.to_owned(), self.staging(id), self.terms.max_bytes);
-        let copied = tokio::task::spawn_blocking(move || copy(&from, &dir, bound));
-        let staged = copied.await.map_err(|_| refusal(ImportError::Defect))?;
-        self.make_ready(id, staged.map_err(refusal)?).await
+        let file = file.to_owned();
+        let input = local(move || LocalFile::anywhere(&file)).await?;
+        let job = self.job_of(input, None, None);
+        self.bring_in(id, &job, &|_| ()).await
     }
 
     async fn enter(&self, id: ImageId, format: ImageFormat) -> io::Result<()> {
@@ -221,47 +286,13 @@ async fn names(
     Ok(found)
 }
 
-/// Copies and hashes in one pass; the copy is on disk when this returns.
-fn copy(from: &Path, dir: &Path, max_bytes: u64) -> Result<Staged, ImportError> {
-    let mut source = std::fs::File::open(from)?;
-    if !source.metadata()?.is_file() {
-        return Err(ImportError::Packed("it is no file".to_owned()));
-    }
-    std::fs::create_dir_all(dir)?;
-    let path = dir.join("copy");
-    let mut target = std::fs::File::create(&path)?;
-    let mut hash = Sha256::new();
-    let mut size_bytes = 0_u64;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let count = source.read(&mut buffer)?;
-        let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else {
-            break;
-        };
-        size_bytes = size_bytes.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-        if size_bytes > max_bytes {
-            return Err(ImportError::TooLarge(max_bytes));
-        }
-        hash.update(chunk);
-        target.write_all(chunk)?;
-    }
-    target.sync_all()?;
-    let copied = std::fs::File::open(&path)?;
-    let mut start = [0; vimana_format::START_BYTES];
-    let seen = ReadAt::read_at(&copied, 0, &mut start)?;
-    let content = Content::of(start.get(..seen).unwrap_or_default());
-    let header = vimana_format::check(content, &copied)?;
-    let digest: [u8; 32] = hash.finalize().into();
-    let fetched_checksum = Checksum::Sha256(digest);
-    Ok(Staged {
-        path,
-        content,
-        size_bytes,
-        virtual_bytes: header.virtual_bytes,
-        sha256: fetched_checksum.to_string(),
-        fetched_bytes: size_bytes,
-        fetched_checksum,
-    })
+/// A file of this machine; its file system may take its time.
+async fn local(
+    find: impl FnOnce() -> Result<LocalFile, LocalError> + Send + 'static,
+) -> Result<Input, Refusal> {
+    let found = tokio::task::spawn_blocking(find).await;
+    let found = found.map_err(|_| refusal(ImportError::Defect))?;
+    found.map(Input::Local).map_err(refusal)
 }
 
 fn refusal(error: impl std::fmt::Display) -> Refusal {
@@ -288,7 +319,7 @@ mod tests {
 
     fn order(url: &str) -> Order {
         Order {
-            url: url.to_owned(),
+            source: ImageSource::Url(url.to_owned()),
             checksum: None,
             declared: None,
         }
@@ -360,6 +391,6 @@ mod tests {
         }
         let order = order("ftp://ann:pw@198.41.0.4/x");
         let shown = repository.judge(&order).await.unwrap();
-        assert_eq!(shown, "ftp://ann:***@198.41.0.4/x");
+        assert_eq!(shown.to_string(), "ftp://ann:***@198.41.0.4/x");
     }
 }

@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 pub use dir::{DirRepository, Terms};
+pub use vimana_import::Receiving;
 use vimana_model::ImageId;
-use vimana_model::image::{ImageContent, ImageFormat};
+use vimana_model::image::{ImageContent, ImageFormat, ImageSource, Origin, Upload};
 use vimana_model::operation::Progress;
 
 /// An image that is to be fetched.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// May have a password in it.
-    pub url: String,
+    pub source: ImageSource,
     /// Hexadecimal SHA-256 or SHA-512 of what is fetched.
     pub checksum: Option<String>,
     /// What it is, once unpacked; without it its first bytes decide.
@@ -52,15 +52,33 @@ pub type Tell<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 /// A place for images.
 #[async_trait]
 pub trait Repository: Send + Sync + 'static {
-    /// Looks at an order before it is taken on, and connects to nothing. The
-    /// source as it may be shown: without its password.
+    /// Looks at an order before it is taken on, and connects to nothing. Where
+    /// the image comes from, as it may be shown: without a password.
     ///
     /// # Errors
     /// No such order is ever taken on.
-    async fn judge(&self, order: &Order) -> Result<String, Refusal>;
+    async fn judge(&self, order: &Order) -> Result<Origin, Refusal>;
+
+    /// Begins to take in the next part of an upload, where it stands. A place
+    /// that takes none has none.
+    ///
+    /// # Errors
+    /// The file system's.
+    async fn receive(&self, _id: ImageId, _upload: &Upload) -> io::Result<Receiving> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Bytes of an upload that are here for good.
+    ///
+    /// # Errors
+    /// The file system's.
+    async fn uploaded(&self, _id: ImageId, _upload: &Upload) -> io::Result<u64> {
+        Ok(0)
+    }
 
     /// Brings the image's bytes into the staging area and checks them. Dropped
-    /// and called again with the same order it goes on where it was.
+    /// and called again with the same order it goes on where it was. An upload
+    /// must have come whole.
     ///
     /// # Errors
     /// The image is not to be had, or not acceptable.

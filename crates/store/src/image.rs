@@ -1,9 +1,7 @@
 //! Bootable read-only content.
 
-use std::fmt;
-
 use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _};
-use vimana_model::image::{ImageContent, ImageFormat, ImageState, Origin};
+use vimana_model::image::{ImageContent, ImageFormat, ImageSource, ImageState, Origin};
 use vimana_model::name::{ImageName, UserName};
 use vimana_model::unit::MiB;
 use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
@@ -37,20 +35,10 @@ pub struct ImageRecord {
 /// How an image is to be imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageOrder {
-    pub source: SourceUrl,
+    pub source: ImageSource,
     /// Hexadecimal SHA-256 or SHA-512 of what is fetched.
     pub checksum: Option<String>,
     pub declared: Option<ImageFormat>,
-}
-
-/// A URL with its password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SourceUrl(pub String);
-
-impl fmt::Debug for SourceUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SourceUrl")
-    }
 }
 
 const NAME: &str = "image name";
@@ -196,7 +184,10 @@ fn to_row(image: &ImageRecord) -> Result<Model> {
         state_since: state_since.as_ms(),
         failure: failure.clone(),
         origin: row.to_json("origin", origin)?,
-        source: order.as_ref().map(|order| order.source.0.clone()),
+        source: order
+            .as_ref()
+            .map(|order| source_text(&row, &order.source))
+            .transpose()?,
         checksum: order.as_ref().and_then(|order| order.checksum.clone()),
         declared: slug("declared", declared)?,
         format: slug("format", content.map(|content| content.format))?,
@@ -242,7 +233,7 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
     }
     let order = match (source, checksum, declared) {
         (Some(source), checksum, declared) => Some(ImageOrder {
-            source: SourceUrl(source),
+            source: source_of(&row, source)?,
             checksum,
             declared: declared
                 .map(|declared| row.slug("declared", declared))
@@ -278,5 +269,27 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
         operation_id: row.parse_option("operation_id", operation_id)?,
         generation: row.amount("generation", generation)?,
         created_at: Timestamp::from_ms(created_at),
+    })
+}
+
+// What begins like this is no URL of a scheme that images come from.
+const UPLOAD: &str = "upload:";
+const PATH: &str = "path:";
+
+fn source_text(row: &Row<'_>, source: &ImageSource) -> Result<String> {
+    Ok(match source {
+        ImageSource::Url(url) => url.clone(),
+        ImageSource::Upload(upload) => format!("{UPLOAD}{}", row.to_json("source", upload)?),
+        ImageSource::Path(path) => format!("{PATH}{path}"),
+    })
+}
+
+fn source_of(row: &Row<'_>, text: String) -> Result<ImageSource> {
+    if let Some(json) = text.strip_prefix(UPLOAD) {
+        return Ok(ImageSource::Upload(row.json("source", json)?));
+    }
+    Ok(match text.strip_prefix(PATH) {
+        Some(path) => ImageSource::Path(path.to_owned()),
+        None => ImageSource::Url(text),
     })
 }

@@ -9,7 +9,7 @@ use crate::prose::Prose;
 
 /// Label, hint and error around a control.
 #[component]
-fn Field(
+pub(crate) fn Field(
     id: &'static str,
     #[prop(into)] label: String,
     #[prop(into)] hint: String,
@@ -70,7 +70,7 @@ pub fn Submit(
 
 /// The ids that describe a control: always its hint, and its error while there
 /// is one.
-fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<String> {
+pub(crate) fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<String> {
     text(move || {
         if error.with(Option::is_some) {
             format!("{id}-error {id}-hint")
@@ -80,7 +80,7 @@ fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<Strin
     })
 }
 
-fn invalid(error: Signal<Option<String>>) -> Follow<Option<&'static str>> {
+pub(crate) fn invalid(error: Signal<Option<String>>) -> Follow<Option<&'static str>> {
     flag(move || error.with(Option::is_some))
 }
 

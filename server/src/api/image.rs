@@ -1,5 +1,7 @@
 //! Images.
 
+pub mod content;
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -33,14 +35,15 @@ pub async fn list(
 ///
 /// It is fetched, unpacked and checked; what is not a self-contained raw or
 /// qcow2 image, or one of another hypervisor that can be turned into one, is
-/// refused.
+/// refused. Of an upload this says what will come: its bytes are sent to
+/// `/images/{image_id}/content`, and its import waits for them.
 #[utoipa::path(
     post, path = "/images", tag = "image", operation_id = "import_image",
     request_body = ImportImage,
     responses(
         (status = 202, description = "Accepted", body = AcceptedImage),
         (status = 409, description = "The name is in use", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not acceptable, or the address may not be fetched from", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is not acceptable, or the image may not be taken from there", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]
@@ -50,9 +53,12 @@ pub async fn import(
     Json(form): Json<ImportImage>,
 ) -> ApiResult<(StatusCode, Answer<AcceptedImage>)> {
     // The URL may have a password in it.
-    let source: Option<Source> = form.url.parse().ok();
+    let shown = |url: &str| {
+        let source: Option<Source> = url.parse().ok();
+        source.map(|source| source.to_string()).unwrap_or_default()
+    };
     let shown = ImportImage {
-        url: source.map(|source| source.to_string()).unwrap_or_default(),
+        url: form.url.as_deref().map(shown),
         ..form.clone()
     };
     let cx = once.without_secret("/api/v1/images", &shown)?;

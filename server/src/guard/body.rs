@@ -1,6 +1,6 @@
 //! Bodies are read here, whole and bounded, before anybody looks at them.
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -15,6 +15,9 @@ use crate::limits;
 /// The body, for those who look at it before the one who takes it.
 #[derive(Clone)]
 pub struct WholeBody(pub Bytes);
+
+/// What is said of a body that ends before its end.
+pub const BROKE_OFF: &str = "the request broke off inside its body";
 
 /// Replaces the request's body by its bytes. What is too large is refused
 /// and costs no more memory than what is not.
@@ -37,9 +40,7 @@ pub async fn read_whole(request: Request, next: Next) -> Response {
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced = announced(headers);
     if announced.is_some_and(|length| length > limits::MAX_DRAINED_BYTES) {
         return Err(too_large());
     }
@@ -52,12 +53,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     let mut bytes = BytesMut::new();
     let mut seen: u64 = 0;
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| {
-            Error::new(
-                ErrorKind::Malformed,
-                "the request broke off inside its body",
-            )
-        })?;
+        let chunk = chunk.map_err(|_| Error::new(ErrorKind::Malformed, BROKE_OFF))?;
         seen = seen.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if fits(seen) {
             bytes.extend_from_slice(&chunk);
@@ -72,6 +68,28 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     } else {
         Err(too_large())
     }
+}
+
+/// Reads and throws away what is left of a body that is refused, so that its
+/// sender gets to read the refusal; not for ever, and not all there may be.
+pub async fn drain(mut chunks: BodyDataStream) {
+    let read = async {
+        let mut seen: u64 = 0;
+        while let Some(Ok(chunk)) = chunks.next().await
+            && seen <= limits::MAX_DRAINED_BYTES
+        {
+            seen = seen.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        }
+    };
+    // Whoever is that slow learns it by the connection's end.
+    let _in_time = tokio::time::timeout(limits::BODY_TIMEOUT, read).await;
+}
+
+/// What the request says of its body's length.
+pub fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 fn fits(length: u64) -> bool {

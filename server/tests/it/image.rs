@@ -21,6 +21,7 @@ use vimana_model::event::EventKind;
 use vimana_model::image::ImageState;
 use vimana_server::start;
 
+use crate::share::Peer;
 use crate::watch::{PATIENCE, Watch};
 use crate::world::{World, client, config, problem, qcow2};
 
@@ -135,13 +136,13 @@ async fn world() -> World {
 }
 
 impl World {
-    async fn import(&self, token: &str, form: Value) -> reqwest::Response {
+    pub async fn import(&self, token: &str, form: Value) -> reqwest::Response {
         let request = self.post("/api/v1/images").bearer_auth(token).json(&form);
         request.send().await.unwrap()
     }
 
     /// The id of the image and of its import.
-    async fn importing(&self, token: &str, form: Value) -> (String, String) {
+    pub async fn importing(&self, token: &str, form: Value) -> (String, String) {
         let answer = self.import(token, form).await;
         assert_eq!(answer.status(), 202);
         let accepted: Value = answer.json().await.unwrap();
@@ -150,11 +151,11 @@ impl World {
         (id("image"), id("operation"))
     }
 
-    async fn image(&self, token: &str, id: &str) -> Value {
+    pub async fn image(&self, token: &str, id: &str) -> Value {
         self.ask(token, &format!("/api/v1/images/{id}")).await
     }
 
-    async fn act(&self, token: &str, id: &str, action: &str) -> reqwest::Response {
+    pub async fn act(&self, token: &str, id: &str, action: &str) -> reqwest::Response {
         let request = match action {
             "delete" => self.http.delete(self.url(&format!("/api/v1/images/{id}"))),
             action => self.post(&format!("/api/v1/images/{id}/{action}")),
@@ -163,7 +164,7 @@ impl World {
     }
 
     /// What of this image is on the server's disk.
-    fn files_of(&self, id: &str) -> Vec<PathBuf> {
+    pub fn files_of(&self, id: &str) -> Vec<PathBuf> {
         let images = self.dir.path().join("data/images");
         let staging = images.join("staging").join(id);
         let mut found: Vec<PathBuf> = std::fs::read_dir(&images)
@@ -174,9 +175,19 @@ impl World {
         found.extend(staging.exists().then_some(staging));
         found
     }
+
+    /// What is no longer wanted goes right after that is known.
+    pub async fn until_nothing_is_left(&self, id: &str) {
+        let nothing = async {
+            while !self.files_of(id).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, nothing).await.unwrap();
+    }
 }
 
-async fn until(watch: &mut Watch, state: ImageState) -> Value {
+pub async fn until(watch: &mut Watch, state: ImageState) -> Value {
     let item = watch
         .until(|event| matches!(event, EventKind::Image { to, .. } if *to == state))
         .await;
@@ -187,19 +198,24 @@ async fn until(watch: &mut Watch, state: ImageState) -> Value {
 async fn failure(world: &World, token: &str, form: Value) -> String {
     let mut watch = Watch::new(world).await;
     let (id, operation) = world.importing(token, form).await;
-    let image = until(&mut watch, ImageState::Failed).await;
+    failed(world, &mut watch, token, (&id, &operation)).await
+}
+
+/// The same of one that was asked for.
+pub async fn failed(
+    world: &World,
+    watch: &mut Watch,
+    token: &str,
+    (id, operation): (&str, &str),
+) -> String {
+    let image = until(watch, ImageState::Failed).await;
     assert_eq!(image["id"], id);
     let path = format!("/api/v1/operations/{operation}");
     let operation = world.ask(token, &path).await;
     assert_eq!(operation["state"], "failed");
     assert_eq!(operation["error"], image["failure"]);
-    let nothing = async {
-        while !world.files_of(&id).is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, nothing).await.unwrap();
-    assert_eq!(world.act(token, &id, "delete").await.status(), 200);
+    world.until_nothing_is_left(id).await;
+    assert_eq!(world.act(token, id, "delete").await.status(), 200);
     image["failure"].as_str().unwrap().to_owned()
 }
 
@@ -276,6 +292,35 @@ async fn what_is_packed_is_unpacked_and_what_is_raw_stays_so() {
 }
 
 #[tokio::test]
+async fn an_image_comes_from_a_share() {
+    let (world, nfs) = (world().await, Peer::nfs());
+    let token = world.token().await;
+    let mut watch = Watch::new(&world).await;
+    let disk: Vec<u8> = (0..20_u32 << 20).map(|n| (n % 251) as u8).collect();
+    let packed = zstd(&disk);
+    std::fs::create_dir(nfs.file("sub")).unwrap();
+    std::fs::write(nfs.file("sub/disk.img"), &disk).unwrap();
+    std::fs::write(nfs.file("disk.img.zst"), &packed).unwrap();
+    let base = format!("nfs://127.0.0.1{}", nfs.files().display());
+    for (name, came) in [("sub/disk.img", &disk), ("disk.img.zst", &packed)] {
+        let url = format!("{base}/{name}");
+        let form = json!({ "name": name.replace('/', "-"), "url": url, "checksum": sha256(came) });
+        let (id, _) = world.importing(&token, form).await;
+        let image = until(&mut watch, ImageState::Ready).await;
+        assert_eq!(image["id"], id);
+        assert_eq!(image["content"]["sha256"], sha256(&disk));
+        assert_eq!(image["origin"]["url"], url);
+        assert_eq!(image["origin"]["fetched"]["size_bytes"], came.len());
+        assert_eq!(image["origin"]["fetched"]["verified"], true);
+    }
+    let form = json!({ "name": "none", "url": format!("{base}/none.img") });
+    assert_eq!(
+        failure(&world, &token, form).await,
+        "the source is not there"
+    );
+}
+
+#[tokio::test]
 async fn what_is_no_honest_image_is_refused_and_leaves_nothing() {
     let (world, site) = (world().await, Site::new().await);
     let token = world.token().await;
@@ -321,7 +366,10 @@ async fn what_is_no_honest_image_is_refused_and_leaves_nothing() {
     let why = failure(&world, &token, form).await;
     assert!(why.contains("zstd"), "nested: {why}");
     let form = json!({ "name": "bad", "url": format!("http://{}/none", site.address) });
-    assert_eq!(failure(&world, &token, form).await, "is not there");
+    assert_eq!(
+        failure(&world, &token, form).await,
+        "the source is not there"
+    );
 }
 
 #[tokio::test]
@@ -513,12 +561,12 @@ async fn a_password_in_a_url_is_never_shown() {
     }
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn zstd(bytes: &[u8]) -> Vec<u8> {
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
 }

@@ -26,10 +26,17 @@ mod real_agent;
 mod request;
 mod route;
 mod session;
+#[path = "../../../crates/fetch/tests/it/peer.rs"]
+#[expect(
+    dead_code,
+    reason = "the other kinds of servers are fetch's own to try"
+)]
+mod share;
 mod start;
 mod strange;
 mod tenant;
 mod torn;
+mod upload;
 mod version;
 mod vm;
 mod watch;

@@ -21,17 +21,20 @@ fn row(title: &'static str, value: impl IntoAny) -> AnyView {
 #[component]
 pub fn Provenance(image: ArcRwSignal<ImageView>) -> impl IntoView {
     let fixed = image.get_untracked();
-    let fetched = memo(move || {
-        image.with(|image| match &image.origin {
-            Origin::Url { fetched, .. } => fetched.clone(),
-            Origin::File { .. } => None,
-        })
-    });
+    let fetched = memo(move || image.with(|image| image.origin.fetched().cloned()));
     let from = match &fixed.origin {
         Origin::Url { url, .. } => view! { <code>{url.clone()}</code> }.into_any(),
-        Origin::File { path } => {
+        Origin::File { path, .. } => {
             view! { "the server's own file " <code>{path.clone()}</code> }.into_any()
         }
+        Origin::Upload {
+            file_name,
+            size_bytes,
+            ..
+        } => view! {
+            "the uploaded file " <code>{file_name.clone()}</code> ", " {amount(*size_bytes)}
+        }
+        .into_any(),
     };
     view! {
         <section class="panel" aria-labelledby="provenance-title">
@@ -48,7 +51,7 @@ pub fn Provenance(image: ArcRwSignal<ImageView>) -> impl IntoView {
     .into_any()
 }
 
-/// What came over the network.
+/// What came from there.
 #[component]
 fn Came(fetched: Fetched) -> impl IntoView {
     let Fetched {
@@ -70,7 +73,7 @@ fn Came(fetched: Fetched) -> impl IntoView {
         )
     };
     view! {
-        {row("Fetched", amount(size_bytes))}
+        {row("Size", amount(size_bytes))}
         {row("Checksum", view! {
             <Badge tone=Signal::derive(move || tone) text=Signal::derive(move || word.to_owned())/>
             <span class="why">{why}</span>

@@ -1,9 +1,20 @@
 //! What can be asked of images.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use vimana_model::image::ImageFormat;
 
 use super::{Json, Timeout};
+
+const UPLOAD_HELP: &str = "\
+A connection that breaks is made again. When the command itself ends before all
+is sent (Ctrl-C, a laptop without power), the same command goes on from there,
+within a day: an image of that name that waits for a file of this name and size
+is taken for the one that was begun. Whether the file is still the same, only
+--sha256 or --sha512 tells.
+
+`vimana image delete` gives an upload up.";
 
 #[derive(Subcommand)]
 pub enum Image {
@@ -13,6 +24,10 @@ pub enum Image {
     Show(ImageShown),
     /// Import an image from http(s)://, ftp:// or nfs://
     Import(ImportImage),
+    /// Send a file of this machine as an image; sent again, it goes on where
+    /// it was
+    #[command(after_help = UPLOAD_HELP)]
+    Upload(UploadImage),
     /// Put an image in the trash; one that is being imported, or failed, goes
     /// at once
     Delete(ImageChange),
@@ -70,12 +85,40 @@ pub struct ImportImage {
     /// What the image is to be called
     pub name: String,
     /// Where it is: http(s)://, ftp:// or nfs://server/export/path
-    #[arg(long, value_name = "URL")]
-    pub from: String,
-    /// SHA-256 of the file as it is fetched
+    #[arg(long, value_name = "URL", required_unless_present = "path")]
+    pub from: Option<String>,
+    /// File of the server's machine, in a directory that its operator allows
+    /// (for administrators)
+    #[arg(long, conflicts_with = "from")]
+    pub path: Option<String>,
+    #[command(flatten)]
+    pub terms: ImageTerms,
+    #[command(flatten)]
+    pub wait: WaitImport,
+}
+
+#[derive(Args)]
+pub struct UploadImage {
+    /// The file: a raw or qcow2 image, packed or not, or one of another
+    /// hypervisor
+    pub file: PathBuf,
+    /// What the image is to be called [default: the file's name without its
+    /// endings]
+    #[arg(long)]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub terms: ImageTerms,
+    #[command(flatten)]
+    pub wait: WaitImport,
+}
+
+/// What is said of an image before it comes.
+#[derive(Args)]
+pub struct ImageTerms {
+    /// SHA-256 of the file as it is fetched or sent
     #[arg(long, value_name = "DIGITS")]
     pub sha256: Option<String>,
-    /// SHA-512 of the file as it is fetched
+    /// SHA-512 of the file as it is fetched or sent
     #[arg(long, value_name = "DIGITS", conflicts_with = "sha256")]
     pub sha512: Option<String>,
     /// What it is once it is unpacked, raw or qcow2; otherwise its first bytes
@@ -85,13 +128,11 @@ pub struct ImportImage {
     /// For all tenants (for administrators)
     #[arg(long)]
     pub public: bool,
-    #[command(flatten)]
-    pub wait: WaitImport,
 }
 
 #[derive(Args)]
 pub struct WaitImport {
-    /// Wait until it is there
+    /// Wait until it is there and checked
     #[arg(long)]
     pub wait: bool,
     #[command(flatten)]

@@ -1,16 +1,16 @@
 //! A server that says what a test tells it to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Json;
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, head, post};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -39,11 +39,29 @@ pub struct Server {
 struct Inner {
     vms: BTreeMap<String, Value>,
     requests: BTreeMap<String, Value>,
+    /// The one image, of which so much was sent.
+    image: Option<Value>,
+    sent: Vec<u8>,
+    /// What goes wrong with the next parts.
+    faults: VecDeque<Fault>,
     refusals: BTreeMap<String, String>,
     /// What becomes of every operation: the VM's state, its own, why.
     end: Option<(String, String, Option<String>)>,
     asked: Vec<String>,
     seq: u64,
+}
+
+/// What may become of a part.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    /// Half of it comes.
+    Cut,
+    /// It comes, and the answer does not.
+    Unanswered,
+    /// An earlier one is not through.
+    Busy,
+    /// Somebody deletes the image.
+    Deleted,
 }
 
 /// The id of the VM of that name.
@@ -76,6 +94,10 @@ impl Server {
             .route("/requests/{id}", get(request))
             .route("/requests/{id}/{action}", post(decide))
             .route("/users", post(create_user))
+            .route("/images", get(images).post(import))
+            .route("/images/{id}", get(image))
+            .route("/images/{id}/content", head(reach).patch(take))
+            .layer(DefaultBodyLimit::disable())
             .with_state(server.clone());
         let router = Router::new().nest("/api/v1", v1);
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -109,6 +131,24 @@ impl Server {
                           "changes": [] }],
         });
         self.lock().requests.insert(id, request);
+    }
+
+    /// An image waits for a file of that name and size, and has the beginning.
+    pub fn waits_for(&self, name: &str, file_name: &str, size_bytes: usize, sent: &[u8]) {
+        let upload = json!({ "file_name": file_name, "size_bytes": size_bytes });
+        let form = json!({ "name": name, "upload": upload, "public": false });
+        let mut inner = self.lock();
+        inner.image = Some(image_of(&form));
+        inner.sent = sent.to_vec();
+    }
+
+    /// What goes wrong with the parts of an upload, one after the other.
+    pub fn breaks(&self, faults: &[Fault]) {
+        self.lock().faults.extend(faults);
+    }
+
+    pub fn sent(&self) -> Vec<u8> {
+        self.lock().sent.clone()
     }
 
     pub fn refuses(&self, name: &str, sentence: &str) {
@@ -157,10 +197,7 @@ impl Server {
     fn accept(&self, id: &str, kind: &str) -> Response {
         let mut inner = self.lock();
         if let Some(sentence) = inner.refusals.get(id) {
-            let problem = json!({ "type": "about:blank", "title": "not possible now",
-                                  "status": 409, "code": "conflict", "detail": sentence });
-            let kind = [("content-type", "application/problem+json")];
-            return (StatusCode::CONFLICT, kind, problem.to_string()).into_response();
+            return refusal(StatusCode::CONFLICT, "conflict", sentence);
         }
         let mut vm = inner.vms[id].clone();
         let begun = operation(id, kind, "running", None);
@@ -248,4 +285,88 @@ async fn create_user(State(server): State<Server>, body: String) -> Json<Value> 
         json!({ "id": format!("user_{:032x}", 1), "name": "ann", "role": "viewer",
                  "tenant_id": format!("tenant_{:032x}", 1), "created_at": AT }),
     )
+}
+
+fn refusal(status: StatusCode, code: &str, sentence: &str) -> Response {
+    let problem = json!({ "type": "about:blank", "title": "not possible now",
+                          "status": status.as_u16(), "code": code, "detail": sentence });
+    let kind = [("content-type", "application/problem+json")];
+    (status, kind, problem.to_string()).into_response()
+}
+
+fn image_of(form: &Value) -> Value {
+    let upload = &form["upload"];
+    json!({
+        "id": format!("image_{:032x}", 1), "name": form["name"], "owner": "ann",
+        "tenant_id": format!("tenant_{:032x}", 1), "state": "importing", "state_since": AT,
+        "failure": null, "content": null, "used_by": 0, "purge_at": null, "created_at": AT,
+        "origin": { "kind": "upload", "file_name": upload["file_name"],
+                    "size_bytes": upload["size_bytes"] },
+        "operation": null,
+    })
+}
+
+async fn images(State(server): State<Server>) -> Json<Value> {
+    let items: Vec<Value> = server.lock().image.iter().cloned().collect();
+    Json(json!({ "items": items }))
+}
+
+async fn image(State(server): State<Server>, Path(_): Path<String>) -> Json<Value> {
+    Json(server.lock().image.clone().unwrap())
+}
+
+async fn import(State(server): State<Server>, body: String) -> Response {
+    let mut inner = server.lock();
+    inner.asked.push(format!("POST /images {body}"));
+    let image = image_of(&serde_json::from_str(&body).unwrap());
+    inner.image = Some(image.clone());
+    let mut begun = operation("vm_x", "import", "running", None);
+    begun["id"] = json!(format!("op_{:032x}", 1));
+    begun["vm_id"].take();
+    begun["image_id"] = image["id"].clone();
+    let answer = json!({ "image": image, "operation": begun });
+    (StatusCode::ACCEPTED, Json(answer)).into_response()
+}
+
+fn reach_of(inner: &Inner) -> Response {
+    let image = inner.image.as_ref().unwrap();
+    if image["state"] != "importing" {
+        return StatusCode::CONFLICT.into_response();
+    }
+    let headers = [
+        ("upload-offset", inner.sent.len().to_string()),
+        ("upload-length", image["origin"]["size_bytes"].to_string()),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+async fn reach(State(server): State<Server>) -> Response {
+    reach_of(&server.lock())
+}
+
+async fn take(State(server): State<Server>, headers: HeaderMap, body: Bytes) -> Response {
+    let mut inner = server.lock();
+    let fault = inner.faults.pop_front();
+    if headers["upload-offset"] != inner.sent.len().to_string() {
+        return refusal(StatusCode::CONFLICT, "conflict", "elsewhere");
+    }
+    assert_eq!(headers["content-type"], "application/offset+octet-stream");
+    let away = || refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "away");
+    match fault {
+        None => inner.sent.extend(&body),
+        Some(Fault::Busy) => return refusal(StatusCode::CONFLICT, "conflict", "busy"),
+        Some(Fault::Deleted) => {
+            inner.image.as_mut().unwrap()["state"] = json!("removed");
+            return refusal(StatusCode::CONFLICT, "conflict", "gone");
+        }
+        Some(Fault::Cut) => {
+            inner.sent.extend(&body[..body.len() / 2]);
+            return away();
+        }
+        Some(Fault::Unanswered) => {
+            inner.sent.extend(&body);
+            return away();
+        }
+    }
+    reach_of(&inner)
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use vimana_fetch::Reach;
 use vimana_format::Content;
-use vimana_import::{Bounds, ImportError, Job, Patience, Staged, Staging, import};
+use vimana_import::{Bounds, ImportError, Input, Job, Patience, Staged, Staging, import};
 
 use crate::qemu_img;
 
@@ -29,8 +29,10 @@ fn served(bytes: Vec<u8>) -> String {
 
 async fn imported(dir: &Path, bytes: Vec<u8>, max_bytes: u64) -> Result<Staged, ImportError> {
     let job = Job {
-        source: served(bytes).parse().unwrap(),
-        reach: Reach::new(vec!["127.0.0.1/32".parse().unwrap()]),
+        input: Input::Remote {
+            source: served(bytes).parse().unwrap(),
+            reach: Reach::new(vec!["127.0.0.1/32".parse().unwrap()]),
+        },
         checksum: None,
         converter: Some(env!("CARGO_BIN_EXE_vimana-convert").into()),
         declared: None,

@@ -2,7 +2,7 @@
 //! with the events that causes.
 
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::image::{ImageState, Origin};
+use vimana_model::image::ImageState;
 use vimana_model::operation::{Object, OperationKind, OperationState, Situation, StepState};
 use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
 use vimana_store::event::NewEvent;
@@ -83,9 +83,7 @@ impl<'a> ImageChange<'a> {
         if let Some(first) = operation.steps.first_mut() {
             begin_step(first, self.now);
         }
-        if let Origin::Url { fetched, .. } = &mut self.image.origin {
-            *fetched = None;
-        }
+        self.image.origin.set_fetched(None);
         self.add_event(EventKind::Requested { operation: kind });
         self.image.operation_id = Some(id);
         self.begun = Some(id);

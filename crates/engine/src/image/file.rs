@@ -55,6 +55,7 @@ impl Engine {
             failure: None,
             origin: Origin::File {
                 path: path.display().to_string(),
+                fetched: None,
             },
             order: None,
             content: Some(content),

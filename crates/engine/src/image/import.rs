@@ -1,17 +1,19 @@
 //! How an image comes: asked for, fetched, entered.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
 use vimana_model::event::{Actor, ProgressItem};
-use vimana_model::image::{AcceptedImage, Fetched, ImageState, ImportImage, Origin};
+use vimana_model::image::{AcceptedImage, Fetched, ImageSource, ImageState, ImportImage};
 use vimana_model::operation::{Progress, StepKind};
 use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
-use vimana_store::image::{ImageOrder, ImageRecord, SourceUrl};
+use vimana_store::image::{ImageOrder, ImageRecord};
 use vimana_store::operation::OperationRecord;
 use vimana_store::{TxError, image, operation, write_tx};
 
@@ -28,6 +30,8 @@ use crate::saga;
 #[derive(Default)]
 pub struct Imports {
     by_image: Mutex<HashMap<ImageId, CancellationToken>>,
+    /// When something last came of each upload that waits for more.
+    heard_at: Mutex<HashMap<ImageId, Duration>>,
     /// Of each tenant, so that slow sources of one keep nobody else waiting.
     rooms: Mutex<HashMap<Option<TenantId>, Arc<Semaphore>>>,
 }
@@ -35,11 +39,20 @@ pub struct Imports {
 impl Imports {
     /// Work on an image begins; whatever was done for it before ends.
     fn enter(&self, id: ImageId) -> CancellationToken {
+        self.silence().remove(&id);
         let token = CancellationToken::new();
         if let Some(before) = self.lock().insert(id, token.clone()) {
             before.cancel();
         }
         token
+    }
+
+    /// The same, unless somebody works on it.
+    fn enter_alone(&self, id: ImageId) -> Option<CancellationToken> {
+        match self.lock().entry(id) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => Some(free.insert(CancellationToken::new()).clone()),
+        }
     }
 
     fn leave(&self, id: ImageId, token: &CancellationToken) {
@@ -53,6 +66,26 @@ impl Imports {
         if let Some(token) = self.lock().remove(&id) {
             token.cancel();
         }
+        self.silence().remove(&id);
+    }
+
+    /// Something of its upload came, or is waited for from now on.
+    pub fn heard(&self, id: ImageId, now: Duration) {
+        self.silence().insert(id, now);
+    }
+
+    /// Takes out the uploads of which nothing came for so long, in an order of
+    /// their own.
+    pub fn take_silent(&self, now: Duration, patience: Duration) -> Vec<ImageId> {
+        let mut heard = self.silence();
+        let silent = heard.extract_if(|_, at| now.saturating_sub(*at) >= patience);
+        let mut silent: Vec<ImageId> = silent.map(|(id, _)| id).collect();
+        silent.sort_unstable();
+        silent
+    }
+
+    fn silence(&self) -> MutexGuard<'_, HashMap<ImageId, Duration>> {
+        self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn room(&self, tenant: Option<TenantId>) -> Arc<Semaphore> {
@@ -66,25 +99,93 @@ impl Imports {
     }
 }
 
+/// Work on an image by one alone, until dropped.
+pub struct Working {
+    engine: Engine,
+    id: ImageId,
+    token: CancellationToken,
+}
+
+impl Working {
+    /// None where somebody works on it.
+    pub fn alone(engine: &Engine, id: ImageId) -> Option<Self> {
+        let token = engine.inner.imports.enter_alone(id)?;
+        Some(Self {
+            engine: engine.clone(),
+            id,
+            token,
+        })
+    }
+
+    /// Returns when nobody wants the image any more.
+    pub async fn stopped(&self) {
+        self.token.cancelled().await;
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.engine.inner.imports.leave(self.id, &self.token);
+    }
+}
+
+/// Tells whoever watches how far an import is.
+pub struct Teller {
+    engine: Engine,
+    tenant_id: Option<TenantId>,
+    operation: OperationRecord,
+    told_at: Mutex<Option<Duration>>,
+}
+
+impl Teller {
+    pub fn new(engine: &Engine, record: &ImageRecord, operation: OperationRecord) -> Self {
+        Self {
+            engine: engine.clone(),
+            tenant_id: record.tenant_id,
+            operation,
+            told_at: Mutex::default(),
+        }
+    }
+
+    pub fn tell(&self, progress: Progress) {
+        let inner = &self.engine.inner;
+        inner.progress.set(self.operation.id, progress);
+        let now = inner.world.passed();
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_none_or(|told_at| now.saturating_sub(told_at) >= PROGRESS_EVERY) {
+            *told_at = Some(now);
+            let tenant_id = self.tenant_id;
+            let item = ProgressItem {
+                operation: self.engine.operation_view(self.operation.clone()),
+            };
+            inner.hub.tell(Telemetry { tenant_id, item });
+        }
+    }
+}
+
 impl Engine {
     /// Asks for an image to be imported.
     ///
     /// # Errors
-    /// `Invalid` naming each field at fault, also for an address that may not
-    /// be fetched from; `Conflict` for a name in use; `Forbidden`.
+    /// `Invalid` naming each field at fault, also for a source that may not be
+    /// taken from; `Conflict` for a name in use; `Forbidden`, also for a path
+    /// of the server's machine where no administrator asks.
     pub async fn import_image(&self, cx: &OpContext, form: &ImportImage) -> Result<AcceptedImage> {
         let wanted = form.check()?;
         let tenant_id = (!wanted.public).then_some(cx.subject.tenant_id);
         // Before anything is looked up for somebody who may not ask for it.
         permit(cx, Permission::ManageImages, tenant_id)?;
+        let is_path = matches!(wanted.source, ImageSource::Path(_));
+        if is_path {
+            permit(cx, Permission::ManageImages, None)?;
+        }
         let order = ImageOrder {
-            source: SourceUrl(wanted.url),
+            source: wanted.source,
             checksum: wanted.checksum,
             declared: wanted.format,
         };
         let judged = self.inner.repository.judge(&order_of(&order)).await;
-        let shown =
-            judged.map_err(|refusal| Error::from(FieldError::new("url", sentence(&refusal))))?;
+        let origin = judged.map_err(|refusal| refused(&order.source, &refusal))?;
         let actor = Actor::User(cx.subject.user_name.clone());
         let (answer, record) = write_tx!(self.store(), |tx| {
             let cx = &current(tx, cx).await?;
@@ -92,6 +193,9 @@ impl Engine {
                 return Ok((answer, None));
             }
             permit(cx, Permission::ManageImages, tenant_id)?;
+            if is_path {
+                permit(cx, Permission::ManageImages, None)?;
+            }
             let now = self.world().now();
             let record = ImageRecord {
                 id: new_id!(self.world(), ImageId),
@@ -101,10 +205,7 @@ impl Engine {
                 state: ImageState::Importing,
                 state_since: now,
                 failure: None,
-                origin: Origin::Url {
-                    url: shown.clone(),
-                    fetched: None,
-                },
+                origin: origin.clone(),
                 order: Some(order.clone()),
                 content: None,
                 operation_id: None,
@@ -139,11 +240,22 @@ impl Engine {
         })
     }
 
-    /// Works on the image's import, from the step it is at to its end.
+    /// Works on the image's import, from the step it is at to its end; on that
+    /// of an upload once it has come whole, and whoever sends the rest begins
+    /// it then.
     pub(crate) fn spawn_import(&self, id: ImageId) {
         let engine = self.clone();
-        let token = self.inner.imports.enter(id);
         self.spawn(async move {
+            let looked = engine.persist("an upload", || engine.is_whole(id));
+            match looked.await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(image = %id, error = ?error, "an import cannot go on");
+                    return;
+                }
+            }
+            let token = engine.inner.imports.enter(id);
             let work = Box::pin(engine.work_on_import(id));
             // What came in before it was stopped is the sweep's.
             token.run_until_cancelled(work).await;
@@ -185,7 +297,7 @@ impl Engine {
         }
     }
 
-    async fn import_under_way(
+    pub(super) async fn import_under_way(
         &self,
         id: ImageId,
     ) -> Result<Option<(ImageRecord, OperationRecord)>> {
@@ -208,30 +320,18 @@ impl Engine {
     ) -> Result<Arrived, Refusal> {
         let Some(order) = &record.order else {
             return Err(Refusal {
-                message: "has lost its source".to_owned(),
+                message: "is no longer recorded".to_owned(),
             });
         };
-        let told = Mutex::new(None);
-        let tell = |progress: Progress| {
-            self.inner.progress.set(operation.id, progress);
-            let now = self.world().passed();
-            let mut last = told.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_none_or(|last| now.saturating_sub(last) >= PROGRESS_EVERY) {
-                *last = Some(now);
-                let tenant_id = record.tenant_id;
-                let item = ProgressItem {
-                    operation: self.operation_view(operation.clone()),
-                };
-                self.inner.hub.tell(Telemetry { tenant_id, item });
-            }
-        };
+        let teller = Teller::new(self, record, operation.clone());
+        let tell = |progress| teller.tell(progress);
         let repository = &self.inner.repository;
         repository.fetch(record.id, &order_of(order), &tell).await
     }
 
     async fn enter(&self, record: &ImageRecord) -> Result<(), Refusal> {
         let lost = || Refusal {
-            message: "has lost what was fetched".to_owned(),
+            message: "came, but what came is no longer recorded".to_owned(),
         };
         let content = record.content.as_ref().ok_or_else(lost)?;
         let entered = self.inner.repository.enter(record.id, content.format);
@@ -269,10 +369,10 @@ impl Engine {
                         note_fetched(&mut change.image, arrived);
                         change.end_step();
                     }
-                    Err(refusal) => change.fail(&refusal.message),
+                    Err(refusal) => change.fail(&sentence(refusal)),
                 },
                 Done::Entered(Ok(())) => change.end_step(),
-                Done::Entered(Err(refusal)) => change.fail(&refusal.message),
+                Done::Entered(Err(refusal)) => change.fail(&sentence(refusal)),
             }
             let failed = change.image.state == ImageState::Failed;
             let more = change.operation.is_some();
@@ -300,24 +400,32 @@ fn note_fetched(image: &mut ImageRecord, arrived: &Arrived) {
         .order
         .as_ref()
         .is_some_and(|order| order.checksum.is_some());
-    if let Origin::Url { fetched, .. } = &mut image.origin {
-        *fetched = Some(Fetched {
-            size_bytes: arrived.fetched_bytes,
-            checksum: arrived.fetched_checksum.clone(),
-            verified,
-        });
-    }
+    image.origin.set_fetched(Some(Fetched {
+        size_bytes: arrived.fetched_bytes,
+        checksum: arrived.fetched_checksum.clone(),
+        verified,
+    }));
 }
 
 fn order_of(order: &ImageOrder) -> Order {
     Order {
-        url: order.source.0.clone(),
+        source: order.source.clone(),
         checksum: order.checksum.clone(),
         declared: order.declared,
     }
 }
 
-/// About the image, as the field's message.
+/// About the field that says where the image is.
+fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
+    let (field, what) = match source {
+        ImageSource::Url(_) => ("url", "source"),
+        ImageSource::Upload(_) => ("upload.size_bytes", "file"),
+        ImageSource::Path(_) => ("path", "file"),
+    };
+    FieldError::new(field, format!("the {what} {}", refusal.message)).into()
+}
+
+/// About the source, for whoever reads why nothing came of it.
 fn sentence(refusal: &Refusal) -> String {
     format!("the source {}", refusal.message)
 }

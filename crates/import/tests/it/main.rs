@@ -18,7 +18,7 @@ use rand::{RngCore as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use vimana_fetch::Reach;
-use vimana_import::{Bounds, ImportError, Job, Patience, Progress, Staged, Staging, import};
+use vimana_import::{Bounds, ImportError, Input, Job, Patience, Progress, Staged, Staging, import};
 
 use crate::web::Web;
 
@@ -32,8 +32,10 @@ impl Scene {
     fn new(content: Vec<u8>) -> Self {
         let web = Web::new(content);
         let job = Job {
-            source: web.url().parse().unwrap(),
-            reach: Reach::new(vec!["127.0.0.1/32".parse().unwrap()]),
+            input: Input::Remote {
+                source: web.url().parse().unwrap(),
+                reach: Reach::new(vec!["127.0.0.1/32".parse().unwrap()]),
+            },
             checksum: None,
             converter: None,
             declared: None,

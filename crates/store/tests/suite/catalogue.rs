@@ -1,7 +1,9 @@
 //! Flavors, images, hosts and operations.
 
 use vimana_model::host::{Accelerator, HostState};
-use vimana_model::image::{Fetched, ImageContent, ImageFormat, ImageState, Origin};
+use vimana_model::image::{
+    Fetched, ImageContent, ImageFormat, ImageSource, ImageState, Origin, Upload,
+};
 use vimana_model::name::{FlavorName, HostName, ImageName, UserName};
 use vimana_model::operation::{
     Object, OperationKind, OperationState, Situation, StepKind, StepState,
@@ -10,7 +12,7 @@ use vimana_model::unit::MiB;
 use vimana_model::{FlavorId, TenantId, VmState};
 use vimana_store::claim::{self, ClaimRecord, Taken};
 use vimana_store::flavor::FlavorRecord;
-use vimana_store::image::{ImageOrder, ImageRecord, SourceUrl};
+use vimana_store::image::{ImageOrder, ImageRecord};
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::{StoreError, flavor, host, image, operation, vm, write_tx};
 
@@ -94,7 +96,7 @@ pub async fn images_survive_with_all_columns(world: World) {
         state: ImageState::Importing,
         failure: Some("it broke off".to_owned()),
         order: Some(ImageOrder {
-            source: SourceUrl("ftp://ada:secret@example.org/x".to_owned()),
+            source: ImageSource::Url("ftp://ada:secret@example.org/x".to_owned()),
             checksum: Some("ab".repeat(32)),
             declared: Some(ImageFormat::Raw),
         }),
@@ -124,11 +126,29 @@ pub async fn images_survive_with_all_columns(world: World) {
     let listed = image::list(&reader, None).await.unwrap();
     assert_eq!(listed, [importing.clone(), ready.clone()]);
     let found = image::find(&reader, importing.id).await.unwrap();
-    assert_eq!(found, Some(importing));
+    assert_eq!(found, Some(importing.clone()));
     let many = image::find_many(&reader, &[gone.id, ready.id])
         .await
         .unwrap();
     assert_eq!(many.len(), 2);
+    let upload = Upload {
+        size_bytes: u64::MAX,
+        file_name: "\"path:\u{e9}".to_owned(),
+    };
+    let path = ImageSource::Path("/srv/upload:{}".to_owned());
+    for (name, source) in [("sent", ImageSource::Upload(upload)), ("kept", path)] {
+        let mut record = ImageRecord {
+            id: world.image_id(),
+            name: ImageName::new(name).unwrap(),
+            ..importing.clone()
+        };
+        if let Some(order) = &mut record.order {
+            order.source = source;
+        }
+        insert_image(&world, &record).await;
+        let found = image::find(&reader, record.id).await.unwrap();
+        assert_eq!(found, Some(record));
+    }
 }
 
 pub async fn image_names_are_taken_by_tenant_and_freed(world: World) {

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use vimana_model::ImageId;
-use vimana_model::image::ImageFormat;
+use vimana_model::image::{ImageFormat, Origin};
 use vimana_repository::{Arrived, Order, Refusal, Repository, Tell};
 
 pub struct Library;
 
 #[async_trait]
 impl Repository for Library {
-    async fn judge(&self, _order: &Order) -> Result<String, Refusal> {
+    async fn judge(&self, _order: &Order) -> Result<Origin, Refusal> {
         Err(closed())
     }
 

@@ -91,6 +91,7 @@ pub async fn install(store: &Store) {
             failure: None,
             origin: Origin::File {
                 path: "/simulated".to_owned(),
+                fetched: None,
             },
             order: None,
             content: Some(ImageContent {
