@@ -8,6 +8,7 @@ mod catalogue;
 mod codec;
 mod error;
 mod host;
+mod image;
 mod once;
 mod operation;
 mod request;
@@ -18,6 +19,9 @@ mod volume;
 pub use catalogue::{Catalogue, catalogue};
 pub use error::ApiError;
 pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};
+pub use image::{
+    ImageShow, act_on_image, image, image_operations, image_timeline, images, import_image,
+};
 pub use once::{Key, PAUSES, once, sleep};
 pub use operation::cancel_operation;
 pub use request::{

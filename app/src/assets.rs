@@ -24,6 +24,8 @@ pub struct SiteAssets {
     pub css: Arc<str>,
     /// Glue around the terminal; a module, loaded on the console alone.
     pub console_js: Arc<str>,
+    /// Sends files; a module, loaded with the first one.
+    pub upload_js: Arc<str>,
     pub icon: Arc<str>,
 }
 

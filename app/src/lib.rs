@@ -10,6 +10,8 @@
 pub mod api;
 mod assets;
 mod frame;
+#[cfg(feature = "hydrate")]
+mod glue;
 mod live;
 mod page;
 mod routes;
@@ -19,6 +21,7 @@ mod shell;
 #[cfg(feature = "ssr")]
 pub mod ssr;
 mod theme;
+mod uploads;
 
 pub use assets::{ManifestError, SiteAssets};
 pub use routes::App;

@@ -1,11 +1,13 @@
 //! What the page knows of the world, patched by the event stream.
 //!
-//! One entry per VM, host and request, each a signal of its own: a list row,
+//! One entry per VM, host, request and image, each a signal of its own: a list row,
 //! its badge and its buttons read the same entry, and an event touches nothing
 //! else. All of it is owned here, at the top; pages come and go.
 
 mod entry;
 mod host;
+mod image;
+mod operations;
 mod request;
 #[cfg(feature = "hydrate")]
 mod stream;
@@ -16,18 +18,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leptos::prelude::*;
 use vimana_model::event::{EventView, ProgressItem, StreamItem};
+use vimana_model::image::ImageView;
 use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
-use vimana_model::{HostId, RequestId, VmId};
+use vimana_model::{HostId, ImageId, RequestId, VmId};
 
 use crate::api::ApiResult;
 use crate::session::{Caller, CurrentSession};
 pub use entry::Mark;
 use entry::{Entry, insert, merge_events, merge_operation};
 pub use host::HostEntry;
+pub use operations::{History, Operations};
 use request::OpenRequests;
 use vm::OpenVms;
-pub use vm::{History, Operations, Timeline};
+pub use vm::Timeline;
 
 /// How fresh the page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,7 @@ pub enum About {
     Vm(VmId),
     Host(HostId),
     Request(RequestId),
+    Image(ImageId),
 }
 
 impl About {
@@ -58,6 +63,7 @@ impl About {
             // What its VMs do is on their own pages.
             Self::Host(id) => event.host_id == Some(id) && event.vm_id.is_none(),
             Self::Request(id) => event.request_id == Some(id),
+            Self::Image(id) => event.image_id == Some(id),
         }
     }
 }
@@ -70,8 +76,9 @@ struct Known {
     vms: BTreeMap<VmId, Entry<VmView>>,
     hosts: BTreeMap<HostId, HostEntry>,
     requests: BTreeMap<RequestId, Entry<RequestView>>,
+    images: BTreeMap<ImageId, Entry<ImageView>>,
     timelines: BTreeMap<About, Timeline>,
-    operations: BTreeMap<VmId, Operations>,
+    operations: BTreeMap<About, Operations>,
     open_vms: Option<OpenVms>,
     open_requests: Option<OpenRequests>,
     /// For whom requests wait or do not.
@@ -84,11 +91,14 @@ struct Known {
 pub struct Live {
     known: Arc<Mutex<Known>>,
     host_ids: ArcRwSignal<Vec<HostId>>,
+    image_ids: ArcRwSignal<Vec<ImageId>>,
     /// Requests that wait for whoever is signed in.
     waiting: ArcRwSignal<BTreeSet<RequestId>>,
     link: ArcRwSignal<Link>,
     /// Grows when events were lost and everything must be read again.
     resets: ArcRwSignal<u32>,
+    /// Grows when more or fewer VMs are made from some image.
+    uses: ArcRwSignal<u32>,
     #[cfg(feature = "hydrate")]
     stream: stream::Handle,
 }
@@ -98,9 +108,11 @@ impl Live {
         provide_context(Self {
             known: Arc::default(),
             host_ids: ArcRwSignal::new(Vec::new()),
+            image_ids: ArcRwSignal::new(Vec::new()),
             waiting: ArcRwSignal::new(BTreeSet::new()),
             link: ArcRwSignal::new(Link::Fresh),
             resets: ArcRwSignal::new(0),
+            uses: ArcRwSignal::new(0),
             #[cfg(feature = "hydrate")]
             stream: stream::Handle::default(),
         });
@@ -125,15 +137,17 @@ impl Live {
         stream::close(self);
         *self.lock() = Known::default();
         self.host_ids.set(Vec::new());
+        self.image_ids.set(Vec::new());
         self.waiting.set(BTreeSet::new());
         self.link.set(Link::Fresh);
     }
 
-    /// Runs `reload` whenever events were lost.
-    pub fn on_reset(&self, reload: impl Fn() + 'static) {
-        let resets = self.resets.clone();
-        Effect::new(move |before: Option<u32>| {
-            let now = resets.get();
+    /// Runs `reload` whenever events were lost; and where `counts` the VMs that
+    /// are made from an image, which no event tells, whenever these change.
+    pub fn on_reset(&self, counts: bool, reload: impl Fn() + 'static) {
+        let (resets, uses) = (self.resets.clone(), self.uses.clone());
+        Effect::new(move |before: Option<(u32, u32)>| {
+            let now = (resets.get(), if counts { uses.get() } else { 0 });
             if before.is_some_and(|before| before != now) {
                 reload();
             }
@@ -179,7 +193,7 @@ impl Live {
             vm,
             host,
             request,
-            image: _,
+            image,
             volume: _,
         } = item;
         let (now, timelines) = {
@@ -203,6 +217,12 @@ impl Live {
         if let Some(request) = request {
             self.put_request(now, request);
         }
+        if let Some(image) = image {
+            self.put_image(now, image);
+        }
+        if vm.is_some() && image::counts(&event.event) {
+            self.uses.update(|uses| *uses = uses.wrapping_add(1));
+        }
         if let Some(vm) = vm {
             self.put_vm(now, vm);
         }
@@ -217,9 +237,7 @@ impl Live {
         expect(dead_code, reason = "events reach the browser alone")
     )]
     pub fn apply_progress(&self, item: &ProgressItem) {
-        if let Some(id) = item.operation.object.vm() {
-            self.put_progress(id, &item.operation);
-        }
+        self.put_progress(&item.operation);
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

@@ -2,10 +2,15 @@
 
 mod host;
 mod hosts;
+mod image;
+mod image_actions;
+mod images;
 mod lazy;
 mod load;
+mod new_image;
 mod new_vm;
 mod not_found;
+mod operations;
 mod problem;
 mod request;
 mod requests;
@@ -18,6 +23,9 @@ mod vms;
 
 pub use host::HostPage;
 pub use hosts::HostsPage;
+pub use image::ImagePage;
+pub use images::ImagesPage;
+pub use new_image::NewImagePage;
 pub use new_vm::NewVmPage;
 pub use not_found::NotFoundPage;
 pub use request::RequestPage;
@@ -31,6 +39,7 @@ use vimana_model::VmState;
 use vimana_model::image::ImageState;
 use vimana_model::request::RequestState;
 use vimana_model::state::Tone as StateTone;
+use vimana_model::unit::MiB;
 use vimana_ui::Tone;
 
 /// An error's text as a sentence: it comes in lower case and without a period.
@@ -44,6 +53,15 @@ pub fn sentence(text: &str) -> String {
         text.push('.');
     }
     text
+}
+
+/// "312 MiB", "48 KiB".
+fn amount(bytes: u64) -> String {
+    match bytes {
+        ..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        1_048_576.. => MiB::from_bytes(bytes).to_string(),
+    }
 }
 
 const fn tone(state: VmState) -> Tone {
@@ -79,6 +97,14 @@ const fn request_tone(state: RequestState) -> Tone {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_amount_has_the_unit_that_fits() {
+        assert_eq!(
+            [12, 2048, 3 << 20, 3 << 30].map(amount),
+            ["12 bytes", "2 KiB", "3 MiB", "3 GiB"]
+        );
+    }
 
     #[test]
     fn an_error_reads_as_a_sentence() {

@@ -9,10 +9,11 @@ use vimana_ui::{Clock, Toasts};
 use crate::frame::Frame;
 use crate::live::Live;
 use crate::page::{
-    HostPage, HostsPage, NewVmPage, NotFoundPage, RequestPage, RequestsPage, SignInPage, VmPage,
-    VmsPage,
+    HostPage, HostsPage, ImagePage, ImagesPage, NewImagePage, NewVmPage, NotFoundPage, RequestPage,
+    RequestsPage, SignInPage, VmPage, VmsPage,
 };
 use crate::session::CurrentSession;
+use crate::uploads::Uploads;
 
 /// Every page waits for its data: it comes from the same process within
 /// milliseconds, statuses are real, and the HTML is whole without scripts.
@@ -22,6 +23,7 @@ pub fn App() -> impl IntoView {
     Clock::provide();
     Toasts::provide();
     Live::provide();
+    Uploads::provide();
     CurrentSession::provide();
     view! {
         <Title formatter=|page: String| {
@@ -37,6 +39,9 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/vms/:id") view={Lazy::<VmPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/requests") view={Lazy::<RequestsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/requests/:id") view={Lazy::<RequestPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/images") view={Lazy::<ImagesPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/images/new") view={Lazy::<NewImagePage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/images/:id") view={Lazy::<ImagePage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts") view={Lazy::<HostsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts/:id") view={Lazy::<HostPage>::new()} ssr=SsrMode::Async/>
                 </ParentRoute>

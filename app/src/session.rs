@@ -5,7 +5,8 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use vimana_authz::{Decision, Permission, Subject, decide};
 use vimana_model::action::VmAction;
-use vimana_model::operation::OperationView;
+use vimana_model::image::{ImageAction, ImageView};
+use vimana_model::operation::{Object, OperationView};
 use vimana_model::request::{RequestAction, RequestState, RequestView, Side};
 use vimana_model::session::MeView;
 use vimana_model::tenant::TenantKind;
@@ -162,16 +163,53 @@ impl Caller {
             .map(|refusal| format!("{} {refusal}.", vm.name))
     }
 
-    /// Why `operation` on a VM of `tenant` cannot be cancelled now.
+    /// Why `operation` on something of `tenant`, or for all tenants, cannot be
+    /// cancelled now.
     #[must_use]
-    pub fn cancel_refusal(&self, operation: &OperationView, tenant: TenantId) -> Option<String> {
-        if !self.may(Permission::CancelOperation, Some(tenant)) {
-            return Some(NOT_ALLOWED.to_owned());
+    pub fn cancel_refusal(
+        &self,
+        operation: &OperationView,
+        tenant: Option<TenantId>,
+    ) -> Option<String> {
+        let permission = match operation.object {
+            Object::Vm(_) => Permission::CancelOperation,
+            Object::Image(_) => Permission::ManageImages,
+        };
+        if !self.may(permission, tenant) {
+            return Some(not_allowed(tenant).to_owned());
         }
         operation
             .judge_cancel()
             .err()
             .map(|refusal| format!("The {} {refusal}.", operation.kind))
+    }
+
+    /// Whether they bring images into the catalogue; for all tenants, where
+    /// `public`.
+    #[must_use]
+    pub fn may_import(&self, public: bool) -> bool {
+        self.may_change_image((!public).then_some(self.me.tenant_id))
+    }
+
+    /// Whether they decide about an image of `tenant`, or for all.
+    #[must_use]
+    pub fn may_change_image(&self, tenant: Option<TenantId>) -> bool {
+        self.may(Permission::ManageImages, tenant)
+    }
+
+    /// Why `action` is not possible on `image` now; `None` where it is.
+    #[must_use]
+    pub fn image_refusal(&self, action: ImageAction, image: &ImageView) -> Option<String> {
+        if !self.may_change_image(image.tenant_id) {
+            return Some(not_allowed(image.tenant_id).to_owned());
+        }
+        let name = &image.name;
+        if let Err(refusal) = action.judge(image.state) {
+            return Some(format!("{name} {refusal}."));
+        }
+        let users = image.used_by.filter(|users| *users > 0)?;
+        (action == ImageAction::Purge)
+            .then(|| format!("{name} cannot be removed yet: {} made from it.", vms(users)))
     }
 
     #[must_use]
@@ -220,6 +258,23 @@ impl Caller {
             | RequestState::Operation
             | RequestState::Released => false,
         }
+    }
+}
+
+/// "1 VM is", "2 VMs are".
+fn vms(count: u32) -> String {
+    match count {
+        1 => "1 VM is".to_owned(),
+        count => format!("{count} VMs are"),
+    }
+}
+
+/// Why someone whose role is too weak cannot change what is `tenant`'s, or
+/// everybody's.
+const fn not_allowed(tenant: Option<TenantId>) -> &'static str {
+    match tenant {
+        Some(_) => NOT_ALLOWED,
+        None => "It is for all tenants; only an administrator changes it.",
     }
 }
 

@@ -53,6 +53,7 @@ fn boot_script(assets: &SiteAssets) -> String {
         js,
         wasm,
         console_js,
+        upload_js,
         loader: _,
         chunks: _,
         css: _,
@@ -61,7 +62,8 @@ fn boot_script(assets: &SiteAssets) -> String {
     format!(
         "import init,{{hydrate}} from\"{ASSETS_PATH}/{js}\";\
          globalThis.vimana={{nonce:document.querySelector(\"script[nonce]\").nonce,\
-         console:()=>import(\"{ASSETS_PATH}/{console_js}\")}};\
+         console:()=>import(\"{ASSETS_PATH}/{console_js}\"),\
+         upload:()=>import(\"{ASSETS_PATH}/{upload_js}\")}};\
          await init({{module_or_path:\"{ASSETS_PATH}/{wasm}\"}});hydrate();"
     )
 }

@@ -2,7 +2,7 @@
 //! with its hash, compressed beforehand, and all named in a manifest.
 //!
 //! ```text
-//! SITE/manifest.json   { "entry": { "js", "loader", "wasm", "css", "console_js", "icon",
+//! SITE/manifest.json   { "entry": { "js", "loader", "wasm", "css", "console_js", "upload_js", "icon",
 //!                                   "chunks": { CHUNK: [NAME, …] } },
 //!                        "files": { NAME: { "bytes", "brotli", "gzip" } } }
 //! SITE/assets/NAME     and NAME.br, NAME.gz
@@ -117,6 +117,10 @@ pub fn build(options: &Options) -> Result<()> {
         chunks: served.chunks,
         css: site.add("app.css", styles.as_bytes())?,
         console_js: site.add("console.js", console.as_bytes())?,
+        upload_js: site.add(
+            "upload.js",
+            read_text(&root.join("app/js/upload.js"))?.as_bytes(),
+        )?,
         icon: site.add(
             "icon.svg",
             read_text(&root.join("style/icon.svg"))?.as_bytes(),

@@ -12,6 +12,7 @@ use crate::api::{SessionView, sign_out};
 use crate::live::{Link, Live};
 use crate::session::{Caller, CurrentSession};
 use crate::theme::Theme;
+use crate::uploads::Uploads;
 
 /// Mark, ways, freshness, user; and what begins with the sign-in: following
 /// the world.
@@ -35,6 +36,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
             <NavLink to="/vms">"My VMs"</NavLink>
             {new.map(|new| view! { <NavLink to="/vms/new">{new}</NavLink> })}
             {requests.then(|| view! { <NavLink to="/requests">"Requests" <Waiting/></NavLink> })}
+            <NavLink to="/images">"Images"</NavLink>
             {hosts.then(|| view! { <NavLink to="/admin/hosts">"Hosts"</NavLink> })}
         </nav>
         <LiveMark/>
@@ -105,12 +107,14 @@ fn UserMenu(me: Arc<MeView>) -> impl IntoView {
     let session = expect_context::<CurrentSession>();
     let live = expect_context::<Live>();
     let toasts = expect_context::<Toasts>();
+    let uploads = expect_context::<Uploads>();
     let leave = move || {
-        let live = live.clone();
+        let (live, uploads) = (live.clone(), uploads.clone());
         spawn_local(async move {
             match sign_out().await {
                 Ok(()) => {
                     live.leave();
+                    uploads.leave();
                     session.set(None);
                 }
                 Err(error) => toasts.show(ToastKind::Error, error.sentence()),

@@ -3,6 +3,7 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 use vimana_model::event::EventView;
+use vimana_model::image::ImageView;
 use vimana_model::operation::OperationView;
 use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
@@ -39,6 +40,13 @@ impl Versioned for VmView {
 impl Versioned for RequestView {
     fn generation(&self) -> u64 {
         self.generation
+    }
+}
+
+/// Says nothing of the kind: what came last is the newer.
+impl Versioned for ImageView {
+    fn generation(&self) -> u64 {
+        0
     }
 }
 

@@ -1,4 +1,5 @@
 use vimana_model::event::{Actor, EventKind};
+use vimana_model::image::ImageState;
 use vimana_model::operation::{
     Object, OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
 };
@@ -121,7 +122,7 @@ fn what_happened_while_the_page_was_on_its_way_is_in_its_timeline() {
         }];
         live.apply(spoken_of(4, vm(2, "")));
         let view = live.adopt(Mark::default(), vm(1, ""));
-        let history = live.open_history(vm(1, "").id, read, Vec::new());
+        let history = live.open_history(About::Vm(vm(1, "").id), read, Vec::new(), None);
         let order: Vec<u64> = history
             .events
             .with_untracked(|events| events.iter().map(|event| event.seq).collect());
@@ -175,7 +176,12 @@ fn progress_counts_for_the_step_it_was_made_in() {
         };
         let id = vm.id;
         let view = live.adopt(Mark::default(), vm);
-        let history = live.open_history(id, Vec::new(), Vec::new());
+        let history = live.open_history(
+            About::Vm(id),
+            Vec::new(),
+            Vec::new(),
+            view.get_untracked().operation,
+        );
         let done = || {
             let of = |operation: &OperationView| operation.progress.unwrap().done_bytes;
             let beside = history.operations.with_untracked(|known| of(&known[0]));
@@ -275,4 +281,99 @@ fn the_machine_of_a_request_is_as_its_own_events_say() {
         let state = view.with_untracked(|request| request.vm.as_ref().map(|vm| vm.state));
         assert_eq!(state, Some(VmState::Pending));
     });
+}
+
+fn image(state: &str, used_by: Option<u32>) -> ImageView {
+    let json = serde_json::json!({
+        "id": ImageId::from_parts(1, [0; 10]),
+        "name": "debian-12",
+        "tenant_id": null,
+        "owner": "ann",
+        "state": state,
+        "state_since": "2026-11-22T18:00:00Z",
+        "origin": { "kind": "url", "url": "https://example.org/x.qcow2" },
+        "used_by": used_by,
+        "created_at": "2026-11-22T18:00:00Z",
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+fn of_image(seq: u64, image: ImageView) -> StreamItem {
+    StreamItem {
+        event: EventView {
+            image_id: Some(image.id),
+            ..event(seq)
+        },
+        vm: None,
+        host: None,
+        request: None,
+        image: Some(image),
+    }
+}
+
+#[test]
+fn an_event_of_an_image_does_not_forget_how_many_vms_are_made_from_it() {
+    on_a_page(|live| {
+        let view = live.adopt_image(Mark::default(), image("ready", Some(3)));
+        live.apply(of_image(1, image("trashed", None)));
+        let now = view.get_untracked();
+        assert_eq!((now.state, now.used_by), (ImageState::Trashed, Some(3)));
+        let asked = live.lock().now;
+        live.adopt_image(asked, image("trashed", Some(2)));
+        assert_eq!(view.get_untracked().used_by, Some(2));
+    });
+}
+
+#[test]
+fn an_image_that_comes_by_an_event_is_on_the_list_by_its_name() {
+    on_a_page(|live| {
+        let named = |n: u64, name: &str| ImageView {
+            id: ImageId::from_parts(n, [0; 10]),
+            name: name.parse().unwrap(),
+            ..image("ready", Some(0))
+        };
+        live.open_images((Mark::default(), vec![named(1, "b"), named(2, "d")]));
+        live.apply(of_image(1, named(3, "c")));
+        live.apply(of_image(2, named(3, "c")));
+        let order: Vec<ImageId> = [1, 3, 2].map(|n| ImageId::from_parts(n, [0; 10])).into();
+        assert_eq!(live.image_ids.get_untracked(), order);
+    });
+}
+
+#[test]
+fn the_progress_of_an_import_reaches_the_row_and_the_page() {
+    on_a_page(|live| {
+        let id = image("importing", None).id;
+        let import = |done| OperationView {
+            object: Object::Image(id),
+            ..saving(1, done)
+        };
+        let importing = ImageView {
+            operation: Some(import(10)),
+            ..image("importing", None)
+        };
+        let view = live.adopt_image(Mark::default(), importing);
+        let newest = view.get_untracked().operation;
+        let history = live.open_history(About::Image(id), Vec::new(), Vec::new(), newest);
+        live.apply_progress(&ProgressItem {
+            operation: import(60),
+        });
+        let done = |operation: &OperationView| operation.progress.unwrap().done_bytes;
+        let row = view.with_untracked(|image| done(image.operation.as_ref().unwrap()));
+        let page = history.operations.with_untracked(|known| done(&known[0]));
+        assert_eq!((row, page), (60, 60));
+    });
+}
+
+#[test]
+fn what_changes_how_many_vms_are_made_from_an_image_is_known() {
+    let made = EventKind::Requested {
+        operation: OperationKind::Create,
+    };
+    let over = EventKind::State {
+        from: VmState::Epilog,
+        to: VmState::Done,
+    };
+    assert!(image::counts(&made) && image::counts(&over));
+    assert!(!image::counts(&EventKind::ConsoleOpened));
 }

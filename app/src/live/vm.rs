@@ -1,24 +1,14 @@
 use leptos::prelude::*;
 use vimana_model::VmId;
 use vimana_model::event::EventView;
-use vimana_model::operation::OperationView;
 use vimana_model::vm::VmView;
 
 use super::entry::renew;
-use super::{About, Entry, Live, Mark, insert, merge_operation};
+use super::{About, Entry, Live, Mark, insert};
 use crate::api::Show;
 
 /// Oldest first.
 pub type Timeline = ArcRwSignal<Vec<EventView>>;
-/// Newest first.
-pub type Operations = ArcRwSignal<Vec<OperationView>>;
-
-/// What one VM's page shows beside the VM itself.
-#[derive(Clone, Default)]
-pub struct History {
-    pub events: Timeline,
-    pub operations: Operations,
-}
 
 pub struct OpenVms {
     show: Show,
@@ -94,92 +84,25 @@ impl Live {
         self.lock().vms.get(&id).map(|entry| entry.view.clone())
     }
 
-    /// Takes in the past of a VM that was adopted before, and gives what stays
-    /// up to date.
-    pub fn open_history(
-        &self,
-        id: VmId,
-        events: Vec<EventView>,
-        operations: Vec<OperationView>,
-    ) -> History {
-        let (known, newest) = {
-            let mut known = self.lock();
-            let newest = known.vms.get(&id);
-            let newest = newest.and_then(|vm| vm.view.with_untracked(|vm| vm.operation.clone()));
-            (known.operations.entry(id).or_default().clone(), newest)
-        };
-        known.update(|known| {
-            for operation in operations.into_iter().rev().chain(newest) {
-                merge_operation(known, operation);
-            }
-        });
-        History {
-            events: self.open_timeline(About::Vm(id), events),
-            operations: known,
-        }
-    }
-
     pub(super) fn put_vm(&self, now: Mark, vm: VmView) {
         let (id, state, operation) = (vm.id, vm.state, vm.operation.clone());
         let request = vm.request_id;
         self.adopt(now, vm);
-        let (operations, ids) = {
+        let ids = {
             let mut known = self.lock();
             if let Some(entry) = known.vms.get_mut(&id) {
                 entry.touched = now;
             }
             let list = known.open_vms.as_ref();
             let list = list.filter(|list| list.show.takes(state));
-            (
-                known.operations.get(&id).cloned(),
-                list.map(|list| list.ids.clone()),
-            )
+            list.map(|list| list.ids.clone())
         };
         if let Some(ids) = ids {
             insert(&ids, id);
         }
-        if let (Some(operations), Some(operation)) = (operations, operation) {
-            operations.update(|known| merge_operation(known, operation));
-        }
+        self.put_operation(About::Vm(id), operation);
         if let Some(request) = request {
             self.put_vm_of_request(request, id, state);
-        }
-    }
-
-    /// Only what goes on within the step that is known to be under way.
-    pub(super) fn put_progress(&self, id: VmId, news: &OperationView) {
-        let (vm, operations) = {
-            let known = self.lock();
-            let vm = known.vms.get(&id).map(|entry| entry.view.clone());
-            (vm, known.operations.get(&id).cloned())
-        };
-        let of_it = |known: &OperationView| {
-            let step = |operation: &OperationView| {
-                let step = operation.current_step();
-                step.map(|step| (step.kind, step.state, step.attempts))
-            };
-            known.id == news.id
-                && known.progress != news.progress
-                && step(known).is_some()
-                && step(known) == step(news)
-        };
-        if let Some(vm) = vm
-            && vm.with_untracked(|vm| vm.operation.as_ref().is_some_and(of_it))
-        {
-            vm.update(|vm| {
-                if let Some(known) = vm.operation.as_mut() {
-                    known.progress = news.progress;
-                }
-            });
-        }
-        if let Some(operations) = operations
-            && operations.with_untracked(|known| known.iter().any(of_it))
-        {
-            operations.update(|known| {
-                for known in known.iter_mut().filter(|known| of_it(known)) {
-                    known.progress = news.progress;
-                }
-            });
         }
     }
 }

@@ -9,19 +9,20 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde::{Deserialize, Serialize};
 use vimana_model::event::EventView;
+use vimana_model::image::ImageView;
 use vimana_model::operation::OperationView;
 use vimana_model::request::RequestView;
 use vimana_model::snapshot::SnapshotView;
 use vimana_model::vm::VmView;
 use vimana_model::volume::VolumeView;
-use vimana_model::{Error, HostId, RequestId, VmId};
+use vimana_model::{Error, HostId, ImageId, RequestId, VmId};
 use vimana_ui::memo;
 
 use super::problem::ProblemView;
 use crate::api::{
     ApiError, ApiResult, Catalogue, HostPageData, HostRow, RequestShow, Show, catalogue, host,
-    hosts, request, request_timeline, requests, vm, vm_operations, vm_snapshots, vm_timeline, vms,
-    volumes,
+    hosts, image, image_operations, image_timeline, images, request, request_timeline, requests,
+    vm, vm_operations, vm_snapshots, vm_timeline, vms, volumes,
 };
 use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
@@ -35,7 +36,28 @@ pub enum Wanted {
     Request(String),
     Hosts,
     Host(String),
+    Images,
+    Image(String),
     Choices,
+    /// To know who looks is enough.
+    Nothing,
+}
+
+impl Wanted {
+    /// Whether it says how many VMs are made from an image.
+    const fn counts(&self) -> bool {
+        match self {
+            Self::Images | Self::Image(_) => true,
+            Self::Vms(_)
+            | Self::Vm(_)
+            | Self::Requests(_)
+            | Self::Request(_)
+            | Self::Hosts
+            | Self::Host(_)
+            | Self::Choices
+            | Self::Nothing => false,
+        }
+    }
 }
 
 /// What it gets.
@@ -47,7 +69,10 @@ pub enum Found {
     Request(Box<FoundRequest>),
     Hosts(Vec<HostRow>),
     Host(Box<HostPageData>),
+    Images(Vec<ImageView>),
+    Image(Box<FoundImage>),
     Choices(Catalogue),
+    Nothing,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +93,15 @@ pub struct FoundRequest {
     pub request: RequestView,
     /// Oldest first.
     pub events: Vec<EventView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoundImage {
+    pub image: ImageView,
+    /// Oldest first.
+    pub events: Vec<EventView>,
+    /// Newest first.
+    pub operations: Vec<OperationView>,
 }
 
 async fn load(wanted: Wanted) -> ApiResult<Found> {
@@ -91,7 +125,19 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
             let id: HostId = named("host", &id)?;
             Found::Host(Box::new(host(id).await?))
         }
+        Wanted::Images => Found::Images(images().await?),
+        Wanted::Image(id) => {
+            let id: ImageId = named("image", &id)?;
+            let found = join!(image(id), image_timeline(id), image_operations(id));
+            let (image, events, operations) = found;
+            Found::Image(Box::new(FoundImage {
+                image: image?,
+                events: events?,
+                operations: operations?,
+            }))
+        }
         Wanted::Choices => Found::Choices(catalogue().await?),
+        Wanted::Nothing => Found::Nothing,
     })
 }
 
@@ -165,7 +211,8 @@ pub fn Loaded(asked: Asked, show: ShowFound, again: TakeAgain) -> impl IntoView 
     let session = expect_context::<CurrentSession>();
     let Asked { wanted, all } = asked;
     let reload = live.clone();
-    live.on_reset(move || {
+    let counts = wanted.with_untracked(Wanted::counts);
+    live.on_reset(counts, move || {
         let (live, again, wanted) = (reload.clone(), again.clone(), wanted.get_untracked());
         spawn_local(async move {
             // A failure shows as the stale mark; the next reset tries again.

@@ -1,5 +1,6 @@
-//! `/vms/new`: asks for a VM; under the manual life-cycle for the permission to
-//! have one. The same checks run here, as one types, and on the server.
+//! `/vms/new?image=NAME`: asks for a VM; under the manual life-cycle for the
+//! permission to have one. The same checks run here, as one types, and on the
+//! server.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
-use leptos_router::hooks::use_navigate;
+use leptos_router::hooks::{use_navigate, use_query_map};
 use vimana_model::request::CreateRequest;
 use vimana_ui::{EmptyState, FormError, Submit, TextAreaField, memo};
 
@@ -108,7 +109,8 @@ fn NewVmForm(asks_first: bool, choices: Catalogue) -> impl IntoView {
     let live = expect_context::<Live>();
     let session = expect_context::<CurrentSession>();
     let navigate = use_navigate();
-    let draft = TermsDraft::new(&choices);
+    let image = use_query_map().with_untracked(|query| query.get("image"));
+    let draft = TermsDraft::new(&choices, image.as_deref());
     let purpose = RwSignal::new(String::new());
     let purpose_left = RwSignal::new(false);
     let form = memo(move || CreateRequest {

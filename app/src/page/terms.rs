@@ -35,12 +35,17 @@ pub struct TermsDraft {
 }
 
 impl TermsDraft {
-    /// Begins with the smallest flavor and the first image.
+    /// Begins with the smallest flavor, and with the image of that name or the
+    /// first one.
     #[must_use]
-    pub fn new(choices: &Catalogue) -> Self {
+    pub fn new(choices: &Catalogue, image: Option<&str>) -> Self {
         let smallest = |flavor: &&FlavorView| flavor.resources.memory_mib;
         let flavor = choices.flavors.iter().min_by_key(smallest);
-        let image = choices.images.first();
+        let named = |name| {
+            let mut images = choices.images.iter();
+            images.find(|image| image.name.as_str() == name)
+        };
+        let image = image.and_then(named).or(choices.images.first());
         Self::of(&CreateVm {
             image: image
                 .map(|image| image.name.to_string())

@@ -3,7 +3,6 @@
 mod console;
 mod facts;
 mod lifecycle;
-mod operations;
 mod panels;
 mod snapshots;
 mod volumes;
@@ -20,14 +19,14 @@ use vimana_ui::{Badge, Time, memo, text};
 
 use super::lazy::lazy_page;
 use super::load::{Asked, Found, FoundVm, Loaded, Wanted, id_in_address};
+use super::operations::Operations;
 use super::timeline::Timeline;
 use super::tone;
 use super::vm_actions::VmActions;
-use crate::live::{History, Live, Mark};
+use crate::live::{About, History, Live, Mark};
 use console::ConsolePanel;
 use facts::Facts;
 use lifecycle::LifecyclePicture;
-use operations::Operations;
 use panels::{FailurePanel, PendingPanel};
 use snapshots::Snapshots;
 use volumes::Volumes;
@@ -78,7 +77,8 @@ fn take_in(
     } = *found;
     let id = vm.id;
     let vm = live.adopt(asked, vm);
-    let history = live.open_history(id, events, operations);
+    let newest = vm.with_untracked(|vm| vm.operation.clone());
+    let history = live.open_history(About::Vm(id), events, operations, newest);
     Some((vm, history, (snapshots, volumes)))
 }
 
@@ -94,7 +94,7 @@ fn Machine(vm: ArcRwSignal<VmView>, history: History, disks: Disks) -> impl Into
             <div class="vm-main">
                 <PendingPanel vm=vm.clone()/>
                 <FailurePanel vm=vm.clone()/>
-                <Operations operations=history.operations tenant=tenant/>
+                <Operations operations=history.operations tenant=Some(tenant)/>
                 <ConsolePanel vm=vm.clone()/>
                 <Snapshots vm=vm.clone() first=snapshots events=history.events.clone()/>
                 <Volumes vm=vm.clone() first=volumes events=history.events.clone()/>

@@ -9,7 +9,7 @@ use crate::prose::Prose;
 
 /// Label, hint and error around a control.
 #[component]
-fn Field(
+pub(crate) fn Field(
     id: &'static str,
     #[prop(into)] label: String,
     #[prop(into)] hint: String,
@@ -70,7 +70,7 @@ pub fn Submit(
 
 /// The ids that describe a control: always its hint, and its error while there
 /// is one.
-fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<String> {
+pub(crate) fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<String> {
     text(move || {
         if error.with(Option::is_some) {
             format!("{id}-error {id}-hint")
@@ -80,7 +80,7 @@ fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<Strin
     })
 }
 
-fn invalid(error: Signal<Option<String>>) -> Follow<Option<&'static str>> {
+pub(crate) fn invalid(error: Signal<Option<String>>) -> Follow<Option<&'static str>> {
     flag(move || error.with(Option::is_some))
 }
 
@@ -102,11 +102,12 @@ pub fn TextField(
     #[prop(into, optional)] hint: String,
     #[prop(optional)] secret: bool,
     #[prop(default = "off")] autocomplete: &'static str,
-    #[prop(optional)] placeholder: &'static str,
+    #[prop(into, optional)] placeholder: Signal<String>,
     #[prop(optional)] autofocus: bool,
     /// Digits alone: brings up their keyboard.
     #[prop(optional)]
     numeric: bool,
+    #[prop(optional)] optional: bool,
     value: RwSignal<String>,
     #[prop(into, optional)] error: Signal<Option<String>>,
     #[prop(into, optional)] on_leave: Option<Callback<()>>,
@@ -114,7 +115,7 @@ pub fn TextField(
     let node = NodeRef::<html::Input>::new();
     Effect::new(move |_| keep_typed(value, node.get().map(|input| input.value())));
     view! {
-        <Field id=id label=label hint=hint optional=false error=error>
+        <Field id=id label=label hint=hint optional=optional error=error>
             <input
                 id=id
                 name=id
@@ -123,10 +124,10 @@ pub fn TextField(
                 autocomplete=autocomplete
                 autocapitalize="none"
                 spellcheck="false"
-                placeholder=placeholder
+                placeholder=text(move || placeholder.get())
                 autofocus=autofocus
                 inputmode=numeric.then_some("numeric")
-                required=true
+                required=!optional
                 value=value.get_untracked()
                 aria-invalid=invalid(error)
                 aria-describedby=described_by(id, error)

@@ -38,14 +38,16 @@ pub fn Progress(
     /// What is under way: "Save the memory".
     #[prop(into)]
     label: String,
-    /// What is done, in thousandths.
+    /// What is done, in thousandths; `None` where nobody knows how much is to
+    /// come.
     #[prop(into)]
-    done: Signal<u32>,
+    done: Signal<Option<u32>>,
     /// The numbers, with unit: "1.5 of 4 GiB".
     #[prop(into)]
     text: Signal<String>,
 ) -> impl IntoView {
-    let most = Memo::new(move |before: Option<&u32>| done.get().max(before.copied().unwrap_or(0)));
+    let most =
+        Memo::new(move |before: Option<&Option<u32>>| done.get().max(before.copied().flatten()));
     let most = Signal::derive(move || most.get());
     view! {
         <span class="meter">

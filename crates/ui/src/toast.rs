@@ -1,5 +1,7 @@
 //! Short messages that come by themselves, read out as they come.
 
+use std::time::Duration;
+
 use leptos::prelude::*;
 
 use crate::follow::{Each, Item, press};
@@ -15,12 +17,25 @@ pub enum ToastKind {
     Error,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a message offers to do: take back what it tells of.
+#[derive(Clone)]
+pub struct Offer {
+    /// As a verb.
+    pub label: &'static str,
+    pub on_press: Callback<()>,
+}
+
+#[derive(Clone)]
 struct Toast {
     number: u32,
     kind: ToastKind,
     text: String,
+    offer: Option<Offer>,
 }
+
+/// How long an information stays, and one that offers something.
+const STAYS: Duration = Duration::from_secs(6);
+const STAYS_FOR_AN_ANSWER: Duration = Duration::from_secs(20);
 
 /// The messages on the screen; lives in the context of the whole page.
 #[derive(Clone, Copy)]
@@ -39,21 +54,37 @@ impl Toasts {
 
     /// An information goes away by itself; an error stays until it is closed.
     pub fn show(self, kind: ToastKind, text: String) {
+        self.put(kind, text, None);
+    }
+
+    /// An information that offers to do something about it.
+    pub fn offer(self, text: String, offer: Offer) {
+        self.put(ToastKind::Info, text, Some(offer));
+    }
+
+    fn put(self, kind: ToastKind, text: String, offer: Option<Offer>) {
         let Some(number) = self.next.try_get_value() else {
             return;
         };
         self.next.set_value(number.wrapping_add(1));
+        let stays = if offer.is_some() {
+            STAYS_FOR_AN_ANSWER
+        } else {
+            STAYS
+        };
         self.shown.update(|shown| {
             if shown.len() >= MAX_TOASTS {
                 shown.remove(0);
             }
-            shown.push(Toast { number, kind, text });
+            shown.push(Toast {
+                number,
+                kind,
+                text,
+                offer,
+            });
         });
         if kind == ToastKind::Info {
-            set_timeout(
-                move || self.close(number),
-                std::time::Duration::from_secs(6),
-            );
+            set_timeout(move || self.close(number), stays);
         }
     }
 
@@ -88,10 +119,23 @@ fn shown_toast(toasts: Toasts, toast: &Toast) -> impl IntoView + use<> {
         ToastKind::Error => ("error", IconName::Warning),
     };
     let number = toast.number;
+    let offer = toast.offer.clone().map(|Offer { label, on_press }| {
+        let take = move || {
+            toasts.close(number);
+            on_press.run(());
+        };
+        view! {
+            <button r#type="button" class="button" data-kind="plain" on:click=press(take)>
+                {label}
+            </button>
+        }
+        .into_any()
+    });
     view! {
         <div class="toast" data-kind=kind>
             <Icon name=icon/>
             <p><Prose text=toast.text.clone()/></p>
+            {offer}
             <button
                 r#type="button"
                 class="button icon-only"

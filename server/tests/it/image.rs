@@ -314,7 +314,10 @@ async fn an_image_comes_from_a_share() {
         assert_eq!(image["origin"]["fetched"]["verified"], true);
     }
     let form = json!({ "name": "none", "url": format!("{base}/none.img") });
-    assert_eq!(failure(&world, &token, form).await, "is not there");
+    assert_eq!(
+        failure(&world, &token, form).await,
+        "the source is not there"
+    );
 }
 
 #[tokio::test]
@@ -363,7 +366,10 @@ async fn what_is_no_honest_image_is_refused_and_leaves_nothing() {
     let why = failure(&world, &token, form).await;
     assert!(why.contains("zstd"), "nested: {why}");
     let form = json!({ "name": "bad", "url": format!("http://{}/none", site.address) });
-    assert_eq!(failure(&world, &token, form).await, "is not there");
+    assert_eq!(
+        failure(&world, &token, form).await,
+        "the source is not there"
+    );
 }
 
 #[tokio::test]

@@ -481,7 +481,10 @@ async fn an_upload_that_nobody_goes_on_with_fails_after_a_day() {
     let token = world.token().await;
     let ids = (id.as_str(), operation.as_str());
     let why = failed(&world, &mut watch, &token, ids).await;
-    assert_eq!(why, "was not sent to its end: nothing came for 24 hours");
+    assert_eq!(
+        why,
+        "the source was not sent to its end: nothing came for 24 hours"
+    );
 }
 
 #[tokio::test]

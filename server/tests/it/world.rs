@@ -170,7 +170,7 @@ pub fn config(dir: &Path) -> Config {
     let names = json!({
         "js": "app.0.js", "loader": "loader.0.js", "wasm": "app.0.wasm", "chunks": {},
         "css": "app.0.css",
-        "console_js": "console.0.js", "icon": "icon.0.svg",
+        "console_js": "console.0.js", "upload_js": "upload.0.js", "icon": "icon.0.svg",
     });
     std::fs::write(
         site.join("manifest.json"),

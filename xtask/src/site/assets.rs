@@ -26,6 +26,7 @@ pub struct Entry {
     pub chunks: BTreeMap<String, Vec<String>>,
     pub css: String,
     pub console_js: String,
+    pub upload_js: String,
     pub icon: String,
 }
 

@@ -320,7 +320,7 @@ impl Engine {
     ) -> Result<Arrived, Refusal> {
         let Some(order) = &record.order else {
             return Err(Refusal {
-                message: "has lost its source".to_owned(),
+                message: "is no longer recorded".to_owned(),
             });
         };
         let teller = Teller::new(self, record, operation.clone());
@@ -331,7 +331,7 @@ impl Engine {
 
     async fn enter(&self, record: &ImageRecord) -> Result<(), Refusal> {
         let lost = || Refusal {
-            message: "has lost what was fetched".to_owned(),
+            message: "came, but what came is no longer recorded".to_owned(),
         };
         let content = record.content.as_ref().ok_or_else(lost)?;
         let entered = self.inner.repository.enter(record.id, content.format);
@@ -369,10 +369,10 @@ impl Engine {
                         note_fetched(&mut change.image, arrived);
                         change.end_step();
                     }
-                    Err(refusal) => change.fail(&refusal.message),
+                    Err(refusal) => change.fail(&sentence(refusal)),
                 },
                 Done::Entered(Ok(())) => change.end_step(),
-                Done::Entered(Err(refusal)) => change.fail(&refusal.message),
+                Done::Entered(Err(refusal)) => change.fail(&sentence(refusal)),
             }
             let failed = change.image.state == ImageState::Failed;
             let more = change.operation.is_some();
@@ -423,4 +423,9 @@ fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
         ImageSource::Path(_) => ("path", "file"),
     };
     FieldError::new(field, format!("the {what} {}", refusal.message)).into()
+}
+
+/// About the source, for whoever reads why nothing came of it.
+fn sentence(refusal: &Refusal) -> String {
+    format!("the source {}", refusal.message)
 }

@@ -215,7 +215,7 @@ impl Engine {
             }
             let hours = UPLOAD_PATIENCE.as_secs() / 3600;
             change.fail(&format!(
-                "was not sent to its end: nothing came for {hours} hours"
+                "the source was not sent to its end: nothing came for {hours} hours"
             ));
             change.save().await?;
             Ok(true)

@@ -11,12 +11,13 @@ use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
 use vimana_model::{ErrorKind, VmState};
 use vimana_ui::memo;
+use wasm_bindgen::JsValue;
 use wasm_bindgen::closure::Closure;
-use wasm_bindgen::{JsCast as _, JsValue};
-use wasm_bindgen_futures::{JsFuture, future_to_promise};
+use wasm_bindgen_futures::future_to_promise;
 
 use super::Wire;
 use crate::api::console_ticket;
+use crate::glue;
 use crate::session::CurrentSession;
 
 type Handle = StoredValue<Option<Open>, LocalStorage>;
@@ -30,7 +31,7 @@ struct Open {
 
 impl Open {
     fn call(&self, method: &str) {
-        if let Ok(method) = get::<Function>(&self.terminal, method) {
+        if let Ok(method) = glue::get::<Function>(&self.terminal, method) {
             // A terminal that cannot do it says so on its own screen.
             let _ = method.call0(&self.terminal);
         }
@@ -99,9 +100,7 @@ async fn open(
     wire: RwSignal<Wire>,
     session: CurrentSession,
 ) -> Result<Open, JsValue> {
-    let page = get::<Object>(&js_sys::global(), "vimana")?;
-    let load = get::<Function>(&page, "console")?.call0(&page)?;
-    let module = JsFuture::from(load.dyn_into::<Promise>()?).await?;
+    let module = glue::module("console").await?;
     let name = vm.with_untracked(|vm| vm.name.to_string());
     let why = Arc::new(SendWrapper::new(std::cell::RefCell::new(None::<String>)));
     let ticket = {
@@ -123,13 +122,16 @@ async fn open(
     let options = Object::new();
     for (key, value) in [
         ("label", &JsValue::from(format!("Serial console of {name}"))),
-        ("nonce", &Reflect::get(&page, &"nonce".into())?),
+        (
+            "nonce",
+            &Reflect::get(&glue::page()?.into(), &"nonce".into())?,
+        ),
         ("ticket", ticket.as_ref()),
         ("report", report.as_ref()),
     ] {
         Reflect::set(&options, &key.into(), value)?;
     }
-    let terminal = get::<Function>(&module, "open")?.call2(&module, place, &options)?;
+    let terminal = glue::get::<Function>(&module, "open")?.call2(&module, place, &options)?;
     Ok(Open {
         terminal,
         _ticket: ticket,
@@ -180,8 +182,4 @@ fn is_final(kind: ErrorKind) -> bool {
         kind,
         ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::NotFound
     )
-}
-
-fn get<T: wasm_bindgen::JsCast>(object: &JsValue, key: &str) -> Result<T, JsValue> {
-    Reflect::get(object, &key.into())?.dyn_into()
 }

@@ -1,4 +1,4 @@
-//! What is being done with the VM, step by step, and what was done. An event
+//! What is being done with something, step by step, and what was done. An event
 //! patches what it changes; the button under one's finger stays.
 
 use leptos::prelude::*;
@@ -14,11 +14,15 @@ use vimana_ui::{
 
 use crate::api::{Key, cancel_operation, once};
 use crate::live::{Live, Operations as Known};
-use crate::page::sentence;
+use crate::page::{amount, sentence};
 use crate::session::{Caller, CurrentSession};
 
 #[component]
-pub fn Operations(operations: Known, tenant: TenantId) -> impl IntoView {
+pub fn Operations(
+    operations: Known,
+    /// Whose the thing is; of what is for all tenants nobody's.
+    tenant: Option<TenantId>,
+) -> impl IntoView {
     let (in_flight, past) = (of(&operations, false), of(&operations, true));
     let list = move |ids: Memo<Vec<OperationId>>| {
         let operations = operations.clone();
@@ -66,7 +70,7 @@ fn of(operations: &Known, over: bool) -> Memo<Vec<OperationId>> {
 }
 
 #[component]
-fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoView {
+fn Operation(id: OperationId, operations: Known, tenant: Option<TenantId>) -> impl IntoView {
     let operation = memo(move || {
         operations.with(|operations| {
             let found = operations.iter().find(|operation| operation.id == id);
@@ -121,7 +125,7 @@ fn Operation(id: OperationId, operations: Known, tenant: TenantId) -> impl IntoV
 fn Cancel(
     id: OperationId,
     operation: Memo<Option<OperationView>>,
-    tenant: TenantId,
+    tenant: Option<TenantId>,
 ) -> impl IntoView {
     let caller = expect_context::<Caller>();
     let live = expect_context::<Live>();
@@ -143,7 +147,12 @@ fn Cancel(
             match answer {
                 // What comes of it, the events tell.
                 Ok((_, now)) => {
-                    let text = format!("The {} is being taken back.", now.kind);
+                    let done = if now.state.is_over() {
+                        "cancelled"
+                    } else {
+                        "being taken back"
+                    };
+                    let text = format!("The {} is {done}.", now.kind);
                     toasts.show(ToastKind::Info, text);
                 }
                 Err(error) => {
@@ -207,12 +216,18 @@ fn StepLine(step: StepView) -> impl IntoView {
     }
 }
 
+/// How far the step under way is.
 #[component]
-fn Moved(label: &'static str, progress: Memo<Option<Bytes>>) -> impl IntoView {
+pub fn Moved(#[prop(into)] label: String, progress: Memo<Option<Bytes>>) -> impl IntoView {
+    // How much is to come, nobody may know yet.
+    let done = move || {
+        let bytes = progress.get().filter(|bytes| bytes.total_bytes > 0);
+        bytes.map(|bytes| thousandths(bytes.done_bytes, bytes.total_bytes))
+    };
     view! {
         <Progress
             label=label
-            done=Signal::derive(move || progress.get().map_or(0, |bytes| thousandths(bytes.done_bytes, bytes.total_bytes)))
+            done=Signal::derive(done)
             text=Signal::derive(move || progress.get().map(amounts).unwrap_or_default())
         />
     }
@@ -220,10 +235,11 @@ fn Moved(label: &'static str, progress: Memo<Option<Bytes>>) -> impl IntoView {
 
 /// "512 MiB of 2 GiB".
 fn amounts(bytes: Bytes) -> String {
-    use vimana_model::unit::MiB;
-
     let (done, total) = (bytes.done_bytes, bytes.total_bytes.max(bytes.done_bytes));
-    format!("{} of {}", MiB::from_bytes(done), MiB::from_bytes(total))
+    if bytes.total_bytes == 0 {
+        return format!("{} so far", amount(done));
+    }
+    format!("{} of {}", amount(done), amount(total))
 }
 
 const fn said(state: StepState) -> (&'static str, &'static str) {
@@ -282,5 +298,14 @@ mod tests {
             total_bytes: 2 << 30,
         };
         assert_eq!(amounts(bytes), "3 GiB of 3 GiB");
+    }
+
+    #[test]
+    fn of_what_nobody_knows_the_size_only_what_is_done_is_said() {
+        let bytes = Bytes {
+            done_bytes: 3 << 30,
+            total_bytes: 0,
+        };
+        assert_eq!(amounts(bytes), "3 GiB so far");
     }
 }
