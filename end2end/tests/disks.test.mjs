@@ -21,8 +21,9 @@ import {
   untilState,
   word,
 } from '../lib/browser.mjs';
+import { Cli } from '../lib/cli.mjs';
 import { image } from '../lib/fleet.mjs';
-import { Api, Stack } from '../lib/stack.mjs';
+import { Api, PASSWORD, Stack } from '../lib/stack.mjs';
 
 let stack, browser, api, page, source, vmId;
 
@@ -155,6 +156,31 @@ describe('disks', { concurrency: false, timeout: 900_000 }, () => {
     await volume('data').getByText('attached', { exact: true }).waitFor({ timeout: 60_000 });
     assert.equal(await word(page, 'head -n 1 /dev/sd?'), 'on-a-volume');
     assert.equal(await number(page, 'cat /sys/block/sd?/size'), 128 * 2048);
+  });
+
+  test('the command line does the same', async () => {
+    const cli = new Cli(stack.data);
+    const good = async (line, options) => {
+      const ran = await cli.run(line, options);
+      assert.deepEqual({ status: ran.status, err: ran.err }, { status: 0, err: '' }, line);
+      return ran.out;
+    };
+    await good(`login --url ${stack.url} --user admin --password-stdin`, { input: PASSWORD });
+    await good('volume create more --size-mib 8');
+    assert.match(await good('volume attach more precious --wait'), /^state +attached/m);
+    assert.match(await good('volume grow more --size-mib 16 --wait'), /^size +16 MiB/m);
+    assert.match(await good('snapshot create precious both --memory --wait'), /snapshot succeeded/);
+    const held = await cli.run('volume detach more --wait');
+    assert.equal(held.status, 1);
+    assert.match(held.err, /is in snapshot `both` of `precious`; delete that first/);
+    assert.match(await good('snapshot revert precious both --wait'), /revert succeeded/);
+    assert.match(await good('snapshot list precious'), /^both +ready +yes .* here$/m);
+    await good('snapshot delete precious both --wait');
+    assert.match(await good('volume detach more --wait'), /^state +ready/m);
+    await good('volume delete more --yes');
+    const lost = await cli.run('snapshot revert precious never');
+    assert.equal(lost.status, 1);
+    assert.match(lost.err, /snapshot `never` of `precious` not found/);
   });
 
   test('the page is as it should be in every look', async () => {

@@ -17,6 +17,7 @@ mod suite {
     pub mod catalogue;
     pub mod claims;
     pub mod company;
+    pub mod disks;
     pub mod enrolment;
     pub mod events;
     pub mod full;
@@ -35,7 +36,7 @@ use libtest_mimic::{Arguments, Trial};
 use suite::postgres::Server;
 use suite::world::{Backend, World};
 use suite::{
-    catalogue, claims, company, enrolment, events, full, groups, opening, people, simulated,
+    catalogue, claims, company, disks, enrolment, events, full, groups, opening, people, simulated,
     survey, transactions, vms,
 };
 use tokio::runtime::Builder;
@@ -84,6 +85,14 @@ cases! { everywhere:
         a_claim_that_changes_twice_changes_once,
         twenty_givers_of_one_claim_give_back_once,
         sums_are_right_after_a_storm,
+    }
+    disks::{
+        volumes_survive_with_all_columns,
+        volume_names_are_taken_by_tenant_and_freed,
+        one_of_twenty_gets_a_volume,
+        disk_of_a_host_is_claimed_to_its_last_mib,
+        an_image_is_waited_for_until_the_volume_is_made,
+        snapshots_survive_and_hand_on_their_parents,
     }
     enrolment::{
         join_token_survives_with_all_columns,

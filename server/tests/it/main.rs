@@ -39,5 +39,6 @@ mod torn;
 mod upload;
 mod version;
 mod vm;
+mod volume;
 mod watch;
 mod world;

@@ -55,7 +55,7 @@ pub async fn flavors_are_listed_by_memory_then_vcpus_then_name(world: World) {
     assert_eq!(names, ["small", "B", "a-1", "b", "two", "large"]);
 }
 
-fn new_image(world: &World, name: &str) -> ImageRecord {
+pub fn new_image(world: &World, name: &str) -> ImageRecord {
     ImageRecord {
         id: world.image_id(),
         tenant_id: None,

@@ -1,0 +1,236 @@
+//! Volumes and snapshots.
+
+use futures::future::join_all;
+use vimana_model::name::{ImageName, SnapshotName, VolumeName};
+use vimana_model::snapshot::SnapshotState;
+use vimana_model::unit::MiB;
+use vimana_model::vm::HostRef;
+use vimana_model::volume::{VmRef, VolumeState};
+use vimana_model::{ErrorKind, SnapshotId, VmId, VolumeId};
+use vimana_store::claim::Taken;
+use vimana_store::host::HostRecord;
+use vimana_store::snapshot::{Held, SnapshotRecord};
+use vimana_store::vm::VmRecord;
+use vimana_store::volume::{ImageOf, VolumeRecord};
+use vimana_store::{claim, host, snapshot, volume, write_tx};
+
+use super::catalogue::new_image;
+use super::world::{NOW, World, resources};
+
+fn volume_of(world: &World, name: &str) -> VolumeRecord {
+    VolumeRecord {
+        id: VolumeId::from_parts(world.next(), [7; 10]),
+        tenant_id: world.tenant.id,
+        owner_name: world.user.name.clone(),
+        name: VolumeName::new(name).unwrap(),
+        state: VolumeState::Ready,
+        size: MiB(100),
+        image: None,
+        made: false,
+        delete_with_vm: true,
+        host: None,
+        vm: None,
+        generation: 0,
+        created_at: NOW,
+    }
+}
+
+fn on(host: &HostRecord) -> HostRef {
+    HostRef {
+        id: host.id,
+        name: host.name.to_string(),
+        zone: host.zone.to_string(),
+    }
+}
+
+async fn insert(world: &World, record: &VolumeRecord) -> vimana_model::Result<()> {
+    write_tx!(world.store, |tx| Ok(volume::insert(tx, record).await?))
+}
+
+/// It is the VM's now, if nobody was quicker.
+async fn give(world: &World, id: VolumeId, vm: &VmRecord, host: &HostRecord) -> bool {
+    let given: vimana_model::Result<bool> = write_tx!(world.store, |tx| {
+        let mut record = volume::lock(tx, id).await?.unwrap();
+        if record.vm.is_some() {
+            return Ok(false);
+        }
+        record.state = VolumeState::Attaching;
+        record.host = Some(on(host));
+        record.vm = Some(VmRef {
+            id: vm.id,
+            name: vm.name.clone(),
+        });
+        volume::update(tx, &mut record).await?;
+        Ok(true)
+    });
+    given.unwrap()
+}
+
+pub async fn volumes_survive_with_all_columns(world: World) {
+    let node = world.new_host("node-a", resources(4, 1024, 4096)).await;
+    let vm = world.new_vm("web").await;
+    let plain = volume_of(&world, "plain");
+    insert(&world, &plain).await.unwrap();
+    let mut full = volume_of(&world, "full");
+    full.made = true;
+    insert(&world, &full).await.unwrap();
+    assert!(give(&world, full.id, &vm, &node).await);
+    let read = world.store.read();
+    let found = volume::find(&read, full.id).await.unwrap().unwrap();
+    let expected = VolumeRecord {
+        state: VolumeState::Attaching,
+        host: Some(on(&node)),
+        vm: Some(VmRef {
+            id: vm.id,
+            name: vm.name.clone(),
+        }),
+        generation: 1,
+        ..full.clone()
+    };
+    assert_eq!(found, expected);
+    let listed = volume::list(&read, world.tenant.id).await.unwrap();
+    assert_eq!(listed, [expected.clone(), plain]);
+    assert_eq!(volume::of_vm(&read, vm.id).await.unwrap(), [expected]);
+    assert_eq!(volume::removing(&read, None).await.unwrap(), []);
+}
+
+pub async fn volume_names_are_taken_by_tenant_and_freed(world: World) {
+    let first = volume_of(&world, "data");
+    insert(&world, &first).await.unwrap();
+    let refused = insert(&world, &volume_of(&world, "data")).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::Conflict);
+    let gone: vimana_model::Result<()> = write_tx!(world.store, |tx| {
+        let mut record = volume::lock(tx, first.id).await?.unwrap();
+        record.state = VolumeState::Removed;
+        Ok(volume::update(tx, &mut record).await?)
+    });
+    gone.unwrap();
+    insert(&world, &volume_of(&world, "data")).await.unwrap();
+}
+
+pub async fn one_of_twenty_gets_a_volume(world: World) {
+    let node = world
+        .new_host("node-a", resources(64, 1 << 20, 1 << 20))
+        .await;
+    let record = volume_of(&world, "data");
+    insert(&world, &record).await.unwrap();
+    let mut vms = Vec::new();
+    for number in 0..20 {
+        vms.push(world.new_vm(&format!("vm-{number}")).await);
+    }
+    let tries = vms.into_iter().map(|vm| {
+        let (world, node) = (world.clone(), node.clone());
+        tokio::spawn(async move { give(&world, record.id, &vm, &node).await })
+    });
+    let given = join_all(tries).await;
+    let given = given.iter().filter(|given| *given.as_ref().unwrap());
+    assert_eq!(given.count(), 1);
+}
+
+pub async fn disk_of_a_host_is_claimed_to_its_last_mib(world: World) {
+    let node = world.new_host("node-a", resources(1, 256, 100)).await;
+    let change = async |from, to| {
+        let changed: vimana_model::Result<Taken> = write_tx!(world.store, |tx| {
+            Ok(claim::change_disk(tx, node.id, MiB(from), MiB(to)).await?)
+        });
+        changed.unwrap()
+    };
+    assert_eq!(change(0, 60).await, Taken::Ok);
+    assert_eq!(change(0, 41).await, Taken::NoRoom);
+    assert_eq!(change(0, 40).await, Taken::Ok);
+    assert_eq!(change(60, 61).await, Taken::NoRoom);
+    assert_eq!(change(60, 0).await, Taken::Ok);
+    let found = host::find(&world.store.read(), node.id).await.unwrap();
+    assert_eq!(found.unwrap().used, resources(0, 0, 40));
+}
+
+pub async fn an_image_is_waited_for_until_the_volume_is_made(world: World) {
+    let mut image = new_image(&world, "debian");
+    image.tenant_id = Some(world.tenant.id);
+    let mut record = volume_of(&world, "data");
+    record.image = Some(ImageOf {
+        id: image.id,
+        name: ImageName::new("debian").unwrap(),
+    });
+    let inserted: vimana_model::Result<()> = write_tx!(world.store, |tx| {
+        vimana_store::image::insert(tx, &image).await?;
+        Ok(volume::insert(tx, &record).await?)
+    });
+    inserted.unwrap();
+    let read = world.store.read();
+    assert!(volume::waits_for_image(&read, image.id).await.unwrap());
+    let made: vimana_model::Result<()> = write_tx!(world.store, |tx| {
+        let mut record = volume::lock(tx, record.id).await?.unwrap();
+        record.made = true;
+        Ok(volume::update(tx, &mut record).await?)
+    });
+    made.unwrap();
+    let read = world.store.read();
+    assert!(!volume::waits_for_image(&read, image.id).await.unwrap());
+}
+
+fn snapshot_of(vm: VmId, number: u64, parent: Option<SnapshotId>) -> SnapshotRecord {
+    SnapshotRecord {
+        id: SnapshotId::from_parts(number, [7; 10]),
+        vm_id: vm,
+        parent_id: parent,
+        owner_name: "ann".to_owned().try_into().unwrap(),
+        name: SnapshotName::new(format!("s{number}")).unwrap(),
+        state: SnapshotState::Taking,
+        memory: true,
+        resources: resources(1, 256, 1024),
+        volumes: vec![Held {
+            id: VolumeId::from_parts(1, [7; 10]),
+            name: VolumeName::new("data").unwrap(),
+        }],
+        claimed: MiB(1280),
+        created_at: NOW.plus_ms(i64::try_from(number).unwrap()),
+    }
+}
+
+pub async fn snapshots_survive_and_hand_on_their_parents(world: World) {
+    let vm = world.new_vm("web").await;
+    let first = snapshot_of(vm.id, 1, None);
+    let second = snapshot_of(vm.id, 2, Some(first.id));
+    let third = snapshot_of(vm.id, 3, Some(second.id));
+    let taken: vimana_model::Result<()> = write_tx!(world.store, |tx| {
+        for one in [&third, &first, &second] {
+            snapshot::insert(tx, one).await?;
+        }
+        snapshot::set_state(tx, first.id, SnapshotState::Ready).await?;
+        Ok(())
+    });
+    taken.unwrap();
+    let twice = SnapshotRecord {
+        id: SnapshotId::from_parts(9, [7; 10]),
+        ..first.clone()
+    };
+    let refused: vimana_model::Result<()> =
+        write_tx!(world.store, |tx| Ok(snapshot::insert(tx, &twice).await?));
+    assert!(refused.is_err(), "a name is taken once by each VM");
+    let ready = SnapshotRecord {
+        state: SnapshotState::Ready,
+        ..first.clone()
+    };
+    let all = snapshot::for_vm(&world.store.read(), vm.id).await.unwrap();
+    assert_eq!(all, [ready.clone(), second.clone(), third.clone()]);
+    let sums = snapshot::claimed(&all);
+    assert_eq!(sums.get(&vm.id), Some(&MiB(3 * 1280)));
+
+    let gone: vimana_model::Result<()> =
+        write_tx!(world.store, |tx| Ok(snapshot::delete(tx, &second).await?));
+    gone.unwrap();
+    let heir = SnapshotRecord {
+        parent_id: Some(first.id),
+        ..third
+    };
+    let all = snapshot::for_vm(&world.store.read(), vm.id).await.unwrap();
+    assert_eq!(all, [ready, heir]);
+    let gone: vimana_model::Result<()> =
+        write_tx!(world.store, |tx| Ok(snapshot::delete_all(tx, vm.id).await?));
+    gone.unwrap();
+    assert_eq!(
+        snapshot::for_vm(&world.store.read(), vm.id).await.unwrap(),
+        []
+    );
+}
