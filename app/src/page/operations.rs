@@ -9,13 +9,16 @@ use vimana_model::operation::{
 use vimana_model::{OperationId, TenantId};
 use vimana_ui::{
     Badge, Button, Each, Elapsed, IconName, Item, Progress, Prose, Time, ToastKind, Toasts, Tone,
-    Until, When, flag, memo, part, text, thousandths, word,
+    Until, When, flag, memo, part, press, text, thousandths, word,
 };
 
 use crate::api::{Key, cancel_operation, once};
 use crate::live::{Live, Operations as Known};
 use crate::page::{amount, sentence};
 use crate::session::{Caller, CurrentSession};
+
+/// Past operations that are shown at first.
+const RECENT: usize = 5;
 
 #[component]
 pub fn Operations(
@@ -39,6 +42,12 @@ pub fn Operations(
         view! { <Each items=items/> }
     };
     let count = move || past.with(Vec::len);
+    let all = RwSignal::new(false);
+    let shown = memo(move || {
+        let most = if all.get() { usize::MAX } else { RECENT };
+        past.with(|past| past.iter().take(most).copied().collect::<Vec<_>>())
+    });
+    let hides = move || !all.get() && count() > RECENT;
     view! {
         <section class="panel" aria-labelledby="operations-title">
             <h2 id="operations-title">"Operations"</h2>
@@ -48,7 +57,12 @@ pub fn Operations(
             {list.clone()(in_flight)}
             <details class="past" open=true hidden=flag(move || count() == 0)>
                 <summary>{text(move || format!("Past operations ({})", count()))}</summary>
-                {list(past)}
+                {list(shown)}
+                <When is=Signal::derive(hides)>
+                    <button r#type="button" class="button" data-kind="plain" on:click=press(move || all.set(true))>
+                        {text(move || format!("Show all {}", count()))}
+                    </button>
+                </When>
             </details>
         </section>
     }
