@@ -14,6 +14,7 @@ mod operation;
 mod request;
 mod session;
 mod vm;
+mod volume;
 
 pub use catalogue::{Catalogue, catalogue};
 pub use error::ApiError;
@@ -28,8 +29,10 @@ pub use request::{
 };
 pub use session::{Password, SessionView, current_session, sign_in, sign_out};
 pub use vm::{
-    Show, VmArgs, act_on_vm, console_ticket, create_vm, vm, vm_operations, vm_timeline, vms,
+    Show, VmArgs, act_on_vm, console_ticket, create_vm, vm, vm_operations, vm_snapshots,
+    vm_timeline, vms,
 };
+pub use volume::{create_volume, delete_volume, volumes};
 
 pub type ApiResult<T> = Result<T, ApiError>;
 

@@ -194,6 +194,7 @@ impl Live {
             host,
             request,
             image,
+            volume: _,
         } = item;
         let (now, timelines) = {
             let mut known = self.lock();

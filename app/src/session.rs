@@ -98,6 +98,11 @@ impl Caller {
         self.may(Permission::ViewHosts, None)
     }
 
+    #[must_use]
+    pub fn may_manage_volumes(&self) -> bool {
+        self.may(Permission::ManageVolumes, Some(self.subject.tenant_id))
+    }
+
     /// Whether they let orphans be removed.
     #[must_use]
     pub fn may_manage_hosts(&self) -> bool {

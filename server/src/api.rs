@@ -13,9 +13,11 @@ mod orphan;
 pub mod problem;
 mod request;
 mod session;
+mod snapshot;
 mod tenant;
 mod user;
 mod vm;
+mod volume;
 
 use axum::Router;
 use axum::http::header;
@@ -122,6 +124,15 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(image::restore))
         .routes(routes!(image::purge))
         .routes(routes!(image::retry))
+        .routes(routes!(snapshot::list, snapshot::take))
+        .routes(routes!(snapshot::revert))
+        .routes(routes!(snapshot::delete))
+        .routes(routes!(volume::list, volume::create))
+        .routes(routes!(volume::show, volume::change, volume::delete))
+        .routes(routes!(volume::timeline))
+        .routes(routes!(volume::attach))
+        .routes(routes!(volume::detach))
+        .routes(routes!(volume::grow))
         .routes(routes!(flavor::list))
         .routes(routes!(tenant::list, tenant::create))
         .routes(routes!(tenant::update))

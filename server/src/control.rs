@@ -13,8 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use vimana_driver::Observed;
-use vimana_engine::Engine;
+use vimana_engine::{Engine, Inventory};
 use vimana_model::HostId;
 
 /// How long hosts are waited for.
@@ -28,7 +27,7 @@ const MAX_ANSWER_BYTES: u64 = 1 << 30;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Inventories {
     /// What each connected host holds.
-    pub held: BTreeMap<HostId, Vec<Observed>>,
+    pub held: BTreeMap<HostId, Inventory>,
 }
 
 /// The socket, bound.

@@ -119,7 +119,9 @@ async fn ask(
 ) -> (Hosts, Option<String>) {
     let (server_runs, why) = match control::ask(socket).await {
         Ok(Some(inventories)) => {
-            outside.inventories = inventories.held;
+            let in_datastore = outside.in_datastore.take();
+            *outside = inventories.held.into_iter().collect();
+            outside.in_datastore = in_datastore;
             (true, None)
         }
         Ok(None) => (false, None),

@@ -5,8 +5,10 @@ use vimana_model::action::VmAction;
 use vimana_model::event::EventView;
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
+use vimana_model::snapshot::{SnapshotView, TakeSnapshot};
+use vimana_model::unit::MiB;
 use vimana_model::vm::{AcceptedView, CreateVm, PowerOffVm, ResizeVm, VmView};
-use vimana_model::{VmId, VmState};
+use vimana_model::{SnapshotId, VmId, VmState, VolumeId};
 
 use super::codec::Json;
 use super::{ApiError, Key};
@@ -123,6 +125,17 @@ pub async fn vm_operations(id: VmId) -> Result<Vec<OperationView>, ApiError> {
         .map_err(ssr::refuse)
 }
 
+/// Oldest first.
+#[server(prefix = "/portal/api", endpoint = "vm-snapshots", input = Json, output = Json)]
+pub async fn vm_snapshots(id: VmId) -> Result<Vec<SnapshotView>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .vm_snapshots(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
 #[server(name = CreateVmCall, prefix = "/portal/api", endpoint = "create-vm", input = Json, output = Json)]
 pub async fn create_vm(form: CreateVm, key: Key) -> Result<AcceptedView, ApiError> {
     let cx = ssr::caller_once("create-vm", &form, key)
@@ -143,6 +156,15 @@ pub enum VmArgs {
     None,
     PowerOff(PowerOffVm),
     Resize(ResizeVm),
+    TakeSnapshot(TakeSnapshot),
+    /// Of a revert, or a removal.
+    Snapshot(SnapshotId),
+    /// To attach or to detach.
+    Volume(VolumeId),
+    Grow {
+        volume: VolumeId,
+        size: MiB,
+    },
 }
 
 #[cfg(feature = "ssr")]
@@ -152,6 +174,10 @@ impl From<VmArgs> for vimana_engine::ActionArgs {
             VmArgs::None => Self::None,
             VmArgs::PowerOff(form) => Self::PowerOff(form),
             VmArgs::Resize(form) => Self::Resize(form),
+            VmArgs::TakeSnapshot(form) => Self::TakeSnapshot(form),
+            VmArgs::Snapshot(id) => Self::Snapshot(id),
+            VmArgs::Volume(id) => Self::Volume(id),
+            VmArgs::Grow { volume, size } => Self::Grow { volume, size },
         }
     }
 }

@@ -12,7 +12,9 @@ use vimana_model::event::EventView;
 use vimana_model::image::ImageView;
 use vimana_model::operation::OperationView;
 use vimana_model::request::RequestView;
+use vimana_model::snapshot::SnapshotView;
 use vimana_model::vm::VmView;
+use vimana_model::volume::VolumeView;
 use vimana_model::{Error, HostId, ImageId, RequestId, VmId};
 use vimana_ui::memo;
 
@@ -20,7 +22,7 @@ use super::problem::ProblemView;
 use crate::api::{
     ApiError, ApiResult, Catalogue, HostPageData, HostRow, RequestShow, Show, catalogue, host,
     hosts, image, image_operations, image_timeline, images, request, request_timeline, requests,
-    vm, vm_operations, vm_timeline, vms,
+    vm, vm_operations, vm_snapshots, vm_timeline, vms, volumes,
 };
 use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
@@ -80,6 +82,10 @@ pub struct FoundVm {
     pub events: Vec<EventView>,
     /// Newest first.
     pub operations: Vec<OperationView>,
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotView>,
+    /// The tenant's, by name.
+    pub volumes: Vec<VolumeView>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,12 +109,7 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
         Wanted::Vms(show) => Found::Vms(vms(show).await?),
         Wanted::Vm(id) => {
             let id: VmId = named("VM", &id)?;
-            let (vm, events, operations) = join!(vm(id), vm_timeline(id), vm_operations(id));
-            Found::Vm(Box::new(FoundVm {
-                vm: vm?,
-                events: events?,
-                operations: operations?,
-            }))
+            Found::Vm(Box::new(Box::pin(all_of_vm(id)).await?))
         }
         Wanted::Requests(show) => Found::Requests(requests(show).await?),
         Wanted::Request(id) => {
@@ -137,6 +138,23 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
         }
         Wanted::Choices => Found::Choices(catalogue().await?),
         Wanted::Nothing => Found::Nothing,
+    })
+}
+
+async fn all_of_vm(id: VmId) -> ApiResult<FoundVm> {
+    let (vm, events, operations, snapshots, volumes) = join!(
+        vm(id),
+        vm_timeline(id),
+        vm_operations(id),
+        vm_snapshots(id),
+        volumes()
+    );
+    Ok(FoundVm {
+        vm: vm?,
+        events: events?,
+        operations: operations?,
+        snapshots: snapshots?,
+        volumes: volumes?,
     })
 }
 

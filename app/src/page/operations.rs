@@ -266,6 +266,12 @@ const fn title(kind: OperationKind) -> &'static str {
         OperationKind::Resize => "Resize",
         OperationKind::Shutdown => "Shut down",
         OperationKind::Delete => "Delete",
+        OperationKind::Snapshot => "Snapshot",
+        OperationKind::Revert => "Go back",
+        OperationKind::RemoveSnapshot => "Delete snapshot",
+        OperationKind::Attach => "Attach",
+        OperationKind::Detach => "Detach",
+        OperationKind::Grow => "Make larger",
         OperationKind::Import => "Import",
     }
 }

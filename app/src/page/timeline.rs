@@ -59,7 +59,15 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         | EventKind::OrphanFound { .. } => Some(Tone::Bad),
         EventKind::StepRetried { .. } | EventKind::Cancelling { .. } => Some(Tone::Moving),
         EventKind::Cancelled { .. } => Some(Tone::Over),
-        EventKind::Resized { .. }
+        EventKind::SnapshotTaken { .. } | EventKind::VolumeAttached { .. } => Some(Tone::Good),
+        EventKind::Reverted { .. } => Some(Tone::Moving),
+        EventKind::VolumeDeleted { .. } => Some(Tone::Over),
+        EventKind::SnapshotRemoved { .. }
+        | EventKind::VolumeCreated { .. }
+        | EventKind::VolumeDetached { .. }
+        | EventKind::VolumeGrown { .. }
+        | EventKind::VolumeRemoved { .. }
+        | EventKind::Resized { .. }
         | EventKind::Request { action: Some(_) }
         | EventKind::Requested { .. }
         | EventKind::Placed { .. }

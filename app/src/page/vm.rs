@@ -4,13 +4,17 @@ mod console;
 mod facts;
 mod lifecycle;
 mod panels;
+mod snapshots;
+mod volumes;
 mod way;
 
 use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos_meta::Title;
+use vimana_model::snapshot::SnapshotView;
 use vimana_model::vm::VmView;
+use vimana_model::volume::VolumeView;
 use vimana_ui::{Badge, Time, memo, text};
 
 use super::lazy::lazy_page;
@@ -24,6 +28,8 @@ use console::ConsolePanel;
 use facts::Facts;
 use lifecycle::LifecyclePicture;
 use panels::{FailurePanel, PendingPanel};
+use snapshots::Snapshots;
+use volumes::Volumes;
 
 lazy_page!(
     /// One VM.
@@ -40,8 +46,8 @@ fn page(asked: Asked) -> AnyView {
         <Loaded
             asked=asked
             show=Arc::new(move |_, asked, found| {
-                let (vm, history) = take_in(&live, asked, found)?;
-                Some(view! { <Machine vm=vm history=history/> }.into_any())
+                let (vm, history, disks) = take_in(&live, asked, found)?;
+                Some(view! { <Machine vm=vm history=history disks=disks/> }.into_any())
             })
             again=Arc::new(move |asked, found| {
                 take_in(&again, asked, found);
@@ -51,7 +57,14 @@ fn page(asked: Asked) -> AnyView {
     .into_any()
 }
 
-fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(ArcRwSignal<VmView>, History)> {
+/// Snapshots and volumes.
+type Disks = (Vec<SnapshotView>, Vec<VolumeView>);
+
+fn take_in(
+    live: &Live,
+    asked: Mark,
+    found: Found,
+) -> Option<(ArcRwSignal<VmView>, History, Disks)> {
     let Found::Vm(found) = found else {
         return None;
     };
@@ -59,16 +72,19 @@ fn take_in(live: &Live, asked: Mark, found: Found) -> Option<(ArcRwSignal<VmView
         vm,
         events,
         operations,
+        snapshots,
+        volumes,
     } = *found;
     let id = vm.id;
     let vm = live.adopt(asked, vm);
     let newest = vm.with_untracked(|vm| vm.operation.clone());
     let history = live.open_history(About::Vm(id), events, operations, newest);
-    Some((vm, history))
+    Some((vm, history, (snapshots, volumes)))
 }
 
 #[component]
-fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
+fn Machine(vm: ArcRwSignal<VmView>, history: History, disks: Disks) -> impl IntoView {
+    let (snapshots, volumes) = disks;
     let (name, tenant) = vm.with_untracked(|vm| (vm.name.to_string(), vm.tenant_id));
     view! {
         <Title text=name/>
@@ -80,6 +96,8 @@ fn Machine(vm: ArcRwSignal<VmView>, history: History) -> impl IntoView {
                 <FailurePanel vm=vm.clone()/>
                 <Operations operations=history.operations tenant=Some(tenant)/>
                 <ConsolePanel vm=vm.clone()/>
+                <Snapshots vm=vm.clone() first=snapshots events=history.events.clone()/>
+                <Volumes vm=vm.clone() first=volumes events=history.events.clone()/>
             </div>
             <div class="vm-side">
                 <Facts vm=vm/>

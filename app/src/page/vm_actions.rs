@@ -5,6 +5,7 @@
 mod desk;
 mod dialogs;
 mod resize;
+mod snapshot;
 
 use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
@@ -20,9 +21,10 @@ pub use dialogs::VmDialogs;
 
 /// Everything, in the order of the menu, which has two columns where there is
 /// room: what belongs together stands side by side; what cannot be undone, last.
-const MENU: [VmAction; 14] = [
+const MENU: [VmAction; 15] = [
     VmAction::Console,
     VmAction::Resize,
+    VmAction::Snapshot,
     VmAction::Suspend,
     VmAction::Stop,
     VmAction::Resume,
@@ -64,6 +66,12 @@ const fn leads_on(action: VmAction) -> bool {
         | VmAction::Reboot
         | VmAction::Reset
         | VmAction::Resize
+        | VmAction::Snapshot
+        | VmAction::Revert
+        | VmAction::RemoveSnapshot
+        | VmAction::Attach
+        | VmAction::Detach
+        | VmAction::Grow
         | VmAction::Shutdown
         | VmAction::Delete
         | VmAction::Console => false,
@@ -79,10 +87,14 @@ const fn icon(action: VmAction) -> IconName {
         VmAction::PowerOff | VmAction::Start => IconName::Power,
         VmAction::Reboot => IconName::Reboot,
         VmAction::Reset => IconName::Reset,
-        VmAction::Resize => IconName::Resize,
+        VmAction::Resize | VmAction::Grow => IconName::Resize,
+        VmAction::Snapshot => IconName::Camera,
+        VmAction::Revert => IconName::Undo,
+        VmAction::Attach => IconName::Plus,
+        VmAction::Detach => IconName::Cross,
         VmAction::Retry => IconName::Retry,
         VmAction::Shutdown => IconName::SignOut,
-        VmAction::Delete => IconName::Trash,
+        VmAction::Delete | VmAction::RemoveSnapshot => IconName::Trash,
         VmAction::Console => IconName::Console,
     }
 }
@@ -122,7 +134,7 @@ pub fn VmActions(
 }
 
 /// Why the action is not possible now.
-fn blocked(vm: &ArcRwSignal<VmView>, action: VmAction) -> Memo<Option<String>> {
+pub fn blocked(vm: &ArcRwSignal<VmView>, action: VmAction) -> Memo<Option<String>> {
     let caller = expect_context::<Caller>();
     let vm = vm.clone();
     memo(move || vm.with(|vm| caller.refusal(action, vm)))
@@ -225,10 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn the_menu_holds_every_action_once() {
-        let mut menu = MENU;
+    fn the_menu_holds_every_action_of_the_whole_vm_once() {
+        let mut menu = MENU.to_vec();
         menu.sort_unstable();
-        let mut all = VmAction::ALL;
+        let mut all = VmAction::ALL.to_vec();
+        // Of one snapshot, or of one volume: beside that.
+        all.retain(|action| {
+            !matches!(
+                action,
+                VmAction::Revert
+                    | VmAction::RemoveSnapshot
+                    | VmAction::Attach
+                    | VmAction::Detach
+                    | VmAction::Grow
+            )
+        });
         all.sort_unstable();
         assert_eq!(menu, all);
     }

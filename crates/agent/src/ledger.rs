@@ -16,8 +16,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vimana_driver::{Fault, FaultKind, Observed};
-use vimana_model::VmId;
 use vimana_model::operation::Progress;
+use vimana_model::{VmId, VolumeId};
 use vimana_protocol::agent::{Command, CommandRef, FromAgent, Outcome};
 
 pub use pen::Written;
@@ -197,6 +197,12 @@ impl Ledger {
         let (written, _) = self.record(&mut inner, Record::Run { vm_id, run_epoch });
         let known = inner.books.vm(vm_id).map(|vm| vm.run_epoch);
         (known.unwrap_or(run_epoch), written)
+    }
+
+    /// Nothing is left of a volume that was deleted.
+    pub fn volume_removed(&self, volume_id: VolumeId) {
+        self.reports
+            .queue(FromAgent::VolumeRemoved { volume_id }, 0);
     }
 
     /// Nothing is left of a machine that was to go.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{Fault, FaultKind, HostDriver, Observed};
 use vimana_model::HostId;
-use vimana_protocol::agent::{FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent, Versions};
+use vimana_protocol::agent::{Disks, FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent, Versions};
 use vimana_protocol::dial::{Dial, DialError, Link, LinkError};
 use vimana_protocol::limits::{HEARTBEAT_EVERY, HELLO_TIMEOUT};
 
@@ -146,8 +146,8 @@ impl Host {
                     // Not in the background: what changes afterwards is to be
                     // told afterwards.
                     Arrived::Frame(ToAgent::TakeInventory) => {
-                        match self.driver.inventory().await {
-                            Ok(inventory) => link.send(&FromAgent::Inventory { inventory })?,
+                        match self.take_inventory().await {
+                            Ok(inventory) => link.send(&inventory)?,
                             Err(fault) => {
                                 tracing::warn!(%fault, "the host's machines cannot be listed");
                             }
@@ -161,6 +161,16 @@ impl Host {
                 },
             }
         }
+    }
+
+    async fn take_inventory(&self) -> Result<FromAgent, Fault> {
+        Ok(FromAgent::Inventory {
+            inventory: self.driver.inventory().await?,
+            disks: Some(Disks {
+                volumes: self.driver.volumes().await?,
+                snapshots: self.driver.snapshots().await?,
+            }),
+        })
     }
 
     /// Once there is room for it: a server that reads slowly is waited for.
@@ -222,11 +232,14 @@ impl Host {
         asked: &mut VecDeque<BootTime>,
     ) -> Result<(), SessionError> {
         match frame {
-            ToAgent::Command(_) | ToAgent::Discard { .. } if self.lease.is_over() => {
+            ToAgent::Command(_) | ToAgent::Discard { .. } | ToAgent::RemoveVolume { .. }
+                if self.lease.is_over() =>
+            {
                 return Err(SessionError::LeaseOver);
             }
             ToAgent::Command(command) => self.work.submit(command),
             ToAgent::Discard { vm_id, run_epoch } => self.work.discard(vm_id, run_epoch),
+            ToAgent::RemoveVolume { volume_id } => self.work.remove_volume(volume_id),
             ToAgent::OpenConsole { console_id, vm_id } => {
                 if let Some(consoles) = &self.consoles {
                     consoles.open(console_id, vm_id);
@@ -290,6 +303,7 @@ async fn welcome(link: &mut AgentLink) -> Result<Opening, SessionError> {
             ToAgent::Command(_)
             | ToAgent::OpenConsole { .. }
             | ToAgent::Discard { .. }
+            | ToAgent::RemoveVolume { .. }
             | ToAgent::TakeInventory => {
                 return Err(SessionError::Unexpected);
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{Fault, FaultKind, HostDriver};
-use vimana_model::VmId;
+use vimana_model::{VmId, VolumeId};
 use vimana_protocol::agent::{Command, Outcome, Work};
 
 use crate::ledger::{Arrival, Ledger, Written};
@@ -108,6 +108,18 @@ impl Workshop {
             written,
         };
         self.enqueue(lanes, vm_id, job);
+    }
+
+    /// Removes a volume that is deleted. There is no record before: it is named
+    /// again until it is told that it is gone, and no id ever comes back.
+    pub fn remove_volume(self: &Arc<Self>, volume_id: VolumeId) {
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let removing = this.remove_deleted(volume_id);
+            if this.stop.run_until_cancelled(removing).await == Some(true) {
+                this.ledger.volume_removed(volume_id);
+            }
+        });
     }
 
     fn enqueue(
@@ -264,6 +276,12 @@ fn overtakes(work: &Work) -> bool {
         | Work::Reboot { .. }
         | Work::Reset
         | Work::Resize { .. }
+        | Work::Snapshot { .. }
+        | Work::Revert { .. }
+        | Work::RemoveSnapshot { .. }
+        | Work::Attach { .. }
+        | Work::Detach { .. }
+        | Work::Grow { .. }
         | Work::Unknown => false,
     }
 }
@@ -282,6 +300,12 @@ fn name(work: &Work) -> &'static str {
         Work::Reboot { .. } => "reboot",
         Work::Reset => "reset",
         Work::Resize { .. } => "resize",
+        Work::Snapshot { .. } => "snapshot",
+        Work::Revert { .. } => "revert",
+        Work::RemoveSnapshot { .. } => "remove_snapshot",
+        Work::Attach { .. } => "attach",
+        Work::Detach { .. } => "detach",
+        Work::Grow { .. } => "grow",
         Work::Unknown => "unknown",
     }
 }

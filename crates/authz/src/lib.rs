@@ -37,6 +37,9 @@ pub enum Permission {
     ViewCatalogue,
     /// Import images, delete and restore them.
     ManageImages,
+    ViewVolume,
+    /// Make volumes, change and delete them.
+    ManageVolumes,
     ViewHosts,
     /// Let hosts join, revoke them, have orphans removed.
     ManageHosts,
@@ -68,18 +71,22 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
         return match (subject.staff, permission) {
             (
                 Some(StaffRole::Auditor),
-                Permission::ViewVm | Permission::ViewRequests | Permission::ViewCatalogue,
+                Permission::ViewVm
+                | Permission::ViewRequests
+                | Permission::ViewCatalogue
+                | Permission::ViewVolume,
             ) => Decision::Allowed,
             (Some(_), _) => Decision::Forbidden,
             (None, _) => Decision::Hidden,
         };
     }
     let needed = match permission {
-        Permission::ViewVm | Permission::ViewCatalogue => Role::Viewer,
+        Permission::ViewVm | Permission::ViewCatalogue | Permission::ViewVolume => Role::Viewer,
         Permission::CreateVm
         | Permission::ActOnVm(_)
         | Permission::CancelOperation
         | Permission::ManageImages
+        | Permission::ManageVolumes
         | Permission::CreateRequest => Role::Operator,
         Permission::ViewRequests | Permission::DecideRequest => Role::Manager,
         Permission::ViewHosts | Permission::ManageHosts | Permission::ManageTenants => {
@@ -106,6 +113,8 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
         | Permission::ManageHosts
         | Permission::ManageTenants
         | Permission::ManageImages
+        | Permission::ViewVolume
+        | Permission::ManageVolumes
         | Permission::ViewVm
         | Permission::CreateVm
         | Permission::ActOnVm(_)

@@ -5,6 +5,7 @@ mod image;
 mod request;
 mod tenant;
 mod vm;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,11 @@ pub use tenant::{CreateTenant, CreateUser, SetKind, Tenant, User};
 pub use vm::{
     Cancel, CancelVm, Change, Console, Create, Operation, OperationShown, PowerOff, Remove, Resize,
     Shown, Vm, VmList, Wait,
+};
+pub use volume::{
+    AttachVolume, ChangeVolume, CreateVolume, DeleteSnapshot, DeleteVolume, DetachVolume,
+    GrowVolume, Revert, Snapshot, SnapshotList, TakeSnapshot, Volume, VolumeShown, WaitThrough,
+    WhichSnapshot,
 };
 
 const AFTER_HELP: &str = "\
@@ -82,6 +88,12 @@ pub enum Command {
     /// What VMs are made from
     #[command(subcommand)]
     Image(Image),
+    /// Disks that outlive the VMs they are attached to
+    #[command(subcommand)]
+    Volume(Volume),
+    /// Points in time of VMs
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     /// Sizes of VMs
     #[command(subcommand)]
     Flavor(List),

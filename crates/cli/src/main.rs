@@ -14,11 +14,13 @@ mod login;
 mod operation;
 mod output;
 mod request;
+mod snapshot;
 mod tenant;
 mod terminal;
 mod text;
 mod user;
 mod vm;
+mod volume;
 mod wait;
 
 use std::process::ExitCode;
@@ -55,6 +57,8 @@ async fn run(command: Command) -> Outcome {
         Command::Request(command) => request::run(command).await,
         Command::Host(command) => host::run(command).await,
         Command::Image(command) => image::run(command).await,
+        Command::Volume(command) => volume::run(command).await,
+        Command::Snapshot(command) => snapshot::run(command).await,
         Command::Flavor(List::List(json)) => flavor::list(json).await,
         Command::Tenant(command) => tenant::run(command).await,
         Command::User(command) => user::run(command).await,

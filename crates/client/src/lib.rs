@@ -19,11 +19,13 @@ pub mod limits;
 mod operation;
 mod request;
 mod session;
+mod snapshot;
 mod sse;
 mod tenant;
 mod tls;
 mod transport;
 mod vm;
+mod volume;
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use snapshot::ObservedSnapshot;
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
 pub use vimana_model::saved::{Part, SavedMachine, SavedPart};
-pub use volume::{ObservedVolume, VolumeSource};
+pub use volume::{ObservedVolume, VolumeSource, VolumeSpec};
 
 /// A serial line: bytes both ways, until either side hangs up.
 pub trait SerialStream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -7,6 +7,8 @@ use vimana_model::image::ImageFormat;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
+use crate::ImageRef;
+
 /// What a new volume holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeSource {
@@ -14,6 +16,16 @@ pub enum VolumeSource {
     Empty,
     /// A copy of an image, a local file of that format, and zeros behind it.
     Image { path: PathBuf, format: ImageFormat },
+}
+
+/// What a volume is to be, where it is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeSpec {
+    pub volume_id: VolumeId,
+    pub size_mib: MiB,
+    /// What it begins as a copy of.
+    pub image: Option<ImageRef>,
 }
 
 /// One volume as the driver sees it. A later version may say more.

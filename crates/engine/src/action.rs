@@ -4,11 +4,12 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::name::FlavorName;
-use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind};
+use vimana_model::operation::{OperationKind, OperationState, Part, Situation, StepKind};
+use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::state::VmState;
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::{AcceptedView, PowerOffVm, Resize, ResizeVm, VmView};
-use vimana_model::{Error, FieldError, Result, VmId};
+use vimana_model::{Error, FieldError, Result, SnapshotId, VmId, VolumeId};
 use vimana_store::operation::{OperationRecord, Size};
 use vimana_store::vm::VmRecord;
 use vimana_store::{TxError, flavor, host, operation, write_tx};
@@ -27,6 +28,15 @@ pub enum ActionArgs {
     None,
     PowerOff(PowerOffVm),
     Resize(ResizeVm),
+    TakeSnapshot(TakeSnapshot),
+    /// Of a revert, or a removal.
+    Snapshot(SnapshotId),
+    /// To attach or to detach.
+    Volume(VolumeId),
+    Grow {
+        volume: VolumeId,
+        size: MiB,
+    },
 }
 
 /// What an action led to.
@@ -44,6 +54,10 @@ enum Checked {
     None,
     PowerOff { force: bool },
     Resize(Resize),
+    TakeSnapshot(TakeSnapshot),
+    Snapshot(SnapshotId),
+    Volume(VolumeId),
+    Grow { volume: VolumeId, size: MiB },
 }
 
 impl Checked {
@@ -55,8 +69,31 @@ impl Checked {
             (VmAction::PowerOff, ActionArgs::None) => Ok(Self::PowerOff { force: false }),
             (VmAction::Resize, ActionArgs::Resize(form)) => form.check().map(Self::Resize),
             (VmAction::Resize, ActionArgs::None) => ResizeVm::default().check().map(Self::Resize),
-            (_, ActionArgs::None) => Ok(Self::None),
-            (_, ActionArgs::PowerOff(_) | ActionArgs::Resize(_)) => Err(Error::internal(format!(
+            (VmAction::Snapshot, ActionArgs::TakeSnapshot(form)) => {
+                form.check()?;
+                Ok(Self::TakeSnapshot(form))
+            }
+            (VmAction::Revert | VmAction::RemoveSnapshot, ActionArgs::Snapshot(id)) => {
+                Ok(Self::Snapshot(id))
+            }
+            (VmAction::Attach | VmAction::Detach, ActionArgs::Volume(id)) => Ok(Self::Volume(id)),
+            (VmAction::Grow, ActionArgs::Grow { volume, size }) => Ok(Self::Grow { volume, size }),
+            (
+                VmAction::Hold
+                | VmAction::Release
+                | VmAction::Suspend
+                | VmAction::Stop
+                | VmAction::Resume
+                | VmAction::Start
+                | VmAction::Reboot
+                | VmAction::Reset
+                | VmAction::Retry
+                | VmAction::Shutdown
+                | VmAction::Delete
+                | VmAction::Console,
+                ActionArgs::None,
+            ) => Ok(Self::None),
+            (_, _) => Err(Error::internal(format!(
                 "{action} does not take these arguments"
             ))),
         }
@@ -128,6 +165,12 @@ impl Engine {
             | VmAction::Reboot
             | VmAction::Reset
             | VmAction::Resize
+            | VmAction::Snapshot
+            | VmAction::Revert
+            | VmAction::RemoveSnapshot
+            | VmAction::Attach
+            | VmAction::Detach
+            | VmAction::Grow
             | VmAction::Retry
             | VmAction::Shutdown
             | VmAction::Delete => {
@@ -157,6 +200,7 @@ async fn act(
             change.begin(kind, plan(kind), by).await
         }
         VmAction::Stop => {
+            change.refuse_to_leave().await?;
             if at.runs {
                 change.hold(Holding::FullAndSaved).await?;
             }
@@ -187,10 +231,13 @@ async fn act(
             let kind = OperationKind::Reset;
             change.begin(kind, plan(kind), by).await
         }
-        VmAction::Resize => match args {
-            Checked::Resize(wanted) => resize(change, by, wanted).await,
-            Checked::None | Checked::PowerOff { .. } => Ok(()),
-        },
+        VmAction::Resize
+        | VmAction::Snapshot
+        | VmAction::Revert
+        | VmAction::RemoveSnapshot
+        | VmAction::Attach
+        | VmAction::Detach
+        | VmAction::Grow => with_arguments(change, by, action, args).await,
         VmAction::Retry => retry(change, by).await,
         VmAction::Shutdown => {
             let kind = OperationKind::Shutdown;
@@ -199,6 +246,29 @@ async fn act(
         VmAction::Delete => remove(change, by).await,
         // A console changes nothing of the VM; see `console.rs`.
         VmAction::Console => Ok(()),
+    }
+}
+
+/// What cannot be done without them.
+async fn with_arguments(
+    change: &mut Change<'_>,
+    by: &str,
+    action: VmAction,
+    args: &Checked,
+) -> Result<(), TxError> {
+    match (action, args) {
+        (VmAction::Resize, Checked::Resize(wanted)) => resize(change, by, wanted).await,
+        (VmAction::Snapshot, Checked::TakeSnapshot(form)) => change.begin_snapshot(by, form).await,
+        (VmAction::Revert, Checked::Snapshot(id)) => change.begin_revert(by, *id).await,
+        (VmAction::RemoveSnapshot, Checked::Snapshot(id)) => {
+            change.begin_remove_snapshot(by, *id).await
+        }
+        (VmAction::Attach, Checked::Volume(id)) => change.begin_attach(by, *id).await,
+        (VmAction::Detach, Checked::Volume(id)) => change.begin_detach(by, *id).await,
+        (VmAction::Grow, Checked::Grow { volume, size }) => {
+            change.begin_grow(by, *volume, *size).await
+        }
+        _ => Err(Error::internal("an action with the arguments of another").into()),
     }
 }
 
@@ -233,6 +303,10 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
         Some(kind @ OperationKind::Stop) if at.on_host && at.in_datastore => {
             change.begin(kind, &[StepKind::Clean], by).await
         }
+        // Half of its disks may be the snapshot's: no start before all are.
+        Some(_) if at.on_host && failed && reverting(latest).is_some() => {
+            revert_anew(change, reverting(latest), by).await
+        }
         // What it was to be made from is elsewhere, whole.
         Some(kind @ OperationKind::Create) if at.on_host && failed => {
             make_anew(change, kind, by).await
@@ -250,6 +324,12 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             | OperationKind::Reboot
             | OperationKind::Reset
             | OperationKind::Resize
+            | OperationKind::Snapshot
+            | OperationKind::Revert
+            | OperationKind::RemoveSnapshot
+            | OperationKind::Attach
+            | OperationKind::Detach
+            | OperationKind::Grow
             | OperationKind::Import,
         )
         | None => {
@@ -266,6 +346,24 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             change.begin(kind, kind.steps(at), by).await
         }
     }
+}
+
+/// The snapshot that an operation was to go back to.
+fn reverting(operation: Option<&OperationRecord>) -> Option<Part> {
+    let mut steps = operation?.steps.iter();
+    let step = steps.find(|step| step.kind == StepKind::Revert)?;
+    step.part.clone()
+}
+
+/// Goes back to the snapshot once more, and starts from its disks.
+async fn revert_anew(change: &mut Change<'_>, part: Option<Part>, by: &str) -> Result<(), TxError> {
+    change.hold(Holding::Full).await?;
+    let steps = &[StepKind::Kill, StepKind::Revert, StepKind::Boot];
+    change.begin(OperationKind::Start, steps, by).await?;
+    if let Some(part) = part {
+        change.set_part_of(StepKind::Revert, part);
+    }
+    Ok(())
 }
 
 /// Half made, and could not be taken back: that first, then from the beginning.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use vimana_driver::Observed;
 use vimana_model::event::Actor;
 use vimana_model::{HostId, Result};
-use vimana_protocol::agent::{Command, FromAgent, ToAgent};
+use vimana_protocol::agent::{Command, Disks, FromAgent, ToAgent};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_store::{TxError, WriteTx, enrolment, write_tx};
 
@@ -20,11 +21,16 @@ use crate::report::Answer;
 pub struct Agents {
     sessions: Mutex<Sessions>,
     /// Who waits for hosts' inventories.
-    asked: Mutex<Vec<mpsc::Sender<Inventory>>>,
+    asked: Mutex<Vec<mpsc::Sender<(HostId, Inventory)>>>,
 }
 
 /// What a host holds.
-pub type Inventory = (HostId, Vec<Observed>);
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inventory {
+    pub machines: Vec<Observed>,
+    /// Absent where the host's agent is older.
+    pub disks: Option<Disks>,
+}
 
 #[derive(Default)]
 struct Sessions {
@@ -71,15 +77,15 @@ impl Agents {
     }
 
     /// Where the inventories go that hosts take from now on.
-    pub fn ask(&self, asker: mpsc::Sender<Inventory>) {
+    pub fn ask(&self, asker: mpsc::Sender<(HostId, Inventory)>) {
         self.askers().push(asker);
     }
 
-    fn askers(&self) -> MutexGuard<'_, Vec<mpsc::Sender<Inventory>>> {
+    fn askers(&self) -> MutexGuard<'_, Vec<mpsc::Sender<(HostId, Inventory)>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn inventory_taken(&self, id: HostId, inventory: Vec<Observed>) {
+    fn inventory_taken(&self, id: HostId, inventory: &Inventory) {
         self.askers()
             .retain(|asker| asker.try_send((id, inventory.clone())).is_ok());
     }
@@ -325,6 +331,9 @@ impl End {
             FromAgent::Progress { command, progress } => {
                 engine.progressed(host_id, command, progress).await
             }
+            FromAgent::VolumeRemoved { volume_id } => {
+                engine.volume_removed(speaker, volume_id).await
+            }
             FromAgent::Discarded { vm_id } => engine.orphan_discarded(speaker, vm_id).await,
             FromAgent::Done {
                 command,
@@ -339,8 +348,12 @@ impl End {
                 };
                 engine.command_done(&speaker.actor, answer).await
             }
-            FromAgent::Inventory { inventory } => {
-                engine.inner.agents.inventory_taken(host_id, inventory);
+            FromAgent::Inventory { inventory, disks } => {
+                let inventory = Inventory {
+                    machines: inventory,
+                    disks,
+                };
+                engine.inner.agents.inventory_taken(host_id, &inventory);
                 Ok(())
             }
             FromAgent::Observed(observed) => engine.observed(speaker, observed).await,

@@ -6,12 +6,12 @@ use vimana_model::operation::OperationState;
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::Failure;
-use vimana_model::{Error, HostId, OperationId, Timestamp, VmId};
+use vimana_model::{Error, HostId, OperationId, Timestamp, VmId, VolumeId};
 use vimana_store::claim::Taken;
 use vimana_store::event::NewEvent;
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
-use vimana_store::{TxError, WriteTx, claim, event, operation, vm};
+use vimana_store::{TxError, WriteTx, claim, event, operation, snapshot, vm};
 
 use crate::context::World;
 
@@ -30,7 +30,7 @@ pub struct Change<'a> {
     pub(crate) begun: Option<OperationId>,
     /// The host concerned at the start; its counters may change.
     host_id: Option<HostId>,
-    events: Vec<EventKind>,
+    events: Vec<(EventKind, Option<VolumeId>)>,
     /// Something changed that is no event.
     touched: bool,
 }
@@ -72,6 +72,14 @@ impl Holding {
                 ..size
             },
         }
+    }
+}
+
+/// With what its snapshots hold beside it.
+pub fn with_kept(resources: Resources, kept: MiB) -> Resources {
+    Resources {
+        disk_mib: MiB(resources.disk_mib.0.saturating_add(kept.0)),
+        ..resources
     }
 }
 
@@ -133,7 +141,12 @@ impl<'a> Change<'a> {
     }
 
     pub fn add_event(&mut self, event: EventKind) {
-        self.events.push(event);
+        self.events.push((event, None));
+    }
+
+    /// A fact that is the volume's, too.
+    pub fn add_volume_event(&mut self, event: EventKind, volume: VolumeId) {
+        self.events.push((event, Some(volume)));
     }
 
     /// Something is to be saved that makes no event.
@@ -157,7 +170,7 @@ impl<'a> Change<'a> {
         if to != VmState::Failed {
             self.vm.failure = None;
         }
-        self.events.push(EventKind::State { from, to });
+        self.add_event(EventKind::State { from, to });
         Ok(())
     }
 
@@ -169,11 +182,13 @@ impl<'a> Change<'a> {
         self.hold_exactly(holding.of(self.vm.resources)).await
     }
 
-    /// As [`Change::hold`], for amounts that are not the VM's own.
+    /// As [`Change::hold`], for amounts that are not the VM's own. What its
+    /// snapshots hold comes on top.
     pub async fn hold_exactly(&mut self, wanted: Resources) -> Result<(), TxError> {
         let Some(host) = &self.vm.host else {
             return Ok(());
         };
+        let wanted = with_kept(wanted, self.vm.kept);
         match claim::change(self.tx, self.vm.id, wanted).await? {
             Taken::Ok => Ok(()),
             Taken::NoRoom => {
@@ -186,15 +201,21 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Gives everything on the host back.
+    /// Gives everything on the host back. Its snapshots went with its disk; its
+    /// volumes stay where they are.
     pub async fn leave_host(&mut self) -> Result<(), TxError> {
         claim::give_back(self.tx, self.vm.id).await?;
+        snapshot::delete_all(self.tx, self.vm.id).await?;
+        self.vm.kept = MiB(0);
+        self.vm.snapshot_id = None;
+        self.let_volumes_go(false).await?;
         self.vm.host = None;
         Ok(())
     }
 
     /// Nothing is left of the VM but its record: gives everything back.
     pub async fn finish(&mut self) -> Result<(), TxError> {
+        self.let_volumes_go(true).await?;
         self.leave_host().await?;
         self.vm.saved = None;
         self.turn(VmState::Done)
@@ -218,7 +239,7 @@ impl<'a> Change<'a> {
             during,
             reason: reason.to_owned(),
         });
-        self.events.push(EventKind::Failed {
+        self.add_event(EventKind::Failed {
             during,
             reason: reason.to_owned(),
         });
@@ -251,7 +272,7 @@ impl<'a> Change<'a> {
             }
         }
         let host_id = self.vm.host.as_ref().map(|host| host.id).or(self.host_id);
-        let fact = |event| NewEvent {
+        let fact = |(event, volume_id)| NewEvent {
             at: self.now,
             actor: self.actor.clone(),
             tenant_id: Some(self.vm.tenant_id),
@@ -259,6 +280,7 @@ impl<'a> Change<'a> {
             host_id,
             request_id: None,
             image_id: None,
+            volume_id,
             event,
         };
         let mut facts: Vec<NewEvent> = self.events.drain(..).map(fact).collect();

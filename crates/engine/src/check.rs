@@ -10,6 +10,7 @@
 mod books;
 mod claim;
 mod datastore;
+mod disk;
 mod event;
 mod host;
 mod operation;
@@ -23,9 +24,11 @@ use std::fmt;
 
 use vimana_driver::Observed;
 use vimana_model::{HostId, Result, VmId};
+use vimana_protocol::agent::Disks;
 use vimana_store::Conn;
 use vimana_store::survey;
 
+use crate::agent::Inventory;
 use crate::datastore::Copies;
 use books::{Books, sorting};
 pub use rule::{Check, Rule, Source};
@@ -72,8 +75,21 @@ impl Breach {
 pub struct Outside {
     /// What each host says that it holds; hosts that say nothing are absent.
     pub inventories: BTreeMap<HostId, Vec<Observed>>,
+    /// The same of volumes and snapshots.
+    pub disks: BTreeMap<HostId, Disks>,
     /// What the datastore holds of each VM; absent where it was not looked at.
     pub in_datastore: Option<BTreeMap<VmId, Copies>>,
+}
+
+impl FromIterator<(HostId, Inventory)> for Outside {
+    fn from_iter<I: IntoIterator<Item = (HostId, Inventory)>>(hosts: I) -> Self {
+        let mut outside = Self::default();
+        for (id, Inventory { machines, disks }) in hosts {
+            outside.inventories.insert(id, machines);
+            outside.disks.extend(disks.map(|disks| (id, disks)));
+        }
+        outside
+    }
 }
 
 /// The breaches of `later` that count: those of the records, and those that
@@ -97,6 +113,7 @@ pub async fn check(conn: &impl Conn, outside: &Outside) -> Result<Vec<Breach>> {
     let books = Books::read(conn, &mut found).await?;
     claim::check_claims(&books, &mut found);
     operation::check_operations(&books, &mut found);
+    disk::check_disks(&books, outside, &mut found);
     request::check_requests(&books, &mut found);
     host::check_hosts(&books, outside, &mut found);
     datastore::check_copies(&books, outside, &mut found);

@@ -194,6 +194,7 @@ impl Engine {
             host_id: None,
             request_id: None,
             image_id: None,
+            volume_id: None,
             event: EventKind::ConsoleOpened,
         };
         write_tx!(self.store(), |tx| {

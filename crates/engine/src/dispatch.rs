@@ -1,14 +1,15 @@
 //! What goes out for the step under way: a command to the VM's host, or work
 //! of the server's own.
 
-use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed};
+use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed, VolumeSpec};
 use vimana_model::event::Actor;
-use vimana_model::operation::{Object, StepKind};
-use vimana_model::{Error, Result, VmId};
+use vimana_model::operation::{Object, Part, StepKind};
+use vimana_model::{Error, ImageId, Result, SnapshotId, VmId, VolumeId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
-use vimana_store::operation::OperationRecord;
+use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::vm::VmRecord;
-use vimana_store::{image, operation, vm};
+use vimana_store::volume::VolumeRecord;
+use vimana_store::{image, operation, snapshot, vm, volume};
 
 use crate::Engine;
 use crate::limits::patience;
@@ -122,6 +123,38 @@ impl Engine {
             StepKind::Reboot => Work::Reboot { grace_ms },
             StepKind::Reset => Work::Reset,
             StepKind::Resize => Work::Resize { resources },
+            StepKind::Snapshot => {
+                let snapshot_id = snapshot_of(step)?;
+                let found = snapshot::find(&self.store().read(), snapshot_id).await?;
+                let lost = || Error::internal("a snapshot without a record");
+                Work::Snapshot {
+                    snapshot_id,
+                    memory: found.ok_or_else(lost)?.memory,
+                }
+            }
+            StepKind::Revert => Work::Revert {
+                snapshot_id: snapshot_of(step)?,
+            },
+            StepKind::RemoveSnapshot => Work::RemoveSnapshot {
+                snapshot_id: snapshot_of(step)?,
+            },
+            StepKind::Attach => Work::Attach {
+                volume: self.volume_spec(volume_of(step)?).await?,
+            },
+            StepKind::Detach => Work::Detach {
+                volume_id: volume_of(step)?,
+            },
+            StepKind::Grow => {
+                let VolumeSpec {
+                    volume_id,
+                    size_mib,
+                    image: _,
+                } = self.volume_spec(volume_of(step)?).await?;
+                Work::Grow {
+                    volume_id,
+                    size_mib,
+                }
+            }
         };
         Ok(Some(Command {
             command: command_ref(operation, current),
@@ -133,24 +166,42 @@ impl Engine {
     }
 
     async fn incarnation_spec(&self, vm: &VmRecord) -> Result<IncarnationSpec> {
-        let image = image::find(&self.store().read(), vm.image_id).await?;
-        let image = image.ok_or_else(|| Error::not_found(format!("image `{}`", vm.image_name)))?;
-        let lost = || Error::internal("a VM's image without content");
-        let content = image.content.ok_or_else(lost)?;
         Ok(IncarnationSpec {
             vm_id: vm.id,
             run_epoch: vm.run_epoch,
             resources: vm.resources,
-            image: ImageRef {
-                id: image.id,
-                format: content.format,
-                size_bytes: content.size_bytes,
-                sha256: content.sha256,
-            },
+            image: self.image_ref(vm.image_id).await?,
             seed: Seed {
                 host_name: vm.name.guest_host_name(),
                 ssh_key: vm.ssh_key.clone(),
                 user_data: vm.user_data.clone(),
+            },
+        })
+    }
+
+    async fn image_ref(&self, id: ImageId) -> Result<ImageRef> {
+        let image = image::find(&self.store().read(), id).await?;
+        let image = image.ok_or_else(|| Error::not_found(format!("image `{id}`")))?;
+        let lost = || Error::internal("an image that is needed has no content");
+        let content = image.content.ok_or_else(lost)?;
+        Ok(ImageRef {
+            id,
+            format: content.format,
+            size_bytes: content.size_bytes,
+            sha256: content.sha256,
+        })
+    }
+
+    async fn volume_spec(&self, id: VolumeId) -> Result<VolumeSpec> {
+        let found = volume::find(&self.store().read(), id).await?;
+        let VolumeRecord { size, image, .. } =
+            found.ok_or_else(|| Error::not_found(format!("volume `{id}`")))?;
+        Ok(VolumeSpec {
+            volume_id: id,
+            size_mib: size,
+            image: match image {
+                Some(image) => Some(self.image_ref(image.id).await?),
+                None => None,
             },
         })
     }
@@ -189,6 +240,20 @@ impl Engine {
                 tracing::error!(command = ?answer.command, error = ?error, "an answer has no effect");
             }
         });
+    }
+}
+
+fn snapshot_of(step: Option<&StepRecord>) -> Result<SnapshotId> {
+    match step.and_then(|step| step.part.as_ref()) {
+        Some(Part::Snapshot { id, .. }) => Ok(*id),
+        Some(Part::Volume { .. }) | None => Err(Error::internal("a step without its snapshot")),
+    }
+}
+
+fn volume_of(step: Option<&StepRecord>) -> Result<VolumeId> {
+    match step.and_then(|step| step.part.as_ref()) {
+        Some(Part::Volume { id, .. }) => Ok(*id),
+        Some(Part::Snapshot { .. }) | None => Err(Error::internal("a step without its volume")),
     }
 }
 

@@ -261,6 +261,8 @@ impl Engine {
         let requests = self.requests_of(&records).await?;
         let images = distinct(&records, |event| event.image_id);
         let images = self.images_of(&images).await?;
+        let volumes = distinct(&records, |event| event.volume_id);
+        let volumes = self.volumes_of(&volumes).await?;
         Ok(records
             .into_iter()
             .map(|EventRecord { view, tenant_id }| HubItem {
@@ -273,6 +275,7 @@ impl Engine {
                         .request_id
                         .and_then(|id| requests.get(&id).map(|(_, view)| view.clone())),
                     image: view.image_id.and_then(|id| images.get(&id).cloned()),
+                    volume: view.volume_id.and_then(|id| volumes.get(&id).cloned()),
                     vm: view.vm_id.and_then(|id| vms.get(&id).cloned()),
                     host: view.host_id.and_then(|id| hosts.get(&id).cloned()),
                     event: view,

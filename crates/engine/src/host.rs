@@ -17,7 +17,7 @@ use vimana_store::host::HostRecord;
 use vimana_store::{StoreError, TxError, enrolment, event, host, write_tx};
 
 use crate::Engine;
-use crate::agent::{AgentSession, Speaker};
+use crate::agent::{AgentSession, Inventory, Speaker};
 use crate::authorize::permit;
 use crate::context::OpContext;
 use crate::limits::{MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_RUN_EPOCH, MAX_TIMELINE};
@@ -100,7 +100,7 @@ impl Engine {
 
     /// What every connected host holds right now; those that do not answer
     /// within `patience` are left out.
-    pub async fn inventories(&self, patience: Duration) -> BTreeMap<HostId, Vec<Observed>> {
+    pub async fn inventories(&self, patience: Duration) -> BTreeMap<HostId, Inventory> {
         let agents = &self.inner.agents;
         let connected = agents.ids();
         let (to_us, mut answers) = mpsc::channel(connected.len().max(1));
@@ -344,6 +344,7 @@ pub(crate) fn host_event(at: Timestamp, actor: &Actor, id: HostId, event: EventK
         host_id: Some(id),
         request_id: None,
         image_id: None,
+        volume_id: None,
         event,
     }
 }

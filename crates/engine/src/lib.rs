@@ -46,8 +46,10 @@ mod request;
 mod saga;
 mod secret;
 mod session;
+mod snapshot;
 mod tenant;
 mod vm;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +61,7 @@ use vimana_repository::Repository;
 use vimana_store::Store;
 
 pub use action::{Acted, ActionArgs};
-pub use agent::{AgentHandle, AgentSession};
+pub use agent::{AgentHandle, AgentSession, Inventory};
 pub use clock::{Clock, SystemClock};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{OpContext, World};
@@ -203,9 +205,10 @@ impl Engine {
     pub async fn check(&self) -> Result<Vec<check::Breach>> {
         let inventories = self.inventories(limits::INVENTORY_PATIENCE).await;
         let held = self.inner.datastore.contents().await;
+        let in_datastore = Some(held.map_err(datastore_error)?);
         let outside = check::Outside {
-            inventories,
-            in_datastore: Some(held.map_err(datastore_error)?),
+            in_datastore,
+            ..inventories.into_iter().collect()
         };
         check::check(&self.store().read(), &outside).await
     }

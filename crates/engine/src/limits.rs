@@ -46,6 +46,9 @@ pub const MAX_IMPORTS_AT_ONCE: usize = 4;
 pub const UPLOAD_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often it is told how far an import is.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// Volumes of one tenant, and of one VM.
+pub const MAX_VOLUMES: usize = 10_000;
+pub const MAX_VOLUMES_OF_VM: usize = 16;
 /// Proposals of one scheduler that are checked at once.
 pub const MAX_PROPOSALS_AT_ONCE: usize = 64;
 /// Largest capacity a host may claim to have.
@@ -113,7 +116,14 @@ pub const fn patience(step: StepKind) -> Option<Duration> {
         StepKind::Prepare => 3600,
         StepKind::Boot | StepKind::Load => 600,
         StepKind::Shutdown | StepKind::Reboot => 300,
-        StepKind::Kill | StepKind::Reset | StepKind::Resize | StepKind::Discard => 120,
+        StepKind::Kill
+        | StepKind::Reset
+        | StepKind::Resize
+        | StepKind::Discard
+        | StepKind::Detach
+        | StepKind::Grow => 120,
+        StepKind::Snapshot | StepKind::Revert | StepKind::RemoveSnapshot => 1800,
+        StepKind::Attach => 3600,
         StepKind::Clean => 600,
         StepKind::Save => 1800,
         StepKind::Upload | StepKind::Download => 6 * 3600,

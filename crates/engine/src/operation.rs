@@ -34,6 +34,7 @@ pub fn begun(
             attempt: 0,
             retry_at: None,
             target: None,
+            part: None,
             started_at: None,
             ended_at: None,
         })
@@ -111,6 +112,7 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
         created_at,
         ended_at,
     } = record;
+    let part = steps.iter().find_map(|step| step.part.clone());
     let cancelled_by = match undo {
         Some(Undo::Cancelled { by }) => Some(by),
         Some(Undo::Failed) | None => None,
@@ -119,6 +121,7 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
         id,
         object,
         kind,
+        part,
         state,
         steps: steps.into_iter().map(step_view).collect(),
         requested_by,
@@ -137,6 +140,7 @@ fn step_view(record: StepRecord) -> StepView {
         attempt,
         retry_at,
         target: _,
+        part: _,
         started_at,
         ended_at,
     } = record;

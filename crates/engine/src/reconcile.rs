@@ -52,6 +52,8 @@ impl Engine {
                 .sweep_datastore()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "the images", || self
                 .sweep_images()),
+            repeat(&cancel, SWEEP_DATASTORE_EVERY, "deleted volumes", || self
+                .remove_volumes(None)),
         );
     }
 

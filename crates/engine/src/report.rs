@@ -92,6 +92,7 @@ impl Engine {
                 self.dispatch(&vm, operation.as_ref()).await;
             }
         }
+        self.remove_volumes(Some(speaker.host_id)).await?;
         self.quarantine(speaker, held).await
     }
 
@@ -126,7 +127,7 @@ impl Engine {
                     operation.claim_epoch = operation.claim_epoch.saturating_add(1);
                 }
                 change.touch();
-                change.reenter_state()?;
+                change.reenter_state().await?;
             } else {
                 // A run that never came to be left the disk at an earlier one.
                 let epoch = change.vm.run_epoch;
@@ -224,6 +225,12 @@ impl Engine {
         let (vm, operation) = changed;
         if operation.is_none() {
             self.inner.sightings.forget(vm.id);
+        }
+        if vm.state.is_final()
+            && let Err(error) = self.remove_volumes(None).await
+        {
+            // The sweep does it.
+            tracing::error!(vm = %vm.id, error = ?error, "its volumes are not removed yet");
         }
         self.inner.hub.wake();
         self.dispatch(&vm, operation.as_ref()).await;

@@ -515,6 +515,7 @@ fn fact(record: &RequestRecord, at: Timestamp, actor: Actor, event: EventKind) -
         host_id: None,
         request_id: Some(record.id),
         image_id: None,
+        volume_id: None,
         event,
     }
 }

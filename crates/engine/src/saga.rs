@@ -10,12 +10,12 @@
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::event::EventKind;
 use vimana_model::operation::{
-    Object, OperationKind, OperationState, Situation, StepKind, StepState,
+    Object, OperationKind, OperationState, Part, Situation, StepKind, StepState,
 };
 use vimana_model::state::VmState;
 use vimana_model::{OperationId, Timestamp};
-use vimana_store::TxError;
 use vimana_store::operation::{OperationRecord, Size, StepRecord, Undo};
+use vimana_store::{TxError, claim};
 
 use crate::change::{Change, Holding, Kept};
 use crate::context::World;
@@ -133,6 +133,21 @@ impl Change<'_> {
         }
     }
 
+    /// The part of the machine that the step under way is about.
+    pub fn set_part(&mut self, part: Part) {
+        if let Some(step) = self.step_mut() {
+            step.part = Some(part);
+        }
+    }
+
+    /// As [`Change::set_part`], of a step that is still to come.
+    pub fn set_part_of(&mut self, kind: StepKind, part: Part) {
+        let steps = self.operation.iter_mut().flat_map(|op| &mut op.steps);
+        for step in steps.filter(|step| step.kind == kind) {
+            step.part = Some(part.clone());
+        }
+    }
+
     fn step_mut(&mut self) -> Option<&mut StepRecord> {
         let operation = self.operation.as_mut()?;
         let index = usize::try_from(operation.step).ok()?;
@@ -186,7 +201,18 @@ impl Change<'_> {
     }
 
     /// The state that belongs to the step under way, also after silence.
-    pub fn reenter_state(&mut self) -> Result<(), TxError> {
+    pub async fn reenter_state(&mut self) -> Result<(), TxError> {
+        let kind = self.operation.as_ref().map(|operation| operation.kind);
+        if self.vm.state == VmState::Unknown && kind.is_some_and(OperationKind::is_of_disks) {
+            // Such a VM runs or is off; what it claims tells which.
+            let claim = claim::find(self.tx, self.vm.id).await?;
+            let off = claim.is_some_and(|claim| claim.resources.vcpus == 0);
+            return self.turn(if off {
+                VmState::PoweredOff
+            } else {
+                VmState::Running
+            });
+        }
         match self.forward() {
             Some((kind, step)) => self.enter_state(kind, step),
             None if self.vm.state == VmState::Unknown => self.reenter_undo(),
@@ -215,6 +241,12 @@ impl Change<'_> {
             | OperationKind::Resize
             | OperationKind::Shutdown
             | OperationKind::Delete
+            | OperationKind::Snapshot
+            | OperationKind::Revert
+            | OperationKind::RemoveSnapshot
+            | OperationKind::Attach
+            | OperationKind::Detach
+            | OperationKind::Grow
             | OperationKind::Import => VmState::Running,
         })
     }
@@ -289,6 +321,11 @@ impl Change<'_> {
                 self.vm.saved = None;
                 Ok(())
             }
+            // By itself, or in a retry.
+            (_, StepKind::Revert) => match self.part() {
+                Some(Part::Snapshot { id, .. }) => self.reverted(id).await,
+                Some(Part::Volume { .. }) | None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -299,7 +336,9 @@ impl Change<'_> {
             return Ok(());
         };
         let kind = operation.kind;
-        let target = operation.steps.last().and_then(|step| step.target.clone());
+        let last = operation.steps.last();
+        let target = last.and_then(|step| step.target.clone());
+        let part = last.and_then(|step| step.part.clone());
         self.retire(OperationState::Succeeded, None);
         match kind {
             OperationKind::Create | OperationKind::Start | OperationKind::Resume => {
@@ -327,7 +366,15 @@ impl Change<'_> {
                 }
                 Ok(())
             }
-            OperationKind::Reboot | OperationKind::Reset | OperationKind::Import => Ok(()),
+            OperationKind::Snapshot
+            | OperationKind::RemoveSnapshot
+            | OperationKind::Attach
+            | OperationKind::Detach
+            | OperationKind::Grow => self.complete_of_disks(kind, part).await,
+            OperationKind::Reboot
+            | OperationKind::Reset
+            | OperationKind::Revert
+            | OperationKind::Import => Ok(()),
             OperationKind::Shutdown | OperationKind::Delete => self.finish().await,
         }
     }
@@ -351,8 +398,13 @@ impl Change<'_> {
             | StepKind::Reboot
             | StepKind::Reset
             | StepKind::Resize
+            | StepKind::Snapshot
+            | StepKind::Revert
+            | StepKind::Attach
+            | StepKind::Grow
             | StepKind::Fetch
             | StepKind::Enter => false,
+            StepKind::RemoveSnapshot | StepKind::Detach => current.undo,
         };
         if gone && removes {
             // A host that no longer has the machine has nothing to remove.
@@ -363,6 +415,14 @@ impl Change<'_> {
         if may_pass && current.attempt < MAX_ATTEMPTS {
             self.retry_later(current, &fault.message);
             return Ok(());
+        }
+        let nothing_done = matches!(
+            fault.kind,
+            FaultKind::NoSuchSnapshot | FaultKind::Conflict | FaultKind::Unsupported
+        );
+        if (current.kind, nothing_done) == (StepKind::Revert, false) && !gone {
+            self.retire(OperationState::Failed, Some(&fault.message));
+            return self.break_down(&fault.message, Kept::Everything).await;
         }
         self.give_up(&fault.message, gone).await
     }
@@ -400,6 +460,7 @@ impl Change<'_> {
             return Ok(());
         };
         let kind = operation.kind;
+        let part = part_of(operation);
         if (kind, current.kind) == (OperationKind::Resume, StepKind::Discard) {
             return self.leave_copy(reason).await;
         }
@@ -438,6 +499,7 @@ impl Change<'_> {
         if lost {
             return self.break_down(reason, Kept::Nothing).await;
         }
+        self.fail_of_disks(kind, part).await?;
         self.fail_in_place(kind, current.kind, reason).await
     }
 
@@ -478,7 +540,19 @@ impl Change<'_> {
             // It still has its saved memory.
             (O::Resume, StepKind::Load) => self.hold(Holding::Saved).await?,
             (
-                O::Resume | O::Reboot | O::Reset | O::Create | O::Start | O::Suspend | O::Import,
+                O::Resume
+                | O::Reboot
+                | O::Reset
+                | O::Create
+                | O::Start
+                | O::Suspend
+                | O::Snapshot
+                | O::Revert
+                | O::RemoveSnapshot
+                | O::Attach
+                | O::Detach
+                | O::Grow
+                | O::Import,
                 _,
             ) => {}
         }
@@ -569,6 +643,7 @@ impl Change<'_> {
             return Ok(());
         };
         let kind = operation.kind;
+        let part = part_of(operation);
         let error = operation.error.clone();
         let cancelled = operation.undo != Some(Undo::Failed);
         let was_saved = operation
@@ -607,6 +682,16 @@ impl Change<'_> {
                 self.turn(VmState::Running)?;
             }
             OperationKind::Resume => self.turn(VmState::Stopped)?,
+            OperationKind::Snapshot => {
+                if let Some(Part::Snapshot { id, .. }) = part {
+                    self.drop_snapshot(id).await?;
+                }
+            }
+            OperationKind::Attach => {
+                if let Some(Part::Volume { id, .. }) = part {
+                    self.volume_detached(id).await?;
+                }
+            }
             // These have no way back.
             OperationKind::PowerOff
             | OperationKind::Reboot
@@ -614,6 +699,10 @@ impl Change<'_> {
             | OperationKind::Resize
             | OperationKind::Shutdown
             | OperationKind::Delete
+            | OperationKind::Revert
+            | OperationKind::RemoveSnapshot
+            | OperationKind::Detach
+            | OperationKind::Grow
             | OperationKind::Import => {}
         }
         self.add_event(if cancelled {
@@ -634,9 +723,55 @@ impl Change<'_> {
             Some(first) => format!("{first}; and it could not be taken back: {reason}"),
             None => format!("it could not be taken back: {reason}"),
         };
+        let under_way = self.operation.as_ref();
+        let under_way = under_way.map(|operation| (operation.kind, part_of(operation)));
         self.retire(OperationState::Failed, Some(&reason));
+        if let Some((kind, part)) = under_way {
+            self.fail_of_disks(kind, part).await?;
+        }
         self.break_down(&reason, Kept::Everything).await
     }
+
+    fn part(&self) -> Option<Part> {
+        self.operation.as_ref().and_then(part_of)
+    }
+
+    /// What was done with a snapshot or a volume is done.
+    async fn complete_of_disks(
+        &mut self,
+        kind: OperationKind,
+        part: Option<Part>,
+    ) -> Result<(), TxError> {
+        use OperationKind as O;
+        match (kind, part) {
+            (O::Snapshot, Some(Part::Snapshot { id, .. })) => self.snapshot_taken(id).await,
+            (O::RemoveSnapshot, Some(Part::Snapshot { id, .. })) => self.snapshot_removed(id).await,
+            (O::Attach, Some(Part::Volume { id, .. })) => self.volume_attached(id).await,
+            (O::Detach, Some(Part::Volume { id, .. })) => self.volume_detached(id).await,
+            (O::Grow, Some(Part::Volume { id, .. })) => self.volume_grown(id).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// It was not done, or nobody knows: what can be asked for from here on.
+    async fn fail_of_disks(
+        &mut self,
+        kind: OperationKind,
+        part: Option<Part>,
+    ) -> Result<(), TxError> {
+        use OperationKind as O;
+        match (kind, part) {
+            (O::Snapshot | O::RemoveSnapshot, Some(Part::Snapshot { id, .. })) => {
+                self.leave_snapshot(id).await
+            }
+            (O::Attach | O::Detach, Some(Part::Volume { id, .. })) => self.volume_stays(id).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+fn part_of(operation: &OperationRecord) -> Option<Part> {
+    operation.steps.iter().find_map(|step| step.part.clone())
 }
 
 /// An id that sorts behind that of the VM's operation before, whatever the

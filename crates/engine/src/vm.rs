@@ -9,6 +9,7 @@ use vimana_model::name::UserName;
 use vimana_model::operation::{Object, OperationKind, Situation};
 use vimana_model::pending::PendingView;
 use vimana_model::state::VmState;
+use vimana_model::unit::MiB;
 use vimana_model::vm::{AcceptedView, CreateVm, VmRequest, VmView};
 use vimana_model::{Error, FieldError, OperationId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::NewEvent;
@@ -108,6 +109,7 @@ impl Engine {
                 host_id: None,
                 request_id: None,
                 image_id: None,
+                volume_id: None,
                 event,
             })
             .collect();
@@ -170,6 +172,8 @@ impl Engine {
             explanation: None,
             explained_at: None,
             saved: None,
+            kept: MiB(0),
+            snapshot_id: None,
             request_id,
             created_at: now,
         };
@@ -318,6 +322,8 @@ impl Engine {
             explanation: _,
             explained_at: _,
             saved: _,
+            kept: _,
+            snapshot_id: _,
             request_id,
             created_at,
         } = record;

@@ -120,8 +120,10 @@ async fn what_an_earlier_session_still_brings_is_out_of_date() {
     }
 
     old.handle.receive(FromAgent::Discarded { vm_id: orphan });
-    old.handle
-        .receive(FromAgent::Inventory { inventory: vec![] });
+    old.handle.receive(FromAgent::Inventory {
+        inventory: vec![],
+        disks: None,
+    });
     old.handle.receive(FromAgent::Ready {
         session_number: old.number,
     });

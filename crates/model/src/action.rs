@@ -13,7 +13,7 @@ use crate::state::VmState;
 /// Something a person can ask of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum VmAction {
     /// Keep a pending VM from being placed.
     Hold,
@@ -26,6 +26,7 @@ pub enum VmAction {
     /// Let a suspended or stopped VM run on from where it was.
     Resume,
     /// Switch the guest off; its disk stays.
+    #[serde(rename = "poweroff")]
     PowerOff,
     /// Switch a powered-off VM on.
     Start,
@@ -35,6 +36,18 @@ pub enum VmAction {
     Reset,
     /// Change vCPUs, memory and disk.
     Resize,
+    /// Keep its disks, and its memory where asked for, as they are.
+    Snapshot,
+    /// Go back to a snapshot.
+    Revert,
+    /// Let go of a snapshot.
+    RemoveSnapshot,
+    /// Give it a volume.
+    Attach,
+    /// Take a volume from it.
+    Detach,
+    /// Make one of its volumes larger.
+    Grow,
     /// Try again what failed.
     Retry,
     /// Ask the guest to switch itself off, then give everything back.
@@ -46,7 +59,7 @@ pub enum VmAction {
 }
 
 impl VmAction {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::Hold,
         Self::Release,
         Self::Suspend,
@@ -57,6 +70,12 @@ impl VmAction {
         Self::Reboot,
         Self::Reset,
         Self::Resize,
+        Self::Snapshot,
+        Self::Revert,
+        Self::RemoveSnapshot,
+        Self::Attach,
+        Self::Detach,
+        Self::Grow,
         Self::Retry,
         Self::Shutdown,
         Self::Delete,
@@ -77,6 +96,12 @@ impl VmAction {
             Self::Reboot => "reboot",
             Self::Reset => "reset",
             Self::Resize => "resize",
+            Self::Snapshot => "snapshot",
+            Self::Revert => "revert",
+            Self::RemoveSnapshot => "remove-snapshot",
+            Self::Attach => "attach",
+            Self::Detach => "detach",
+            Self::Grow => "grow",
             Self::Retry => "retry",
             Self::Shutdown => "shutdown",
             Self::Delete => "delete",
@@ -98,6 +123,12 @@ impl VmAction {
             Self::Reboot => "Reboot",
             Self::Reset => "Reset",
             Self::Resize => "Resize",
+            Self::Snapshot => "Take a snapshot",
+            Self::Revert => "Go back",
+            Self::RemoveSnapshot => "Delete snapshot",
+            Self::Attach => "Attach a volume",
+            Self::Detach => "Detach",
+            Self::Grow => "Make larger",
             Self::Retry => "Retry",
             Self::Shutdown => "Shut down",
             Self::Delete => "Delete",
@@ -119,6 +150,12 @@ impl VmAction {
             Self::Reboot => "ask the guest to restart",
             Self::Reset => "restart at once, as by the reset button",
             Self::Resize => "change vCPUs, memory and disk",
+            Self::Snapshot => "keep its disks, and its memory where asked for, as they are now",
+            Self::Revert => "put its disks back to what they were; what came later is lost",
+            Self::RemoveSnapshot => "let go of a snapshot; the VM stays as it is",
+            Self::Attach => "give it a volume",
+            Self::Detach => "take a volume from it; the volume stays",
+            Self::Grow => "make one of its volumes larger",
             Self::Retry => "try again what failed",
             Self::Shutdown => "switch the guest off and give everything back",
             Self::Delete => "stop it at once and give everything back",
@@ -129,7 +166,7 @@ impl VmAction {
     /// Whether the VM's data is gone afterwards, so that people are asked twice.
     #[must_use]
     pub const fn is_destructive(self) -> bool {
-        matches!(self, Self::Shutdown | Self::Delete)
+        matches!(self, Self::Shutdown | Self::Delete | Self::Revert)
     }
 
     /// Whether the action is accepted in `state` beside the operation in
@@ -168,6 +205,12 @@ impl VmAction {
             Self::Start => start(state),
             Self::Reboot | Self::Reset => restart(state),
             Self::Resize => resize(state),
+            Self::Snapshot
+            | Self::Revert
+            | Self::RemoveSnapshot
+            | Self::Attach
+            | Self::Detach
+            | Self::Grow => disks(state),
             Self::Retry => retry(state),
             Self::Shutdown => shutdown(state),
             Self::Delete => delete(state),
@@ -200,6 +243,12 @@ impl VmAction {
                 | OperationKind::Resize
                 | OperationKind::Shutdown
                 | OperationKind::Delete
+                | OperationKind::Snapshot
+                | OperationKind::Revert
+                | OperationKind::RemoveSnapshot
+                | OperationKind::Attach
+                | OperationKind::Detach
+                | OperationKind::Grow
                 | OperationKind::Import => {}
             },
             Self::Suspend
@@ -210,6 +259,12 @@ impl VmAction {
             | Self::Reboot
             | Self::Reset
             | Self::Resize
+            | Self::Snapshot
+            | Self::Revert
+            | Self::RemoveSnapshot
+            | Self::Attach
+            | Self::Detach
+            | Self::Grow
             | Self::Retry
             | Self::Shutdown => {}
         }
@@ -225,6 +280,12 @@ impl VmAction {
             OperationKind::Resize => "is being resized; wait for it",
             OperationKind::Shutdown => "is already shutting down",
             OperationKind::Delete => "is already being removed",
+            OperationKind::Snapshot => "has a snapshot taken of it; wait for it, or cancel it",
+            OperationKind::Revert => "is going back to a snapshot; wait for it",
+            OperationKind::RemoveSnapshot => "has a snapshot deleted; wait for it",
+            OperationKind::Attach => "is being given a volume; wait for it, or cancel it",
+            OperationKind::Detach => "has a volume taken from it; wait for it",
+            OperationKind::Grow => "has a volume made larger; wait for it",
             OperationKind::Import => "is being imported; wait for it",
         }))
     }
@@ -401,6 +462,25 @@ const fn resize(state: VmState) -> Option<&'static str> {
     }
 }
 
+/// Of its disks, which must be on a host and at hand there.
+const fn disks(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running | S::PoweredOff => None,
+        S::Suspended | S::Stopped => {
+            Some("has its memory saved, which fixes its disks; resume it first")
+        }
+        S::Pending | S::Hold => Some("has not started"),
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some(MOVING),
+        S::Shutdown => Some("is shutting down"),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry or delete it"),
+    }
+}
+
 const fn retry(state: VmState) -> Option<&'static str> {
     use VmState as S;
     match state {
@@ -514,7 +594,7 @@ mod tests {
         for action in VmAction::ALL {
             for state in VmState::ALL {
                 let answer = answer(action.judge(state));
-                table.push_str(&format!("{action:<9} {state:<11} {answer}\n"));
+                table.push_str(&format!("{action:<15} {state:<11} {answer}\n"));
             }
         }
         insta::assert_snapshot!(table);
@@ -526,7 +606,7 @@ mod tests {
         for action in VmAction::ALL {
             for kind in OperationKind::ALL {
                 let answer = answer(action.judge_beside(kind));
-                table.push_str(&format!("{action:<9} beside {kind:<9} {answer}\n"));
+                table.push_str(&format!("{action:<15} beside {kind:<15} {answer}\n"));
             }
         }
         insta::assert_snapshot!(table);

@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::HostView;
 use crate::image::{ImageState, ImageView};
-use crate::name::{HostName, UserName};
+use crate::name::{HostName, SnapshotName, UserName, VolumeName};
 use crate::operation::{OperationKind, OperationView, StepKind};
 use crate::request::{RequestAction, RequestState, RequestView};
 use crate::state::VmState;
-use crate::unit::Resources;
+use crate::unit::{MiB, Resources};
 use crate::vm::VmView;
-use crate::{HostId, ImageId, RequestId, Timestamp, VmId};
+use crate::volume::VolumeView;
+use crate::{HostId, ImageId, RequestId, Timestamp, VmId, VolumeId};
 
 /// Who or what made it happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,38 @@ pub enum EventKind {
     Resized {
         from: Resources,
         to: Resources,
+    },
+    SnapshotTaken {
+        name: SnapshotName,
+    },
+    /// The VM is what it was when the snapshot was taken.
+    Reverted {
+        name: SnapshotName,
+    },
+    SnapshotRemoved {
+        name: SnapshotName,
+    },
+    VolumeCreated {
+        name: VolumeName,
+    },
+    VolumeAttached {
+        name: VolumeName,
+    },
+    /// The VM has let go of it, or is gone.
+    VolumeDetached {
+        name: VolumeName,
+    },
+    VolumeGrown {
+        name: VolumeName,
+        to: MiB,
+    },
+    /// Someone deleted it, or it went with its VM.
+    VolumeDeleted {
+        name: VolumeName,
+    },
+    /// Its host has removed what it held.
+    VolumeRemoved {
+        name: VolumeName,
     },
     /// A scheduler's proposal was accepted and the room claimed.
     Placed {
@@ -172,6 +205,15 @@ impl EventKind {
             Self::Cancelling { operation } => format!("Cancelled the {operation}"),
             Self::Cancelled { operation } => format!("The {operation} was taken back"),
             Self::Resized { from, to } => resized(*from, *to),
+            Self::SnapshotTaken { name } => format!("Snapshot {name} was taken"),
+            Self::Reverted { name } => format!("Went back to snapshot {name}"),
+            Self::SnapshotRemoved { name } => format!("Snapshot {name} was deleted"),
+            Self::VolumeCreated { name } => format!("Created volume {name}"),
+            Self::VolumeAttached { name } => format!("Volume {name} is attached"),
+            Self::VolumeDetached { name } => format!("Volume {name} is detached"),
+            Self::VolumeGrown { name, to } => format!("Volume {name} has {to} now"),
+            Self::VolumeDeleted { name } => format!("Volume {name} was deleted"),
+            Self::VolumeRemoved { name } => format!("Nothing of volume {name} is left"),
             Self::Note { text } => text.clone(),
             Self::ConsoleOpened => "Opened the serial console".to_owned(),
             Self::HostConnected => "Host connected".to_owned(),
@@ -226,6 +268,8 @@ pub struct EventView {
     pub request_id: Option<RequestId>,
     #[serde(default)]
     pub image_id: Option<ImageId>,
+    #[serde(default)]
+    pub volume_id: Option<VolumeId>,
     pub event: EventKind,
 }
 
@@ -243,6 +287,9 @@ pub struct StreamItem {
     /// The image now, if the event is about one.
     #[serde(default)]
     pub image: Option<ImageView>,
+    /// The volume now, if the event is about one.
+    #[serde(default)]
+    pub volume: Option<VolumeView>,
 }
 
 /// What the stream carries beside the sequence: how far an operation is.

@@ -17,6 +17,7 @@ pub mod pending;
 pub mod request;
 pub mod saved;
 pub mod session;
+pub mod snapshot;
 pub mod ssh_key;
 pub mod state;
 pub mod tenant;
@@ -24,6 +25,7 @@ pub mod time;
 pub mod unit;
 pub mod user_data;
 pub mod vm;
+pub mod volume;
 
 pub use error::{Error, ErrorKind, FieldError, Problem, Result};
 pub use id::*;

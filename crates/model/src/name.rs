@@ -127,6 +127,10 @@ names! {
     UserName;
     ImageName;
     FlavorName;
+    /// A volume's name, unique among the volumes of a tenant.
+    VolumeName;
+    /// A snapshot's name, unique among those of its VM.
+    SnapshotName;
 }
 
 impl VmName {

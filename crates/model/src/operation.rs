@@ -6,12 +6,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
-use crate::{ImageId, OperationId, Timestamp, VmId};
+use crate::name::{SnapshotName, VolumeName};
+use crate::{ImageId, OperationId, SnapshotId, Timestamp, VmId, VolumeId};
 
 /// What an operation sets out to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum OperationKind {
     /// From the request to a running VM.
     Create,
@@ -24,6 +25,7 @@ pub enum OperationKind {
     /// A suspended or stopped VM runs on.
     Resume,
     /// The guest is switched off, its disk stays.
+    #[serde(rename = "poweroff")]
     PowerOff,
     Reboot,
     Reset,
@@ -33,6 +35,17 @@ pub enum OperationKind {
     Shutdown,
     /// Stopped at once, then everything is given back.
     Delete,
+    /// A VM's disks are kept as they are at one instant.
+    Snapshot,
+    /// A VM goes back to a snapshot.
+    Revert,
+    RemoveSnapshot,
+    /// A VM is given a volume.
+    Attach,
+    /// A volume is taken from its VM.
+    Detach,
+    /// A volume becomes larger.
+    Grow,
     /// An image is brought into the repository.
     Import,
 }
@@ -69,6 +82,18 @@ pub enum StepKind {
     Reboot,
     Reset,
     Resize,
+    /// The host keeps the disks as they are, and the memory where asked for.
+    Snapshot,
+    /// The host puts the disks back, and the memory of a running machine.
+    Revert,
+    /// The host lets go of a snapshot.
+    RemoveSnapshot,
+    /// The host makes the volume, where there is none yet, and gives it to the
+    /// machine.
+    Attach,
+    Detach,
+    /// The host makes the volume larger.
+    Grow,
     /// The server fetches, unpacks and checks an image, in the staging area.
     Fetch,
     /// The checked image gets its place in the repository.
@@ -99,6 +124,24 @@ impl Object {
         match self {
             Self::Image(id) => Some(id),
             Self::Vm(_) => None,
+        }
+    }
+}
+
+/// The part of a VM that an operation is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Part {
+    Snapshot { id: SnapshotId, name: SnapshotName },
+    Volume { id: VolumeId, name: VolumeName },
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snapshot { name, .. } => write!(f, "snapshot {name}"),
+            Self::Volume { name, .. } => write!(f, "volume {name}"),
         }
     }
 }
@@ -146,7 +189,7 @@ pub struct Situation {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::Create,
         Self::Start,
         Self::Suspend,
@@ -158,6 +201,12 @@ impl OperationKind {
         Self::Resize,
         Self::Shutdown,
         Self::Delete,
+        Self::Snapshot,
+        Self::Revert,
+        Self::RemoveSnapshot,
+        Self::Attach,
+        Self::Detach,
+        Self::Grow,
         Self::Import,
     ];
 
@@ -185,6 +234,12 @@ impl OperationKind {
                 (false, true) => &[S::Discard],
                 (false, false) => &[],
             },
+            Self::Snapshot => &[S::Snapshot],
+            Self::Revert => &[S::Revert],
+            Self::RemoveSnapshot => &[S::RemoveSnapshot],
+            Self::Attach => &[S::Attach],
+            Self::Detach => &[S::Detach],
+            Self::Grow => &[S::Grow],
             Self::Import => &[S::Fetch, S::Enter],
         }
     }
@@ -203,6 +258,8 @@ impl OperationKind {
             (Self::Resume, S::Load) if has_place(steps) => Some(S::Kill),
             (Self::Suspend | Self::Stop, S::Save) => Some(S::Load),
             (Self::Stop, S::Upload) => Some(S::Discard),
+            (Self::Snapshot, S::Snapshot) => Some(S::RemoveSnapshot),
+            (Self::Attach, S::Attach) => Some(S::Detach),
             (
                 Self::Create
                 | Self::Start
@@ -215,6 +272,12 @@ impl OperationKind {
                 | Self::Resize
                 | Self::Shutdown
                 | Self::Delete
+                | Self::Snapshot
+                | Self::Revert
+                | Self::RemoveSnapshot
+                | Self::Attach
+                | Self::Detach
+                | Self::Grow
                 // What is in the staging area is nobody's: the sweep removes it.
                 | Self::Import,
                 _,
@@ -245,6 +308,8 @@ impl OperationKind {
             | (Self::Suspend, S::Save)
             | (Self::Stop, S::Save | S::Upload)
             | (Self::Resume, S::Place | S::Download)
+            | (Self::Snapshot, S::Snapshot)
+            | (Self::Attach, S::Attach)
             | (Self::Import, S::Fetch) => Ok(()),
             (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
             (Self::Stop, _) => Err(Refusal(
@@ -253,8 +318,11 @@ impl OperationKind {
             (Self::PowerOff | Self::Shutdown, _) => Err(Refusal(
                 "cannot be cancelled: the guest has already been asked",
             )),
-            (Self::Delete, _) => Err(Refusal(
+            (Self::Delete | Self::RemoveSnapshot, _) => Err(Refusal(
                 "cannot be cancelled: a deletion goes on to its end",
+            )),
+            (Self::Revert, _) => Err(Refusal(
+                "cannot be cancelled: half of its disks would be those of the snapshot",
             )),
             (
                 Self::Create
@@ -264,10 +332,29 @@ impl OperationKind {
                 | Self::Reboot
                 | Self::Reset
                 | Self::Resize
+                | Self::Snapshot
+                | Self::Attach
+                | Self::Detach
+                | Self::Grow
                 | Self::Import,
                 _,
             ) => Err(Refusal("cannot be cancelled: it is over in a moment")),
         }
+    }
+
+    /// Whether it is about a snapshot or a volume of a VM that runs or is off,
+    /// and stays so.
+    #[must_use]
+    pub const fn is_of_disks(self) -> bool {
+        matches!(
+            self,
+            Self::Snapshot
+                | Self::Revert
+                | Self::RemoveSnapshot
+                | Self::Attach
+                | Self::Detach
+                | Self::Grow
+        )
     }
 
     #[must_use]
@@ -284,6 +371,12 @@ impl OperationKind {
             Self::Resize => "resize",
             Self::Shutdown => "shutdown",
             Self::Delete => "delete",
+            Self::Snapshot => "snapshot",
+            Self::Revert => "revert",
+            Self::RemoveSnapshot => "remove-snapshot",
+            Self::Attach => "attach",
+            Self::Detach => "detach",
+            Self::Grow => "grow",
             Self::Import => "import",
         }
     }
@@ -303,6 +396,12 @@ impl OperationKind {
             Self::Resize => "Asked to resize it",
             Self::Shutdown => "Asked to shut it down",
             Self::Delete => "Asked to delete it",
+            Self::Snapshot => "Asked for a snapshot",
+            Self::Revert => "Asked to go back to a snapshot",
+            Self::RemoveSnapshot => "Asked to delete a snapshot",
+            Self::Attach => "Asked to attach a volume",
+            Self::Detach => "Asked to detach a volume",
+            Self::Grow => "Asked to make a volume larger",
             Self::Import => "Asked to import it",
         }
     }
@@ -321,7 +420,7 @@ const fn has_place(steps: &[StepKind]) -> bool {
 }
 
 impl StepKind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::Place,
         Self::Prepare,
         Self::Boot,
@@ -337,6 +436,12 @@ impl StepKind {
         Self::Reboot,
         Self::Reset,
         Self::Resize,
+        Self::Snapshot,
+        Self::Revert,
+        Self::RemoveSnapshot,
+        Self::Attach,
+        Self::Detach,
+        Self::Grow,
         Self::Fetch,
         Self::Enter,
     ];
@@ -360,6 +465,12 @@ impl StepKind {
             Self::Reboot => "Restart the guest",
             Self::Reset => "Reset the machine",
             Self::Resize => "Change vCPUs and memory",
+            Self::Snapshot => "Take the snapshot",
+            Self::Revert => "Go back to the snapshot",
+            Self::RemoveSnapshot => "Delete the snapshot",
+            Self::Attach => "Attach the volume",
+            Self::Detach => "Detach the volume",
+            Self::Grow => "Make the volume larger",
             Self::Fetch => "Fetch and check the image",
             Self::Enter => "Take it into the repository",
         }
@@ -408,6 +519,9 @@ pub struct OperationView {
     #[serde(flatten)]
     pub object: Object,
     pub kind: OperationKind,
+    /// The snapshot or volume that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     pub state: OperationState,
     pub steps: Vec<StepView>,
     /// Name of the user who asked.

@@ -9,11 +9,14 @@
 mod capacity;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use vimana_driver::{Capabilities, Fault, IncarnationSpec, Observed, SavedMachine, text};
+use vimana_driver::{
+    Capabilities, Fault, IncarnationSpec, Observed, ObservedSnapshot, ObservedVolume, SavedMachine,
+    VolumeSpec, text,
+};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::operation::Progress;
-use vimana_model::unit::Resources;
-use vimana_model::{ConsoleId, HostId, OperationId, VmId};
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{ConsoleId, HostId, OperationId, SnapshotId, VmId, VolumeId};
 
 pub use capacity::Capacity;
 
@@ -81,14 +84,28 @@ pub enum FromAgent {
     /// A machine's power state changed.
     Observed(Observed),
     /// Answer to [`ToAgent::TakeInventory`].
-    Inventory { inventory: Vec<Observed> },
+    Inventory {
+        inventory: Vec<Observed>,
+        /// Absent where the agent is older.
+        #[serde(default)]
+        disks: Option<Disks>,
+    },
     /// Answer to [`ToAgent::Discard`]: nothing of it is left.
     Discarded { vm_id: VmId },
+    /// Answer to [`ToAgent::RemoveVolume`]: nothing of it is left.
+    VolumeRemoved { volume_id: VolumeId },
     /// Nothing happened, all is well.
     Heartbeat,
     /// Of a later version.
     #[serde(other)]
     Unknown,
+}
+
+/// What a host holds beside machines and their root disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disks {
+    pub volumes: Vec<ObservedVolume>,
+    pub snapshots: Vec<ObservedSnapshot>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -206,6 +223,10 @@ pub enum ToAgent {
         vm_id: VmId,
         run_epoch: u64,
     },
+    /// Remove a volume that is deleted and that no machine has.
+    RemoveVolume {
+        volume_id: VolumeId,
+    },
     /// Say once more everything the host holds.
     TakeInventory,
     /// Answers an agent's heartbeat; the lease runs anew from when the agent
@@ -263,6 +284,28 @@ pub enum Work {
     Reset,
     Resize {
         resources: Resources,
+    },
+    Snapshot {
+        snapshot_id: SnapshotId,
+        memory: bool,
+    },
+    Revert {
+        snapshot_id: SnapshotId,
+    },
+    RemoveSnapshot {
+        snapshot_id: SnapshotId,
+    },
+    /// Make the volume where it is not there yet, make it as large as it is to
+    /// be, and attach it.
+    Attach {
+        volume: VolumeSpec,
+    },
+    Detach {
+        volume_id: VolumeId,
+    },
+    Grow {
+        volume_id: VolumeId,
+        size_mib: MiB,
     },
     /// Of a later version; answered with `Unsupported`.
     #[serde(other)]

@@ -20,6 +20,7 @@ fn fact(writer: u64) -> NewEvent {
         host_id: None,
         request_id: None,
         image_id: None,
+        volume_id: None,
         event: EventKind::Note {
             text: writer.to_string(),
         },

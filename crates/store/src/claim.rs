@@ -5,7 +5,7 @@ use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     UpdateMany,
 };
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, VmId};
 
 use crate::column::Row;
@@ -139,6 +139,29 @@ pub async fn change(tx: &WriteTx, vm_id: VmId, resources: Resources) -> Result<T
         .filter(Column::VmId.eq(row.vm_id))
         .exec(tx.raw())
         .await?;
+    Ok(Taken::Ok)
+}
+
+/// Changes what volumes hold of a host's disk, from one size to another; what
+/// grows must have room. [`Taken::NoRoom`] also when there is no such host.
+pub async fn change_disk(tx: &WriteTx, host_id: HostId, from: MiB, to: MiB) -> Result<Taken> {
+    let key = host_id.to_string();
+    let row = Row {
+        table: "hosts",
+        key: &key,
+    };
+    let from = row.to_amount("used_disk_mib", from.0)?;
+    let more = row.to_amount("used_disk_mib", to.0)?.saturating_sub(from);
+    let (used, cap) = (host::Column::UsedDiskMib, host::Column::CapDiskMib);
+    let mut update = host::Entity::update_many()
+        .col_expr(used, Expr::col(used).add(more))
+        .filter(host::Column::Id.eq(key.as_str()));
+    if more > 0 {
+        update = update.filter(Expr::value(more).lte(Expr::col(cap).sub(Expr::col(used))));
+    }
+    if update.exec(tx.raw()).await?.rows_affected == 0 {
+        return Ok(Taken::NoRoom);
+    }
     Ok(Taken::Ok)
 }
 

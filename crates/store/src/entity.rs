@@ -221,6 +221,61 @@ pub mod vm {
         pub created_at: i64,
         pub saved: Option<String>,
         pub request_id: Option<String>,
+        pub kept_mib: i64,
+        pub snapshot_id: Option<String>,
+    }
+    plain!();
+}
+
+pub mod snapshot {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "snapshots")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub vm_id: String,
+        pub parent_id: Option<String>,
+        pub owner_name: String,
+        pub name: String,
+        pub state: String,
+        pub memory: bool,
+        pub vcpus: i64,
+        pub memory_mib: i64,
+        pub disk_mib: i64,
+        pub volumes: String,
+        pub claimed_mib: i64,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod volume {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "volumes")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub tenant_id: String,
+        pub owner_name: String,
+        pub name: String,
+        pub live_name: Option<String>,
+        pub state: String,
+        pub size_mib: i64,
+        pub image_id: Option<String>,
+        pub image_name: Option<String>,
+        pub made: bool,
+        pub delete_with_vm: bool,
+        pub host_id: Option<String>,
+        pub host_name: Option<String>,
+        pub host_zone: Option<String>,
+        pub vm_id: Option<String>,
+        pub vm_name: Option<String>,
+        pub generation: i64,
+        pub created_at: i64,
     }
     plain!();
 }
@@ -279,6 +334,7 @@ pub mod event {
         pub event: String,
         pub request_id: Option<String>,
         pub image_id: Option<String>,
+        pub volume_id: Option<String>,
     }
     plain!();
 }

@@ -6,7 +6,7 @@ use sea_orm::{
     QuerySelect as _,
 };
 use vimana_model::event::{Actor, EventKind, EventView};
-use vimana_model::{HostId, ImageId, RequestId, TenantId, Timestamp, VmId};
+use vimana_model::{HostId, ImageId, RequestId, TenantId, Timestamp, VmId, VolumeId};
 
 use crate::column::Row;
 use crate::entity::event::{Column, Entity, Model};
@@ -25,6 +25,7 @@ pub struct NewEvent {
     pub host_id: Option<HostId>,
     pub request_id: Option<RequestId>,
     pub image_id: Option<ImageId>,
+    pub volume_id: Option<VolumeId>,
     pub event: EventKind,
 }
 
@@ -91,6 +92,11 @@ pub async fn for_image(conn: &impl Conn, id: ImageId, limit: u32) -> Result<Vec<
     latest(conn, Column::ImageId.eq(id.to_string()), limit).await
 }
 
+/// The latest `limit` facts about a volume, oldest of them first.
+pub async fn for_volume(conn: &impl Conn, id: VolumeId, limit: u32) -> Result<Vec<EventView>> {
+    latest(conn, Column::VolumeId.eq(id.to_string()), limit).await
+}
+
 /// The latest `limit` facts about a request, oldest of them first.
 pub async fn for_request(conn: &impl Conn, id: RequestId, limit: u32) -> Result<Vec<EventView>> {
     latest(conn, Column::RequestId.eq(id.to_string()), limit).await
@@ -142,6 +148,7 @@ fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
         host_id,
         request_id,
         image_id,
+        volume_id,
         event,
     } = event;
     let row = Row {
@@ -158,6 +165,7 @@ fn to_row(event: &NewEvent, seq: i64) -> Result<Model> {
         event: row.to_json("event", event)?,
         request_id: request_id.map(|id| id.to_string()),
         image_id: image_id.map(|id| id.to_string()),
+        volume_id: volume_id.map(|id| id.to_string()),
     })
 }
 
@@ -172,6 +180,7 @@ pub(crate) fn from_row(row: Model) -> Result<EventRecord> {
         event,
         request_id,
         image_id,
+        volume_id,
     } = row;
     let row = Row {
         table: "events",
@@ -185,6 +194,7 @@ pub(crate) fn from_row(row: Model) -> Result<EventRecord> {
         host_id: row.parse_option("host_id", host_id)?,
         request_id: row.parse_option("request_id", request_id)?,
         image_id: row.parse_option("image_id", image_id)?,
+        volume_id: row.parse_option("volume_id", volume_id)?,
         event: row.json("event", &event)?,
     };
     Ok(EventRecord {

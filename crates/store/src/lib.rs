@@ -26,6 +26,7 @@ pub mod request;
 pub mod session;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+pub mod snapshot;
 pub mod store;
 pub mod survey;
 pub mod tenant;
@@ -35,6 +36,7 @@ pub mod token;
 pub mod tx;
 pub mod user;
 pub mod vm;
+pub mod volume;
 
 pub use error::{Result, StoreError};
 pub use store::{Conn, Reader, Snapshot, Store, WriteTx};

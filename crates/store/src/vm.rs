@@ -10,11 +10,11 @@ use vimana_model::name::{FlavorName, ImageName, UserName, VmName};
 use vimana_model::pending::Explanation;
 use vimana_model::saved::SavedMachine;
 use vimana_model::ssh_key::SshKey;
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
 use vimana_model::user_data::UserData;
 use vimana_model::vm::{Failure, HostRef};
 use vimana_model::{
-    HostId, ImageId, OperationId, RequestId, TenantId, Timestamp, UserId, VmId, VmState,
+    HostId, ImageId, OperationId, RequestId, SnapshotId, TenantId, Timestamp, UserId, VmId, VmState,
 };
 
 use crate::column::{Row, time, to_time};
@@ -47,6 +47,10 @@ pub struct VmRecord {
     pub explained_at: Option<Timestamp>,
     /// What the datastore holds of it.
     pub saved: Option<SavedMachine>,
+    /// What its snapshots claim of its host's disk, in sum.
+    pub kept: MiB,
+    /// The snapshot that its disks have come from.
+    pub snapshot_id: Option<SnapshotId>,
     /// The request it was made for.
     pub request_id: Option<RequestId>,
     pub created_at: Timestamp,
@@ -134,7 +138,6 @@ pub async fn find_many(conn: &impl Conn, ids: &[VmId]) -> Result<Vec<VmRecord>> 
     Ok(vms)
 }
 
-/// How many are in that state.
 /// How many VMs that are not done are made from each image, of one tenant or
 /// of all.
 pub async fn made_from(
@@ -173,6 +176,7 @@ pub async fn made_from(
     Ok(made)
 }
 
+/// How many are in that state.
 pub async fn count(conn: &impl Conn, state: VmState) -> Result<u64> {
     let found = Entity::find().filter(Column::State.eq(state.slug()));
     Ok(found.count(conn.raw()).await?)
@@ -224,6 +228,8 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         explanation,
         explained_at,
         saved,
+        kept,
+        snapshot_id,
         request_id,
         created_at,
     } = vm;
@@ -238,6 +244,7 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
     let saved = row.to_json_option("saved", saved.as_ref())?;
     let run_epoch = row.to_amount("run_epoch", *run_epoch)?;
     let generation = row.to_amount("generation", *generation)?;
+    let kept_mib = row.to_amount("kept_mib", kept.0)?;
     let (host_id, host_name, host_zone) = match host.clone() {
         Some(HostRef { id, name, zone }) => (Some(id.to_string()), Some(name), Some(zone)),
         None => (None, None, None),
@@ -271,6 +278,8 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         created_at: created_at.as_ms(),
         saved,
         request_id: request_id.map(|id| id.to_string()),
+        kept_mib,
+        snapshot_id: snapshot_id.map(|id| id.to_string()),
     })
 }
 
@@ -320,6 +329,8 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         created_at,
         saved,
         request_id,
+        kept_mib,
+        snapshot_id,
     } = row;
     let row = Row {
         table: "vms",
@@ -356,6 +367,8 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         explanation: row.json_option("explanation", explanation)?,
         explained_at: time(explained_at),
         saved: row.json_option("saved", saved)?,
+        kept: MiB(row.amount("kept_mib", kept_mib)?),
+        snapshot_id: row.parse_option("snapshot_id", snapshot_id)?,
         request_id: row.parse_option("request_id", request_id)?,
         created_at: Timestamp::from_ms(created_at),
     })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use vimana_driver::{Fault, FaultKind, GuestEnd, HostDriver, Observed};
+use vimana_driver::{Fault, FaultKind, GuestEnd, HostDriver, Observed, VolumeSource, VolumeSpec};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_engine::Engine;
 use vimana_model::name::{HostName, ZoneName};
@@ -17,7 +17,7 @@ use vimana_model::saved::{Part, SavedMachine, SavedPart};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, VmId};
 use vimana_protocol::agent::{
-    Command, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
+    Command, Disks, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
 };
 
 /// What all hosts of all worlds have uploaded; VM ids differ.
@@ -149,9 +149,17 @@ async fn serve(
                     driver.clean(vm_id, run_epoch).await.unwrap();
                     handle.receive(FromAgent::Discarded { vm_id });
                 }
+                Some(ToAgent::RemoveVolume { volume_id }) => {
+                    driver.remove_volume(volume_id).await.unwrap();
+                    handle.receive(FromAgent::VolumeRemoved { volume_id });
+                }
                 Some(ToAgent::TakeInventory) => {
                     let inventory = driver.inventory().await.unwrap();
-                    handle.receive(FromAgent::Inventory { inventory });
+                    let disks = Some(Disks {
+                        volumes: driver.volumes().await.unwrap(),
+                        snapshots: driver.snapshots().await.unwrap(),
+                    });
+                    handle.receive(FromAgent::Inventory { inventory, disks });
                 }
                 Some(
                     ToAgent::Refused { .. }
@@ -218,6 +226,36 @@ async fn carry_out(
         }
         Work::Reset => driver.reset(vm, epoch).await?,
         Work::Resize { resources } => driver.resize(vm, epoch, resources).await?,
+        Work::Snapshot {
+            snapshot_id,
+            memory,
+        } => driver.snapshot(vm, epoch, *snapshot_id, *memory).await?,
+        Work::Revert { snapshot_id } => driver.revert(vm, epoch, *snapshot_id).await?,
+        Work::RemoveSnapshot { snapshot_id } => {
+            driver.remove_snapshot(vm, epoch, *snapshot_id).await?;
+        }
+        Work::Attach { volume } => {
+            let VolumeSpec {
+                volume_id,
+                size_mib,
+                image,
+            } = volume;
+            let from = match image {
+                Some(image) => VolumeSource::Image {
+                    path: PathBuf::new(),
+                    format: image.format,
+                },
+                None => VolumeSource::Empty,
+            };
+            driver.create_volume(*volume_id, *size_mib, &from).await?;
+            driver.grow_volume(*volume_id, *size_mib).await?;
+            driver.attach(vm, epoch, *volume_id).await?;
+        }
+        Work::Detach { volume_id } => driver.detach(vm, epoch, *volume_id).await?,
+        Work::Grow {
+            volume_id,
+            size_mib,
+        } => driver.grow_volume(*volume_id, *size_mib).await?,
         Work::Unknown => return Err(Fault::new(FaultKind::Unsupported, "what is that?")),
     }
     Ok((None, None))

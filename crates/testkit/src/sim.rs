@@ -25,6 +25,7 @@ pub mod scenario;
 mod scheduler;
 mod server;
 mod setup;
+mod shelf;
 mod trace;
 mod vault;
 mod wall;

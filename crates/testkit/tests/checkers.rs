@@ -231,6 +231,7 @@ fn what_is_done_without_a_right_is_found() {
             host_id: None,
             request_id: None,
             image_id: None,
+            volume_id: None,
             event: EventKind::Requested {
                 operation: OperationKind::Suspend,
             },

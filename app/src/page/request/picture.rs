@@ -74,6 +74,15 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::Cancelling { .. }
             | EventKind::Cancelled { .. }
             | EventKind::Resized { .. }
+            | EventKind::SnapshotTaken { .. }
+            | EventKind::Reverted { .. }
+            | EventKind::SnapshotRemoved { .. }
+            | EventKind::VolumeCreated { .. }
+            | EventKind::VolumeAttached { .. }
+            | EventKind::VolumeDetached { .. }
+            | EventKind::VolumeGrown { .. }
+            | EventKind::VolumeDeleted { .. }
+            | EventKind::VolumeRemoved { .. }
             | EventKind::Placed { .. }
             | EventKind::NotPlaced { .. }
             | EventKind::Step { .. }

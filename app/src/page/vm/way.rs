@@ -54,6 +54,12 @@ fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
         OperationKind::Reboot
         | OperationKind::Reset
         | OperationKind::Resize
+        | OperationKind::Snapshot
+        | OperationKind::Revert
+        | OperationKind::RemoveSnapshot
+        | OperationKind::Attach
+        | OperationKind::Detach
+        | OperationKind::Grow
         | OperationKind::Import => &[],
     };
     let at = whole.iter().rposition(|state| *state == now);
@@ -85,6 +91,12 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Resize
         | OperationKind::Shutdown
         | OperationKind::Delete
+        | OperationKind::Snapshot
+        | OperationKind::Revert
+        | OperationKind::RemoveSnapshot
+        | OperationKind::Attach
+        | OperationKind::Detach
+        | OperationKind::Grow
         | OperationKind::Import => now,
     };
     if origin == now {
@@ -113,6 +125,7 @@ mod tests {
             id: OperationId::from_parts(1, [0; 10]),
             object: Object::Vm(VmId::from_parts(1, [0; 10])),
             kind,
+            part: None,
             state: OperationState::Running,
             steps: kind.steps(at).iter().map(step).collect(),
             requested_by: "ann".to_owned(),

@@ -35,6 +35,7 @@ pub enum Question {
     PowerOff,
     /// To which size.
     Resize,
+    Snapshot,
 }
 
 impl VmDesk {
@@ -55,6 +56,7 @@ impl VmDesk {
             VmAction::Delete | VmAction::Shutdown | VmAction::Reset => Question::Sure,
             VmAction::PowerOff => Question::PowerOff,
             VmAction::Resize => Question::Resize,
+            VmAction::Snapshot => Question::Snapshot,
             VmAction::Hold
             | VmAction::Release
             | VmAction::Suspend
@@ -63,6 +65,11 @@ impl VmDesk {
             | VmAction::Start
             | VmAction::Reboot
             | VmAction::Retry
+            | VmAction::Revert
+            | VmAction::RemoveSnapshot
+            | VmAction::Attach
+            | VmAction::Detach
+            | VmAction::Grow
             | VmAction::Console => {
                 return self.act_in_background(action, vm.clone(), VmArgs::None, busy);
             }
@@ -90,8 +97,13 @@ impl VmDesk {
     /// Does what was asked about.
     pub fn confirm(&self, args: VmArgs) {
         if let Some(Asked { action, vm }) = self.asked.get_untracked() {
-            self.act_in_background(action, vm, args, RwSignal::new(false));
+            self.ask(action, vm, args);
         }
+    }
+
+    /// Does it, and tells where it is refused.
+    pub fn ask(&self, action: VmAction, vm: ArcRwSignal<VmView>, args: VmArgs) {
+        self.act_in_background(action, vm, args, RwSignal::new(false));
     }
 
     fn act_in_background(
@@ -156,6 +168,12 @@ const fn outcome(action: VmAction, goes_on: bool) -> &'static str {
         VmAction::Reset => "is being reset.",
         VmAction::Resize if goes_on => "is being resized.",
         VmAction::Resize => "has its new size.",
+        VmAction::Snapshot => "has a snapshot taken of it.",
+        VmAction::Revert => "goes back to the snapshot.",
+        VmAction::RemoveSnapshot => "has a snapshot deleted.",
+        VmAction::Attach => "is being given the volume.",
+        VmAction::Detach => "lets go of the volume.",
+        VmAction::Grow => "has a volume made larger.",
         VmAction::Retry => "is tried again.",
         VmAction::Shutdown => "is asked to switch itself off.",
         VmAction::Delete => "is being deleted.",

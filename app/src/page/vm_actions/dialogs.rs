@@ -7,6 +7,7 @@ use vimana_ui::{CheckField, Confirm, Dialog, memo, press};
 
 use super::desk::{Question, VmDesk};
 use super::resize::ResizeForm;
+use super::snapshot::SnapshotForm;
 use crate::api::VmArgs;
 
 #[component]
@@ -15,6 +16,7 @@ pub fn VmDialogs() -> impl IntoView {
         <SureDialog/>
         <PowerOffDialog/>
         <ResizeDialog/>
+        <SnapshotDialog/>
     }
 }
 
@@ -74,6 +76,12 @@ const fn warning(action: VmAction) -> &'static str {
         | VmAction::Start
         | VmAction::Reboot
         | VmAction::Resize
+        | VmAction::Snapshot
+        | VmAction::Revert
+        | VmAction::RemoveSnapshot
+        | VmAction::Attach
+        | VmAction::Detach
+        | VmAction::Grow
         | VmAction::Retry
         | VmAction::Console => "",
     }
@@ -129,6 +137,21 @@ fn ResizeDialog() -> impl IntoView {
     view! {
         <Dialog id="resize" open=open on_close=close title=title wide=true>
             {desk.asked().map(|asked| view! { <ResizeForm vm=asked.vm close=close/> })}
+        </Dialog>
+    }
+}
+
+#[component]
+fn SnapshotDialog() -> impl IntoView {
+    let desk = expect_context::<VmDesk>();
+    let (open, close) = desk.opened(Question::Snapshot);
+    let title = {
+        let desk = desk.clone();
+        Signal::derive(move || format!("Snapshot of {}", name_of(&desk)))
+    };
+    view! {
+        <Dialog id="snapshot" open=open on_close=close title=title wide=true>
+            {desk.asked().map(|asked| view! { <SnapshotForm vm=asked.vm close=close/> })}
         </Dialog>
     }
 }

@@ -47,6 +47,7 @@ impl Reports {
             | FromAgent::Observed(_)
             | FromAgent::Inventory { .. }
             | FromAgent::Discarded { .. }
+            | FromAgent::VolumeRemoved { .. }
             | FromAgent::Heartbeat
             | FromAgent::Unknown) => self.queues().frames.push_front((frame, 0)),
         }

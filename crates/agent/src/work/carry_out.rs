@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::time::Instant;
-use vimana_driver::{Fault, FaultKind, GuestEnd, IncarnationSpec, Observed, Power, SavedMachine};
-use vimana_model::VmId;
+use vimana_driver::{
+    Fault, FaultKind, GuestEnd, IncarnationSpec, Observed, Power, SavedMachine, VolumeSource,
+    VolumeSpec,
+};
+use vimana_model::{VmId, VolumeId};
 use vimana_protocol::agent::{Command, Outcome, Work};
 
 use super::{Task, Workshop, name};
@@ -109,9 +112,69 @@ impl Workshop {
             }
             Work::Reset => Ok(driver.reset(vm, epoch).await?.into()),
             Work::Resize { resources } => Ok(driver.resize(vm, epoch, resources).await?.into()),
+            Work::Snapshot {
+                snapshot_id,
+                memory,
+            } => Ok(driver
+                .snapshot(vm, epoch, *snapshot_id, *memory)
+                .await?
+                .into()),
+            Work::Revert { snapshot_id } => {
+                Ok(driver.revert(vm, epoch, *snapshot_id).await?.into())
+            }
+            Work::RemoveSnapshot { snapshot_id } => {
+                let removed = driver.remove_snapshot(vm, epoch, *snapshot_id);
+                Ok(removed.await?.into())
+            }
+            Work::Attach { volume } => {
+                self.make_volume(volume, &meter()).await?;
+                Ok(driver.attach(vm, epoch, volume.volume_id).await?.into())
+            }
+            Work::Detach { volume_id } => Ok(driver.detach(vm, epoch, *volume_id).await?.into()),
+            Work::Grow {
+                volume_id,
+                size_mib,
+            } => Ok(driver.grow_volume(*volume_id, *size_mib).await?.into()),
             Work::Unknown => {
                 let message = "this agent does not know this work";
                 Err(Fault::new(FaultKind::Unsupported, message))
+            }
+        }
+    }
+
+    /// There is such a volume afterwards, at least as large.
+    async fn make_volume(&self, volume: &VolumeSpec, meter: &Meter) -> Result<(), Fault> {
+        let VolumeSpec {
+            volume_id,
+            size_mib,
+            image,
+        } = volume;
+        let held = self.driver.volumes().await?;
+        if held.iter().any(|held| held.volume_id == *volume_id) {
+            return self.driver.grow_volume(*volume_id, *size_mib).await;
+        }
+        let from = match image {
+            Some(image) => VolumeSource::Image {
+                path: self.images.get(image, meter).await?,
+                format: image.format,
+            },
+            None => VolumeSource::Empty,
+        };
+        self.driver
+            .create_volume(*volume_id, *size_mib, &from)
+            .await
+    }
+
+    /// Removes a volume that is deleted; whether nothing of it is left.
+    pub(super) async fn remove_deleted(&self, volume_id: VolumeId) -> bool {
+        match caught(self.driver.remove_volume(volume_id)).await {
+            Ok(()) => {
+                tracing::info!(%volume_id, "a volume is removed");
+                true
+            }
+            Err(fault) => {
+                tracing::error!(%volume_id, %fault, "a volume is not removed");
+                false
             }
         }
     }

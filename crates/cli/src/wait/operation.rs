@@ -2,7 +2,7 @@
 
 use vimana_client::{Client, Notice};
 use vimana_model::event::EventView;
-use vimana_model::operation::{Object, OperationView};
+use vimana_model::operation::{Object, OperationState, OperationView};
 
 use super::Notices;
 use crate::args::Timeout;
@@ -24,6 +24,24 @@ impl OperationWatch {
             return Ok(None);
         }
         Ok(Some(Self(Notices::open(client, timeout).await?)))
+    }
+
+    /// Follows an operation to its end, which must be a good one.
+    pub async fn until_through(self, operation: OperationView) -> Outcome<OperationView> {
+        let operation = self.until_over(operation).await?;
+        match operation.state {
+            OperationState::Succeeded => Ok(operation),
+            OperationState::Running
+            | OperationState::Undoing
+            | OperationState::Failed
+            | OperationState::Cancelled => {
+                let why = operation.error.as_deref().unwrap_or("it was cancelled");
+                Err(Failure::Failed(format!(
+                    "the {} failed: {why}",
+                    operation.kind
+                )))
+            }
+        }
     }
 
     /// Follows an operation to its end.

@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use vimana_model::operation::Object;
-use vimana_model::{HostId, ImageId, OperationId, RequestId, Result, TenantId, UserId, VmId};
+use vimana_model::{
+    HostId, ImageId, OperationId, RequestId, Result, TenantId, UserId, VmId, VolumeId,
+};
 use vimana_store::claim::ClaimRecord;
 use vimana_store::host::HostRecord;
 use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::orphan::OrphanRecord;
 use vimana_store::request::RequestRecord;
+use vimana_store::snapshot::SnapshotRecord;
 use vimana_store::survey::{self, CorruptRow, Surveyed};
 use vimana_store::vm::VmRecord;
+use vimana_store::volume::VolumeRecord;
 use vimana_store::{Conn, tenant, user};
 
 use super::subject::{Kind, Named, Subject};
@@ -30,6 +34,8 @@ pub struct Books {
     pub operations: HashMap<OperationId, Object>,
     pub in_flight: BTreeMap<OperationId, OperationRecord>,
     pub images: BTreeMap<ImageId, ImageRecord>,
+    pub volumes: BTreeMap<VolumeId, VolumeRecord>,
+    pub snapshots: Vec<SnapshotRecord>,
     pub requests: BTreeMap<RequestId, RequestRecord>,
     pub orphans: BTreeMap<HostId, Vec<OrphanRecord>>,
     doubts: Doubts,
@@ -74,6 +80,12 @@ impl Books {
             books.images.insert(row.id, ImageRecord { order, ..row });
         };
         survey::images(conn, sorting(&mut corrupt, &mut images)).await?;
+        let mut volumes = |row: VolumeRecord| {
+            books.volumes.insert(row.id, row);
+        };
+        survey::volumes(conn, sorting(&mut corrupt, &mut volumes)).await?;
+        let mut snapshots = |row: SnapshotRecord| books.snapshots.push(row);
+        survey::snapshots(conn, sorting(&mut corrupt, &mut snapshots)).await?;
         let mut requests = |row: RequestRecord| {
             books.requests.insert(row.id, row);
         };
@@ -99,6 +111,7 @@ impl Books {
             "operations" => Kind::Operation,
             "requests" => Kind::Request,
             "images" => Kind::Image,
+            "volumes" => Kind::Volume,
             "events" => Kind::Events,
             _ => Kind::Row,
         };
@@ -124,6 +137,10 @@ impl Books {
 
     pub fn is_no_image(&self, id: ImageId) -> bool {
         !self.images.contains_key(&id) && !self.doubts("images", id)
+    }
+
+    pub fn is_no_volume(&self, id: VolumeId) -> bool {
+        !self.volumes.contains_key(&id) && !self.doubts("volumes", id)
     }
 
     pub fn is_no_host(&self, id: HostId) -> bool {
@@ -179,6 +196,16 @@ impl Books {
         Subject {
             tenant: image.tenant_id.map(|id| self.tenant(id)),
             ..Subject::new(Kind::Image, self.image(image.id))
+        }
+    }
+
+    pub fn about_volume(&self, volume: &VolumeRecord) -> Subject {
+        let on = volume.host.as_ref();
+        Subject {
+            vm: volume.vm.as_ref().map(|vm| self.vm(vm.id)),
+            tenant: Some(self.tenant(volume.tenant_id)),
+            host: on.map(|host| Named::new(host.id, Some(&host.name))),
+            ..Subject::new(Kind::Volume, Named::new(volume.id, Some(&volume.name)))
         }
     }
 

@@ -10,7 +10,7 @@ use vimana_store::vm::VmRecord;
 
 use super::books::Books;
 use super::{Check, Findings};
-use crate::change::Holding;
+use crate::change::{Holding, with_kept};
 
 /// What is claimed of a host, and by how many.
 type Sum = (Resources, u32);
@@ -33,6 +33,11 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
             found.add(Check::ClaimOnNoHost, books.about_vm(claim.vm_id), what);
         }
     }
+    for volume in books.volumes.values() {
+        let Some(host) = &volume.host else { continue };
+        let (sum, _) = sums.entry(host.id).or_default();
+        *sum = with_kept(*sum, volume.size);
+    }
     check_sums(books, &sums, found);
     for vm in books.vms.values() {
         if !books.doubts("claims", vm.id) {
@@ -44,13 +49,13 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
 
 fn check_sums(books: &Books, sums: &BTreeMap<HostId, Sum>, found: &mut Findings) {
     for (id, host) in &books.hosts {
-        if books.doubts("claims", id) {
+        if books.doubts("claims", id) || books.doubts("volumes", id) {
             continue;
         }
         let (sum, vms) = sums.get(id).copied().unwrap_or_default();
         if sum != host.used || vms != host.vms {
             let what = format!(
-                "what is recorded as used is off the sum of its claims by {}",
+                "what is recorded as used is off the sum of its claims and volumes by {}",
                 difference((host.used, host.vms), (sum, vms))
             );
             found.add(Check::SumIsOff, books.about_host(*id), what);
@@ -92,7 +97,7 @@ fn check_claim(books: &Books, vm: &VmRecord, claim: Option<&ClaimRecord>, found:
         }
         (Some(_), Some(claim)) => {
             let holding = holding_at_rest(vm.state).filter(|_| books.rests(vm));
-            let expected = holding.map(|holding| holding.of(vm.resources));
+            let expected = holding.map(|holding| with_kept(holding.of(vm.resources), vm.kept));
             if let Some(expected) = expected.filter(|expected| *expected != claim.resources) {
                 let what = format!(
                     "it is {} and claims {} instead of {}",

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use vimana_model::{RequestId, Result, TenantId, VmId};
+use vimana_model::{RequestId, Result, TenantId, VmId, VolumeId};
 use vimana_store::event::{self, EventRecord};
 use vimana_store::survey::{self, Surveyed};
 use vimana_store::{Conn, StoreError};
@@ -20,6 +20,7 @@ const MAX_GAPS: usize = 5;
 enum About {
     Vm(VmId),
     Request(RequestId),
+    Volume(VolumeId),
 }
 
 #[derive(Default)]
@@ -94,6 +95,11 @@ impl Sequence {
             let lost = books.is_no_request(id);
             self.compare(About::Request(id), lost, whose, *tenant_id, view.seq);
         }
+        if let Some(id) = view.volume_id {
+            let whose = books.volumes.get(&id).map(|volume| volume.tenant_id);
+            let lost = books.is_no_volume(id);
+            self.compare(About::Volume(id), lost, whose, *tenant_id, view.seq);
+        }
     }
 
     fn compare(
@@ -149,6 +155,10 @@ impl About {
             Self::Request(id) => match books.requests.get(&id) {
                 Some(request) => books.about_request(request),
                 None => Subject::new(Kind::Request, Named::new(id, None::<&str>)),
+            },
+            Self::Volume(id) => match books.volumes.get(&id) {
+                Some(volume) => books.about_volume(volume),
+                None => Subject::new(Kind::Volume, Named::new(id, None::<&str>)),
             },
         }
     }

@@ -129,7 +129,13 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         | StepKind::Download
         | StepKind::Reboot
         | StepKind::Reset
-        | StepKind::Resize => true,
+        | StepKind::Resize
+        | StepKind::Snapshot
+        | StepKind::Revert
+        | StepKind::RemoveSnapshot
+        | StepKind::Attach
+        | StepKind::Detach
+        | StepKind::Grow => true,
     };
     (by_a_host && vm.host.is_none()).then(|| {
         let what = format!("its step \"{title}\" is for a host to do, and its VM has none");

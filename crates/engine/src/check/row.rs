@@ -59,6 +59,14 @@ fn check_owners(books: &Books, found: &mut Findings) {
             found.add(Check::FailureDiffers, subject(), what);
         }
     }
+    for volume in books.volumes.values() {
+        check_tenant(
+            books,
+            volume.tenant_id,
+            || books.about_volume(volume),
+            found,
+        );
+    }
     for request in books.requests.values() {
         let subject = || books.about_request(request);
         check_tenant(books, request.tenant_id, subject, found);
@@ -124,7 +132,8 @@ fn is_nothing(books: &Books, id: &str) -> bool {
     let operation = || id.parse().is_ok_and(|id| books.is_no_operation(id));
     let request = || id.parse().is_ok_and(|id| books.is_no_request(id));
     let host = || id.parse().is_ok_and(|id| books.is_no_host(id));
+    let volume = || id.parse().is_ok_and(|id| books.is_no_volume(id));
     let tenant = || id.parse().is_ok_and(|id| books.is_no_tenant(id));
     let user = || id.parse().is_ok_and(|id| books.is_no_user(id));
-    vm() || operation() || request() || host() || tenant() || user()
+    vm() || operation() || request() || host() || volume() || tenant() || user()
 }

@@ -156,6 +156,9 @@ macro_rules! checks {
 }
 
 checks! {
+    /// A host says of a volume that another VM has it than is recorded.
+    VolumeOfOtherVm: OneWriter, Reports,
+        "detach the volume from every VM before it is used again, and have its file system checked";
     /// A VM runs on several hosts.
     RunsTwice: OneWriter, Reports,
         "at once: on the host that the record does not name, restart the agent so that the machine \
@@ -164,6 +167,8 @@ checks! {
 
     /// What is recorded as used of a host is not the sum of its claims.
     SumIsOff: ClaimsFit, Records, MEND;
+    /// What is claimed for a VM's snapshots is not what they claim.
+    KeptIsOff: ClaimsFit, Records, MEND;
     /// The claims on a host exceed what it has.
     ClaimsExceed: ClaimsFit, Records,
         "stop or delete VMs there until they fit; where the host has become smaller, give back what \
@@ -190,6 +195,9 @@ checks! {
     MovesWithoutOperation: OperationsEnd, Records,
         "delete the VM, or restart its host's agent, which reports again what it holds; keep a copy \
          of the database and report it";
+    /// A volume is being given to a VM, or taken from it, and nothing does so.
+    VolumeMovesWithoutOperation: OperationsEnd, Records,
+        "delete its VM, which lets go of it; keep a copy of the database and report it";
     RequestWithoutVm: OperationsEnd, Records, MEND;
     /// The VM of a request is done, the request is not.
     RequestOutlivesVm: OperationsEnd, Records, MEND;
@@ -209,6 +217,8 @@ checks! {
     StateWithoutHost: OnePlacement, Records, MEND;
     /// A VM that waits or is stopped has a host.
     HostWithoutNeed: OnePlacement, Records, MEND;
+    /// A VM has a volume that is on another host.
+    VolumeElsewhere: OnePlacement, Records, MEND;
     /// A host holds a VM that is recorded elsewhere, or nowhere.
     HeldElsewhere: OnePlacement, Reports,
         "restart that host's agent, so that the machine goes into quarantine, and look at it with \
@@ -232,6 +242,10 @@ checks! {
     HeldUnrecorded: RecordFirst, Reports,
         "look at it with `vimana host orphans`; remove it with `vimana host discard` once nobody \
          needs it";
+    /// A host holds a volume that is not recorded at all.
+    VolumeUnrecorded: RecordFirst, Reports,
+        "the database may be an old copy: if so, restore the latest one; otherwise look on the host \
+         for what is on it, and remove it by hand";
     /// There is a VM for a request that nobody approved.
     MadeUndecided: RecordFirst, Records,
         "delete the VM, or have a manager decide about the request anew";
@@ -243,6 +257,16 @@ checks! {
     DoneStillHeld: NothingLeft, Reports,
         "restart that host's agent, so that the machine goes into quarantine, and remove it with \
          `vimana host discard`";
+    /// A VM that is done, or nowhere, has snapshots.
+    SnapshotOfNoVm: NothingLeft, Records, MEND;
+    /// A VM that is done, or nowhere, has a volume.
+    VolumeOfNoVm: NothingLeft, Records, MEND;
+    /// A host holds a volume that is recorded as removed, or on another host.
+    VolumeHeldElsewhere: NothingLeft, Reports,
+        "look on the host for what is on it, and remove it by hand";
+    /// A host holds a snapshot of a VM that is not recorded.
+    SnapshotUnrecorded: NothingLeft, Reports,
+        "it goes with its VM; where its room is needed before, remove it on the host by hand";
     /// A VM runs or rests on a host with a copy recorded that nothing removes.
     CopyBesideMachine: NothingLeft, Records,
         "suspend, stop and resume the VM: the resume removes the copy";
@@ -281,6 +305,12 @@ checks! {
     PartOfOtherSize: DisksStay, Reports,
         "restore the file in the datastore from a backup before the VM is resumed; a resume refuses \
          it as it is";
+    /// A host does not hold a volume that is recorded there.
+    VolumeLost: DisksStay, Reports,
+        "do not attach or delete it: look on the host for its directory";
+    /// A host does not hold a snapshot that is recorded.
+    SnapshotLost: DisksStay, Reports,
+        "delete the snapshot: nobody can go back to it";
     /// A host does not hold the VM that is recorded there.
     HostLostIt: DisksStay, Reports,
         "look on the host for the VM's files before its agent is restarted: it then reports the \

@@ -12,6 +12,7 @@ pub enum Kind {
     Operation,
     Request,
     Image,
+    Volume,
     /// The sequence of all events.
     Events,
     /// Named by the user whose key it was answered to.
@@ -34,7 +35,7 @@ pub struct Subject {
     /// Empty where not even that can be read.
     #[serde(flatten)]
     pub itself: Named,
-    /// The VM of an operation or a request.
+    /// The VM of an operation, a request or a volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<Named>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +54,7 @@ impl Kind {
             Self::Operation => "operation",
             Self::Request => "request",
             Self::Image => "image",
+            Self::Volume => "volume",
             Self::Events => "events",
             Self::Answer => "an answer to a key of",
             Self::Row => "a row of",

@@ -197,6 +197,7 @@ impl<'a> ImageChange<'a> {
             host_id: None,
             request_id: None,
             image_id: Some(self.image.id),
+            volume_id: None,
             event,
         };
         let facts: Vec<NewEvent> = self.events.drain(..).map(fact).collect();

@@ -5,7 +5,7 @@ use vimana_model::event::Actor;
 use vimana_model::image::{ImageAction, ImageState, ImageView};
 use vimana_model::operation::{OperationKind, OperationView};
 use vimana_model::{Error, ImageId, OperationId, Result, Timestamp};
-use vimana_store::{image, operation, vm, write_tx};
+use vimana_store::{image, operation, vm, volume, write_tx};
 
 use super::change::ImageChange;
 use super::what;
@@ -56,6 +56,12 @@ impl Engine {
                     if let Some(users) = users.get(&id) {
                         let message = format!(
                             "image `{name}` cannot be removed yet: {users} VMs are made from it"
+                        );
+                        return Err(Error::conflict(message).into());
+                    }
+                    if volume::waits_for_image(tx, id).await? {
+                        let message = format!(
+                            "image `{name}` cannot be removed yet: a volume is to be made from it"
                         );
                         return Err(Error::conflict(message).into());
                     }
@@ -152,7 +158,8 @@ impl Engine {
             let id = found.id;
             write_tx!(self.store(), |tx| {
                 let lock = ImageChange::lock(tx, self.world(), Actor::System, id).await?;
-                let used = vm::made_from(tx, &[id], None).await?.contains_key(&id);
+                let used = vm::made_from(tx, &[id], None).await?.contains_key(&id)
+                    || volume::waits_for_image(tx, id).await?;
                 let Some(mut change) = lock else {
                     return Ok(());
                 };

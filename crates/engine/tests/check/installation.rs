@@ -12,16 +12,19 @@ use vimana_driver::{Observed, Power};
 use vimana_driver_sim::Call;
 use vimana_engine::check::{Breach, Outside, check};
 use vimana_engine::{
-    ActionArgs, Datastore as _, DirDatastore, IdempotencyKey, OpContext, WatchItem,
+    ActionArgs, Datastore as _, DirDatastore, IdempotencyKey, OpContext, VmQuery, WatchItem,
 };
 use vimana_model::action::VmAction;
 use vimana_model::host::CreateJoinToken;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::session::Role;
+use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::tenant::{CreateTenant, CreateUser, TenantKind};
+use vimana_model::unit::MiB;
 use vimana_model::vm::CreateVm;
+use vimana_model::volume::{AttachVolume, CreateVolume};
 use vimana_model::{
-    HostId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId, VmState,
+    HostId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId, VmState, VolumeId,
 };
 use vimana_store::session::SessionRecord;
 use vimana_store::survey;
@@ -34,7 +37,8 @@ use vimana_testkit::{TestHost, TestScheduler, TestWorld};
 const RECOUNT: &str = "UPDATE hosts SET \
     used_vcpus = (SELECT coalesce(sum(vcpus), 0) FROM claims WHERE host_id = hosts.id), \
     used_memory_mib = (SELECT coalesce(sum(memory_mib), 0) FROM claims WHERE host_id = hosts.id), \
-    used_disk_mib = (SELECT coalesce(sum(disk_mib), 0) FROM claims WHERE host_id = hosts.id), \
+    used_disk_mib = (SELECT coalesce(sum(disk_mib), 0) FROM claims WHERE host_id = hosts.id) \
+        + (SELECT coalesce(sum(size_mib), 0) FROM volumes WHERE host_id = hosts.id), \
     vms = (SELECT count(*) FROM claims WHERE host_id = hosts.id)";
 
 pub struct Installation {
@@ -65,6 +69,7 @@ impl Installation {
         let building = Building::new().await;
         let scheduler = TestScheduler::connect(&building.world.engine).await;
         building.settle_vms().await;
+        building.give_disks().await;
         building.settle_requests().await;
         building.start_for_ever().await;
         drop(scheduler);
@@ -184,7 +189,9 @@ impl Building {
     /// VMs at rest, named after what they are.
     async fn settle_vms(&self) {
         let mut vms = BTreeMap::new();
-        for name in ["runs", "off", "sleeps", "stopped", "gone", "broken"] {
+        for name in [
+            "runs", "off", "sleeps", "stopped", "gone", "broken", "keeps",
+        ] {
             vms.insert(name, self.create(name, false).await);
         }
         for id in vms.values() {
@@ -219,6 +226,36 @@ impl Building {
         for part in ["disk", "memory"] {
             std::fs::write(dir.join(part), "1").unwrap();
         }
+    }
+
+    /// Snapshot `good` of VM `keeps`, which has volume `data`; volume `spare`
+    /// was its, too.
+    async fn give_disks(&self) {
+        let (engine, admin) = (&self.world.engine, &self.world.admin);
+        let found = engine.vms(admin, &VmQuery::default()).await.unwrap();
+        let vm = found.iter().find(|vm| vm.name.as_str() == "keeps").unwrap();
+        for name in ["data", "spare"] {
+            let form = CreateVolume {
+                name: name.to_owned(),
+                size_mib: MiB(10),
+                ..CreateVolume::default()
+            };
+            let made = engine.create_volume(admin, &form).await.unwrap();
+            let to = AttachVolume { vm_id: vm.id };
+            engine.attach_volume(admin, made.id, to).await.unwrap();
+            self.world.until_rest(vm.id).await;
+            if name == "spare" {
+                engine.detach_volume(admin, made.id).await.unwrap();
+                self.world.until_rest(vm.id).await;
+            }
+        }
+        let args = ActionArgs::TakeSnapshot(TakeSnapshot {
+            name: "good".to_owned(),
+            memory: true,
+        });
+        let taken = engine.act_on_vm(admin, vm.id, VmAction::Snapshot, args);
+        taken.await.unwrap();
+        self.world.until_rest(vm.id).await;
     }
 
     async fn file(&self, name: &str) -> RequestId {
@@ -329,14 +366,15 @@ impl Building {
     }
 
     async fn finish(mut self) -> Installation {
+        let heard = self.world.engine.inventories(Duration::from_secs(20)).await;
         let outside = Outside {
-            inventories: self.world.engine.inventories(Duration::from_secs(20)).await,
             in_datastore: Some(
                 DirDatastore::new(self.world.dir.path().join("saved"))
                     .contents()
                     .await
                     .unwrap(),
             ),
+            ..heard.into_iter().collect()
         };
         assert_eq!(outside.inventories.len(), self.hosts.len());
         self.name_all().await;
@@ -376,6 +414,12 @@ impl Building {
         })
         .await
         .unwrap();
+        survey::volumes(&read, |row| {
+            let volume = row.unwrap();
+            ids.insert(format!("volume {}", volume.name), volume.id.to_string());
+        })
+        .await
+        .unwrap();
         survey::hosts(&read, |row| {
             let host = row.unwrap();
             ids.insert(host.name.to_string(), host.id.to_string());
@@ -404,6 +448,7 @@ impl Building {
             ),
             ("no request", RequestId::from_parts(ms, random).to_string()),
             ("no tenant", TenantId::from_parts(ms, random).to_string()),
+            ("no volume", VolumeId::from_parts(ms, random).to_string()),
             ("no user", UserId::from_parts(ms, random).to_string()),
             ("the token", TokenId::from_parts(1, [1; 10]).to_string()),
         ] {

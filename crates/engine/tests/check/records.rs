@@ -10,8 +10,8 @@ use crate::rows::ROWS;
 async fn every_breach_in_the_database_is_found() {
     let installation = Installation::new().await;
     let all = [
-        CLAIMS, PLACES, OPERATIONS, STATES, REQUESTS, TENANTS, LEFT, COPIES, LOST, EVENTS, AGREE,
-        POINTERS,
+        CLAIMS, PLACES, OPERATIONS, STATES, REQUESTS, TENANTS, LEFT, COPIES, DISKS, LOST, EVENTS,
+        AGREE, POINTERS,
     ];
     prove(&installation, &all).await;
     let mut planted = all.to_vec();
@@ -127,6 +127,19 @@ const COPIES: &[Plant] = records! {
     CopyOfLaterRun "VM stopped": "UPDATE vms SET run_epoch = run_epoch - 1 WHERE id = {stopped}";
 };
 
+const DISKS: &[Plant] = records! {
+    KeptIsOff "VM keeps": "UPDATE snapshots SET claimed_mib = claimed_mib + 1";
+    KeptIsOff "VM keeps": "DELETE FROM snapshots";
+    KeptIsOff "VM keeps": "UPDATE vms SET kept_mib = kept_mib - 1 WHERE id = {keeps}; UPDATE claims SET disk_mib = disk_mib - 1 WHERE vm_id = {keeps}; {recount}";
+    SnapshotOfNoVm "VM {no vm}": "INSERT INTO snapshots SELECT 'snap_00000000000000000000000000000000', {no vm}, NULL, owner_name, name, state, memory, vcpus, memory_mib, disk_mib, volumes, claimed_mib, created_at FROM snapshots";
+    SnapshotOfNoVm "VM gone": "INSERT INTO snapshots SELECT 'snap_00000000000000000000000000000000', {gone}, NULL, owner_name, name, state, memory, vcpus, memory_mib, disk_mib, volumes, claimed_mib, created_at FROM snapshots; UPDATE vms SET kept_mib = (SELECT claimed_mib FROM snapshots) WHERE id = {gone}";
+    VolumeOfNoVm "volume data": "UPDATE volumes SET vm_id = {no vm} WHERE id = {volume data}";
+    VolumeOfNoVm "volume data": "UPDATE volumes SET vm_id = {gone} WHERE id = {volume data}";
+    VolumeElsewhere "volume data": "UPDATE volumes SET host_id = (SELECT id FROM hosts WHERE id <> volumes.host_id) WHERE id = {volume data}; {recount}";
+    VolumeMovesWithoutOperation "volume data": "UPDATE volumes SET state = 'detaching' WHERE id = {volume data}";
+    VolumeMovesWithoutOperation "volume data": "UPDATE volumes SET state = 'attaching' WHERE id = {volume data}";
+};
+
 /// Something was acknowledged and is not there any more.
 const LOST: &[Plant] = records! {
     LatestOperationGone "VM runs": "UPDATE vms SET operation_id = {no operation} WHERE id = {runs}";
@@ -140,6 +153,8 @@ const LOST: &[Plant] = records! {
     AnswerOfNothing "an answer to a key of {user admin}": "UPDATE idempotency_keys SET answer = json_set(answer, '$.accepted.operation.id', {no operation}) WHERE idempotency_key = 'stop stopped'";
     AnswerOfNothing "an answer to a key of {user admin}": "UPDATE idempotency_keys SET answer = json_set(answer, '$.vm.id', {no vm}) WHERE idempotency_key = 'hold'";
     AnswerOfNothing "an answer to a key of {user admin}": "UPDATE idempotency_keys SET answer = json_object('id', {no request}) WHERE idempotency_key = 'runs'";
+    AnswerOfNothing "an answer to a key of {user admin}": "UPDATE idempotency_keys SET answer = json_object('id', {no volume}) WHERE idempotency_key = 'runs'";
+    EventOfNothing "volume {no volume}": "UPDATE events SET volume_id = {no volume} WHERE volume_id = {volume data}";
     AnswerOfNothing "an answer to a key of {user admin}": "UPDATE idempotency_keys SET answer = json_object('id', {no host}) WHERE idempotency_key = 'runs'";
     AnswerOfNothing "an answer to a key of {user admin}": "UPDATE idempotency_keys SET answer = json_object('id', {no tenant}) WHERE idempotency_key = 'runs'";
     AnswerOfNothing "an answer to a key of {user admin}": "UPDATE idempotency_keys SET answer = json_object('id', {no user}) WHERE idempotency_key = 'runs'";
@@ -167,6 +182,7 @@ const AGREE: &[Plant] = records! {
 const POINTERS: &[Plant] = records! {
     PointsNowhere "VM runs": "UPDATE vms SET tenant_id = {no tenant} WHERE id = {runs}; UPDATE events SET tenant_id = {no tenant} WHERE vm_id = {runs}";
     PointsNowhere "VM runs": "UPDATE vms SET owner_id = {no user} WHERE id = {runs}";
+    PointsNowhere "volume spare": "UPDATE volumes SET tenant_id = {no tenant} WHERE id = {volume spare}; UPDATE events SET tenant_id = {no tenant}, vm_id = NULL WHERE volume_id = {volume spare}";
     PointsNowhere "request open": "UPDATE requests SET tenant_id = {no tenant} WHERE id = {request open}; UPDATE events SET tenant_id = {no tenant} WHERE request_id = {request open}";
     PointsNowhere "request open": "UPDATE requests SET requester_id = {no user} WHERE id = {request open}";
     PointsNowhere "a row of memberships": "UPDATE memberships SET user_id = {no user} WHERE user_id = {user rita}";

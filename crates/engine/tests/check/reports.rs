@@ -1,11 +1,13 @@
 //! Breaches between the database and what hosts and the datastore hold: a line
 //! for each.
 
-use vimana_driver::{Observed, Power};
+use vimana_driver::{Observed, ObservedSnapshot, ObservedVolume, Power};
 use vimana_engine::Copies;
 use vimana_engine::check::{Check, Outside, Source};
-use vimana_model::HostId;
 use vimana_model::saved::Part;
+use vimana_model::unit::MiB;
+use vimana_model::{HostId, SnapshotId};
+use vimana_protocol::agent::Disks;
 
 use crate::installation::{Installation, observed};
 use crate::plant::{Plant, assert_complete, prove};
@@ -15,7 +17,7 @@ type P = Plant;
 #[tokio::test]
 async fn every_breach_in_what_hosts_and_datastore_hold_is_found() {
     let installation = Installation::new().await;
-    let all = [HELD, LOST, POWER, QUARANTINE, DATASTORE];
+    let all = [HELD, LOST, POWER, QUARANTINE, DATASTORE, DISKS];
     prove(&installation, &all).await;
     assert_complete(Source::Reports, &all);
 }
@@ -200,6 +202,62 @@ const POWER: &[P] = &[
         "UPDATE vms SET run_epoch = run_epoch + 1 WHERE id = {runs}",
         |_, _| {},
     ),
+];
+
+/// What the host of VM `keeps` says of volumes and snapshots.
+fn disks<'a>(outside: &'a mut Outside, of: &Installation) -> &'a mut Disks {
+    outside.disks.get_mut(&of.host_of("keeps")).unwrap()
+}
+
+const DISKS: &[P] = &[
+    P::reports(Check::VolumeOfOtherVm, "volume data", |outside, of| {
+        let id = of.id("volume data").parse().unwrap();
+        let mut held = disks(outside, of).volumes.iter_mut();
+        let data = held.find(|held| held.volume_id == id).unwrap();
+        data.attached_to = Some(of.vm("runs"));
+    }),
+    P::reports(Check::VolumeOfOtherVm, "volume spare", |outside, of| {
+        let id = of.id("volume spare").parse().unwrap();
+        let mut held = disks(outside, of).volumes.iter_mut();
+        let spare = held.find(|held| held.volume_id == id).unwrap();
+        spare.attached_to = Some(of.vm("keeps"));
+    }),
+    P::reports(Check::VolumeLost, "volume spare", |outside, of| {
+        let id = of.id("volume spare").parse().unwrap();
+        let held = &mut disks(outside, of).volumes;
+        held.retain(|held| held.volume_id != id);
+    }),
+    P::reports(
+        Check::VolumeUnrecorded,
+        "volume {no volume}",
+        |outside, of| {
+            let held = &mut disks(outside, of).volumes;
+            held.push(ObservedVolume {
+                volume_id: of.id("no volume").parse().unwrap(),
+                size_mib: MiB(1),
+                attached_to: None,
+            });
+        },
+    ),
+    P::reports(Check::VolumeHeldElsewhere, "volume spare", |outside, of| {
+        let spare = ObservedVolume {
+            volume_id: of.id("volume spare").parse().unwrap(),
+            size_mib: MiB(10),
+            attached_to: None,
+        };
+        let other = outside.disks.get_mut(&of.other_host("keeps")).unwrap();
+        other.volumes.push(spare);
+    }),
+    P::reports(Check::SnapshotLost, "VM keeps", |outside, of| {
+        disks(outside, of).snapshots.clear();
+    }),
+    P::reports(Check::SnapshotUnrecorded, "VM keeps", |outside, of| {
+        disks(outside, of).snapshots.push(ObservedSnapshot {
+            vm_id: of.vm("keeps"),
+            snapshot_id: SnapshotId::from_parts(1, [9; 10]),
+            memory: false,
+        });
+    }),
 ];
 
 const QUARANTINE: &[P] = &[

@@ -36,6 +36,11 @@ pub const ROWS: &[Plant] = records! {
     CorruptRow "a row of sessions": "UPDATE sessions SET data = '{'";
     CorruptRow "a row of flavors": "UPDATE flavors SET name = '!' WHERE name = 'tiny'";
     CorruptRow "image {image demo}": "UPDATE images SET format = 'nonsense'";
+    CorruptRow "volume {volume data}": "UPDATE volumes SET state = 'nonsense' WHERE id = {volume data}";
+    CorruptRow "volume {volume data}": "UPDATE volumes SET vm_id = NULL, vm_name = NULL WHERE id = {volume data}";
+    CorruptRow "volume {volume spare}": "UPDATE volumes SET live_name = NULL WHERE id = {volume spare}";
+    CorruptRow "a row of snapshots": "UPDATE snapshots SET volumes = '{'";
+    CorruptRow "a row of snapshots": "UPDATE snapshots SET claimed_mib = -1";
     CorruptRow "a row of idempotency_keys": "UPDATE idempotency_keys SET answer = '{' WHERE idempotency_key = 'runs'";
     CorruptRow "a row of orphans": "INSERT INTO orphans VALUES ({host-1}, 'none', 1, 'off', FALSE, 1); UPDATE hosts SET orphans = 1 WHERE id = {host-1}";
     CorruptRow "a row of join_tokens": "UPDATE join_tokens SET host_name = '!'";

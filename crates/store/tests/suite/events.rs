@@ -125,6 +125,7 @@ pub async fn timeline_of_a_vm_is_its_latest_oldest_first(world: World) {
         host_id: Some(host.id),
         request_id: None,
         image_id: None,
+        volume_id: None,
         event: EventKind::Placed {
             host: "node-a".to_owned(),
         },
@@ -152,6 +153,7 @@ pub async fn timeline_of_a_vm_is_its_latest_oldest_first(world: World) {
         host_id: placed.host_id,
         request_id: None,
         image_id: None,
+        volume_id: None,
         event: placed.event,
     };
     assert_eq!(timeline[0], view);

@@ -186,6 +186,8 @@ impl World {
             explanation: None,
             explained_at: None,
             saved: None,
+            kept: MiB(0),
+            snapshot_id: None,
             request_id: None,
             created_at: NOW.plus_ms(i64::try_from(ms).unwrap()),
         }
@@ -301,6 +303,7 @@ pub fn note(vm_id: Option<VmId>, number: u64) -> NewEvent {
         host_id: None,
         request_id: None,
         image_id: None,
+        volume_id: None,
         event: EventKind::Note {
             text: number.to_string(),
         },

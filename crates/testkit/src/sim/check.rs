@@ -27,14 +27,17 @@
 //! | 22 rows make sense | `engine::check` |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use vimana_driver::Power;
-use vimana_driver_sim::{Effects, Moment};
+use vimana_driver::{HostDriver as _, Power};
+use vimana_driver_sim::{Effects, Moment, SimDriver};
 use vimana_engine::check::{Outside, check};
-use vimana_engine::{Engine, OpContext};
-use vimana_model::VmId;
+use vimana_engine::{Engine, Inventory, OpContext};
 use vimana_model::operation::{StepKind, StepState};
 use vimana_model::state::VmState;
+use vimana_model::unit::Resources;
+use vimana_model::{HostId, VmId};
+use vimana_protocol::agent::Disks;
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::vm::{VmFilter, VmRecord};
 use vimana_store::{Reader, operation, orphan, vm};
@@ -200,10 +203,22 @@ impl World {
     pub async fn check_rest(&self) {
         let engine = self.server.engine().unwrap();
         let looking = self.server.look();
-        let hosts = self.hosts.iter();
+        let mut held: Vec<(HostId, Inventory)> = Vec::new();
+        for host in &self.hosts {
+            let driver = SimDriver::new(Arc::clone(&host.sim));
+            let disks = Disks {
+                volumes: driver.volumes().await.unwrap(),
+                snapshots: driver.snapshots().await.unwrap(),
+            };
+            let inventory = Inventory {
+                machines: host.sim.observed(),
+                disks: Some(disks),
+            };
+            held.push((host.id, inventory));
+        }
         let outside = Outside {
-            inventories: hosts.map(|host| (host.id, host.sim.observed())).collect(),
             in_datastore: Some(self.vault.contents()),
+            ..held.into_iter().collect()
         };
         self.check_records(engine.store().read(), outside).await;
         let read = engine.store().read();
@@ -230,6 +245,8 @@ impl World {
                 vm,
                 operation,
                 request,
+                volume,
+                part: _,
             } = promise.answer;
             let mut lost = Vec::new();
             if let Some(id) = vm {
@@ -240,6 +257,9 @@ impl World {
             }
             if let Some(id) = request {
                 lost.extend(engine.request(&cx, id).await.err());
+            }
+            if let Some(id) = volume {
+                lost.extend(engine.volume(&cx, id).await.err());
             }
             for error in lost {
                 let what = format!(
@@ -299,7 +319,9 @@ impl World {
 
     /// No disk was lost and made anew behind its owner's back.
     fn check_disk(&self, vm: &VmRecord, had: &Effects) {
-        let Some(on) = vm.host.as_ref().filter(|_| had.prepared == 1) else {
+        // One that went back to a snapshot remembers what was before that.
+        let as_made = had.prepared == 1 && had.reverted == 0;
+        let Some(on) = vm.host.as_ref().filter(|_| as_made) else {
             return;
         };
         let host = self.hosts.iter().find(|host| host.id == on.id);
@@ -333,6 +355,7 @@ impl World {
             sum.rebooted += had.rebooted;
             sum.reset += had.reset;
             sum.resized += had.resized;
+            sum.reverted += had.reverted;
             sum.cleaned += had.cleaned;
         }
         sum
@@ -360,6 +383,23 @@ impl World {
                     let what = format!("{} still runs on {}", vm.name, host.name);
                     self.journal.breach(12, what);
                 }
+            }
+        }
+        for host in &self.hosts {
+            let driver = SimDriver::new(Arc::clone(&host.sim));
+            for left in driver.volumes().await.unwrap() {
+                let what = format!("volume {} is still on {}", left.volume_id, host.name);
+                self.journal.breach(12, what);
+            }
+            for left in driver.snapshots().await.unwrap() {
+                let what = format!("snapshot {} is still on {}", left.snapshot_id, host.name);
+                self.journal.breach(12, what);
+            }
+        }
+        for host in vimana_store::host::list(&read).await.unwrap() {
+            if host.used != Resources::default() {
+                let what = format!("of {} there is still used: {:?}", host.name, host.used);
+                self.journal.breach(12, what);
             }
         }
         for left in vimana_store::claim::list(&read).await.unwrap() {

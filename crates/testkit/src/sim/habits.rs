@@ -11,6 +11,7 @@ use vimana_model::{RequestId, VmId};
 use super::chance::Chance;
 use super::people::{ADMIN, Ask, MONA, PAUL, People, Person, RITA};
 use super::setup::USER_DATA;
+use super::shelf::Shelf;
 
 /// VMs one person has at most.
 const ENOUGH: usize = 4;
@@ -19,6 +20,7 @@ const ENOUGH: usize = 4;
 pub async fn tinker(people: People, chance: Chance, number: usize) {
     let who = if number == 1 { ADMIN } else { PAUL };
     let mut vms: Vec<VmId> = Vec::new();
+    let mut shelf = Shelf::of(number);
     let mut made = 0;
     while !people.are_home() {
         people.pause(chance.ms(100..=2500)).await;
@@ -33,10 +35,21 @@ pub async fn tinker(people: People, chance: Chance, number: usize) {
         let Some(vm) = chance.pick(&vms).copied() else {
             continue;
         };
-        let (action, args) = idea(&chance);
-        let asked = people.ask(who, Ask::Act(vm, action, args)).await;
+        let ask = if chance.one_in(3) {
+            shelf.idea(&chance, vm)
+        } else {
+            let (action, args) = idea(&chance);
+            Ask::Act(vm, action, args)
+        };
+        let action = if let Ask::Act(_, action, _) = &ask {
+            Some(*action)
+        } else {
+            None
+        };
+        let asked = people.ask(who, ask.clone()).await;
+        shelf.note(&ask, &asked);
         if let Ok(answer) = &asked
-            && matches!(action, VmAction::Delete | VmAction::Shutdown)
+            && matches!(action, Some(VmAction::Delete | VmAction::Shutdown))
         {
             // A shutdown may fail; whoever sweeps up at the end finds it.
             vms.retain(|known| Some(*known) != answer.vm);
@@ -168,6 +181,10 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         | A::Shutdown
         | A::Delete
         | A::Console => ActionArgs::None,
+        // These are had from the shelf.
+        A::Snapshot | A::Revert | A::RemoveSnapshot | A::Attach | A::Detach | A::Grow => {
+            ActionArgs::None
+        }
     };
     (action, args)
 }

@@ -54,6 +54,17 @@ enum Deed {
     Force,
     /// Resize to more.
     Grow,
+    /// With the memory or without.
+    Snapshot {
+        memory: bool,
+    },
+    /// Go back to the latest snapshot, or delete it.
+    OfSnapshot(VmAction),
+    MakeVolume,
+    /// Attach the volume, or detach it.
+    OfVolume(VmAction),
+    GrowVolume,
+    DeleteVolume,
     Request,
     Decide(RequestAction),
     /// Approve, with other terms.

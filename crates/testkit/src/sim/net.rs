@@ -84,6 +84,7 @@ impl Road {
                     | FromAgent::Ready { .. }
                     | FromAgent::Inventory { .. }
                     | FromAgent::Discarded { .. }
+                    | FromAgent::VolumeRemoved { .. }
                     | FromAgent::Heartbeat
                     | FromAgent::Unknown,
                 )
@@ -99,6 +100,7 @@ impl Road {
                     | ToAgent::Refused { .. }
                     | ToAgent::OpenConsole { .. }
                     | ToAgent::Discard { .. }
+                    | ToAgent::RemoveVolume { .. }
                     | ToAgent::TakeInventory
                     | ToAgent::Heartbeat { .. }
                     | ToAgent::Unknown,

@@ -10,10 +10,14 @@ use vimana_authz::Subject;
 use vimana_engine::{Acted, ActionArgs, Engine, IdempotencyKey, OpContext};
 use vimana_model::action::VmAction;
 use vimana_model::name::UserName;
+use vimana_model::operation::Part;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::session::{Role, StaffRole};
 use vimana_model::vm::{AcceptedView, CreateVm};
-use vimana_model::{Error, ErrorKind, OperationId, RequestId, Result, TenantId, UserId, VmId};
+use vimana_model::volume::{CreateVolume, GrowVolume};
+use vimana_model::{
+    Error, ErrorKind, OperationId, RequestId, Result, TenantId, UserId, VmId, VolumeId,
+};
 use vimana_store::Reader as Store;
 
 use super::chance::Chance;
@@ -35,6 +39,9 @@ pub enum Ask {
     Cancel(OperationId),
     Request(CreateRequest),
     Decide(RequestId, RequestAction, RequestDecision),
+    MakeVolume(CreateVolume),
+    GrowVolume(VolumeId, GrowVolume),
+    DeleteVolume(VolumeId),
 }
 
 /// Who decides so about a request, and how they say it.
@@ -65,6 +72,9 @@ pub struct Answer {
     pub vm: Option<VmId>,
     pub operation: Option<OperationId>,
     pub request: Option<RequestId>,
+    pub volume: Option<VolumeId>,
+    /// What of the VM the operation is about.
+    pub part: Option<Part>,
 }
 
 /// An answer that somebody holds in their hands.
@@ -293,6 +303,9 @@ impl People {
             Ask::Cancel(operation) => format!("cancel {operation}"),
             Ask::Request(form) => format!("be given {}", form.terms.name),
             Ask::Decide(_, action, _) => format!("{action} a request"),
+            Ask::MakeVolume(form) => format!("make volume {}", form.name),
+            Ask::GrowVolume(volume, _) => format!("grow {volume}"),
+            Ask::DeleteVolume(volume) => format!("delete {volume}"),
         }
     }
 
@@ -332,6 +345,13 @@ impl People {
     }
 }
 
+fn of_volume(id: VolumeId) -> Answer {
+    Answer {
+        volume: Some(id),
+        ..Answer::default()
+    }
+}
+
 /// Another try may well be answered otherwise.
 fn passes(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited)
@@ -341,7 +361,8 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
     let accepted = |accepted: AcceptedView| Answer {
         vm: Some(accepted.vm.id),
         operation: Some(accepted.operation.id),
-        request: None,
+        part: accepted.operation.part,
+        ..Answer::default()
     };
     match ask {
         Ask::Create(form) => Ok(accepted(engine.create_vm(&cx, &form).await?)),
@@ -357,7 +378,8 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
             Ok(Answer {
                 vm: view.object.vm(),
                 operation: Some(view.id),
-                request: None,
+                part: view.part,
+                ..Answer::default()
             })
         }
         Ask::Request(form) => {
@@ -372,8 +394,25 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
             Ok(Answer {
                 vm: view.vm.map(|vm| vm.id),
                 request: Some(view.id),
-                operation: None,
+                ..Answer::default()
             })
+        }
+        Ask::MakeVolume(form) => {
+            let view = engine.create_volume(&cx, &form).await?;
+            Ok(of_volume(view.id))
+        }
+        Ask::GrowVolume(volume, form) => {
+            let grown = engine.grow_volume(&cx, volume, form).await?;
+            let operation = grown.operation;
+            Ok(Answer {
+                vm: operation.as_ref().and_then(|found| found.object.vm()),
+                operation: operation.map(|found| found.id),
+                ..of_volume(grown.volume.id)
+            })
+        }
+        Ask::DeleteVolume(volume) => {
+            let view = engine.delete_volume(&cx, volume).await?;
+            Ok(of_volume(view.id))
         }
     }
 }

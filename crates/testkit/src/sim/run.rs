@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 use vimana_model::action::VmAction;
 use vimana_model::operation::StepKind;
 use vimana_model::state::VmState;
+use vimana_model::volume::VolumeState;
 use vimana_model::{ErrorKind, VmId};
-use vimana_store::{Reader as Store, event, operation};
+use vimana_store::{Reader as Store, event, operation, volume};
 
 use super::check::all;
 use super::people::{ADMIN, AUTOMATIC, Ask, MONA, PAUL, RITA, tenant_id};
@@ -179,6 +180,7 @@ impl World {
         if !self.until(PATIENCE, all_done).await {
             self.tell_unrest().await;
         }
+        self.delete_volumes().await;
         if !self
             .until(PATIENCE, async |store| self.is_swept(&store).await)
             .await
@@ -187,6 +189,28 @@ impl World {
                 .breach(12, "the datastore keeps what nobody points to");
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+
+    async fn delete_volumes(&self) {
+        let read = self.server.until_serving().await.store().read();
+        let tenant = tenant_id(AUTOMATIC);
+        for volume in volume::list(&read, tenant).await.unwrap() {
+            if volume.state == VolumeState::Removing {
+                continue;
+            }
+            let deleted = self.people.ask(ADMIN, Ask::DeleteVolume(volume.id));
+            if let Err(error) = deleted.await {
+                let what = format!("volume {} cannot be deleted: {error}", volume.name);
+                self.journal.breach(12, what);
+            }
+        }
+        let removed = self.until(PATIENCE, async |store| {
+            volume::list(&store, tenant).await.unwrap().is_empty()
+        });
+        if !removed.await {
+            let what = "volumes are not removed for good";
+            self.journal.breach(12, what);
+        }
     }
 
     /// Nobody saw or did what they may not.

@@ -7,13 +7,15 @@ use futures::future::BoxFuture;
 use vimana_engine::{ActionArgs, Engine, OpContext, RequestQuery, VmQuery};
 use vimana_model::action::VmAction;
 use vimana_model::request::{RequestAction, RequestDecision};
-use vimana_model::{OperationId, RequestId, Result, VmId};
-use vimana_store::operation;
+use vimana_model::unit::MiB;
+use vimana_model::volume::GrowVolume;
+use vimana_model::{OperationId, RequestId, Result, VmId, VolumeId};
 use vimana_store::request::{self, RequestFilter, RequestRecord};
 use vimana_store::simulation::DiskCall;
 use vimana_store::vm::VmRecord;
+use vimana_store::{operation, volume};
 
-use super::people::{Person, tenant_id};
+use super::people::{AUTOMATIC, Person, tenant_id};
 use super::{World, all};
 
 /// How many things of another tenant's somebody tries to get at.
@@ -49,6 +51,7 @@ impl World {
         let theirs = |vm: &&&VmRecord| vm.tenant_id != tenant_id(who.tenant);
         let theirs: Vec<_> = vms.values().rev().filter(|vm| theirs(&vm)).collect();
         self.check_things(&asker, &theirs).await;
+        self.check_volumes(&asker).await;
         self.check_requests(&asker).await;
         let listed = engine.vms(&cx, &VmQuery::default()).await.unwrap();
         for vm in &theirs {
@@ -89,6 +92,31 @@ impl World {
             let found = asker.engine.vms(cx, &query).await.unwrap();
             if found.iter().any(|found| found.id == vm.id) {
                 let what = format!("{} finds {} by its name", asker.who.name, vm.name);
+                self.journal.breach(6, what);
+            }
+        }
+    }
+
+    /// The volumes of the tenant that has some.
+    async fn check_volumes(&self, asker: &Asker<'_>) {
+        let read = asker.engine.store().read();
+        let whose = tenant_id(AUTOMATIC);
+        if whose == tenant_id(asker.who.tenant) {
+            return;
+        }
+        let never = VolumeId::from_parts(1, NEVER);
+        let no_volume = asker.of_volume(never);
+        let no_volume = self.answers(&never.to_string(), no_volume).await;
+        let theirs = volume::list(&read, whose).await.unwrap();
+        for volume in theirs.iter().take(TRIED) {
+            let questions = asker.of_volume(volume.id);
+            let told = self.answers(&volume.id.to_string(), questions).await;
+            self.compare(asker, told, &no_volume);
+        }
+        let listed = asker.engine.volumes(asker.cx).await.unwrap();
+        for listed in listed {
+            if theirs.iter().any(|volume| volume.id == listed.id) {
+                let what = format!("{} finds {} in the list", asker.who.name, listed.name);
                 self.journal.breach(6, what);
             }
         }
@@ -162,6 +190,7 @@ impl<'a> Asker<'a> {
             ("a VM", shown(engine.vm(cx, id))),
             ("its timeline", shown(engine.vm_timeline(cx, id))),
             ("its operations", shown(engine.vm_operations(cx, id))),
+            ("its snapshots", shown(engine.vm_snapshots(cx, id))),
             ("its console", shown(ticket)),
             ("its deletion", act(VmAction::Delete)),
             ("its suspension", act(VmAction::Suspend)),
@@ -173,6 +202,20 @@ impl<'a> Asker<'a> {
         vec![
             ("an operation", shown(engine.operation(cx, id))),
             ("its end", shown(engine.cancel_operation(cx, id))),
+        ]
+    }
+
+    fn of_volume(&self, id: VolumeId) -> Vec<Question<'a>> {
+        let (engine, cx) = (self.engine, self.cx);
+        let larger = GrowVolume {
+            size_mib: MiB(1 << 10),
+        };
+        vec![
+            ("a volume", shown(engine.volume(cx, id))),
+            ("its timeline", shown(engine.volume_timeline(cx, id))),
+            ("its release", shown(engine.detach_volume(cx, id))),
+            ("its growth", shown(engine.grow_volume(cx, id, larger))),
+            ("its deletion", shown(engine.delete_volume(cx, id))),
         ]
     }
 

@@ -9,7 +9,7 @@ use vimana_driver::{Fault, FaultKind};
 use vimana_driver_sim::{Course, Mishap};
 use vimana_model::OperationId;
 use vimana_model::action::VmAction;
-use vimana_model::operation::{OperationState, StepKind};
+use vimana_model::operation::{OperationState, Part, StepKind};
 use vimana_model::state::VmState;
 use vimana_store::operation::{self, OperationRecord};
 use vimana_store::simulation::DiskCall;
@@ -162,6 +162,10 @@ impl Case {
                 about.vm = answer.vm.or(about.vm);
                 about.request = answer.request.or(about.request);
                 about.operation = answer.operation;
+                about.volume = answer.volume.or(about.volume);
+                if let Some(Part::Snapshot { id, .. }) = answer.part {
+                    about.snapshot = Some(id);
+                }
             }
             Err(_) => about.refused = true,
         }

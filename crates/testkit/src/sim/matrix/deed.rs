@@ -3,9 +3,11 @@
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::request::{CreateRequest, RequestAction};
+use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
 use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
-use vimana_model::{OperationId, RequestId, VmId};
+use vimana_model::volume::{CreateVolume, GrowVolume};
+use vimana_model::{OperationId, RequestId, SnapshotId, VmId, VolumeId};
 
 use super::Deed;
 use crate::sim::people::{ADMIN, Ask, Person, RITA, decision};
@@ -17,6 +19,8 @@ pub struct About {
     pub vm: Option<VmId>,
     pub request: Option<RequestId>,
     pub operation: Option<OperationId>,
+    pub snapshot: Option<SnapshotId>,
+    pub volume: Option<VolumeId>,
     /// What was asked for was not accepted.
     pub refused: bool,
 }
@@ -42,6 +46,30 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
             };
             act(VmAction::Resize, ActionArgs::Resize(more))
         }
+        Deed::Snapshot { memory } => {
+            let form = TakeSnapshot {
+                name: "before".to_owned(),
+                memory,
+            };
+            act(VmAction::Snapshot, ActionArgs::TakeSnapshot(form))
+        }
+        Deed::OfSnapshot(action) => act(action, ActionArgs::Snapshot(about.snapshot.unwrap())),
+        Deed::MakeVolume => {
+            let form = CreateVolume {
+                name: "data".to_owned(),
+                size_mib: MiB(64),
+                delete_with_vm: true,
+                ..CreateVolume::default()
+            };
+            (user, Ask::MakeVolume(form))
+        }
+        Deed::OfVolume(action) => act(action, ActionArgs::Volume(about.volume.unwrap())),
+        Deed::GrowVolume => {
+            let size_mib = MiB(128);
+            let form = GrowVolume { size_mib };
+            (user, Ask::GrowVolume(about.volume.unwrap(), form))
+        }
+        Deed::DeleteVolume => (user, Ask::DeleteVolume(about.volume.unwrap())),
         Deed::Request => {
             let form = CreateRequest {
                 terms: form("lab-1", "tiny"),

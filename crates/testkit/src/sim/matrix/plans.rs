@@ -31,6 +31,7 @@ const DELETED: Ends = &[(Some(Succeeded), Some(V::Done))];
 pub fn plans() -> Vec<Plan> {
     [
         forward(),
+        of_its_disks(),
         of_what_does_not_run(),
         cancelled(),
         overtaken(),
@@ -125,6 +126,77 @@ fn forward() -> Vec<Plan> {
         plan("resize", &[CREATE], Deed::Grow, RUNS).calls(&[Call::Resize]),
         act("shutdown", &[CREATE], A::Shutdown, DELETED).calls(&[Call::Shutdown, Call::Clean]),
         act("delete", &[CREATE], A::Delete, DELETED).calls(&[Call::Kill, Call::Clean]),
+    ]
+}
+
+/// What people do with snapshots and volumes.
+fn of_its_disks() -> Vec<Plan> {
+    const RUNS: Ends = &[(Some(Succeeded), Some(V::Running))];
+    const OFF: Ends = &[(Some(Succeeded), Some(V::PoweredOff))];
+    const CANCELLED: Ends = &[(Some(Cancelled), Some(V::Running))];
+    const FREE: Ends = &[(None, Some(V::Running))];
+    const WHOLE: Deed = Deed::Snapshot { memory: true };
+    const DISKS: Deed = Deed::Snapshot { memory: false };
+    const VOLUME: Scene = Scene::Ask(Deed::MakeVolume);
+    const REVERT: Deed = Deed::OfSnapshot(A::Revert);
+    const REMOVE: Deed = Deed::OfSnapshot(A::RemoveSnapshot);
+    const ATTACH: Deed = Deed::OfVolume(A::Attach);
+    const DETACH: Deed = Deed::OfVolume(A::Detach);
+    const HAS_VOLUME: &[Scene] = &[CREATE, VOLUME, Scene::Ask(ATTACH)];
+    let make = &[Call::CreateVolume, Call::Attach];
+    vec![
+        plan("snapshot", &[CREATE], WHOLE, RUNS).calls(&[Call::Snapshot]),
+        plan(
+            "snapshot of a VM that is off",
+            &[CREATE, POWER_OFF],
+            DISKS,
+            OFF,
+        )
+        .calls(&[Call::Snapshot]),
+        plan("snapshot, cancelled", &[CREATE], WHOLE, CANCELLED)
+            .but(Setback::Cancelled(S::Snapshot))
+            .calls(&[Call::Snapshot, Call::RemoveSnapshot]),
+        plan("snapshot, deleted", &[CREATE], WHOLE, DELETED)
+            .but(Setback::Deleted(S::Snapshot))
+            .calls(&[Call::Kill, Call::Clean]),
+        plan("revert", &[CREATE, Scene::Ask(WHOLE)], REVERT, RUNS).calls(&[Call::Revert]),
+        plan(
+            "revert of a VM that is off",
+            &[CREATE, Scene::Ask(DISKS), POWER_OFF],
+            REVERT,
+            OFF,
+        )
+        .calls(&[Call::Revert]),
+        plan(
+            "removal of a snapshot",
+            &[CREATE, Scene::Ask(WHOLE)],
+            REMOVE,
+            RUNS,
+        )
+        .calls(&[Call::RemoveSnapshot]),
+        plan("attach", &[CREATE, VOLUME], ATTACH, RUNS).calls(make),
+        plan("attach, cancelled", &[CREATE, VOLUME], ATTACH, CANCELLED)
+            .but(Setback::Cancelled(S::Attach))
+            .calls(&[Call::Attach, Call::Detach]),
+        plan("attach, deleted", &[CREATE, VOLUME], ATTACH, DELETED)
+            .but(Setback::Deleted(S::Attach))
+            .calls(&[Call::Kill, Call::Clean]),
+        plan("detach", HAS_VOLUME, DETACH, RUNS).calls(&[Call::Detach]),
+        plan("growth of a volume", HAS_VOLUME, Deed::GrowVolume, RUNS).calls(&[Call::GrowVolume]),
+        plan(
+            "delete of a VM whose volume goes with it",
+            HAS_VOLUME,
+            Deed::Act(A::Delete),
+            DELETED,
+        )
+        .calls(&[Call::Kill, Call::Clean, Call::RemoveVolume]),
+        plan(
+            "delete of a volume",
+            &[CREATE, VOLUME, Scene::Ask(ATTACH), Scene::Ask(DETACH)],
+            Deed::DeleteVolume,
+            FREE,
+        )
+        .calls(&[Call::RemoveVolume]),
     ]
 }
 

@@ -88,7 +88,7 @@ impl Rule {
 }
 
 /// Every call that a step comes down to.
-pub const ALL_CALLS: [Option<Call>; 13] = [
+pub const ALL_CALLS: [Option<Call>; 21] = [
     None,
     Some(Call::Prepare),
     Some(Call::Boot),
@@ -102,6 +102,14 @@ pub const ALL_CALLS: [Option<Call>; 13] = [
     Some(Call::Reset),
     Some(Call::Resize),
     Some(Call::Clean),
+    Some(Call::CreateVolume),
+    Some(Call::RemoveVolume),
+    Some(Call::GrowVolume),
+    Some(Call::Attach),
+    Some(Call::Detach),
+    Some(Call::Snapshot),
+    Some(Call::Revert),
+    Some(Call::RemoveSnapshot),
 ];
 
 /// The driver's call of a step; of one that the datastore carries out, none.
@@ -120,6 +128,12 @@ pub fn called_by(step: StepKind) -> Option<Call> {
         StepKind::Reboot => Some(Call::Reboot),
         StepKind::Reset => Some(Call::Reset),
         StepKind::Resize => Some(Call::Resize),
+        StepKind::Snapshot => Some(Call::Snapshot),
+        StepKind::Revert => Some(Call::Revert),
+        StepKind::RemoveSnapshot => Some(Call::RemoveSnapshot),
+        StepKind::Attach => Some(Call::Attach),
+        StepKind::Detach => Some(Call::Detach),
+        StepKind::Grow => Some(Call::GrowVolume),
         StepKind::Place
         | StepKind::Discard
         | StepKind::GiveBack

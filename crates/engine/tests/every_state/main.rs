@@ -1,7 +1,14 @@
 //! Every state and edge of the automatic life-cycle, and the way back from
 //! each, with the real engine on simulated hosts.
 
-#![expect(clippy::unwrap_used, reason = "a test may give up loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may give up loudly"
+)]
+
+mod snapshots;
+mod volumes;
 
 use std::time::Duration;
 

@@ -1,0 +1,43 @@
+use leptos::prelude::*;
+use vimana_model::VolumeId;
+use vimana_model::volume::{CreateVolume, VolumeView};
+
+use super::codec::Json;
+use super::{ApiError, Key};
+#[cfg(feature = "ssr")]
+use crate::ssr;
+
+/// The tenant's volumes, by name.
+#[server(prefix = "/portal/api", endpoint = "volumes", input = Json, output = Json)]
+pub async fn volumes() -> Result<Vec<VolumeView>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .volumes(&cx)
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(name = CreateVolumeCall, prefix = "/portal/api", endpoint = "create-volume", input = Json, output = Json)]
+pub async fn create_volume(form: CreateVolume, key: Key) -> Result<VolumeView, ApiError> {
+    let cx = ssr::caller_once("create-volume", &form, key)
+        .await
+        .map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .create_volume(&cx, &form)
+        .await
+        .map_err(ssr::refuse)
+}
+
+#[server(name = DeleteVolumeCall, prefix = "/portal/api", endpoint = "delete-volume", input = Json, output = Json)]
+pub async fn delete_volume(id: VolumeId, key: Key) -> Result<VolumeView, ApiError> {
+    let cx = ssr::caller_once("delete-volume", &id, key)
+        .await
+        .map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .delete_volume(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}

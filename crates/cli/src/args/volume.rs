@@ -1,0 +1,187 @@
+//! What can be asked of volumes and snapshots.
+
+use clap::{Args, Subcommand};
+
+use super::{Json, Timeout};
+
+#[derive(Subcommand)]
+pub enum Volume {
+    /// List the volumes
+    List(Json),
+    /// Show one volume
+    Show(VolumeShown),
+    /// Make a volume; its bytes come to be where it is first attached
+    Create(CreateVolume),
+    /// Give a volume to a VM, at once where that runs
+    Attach(AttachVolume),
+    /// Take a volume from its VM; it stays
+    Detach(DetachVolume),
+    /// Make a volume larger, whether a VM has it or not
+    Grow(GrowVolume),
+    /// Say whether a volume goes with its VM
+    Change(ChangeVolume),
+    /// Delete a volume with what is on it
+    Delete(DeleteVolume),
+    /// What happened to a volume, and who did it
+    Timeline(VolumeShown),
+}
+
+#[derive(Args)]
+pub struct WhichVolume {
+    /// Name or id of the volume
+    #[arg(value_name = "VOLUME")]
+    pub volume: String,
+}
+
+#[derive(Args)]
+pub struct VolumeShown {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct CreateVolume {
+    /// What the volume is to be called
+    pub name: String,
+    /// Its size in MiB
+    #[arg(long, value_name = "N")]
+    pub size_mib: u64,
+    /// An image that it begins as a copy of
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Delete it together with the VM that has it
+    #[arg(long)]
+    pub delete_with_vm: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct AttachVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    /// Name or id of the VM
+    #[arg(value_name = "VM")]
+    pub vm: String,
+    #[command(flatten)]
+    pub wait: WaitThrough,
+}
+
+#[derive(Args)]
+pub struct DetachVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    #[command(flatten)]
+    pub wait: WaitThrough,
+}
+
+#[derive(Args)]
+pub struct GrowVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    /// The size it is to have, in MiB; a volume never shrinks
+    #[arg(long, value_name = "N")]
+    pub size_mib: u64,
+    #[command(flatten)]
+    pub wait: WaitThrough,
+}
+
+#[derive(Args)]
+pub struct ChangeVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    /// Delete it together with the VM that has it, or keep it then
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    pub delete_with_vm: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct DeleteVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    /// Do not ask; without a terminal nobody is asked
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Subcommand)]
+pub enum Snapshot {
+    /// List the snapshots of a VM, the oldest first
+    List(SnapshotList),
+    /// Keep a VM's disks as they are at one instant
+    Create(TakeSnapshot),
+    /// Go back to a snapshot; what came after it is lost
+    Revert(Revert),
+    /// Let go of a snapshot; the VM stays as it is
+    Delete(DeleteSnapshot),
+}
+
+#[derive(Args)]
+pub struct SnapshotList {
+    /// Name or id of the VM
+    #[arg(value_name = "VM")]
+    pub vm: String,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct TakeSnapshot {
+    /// Name or id of the VM
+    #[arg(value_name = "VM")]
+    pub vm: String,
+    /// What the snapshot is to be called
+    pub name: String,
+    /// Keep the memory, too, so that the VM can go back to it while it runs; it
+    /// stands still meanwhile
+    #[arg(long)]
+    pub memory: bool,
+    #[command(flatten)]
+    pub wait: WaitThrough,
+}
+
+#[derive(Args)]
+pub struct WhichSnapshot {
+    /// Name or id of the VM
+    #[arg(value_name = "VM")]
+    pub vm: String,
+    /// Name or id of the snapshot
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+}
+
+#[derive(Args)]
+pub struct Revert {
+    #[command(flatten)]
+    pub which: WhichSnapshot,
+    /// Do not ask; without a terminal nobody is asked
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub wait: WaitThrough,
+}
+
+#[derive(Args)]
+pub struct DeleteSnapshot {
+    #[command(flatten)]
+    pub which: WhichSnapshot,
+    #[command(flatten)]
+    pub wait: WaitThrough,
+}
+
+#[derive(Args)]
+pub struct WaitThrough {
+    /// Wait until it is through
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub timeout: Timeout,
+    #[command(flatten)]
+    pub json: Json,
+}

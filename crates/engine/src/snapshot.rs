@@ -1,0 +1,246 @@
+//! Points in time of VMs.
+//!
+//! Taking one, going back to it and deleting it are operations of the VM, of
+//! one step each, carried out by its host. The record is there before the
+//! effect (Taking) and goes after it (Removing); with the VM's disk go all of
+//! its snapshots.
+//!
+//! A snapshot claims what it takes when every block changes after it: the size
+//! of the disks in it, and of the memory. Thin disks take less; but a host
+//! whose disk is full stops everything on it.
+
+use vimana_model::event::EventKind;
+use vimana_model::name::SnapshotName;
+use vimana_model::operation::{OperationKind, Part, StepKind};
+use vimana_model::snapshot::{MAX_SNAPSHOTS, SnapshotState, SnapshotView, TakeSnapshot, Then};
+use vimana_model::state::VmState;
+use vimana_model::unit::MiB;
+use vimana_model::{Error, Result, SnapshotId, VmId};
+use vimana_store::snapshot::{Held, SnapshotRecord};
+use vimana_store::{TxError, snapshot, volume};
+
+use crate::Engine;
+use crate::change::{Change, Holding};
+use crate::context::{OpContext, new_id};
+use crate::name;
+
+impl Engine {
+    /// The snapshots of a VM, the oldest first.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn vm_snapshots(&self, cx: &OpContext, id: VmId) -> Result<Vec<SnapshotView>> {
+        let vm = self.viewable_vm(cx, id).await?;
+        let found = snapshot::for_vm(&self.store().read(), id).await?;
+        let view = |snapshot| view(snapshot, vm.snapshot_id);
+        Ok(found.into_iter().map(view).collect())
+    }
+}
+
+fn view(record: SnapshotRecord, current: Option<SnapshotId>) -> SnapshotView {
+    let SnapshotRecord {
+        id,
+        vm_id,
+        parent_id,
+        owner_name,
+        name,
+        state,
+        memory,
+        resources,
+        volumes,
+        claimed,
+        created_at,
+    } = record;
+    SnapshotView {
+        id,
+        vm_id,
+        name,
+        state,
+        memory,
+        resources,
+        volumes: volumes.into_iter().map(|held| held.name.into()).collect(),
+        claimed_mib: claimed,
+        parent_id,
+        current: current == Some(id),
+        owner: owner_name.to_string(),
+        created_at,
+    }
+}
+
+fn part(record: &SnapshotRecord) -> Part {
+    Part::Snapshot {
+        id: record.id,
+        name: record.name.clone(),
+    }
+}
+
+impl Change<'_> {
+    /// Records a snapshot that is to be taken, claims its room and begins.
+    pub(crate) async fn begin_snapshot(
+        &mut self,
+        by: &str,
+        form: &TakeSnapshot,
+    ) -> Result<(), TxError> {
+        let name = form.check()?;
+        let vm = &self.vm;
+        if form.memory && vm.state != VmState::Running {
+            let message = format!("`{}` does not run; there is no memory to keep", vm.name);
+            return Err(Error::conflict(message).into());
+        }
+        let taken = snapshot::for_vm(self.tx, vm.id).await?;
+        if taken.len() >= MAX_SNAPSHOTS {
+            let message = format!("`{}` has {MAX_SNAPSHOTS} snapshots already", vm.name);
+            return Err(Error::conflict(message).into());
+        }
+        let volumes = volume::of_vm(self.tx, vm.id).await?;
+        let size = vm.resources;
+        let memory = if form.memory { size.memory_mib.0 } else { 0 };
+        let disks = volumes.iter().map(|volume| volume.size.0);
+        let claimed = disks.fold(size.disk_mib.0.saturating_add(memory), u64::saturating_add);
+        let held = volumes.into_iter().map(|volume| Held {
+            id: volume.id,
+            name: volume.name,
+        });
+        let record = SnapshotRecord {
+            id: new_id!(self.world, SnapshotId),
+            vm_id: vm.id,
+            parent_id: vm.snapshot_id,
+            owner_name: by.to_owned().try_into().map_err(Error::internal)?,
+            name,
+            state: SnapshotState::Taking,
+            memory: form.memory,
+            resources: size,
+            volumes: held.collect(),
+            claimed: MiB(claimed),
+            created_at: self.now,
+        };
+        snapshot::insert(self.tx, &record)
+            .await
+            .map_err(|error| name::in_use(error, "a snapshot", record.name.as_str()))?;
+        self.keep(self.vm.kept.0.saturating_add(claimed)).await?;
+        let kind = OperationKind::Snapshot;
+        self.begin(kind, &[StepKind::Snapshot], by).await?;
+        self.set_part(part(&record));
+        Ok(())
+    }
+
+    pub(crate) async fn begin_revert(&mut self, by: &str, id: SnapshotId) -> Result<(), TxError> {
+        let record = self.snapshot(id).await?;
+        if record.state != SnapshotState::Ready {
+            let message = format!("snapshot `{}` is not whole", record.name);
+            return Err(Error::conflict(message).into());
+        }
+        let then = Then {
+            memory: record.memory,
+            resources: record.resources,
+        };
+        then.judge_revert(self.vm.state, self.vm.resources)
+            .map_err(|refusal| Error::conflict(format!("snapshot `{}` {refusal}", record.name)))?;
+        if self.vm.state == VmState::Running {
+            self.refuse_other_volumes(&record).await?;
+        }
+        let kind = OperationKind::Revert;
+        self.begin(kind, &[StepKind::Revert], by).await?;
+        self.set_part(part(&record));
+        Ok(())
+    }
+
+    /// Its memory knows the volumes that were attached then.
+    async fn refuse_other_volumes(&self, record: &SnapshotRecord) -> Result<(), TxError> {
+        let now = volume::of_vm(self.tx, self.vm.id).await?;
+        let mut now: Vec<_> = now.iter().map(|volume| volume.id).collect();
+        let mut then: Vec<_> = record.volumes.iter().map(|held| held.id).collect();
+        now.sort();
+        then.sort();
+        if now == then {
+            return Ok(());
+        }
+        let message = format!(
+            "snapshot `{}` has the memory of a machine with other volumes; power the VM off to \
+             go back to its disks alone",
+            record.name
+        );
+        Err(Error::conflict(message).into())
+    }
+
+    pub(crate) async fn begin_remove_snapshot(
+        &mut self,
+        by: &str,
+        id: SnapshotId,
+    ) -> Result<(), TxError> {
+        let record = self.snapshot(id).await?;
+        snapshot::set_state(self.tx, id, SnapshotState::Removing).await?;
+        let kind = OperationKind::RemoveSnapshot;
+        self.begin(kind, &[StepKind::RemoveSnapshot], by).await?;
+        self.set_part(part(&record));
+        Ok(())
+    }
+
+    /// One of this VM's.
+    async fn snapshot(&self, id: SnapshotId) -> Result<SnapshotRecord, TxError> {
+        let found = snapshot::find(self.tx, id).await?;
+        let found = found.filter(|found| found.vm_id == self.vm.id);
+        Ok(found.ok_or_else(|| Error::not_found(format!("snapshot `{id}`")))?)
+    }
+
+    pub(crate) async fn snapshot_taken(&mut self, id: SnapshotId) -> Result<(), TxError> {
+        let record = self.snapshot(id).await?;
+        snapshot::set_state(self.tx, id, SnapshotState::Ready).await?;
+        self.vm.snapshot_id = Some(id);
+        self.add_event(EventKind::SnapshotTaken { name: record.name });
+        Ok(())
+    }
+
+    pub(crate) async fn reverted(&mut self, id: SnapshotId) -> Result<(), TxError> {
+        let record = self.snapshot(id).await?;
+        self.vm.snapshot_id = Some(id);
+        self.add_event(EventKind::Reverted { name: record.name });
+        Ok(())
+    }
+
+    pub(crate) async fn snapshot_removed(&mut self, id: SnapshotId) -> Result<(), TxError> {
+        let name = self.drop_snapshot(id).await?;
+        self.add_event(EventKind::SnapshotRemoved { name });
+        Ok(())
+    }
+
+    /// Nothing is left of it on the host.
+    pub(crate) async fn drop_snapshot(&mut self, id: SnapshotId) -> Result<SnapshotName, TxError> {
+        let record = self.snapshot(id).await?;
+        snapshot::delete(self.tx, &record).await?;
+        if self.vm.snapshot_id == Some(id) {
+            self.vm.snapshot_id = record.parent_id;
+        }
+        let kept = self.vm.kept.0.saturating_sub(record.claimed.0);
+        self.keep(kept).await?;
+        Ok(record.name)
+    }
+
+    /// It may be there, or half of it: all that is left is to delete it.
+    pub(crate) async fn leave_snapshot(&mut self, id: SnapshotId) -> Result<(), TxError> {
+        Ok(snapshot::set_state(self.tx, id, SnapshotState::Removing).await?)
+    }
+
+    /// Snapshots stay on their host, in the disks.
+    pub(crate) async fn refuse_to_leave(&self) -> Result<(), TxError> {
+        let has = if !snapshot::for_vm(self.tx, self.vm.id).await?.is_empty() {
+            "snapshots, which stay on its host; delete them first"
+        } else if !volume::of_vm(self.tx, self.vm.id).await?.is_empty() {
+            "volumes, which stay on its host; detach them first"
+        } else {
+            return Ok(());
+        };
+        let message = format!("`{}` has {has}, or suspend it instead", self.vm.name);
+        Err(Error::conflict(message).into())
+    }
+
+    async fn keep(&mut self, kept: u64) -> Result<(), TxError> {
+        self.vm.kept = MiB(kept);
+        let holding = if self.vm.state == VmState::PoweredOff {
+            Holding::Disk
+        } else {
+            Holding::Full
+        };
+        self.hold(holding).await
+    }
+}

@@ -1,0 +1,514 @@
+//! Volumes: writable disks that outlive the VMs they are attached to.
+//!
+//! A volume is made on the host where it is first attached, and stays there;
+//! from then on its size is claimed of that host. What is done with a volume
+//! that a VM has is an operation of the VM (`volume/attach.rs`), so that one
+//! thing at a time happens to a machine. A deleted volume is named to its host
+//! until that says that nothing of it is left.
+
+mod attach;
+
+use std::collections::BTreeMap;
+
+use vimana_authz::Permission;
+use vimana_model::action::VmAction;
+use vimana_model::event::{Actor, EventKind, EventView};
+use vimana_model::image::ImageState;
+use vimana_model::name::ImageName;
+use vimana_model::unit::MiB;
+use vimana_model::volume::{
+    AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, VolumeAction,
+    VolumeState, VolumeView,
+};
+use vimana_model::{Error, FieldError, HostId, Result, TenantId, VolumeId};
+use vimana_protocol::agent::ToAgent;
+use vimana_store::claim::{self, Taken};
+use vimana_store::event::NewEvent;
+use vimana_store::volume::{ImageOf, VolumeRecord};
+use vimana_store::{TxError, WriteTx, event, image, volume, write_tx};
+
+use crate::Engine;
+use crate::action::{Acted, ActionArgs};
+use crate::agent::Speaker;
+use crate::authorize::{Authorized, Owned, authorized, current, permit};
+use crate::context::{OpContext, new_id};
+use crate::idempotency::{recall, remember};
+use crate::limits::{MAX_TIMELINE, MAX_VOLUMES};
+use crate::name;
+
+impl Owned for VolumeRecord {
+    fn tenant_id(&self) -> Option<TenantId> {
+        Some(self.tenant_id)
+    }
+}
+
+impl Engine {
+    /// The tenant's volumes, by name.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn volumes(&self, cx: &OpContext) -> Result<Vec<VolumeView>> {
+        let tenant = cx.subject.tenant_id;
+        permit(cx, Permission::ViewVolume, Some(tenant))?;
+        let found = volume::list(&self.store().read(), tenant).await?;
+        Ok(found.into_iter().map(view).collect())
+    }
+
+    /// One volume.
+    ///
+    /// # Errors
+    /// `NotFound`, also when the caller may not see it.
+    pub async fn volume(&self, cx: &OpContext, id: VolumeId) -> Result<VolumeView> {
+        Ok(view(self.viewable_volume(cx, id).await?.into_inner()))
+    }
+
+    /// What happened to a volume, oldest first.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn volume_timeline(&self, cx: &OpContext, id: VolumeId) -> Result<Vec<EventView>> {
+        self.viewable_volume(cx, id).await?;
+        Ok(event::for_volume(&self.store().read(), id, MAX_TIMELINE).await?)
+    }
+
+    /// Records a volume; it is made where it is first attached.
+    ///
+    /// # Errors
+    /// `Invalid` naming each field at fault, `Conflict` for a name in use,
+    /// `Forbidden`.
+    pub async fn create_volume(&self, cx: &OpContext, form: &CreateVolume) -> Result<VolumeView> {
+        let wanted = form.check()?;
+        let tenant_id = cx.subject.tenant_id;
+        let answer = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok(answer);
+            }
+            permit(cx, Permission::ManageVolumes, Some(tenant_id))?;
+            let count = volume::list(tx, tenant_id).await?.len();
+            if count >= MAX_VOLUMES {
+                let message = format!("the tenant has {MAX_VOLUMES} volumes already");
+                return Err(Error::conflict(message).into());
+            }
+            let image = match &wanted.image {
+                Some(name) => Some(image_of(tx, tenant_id, name, wanted.size).await?),
+                None => None,
+            };
+            let now = self.world().now();
+            let record = VolumeRecord {
+                id: new_id!(self.world(), VolumeId),
+                tenant_id,
+                owner_name: cx.subject.user_name.clone(),
+                name: wanted.name.clone(),
+                state: VolumeState::Ready,
+                size: wanted.size,
+                image,
+                made: false,
+                delete_with_vm: wanted.delete_with_vm,
+                host: None,
+                vm: None,
+                generation: 1,
+                created_at: now,
+            };
+            volume::insert(tx, &record)
+                .await
+                .map_err(|error| name::in_use(error, "a volume", record.name.as_str()))?;
+            let created = EventKind::VolumeCreated {
+                name: record.name.clone(),
+            };
+            self.note(tx, user(cx), &record, created).await?;
+            let answer = view(record);
+            remember(tx, cx, now, &answer).await?;
+            Ok(answer)
+        })?;
+        self.inner.hub.wake();
+        Ok(answer)
+    }
+
+    /// Changes what becomes of a volume when its VM goes.
+    ///
+    /// # Errors
+    /// `Conflict` with the sentence that refuses it, `NotFound`, `Forbidden`.
+    pub async fn change_volume(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+        form: &ChangeVolume,
+    ) -> Result<VolumeView> {
+        let answer = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok(answer);
+            }
+            let mut record = self.acting(tx, cx, id, VolumeAction::Change).await?;
+            if let Some(goes) = form.delete_with_vm
+                && goes != record.delete_with_vm
+            {
+                record.delete_with_vm = goes;
+                volume::update(tx, &mut record).await?;
+                let with = if goes {
+                    "goes with its VM"
+                } else {
+                    "stays when its VM goes"
+                };
+                let text = format!("Volume {} {with} from now on", record.name);
+                self.note(tx, user(cx), &record, EventKind::Note { text })
+                    .await?;
+            }
+            let answer = view(record);
+            remember(tx, cx, self.world().now(), &answer).await?;
+            Ok(answer)
+        })?;
+        self.inner.hub.wake();
+        Ok(answer)
+    }
+
+    /// Gives a volume to a VM.
+    ///
+    /// # Errors
+    /// `Conflict` where a VM has it already, or its VM is not in a state for
+    /// that; `NotFound`, `Forbidden`.
+    pub async fn attach_volume(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+        form: AttachVolume,
+    ) -> Result<AcceptedVolume> {
+        self.viewable_volume(cx, id).await?;
+        let args = ActionArgs::Volume(id);
+        let acted = self.act_on_vm(cx, form.vm_id, VmAction::Attach, args);
+        let acted = acted.await?;
+        self.accepted_volume(cx, id, acted).await
+    }
+
+    /// Takes a volume from its VM.
+    ///
+    /// # Errors
+    /// As [`Engine::attach_volume`].
+    pub async fn detach_volume(&self, cx: &OpContext, id: VolumeId) -> Result<AcceptedVolume> {
+        let found = self.viewable_volume(cx, id).await?;
+        let Some(vm) = found.vm.clone() else {
+            // Its state refuses that, unless the key has been answered before.
+            let nothing = |_: &mut VolumeRecord| Ok(());
+            return self
+                .act_on_free(cx, id, VolumeAction::Detach, nothing)
+                .await;
+        };
+        let args = ActionArgs::Volume(id);
+        let acted = self.act_on_vm(cx, vm.id, VmAction::Detach, args).await?;
+        self.accepted_volume(cx, id, acted).await
+    }
+
+    /// Makes a volume larger: by an operation of the VM that has it, or for
+    /// when one gets it.
+    ///
+    /// # Errors
+    /// `Invalid` for a size that is none, `Conflict` where it would shrink or
+    /// its host has no room, `NotFound`, `Forbidden`.
+    pub async fn grow_volume(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+        form: GrowVolume,
+    ) -> Result<AcceptedVolume> {
+        let size = form.check()?;
+        let found = self.viewable_volume(cx, id).await?;
+        let Some(vm) = found.vm.clone() else {
+            let grow = |record: &mut VolumeRecord| {
+                record.size = size;
+                Ok(())
+            };
+            return self.act_on_free(cx, id, VolumeAction::Grow, grow).await;
+        };
+        let args = ActionArgs::Grow { volume: id, size };
+        let acted = self.act_on_vm(cx, vm.id, VmAction::Grow, args).await?;
+        self.accepted_volume(cx, id, acted).await
+    }
+
+    async fn accepted_volume(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+        acted: Acted,
+    ) -> Result<AcceptedVolume> {
+        let operation = match acted {
+            Acted::Accepted(accepted) => Some(accepted.operation),
+            Acted::Vm(_) => None,
+        };
+        Ok(AcceptedVolume {
+            volume: self.volume(cx, id).await?,
+            operation,
+        })
+    }
+
+    /// Does something with a volume that no VM has.
+    async fn act_on_free(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+        action: VolumeAction,
+        change: impl Fn(&mut VolumeRecord) -> Result<(), Error> + Send + Sync,
+    ) -> Result<AcceptedVolume> {
+        let answered = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok(answer);
+            }
+            let mut record = self.acting(tx, cx, id, action).await?;
+            if record.vm.is_some() {
+                let message = format!("volume `{}` was just attached; ask again", record.name);
+                return Err(Error::conflict(message).into());
+            }
+            let before = record.clone();
+            change(&mut record)?;
+            claim_growth(tx, &before, record.size).await?;
+            volume::update(tx, &mut record).await?;
+            let grown = EventKind::VolumeGrown {
+                name: record.name.clone(),
+                to: record.size,
+            };
+            self.note(tx, user(cx), &record, grown).await?;
+            let answer = Answered::Volume(Box::new(view(record)));
+            remember(tx, cx, self.world().now(), &answer).await?;
+            Ok(answer)
+        })?;
+        self.inner.hub.wake();
+        match answered {
+            Answered::Acted(acted) => self.accepted_volume(cx, id, acted).await,
+            Answered::Volume(volume) => Ok(AcceptedVolume {
+                volume: *volume,
+                operation: None,
+            }),
+        }
+    }
+
+    /// Deletes a volume with what is on it.
+    ///
+    /// # Errors
+    /// `Conflict` where a VM has it, `NotFound`, `Forbidden`.
+    pub async fn delete_volume(&self, cx: &OpContext, id: VolumeId) -> Result<VolumeView> {
+        let (answer, removing) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok((answer, None));
+            }
+            let mut record = self.acting(tx, cx, id, VolumeAction::Delete).await?;
+            record.state = if record.host.is_some() {
+                VolumeState::Removing
+            } else {
+                VolumeState::Removed
+            };
+            volume::update(tx, &mut record).await?;
+            let deleted = EventKind::VolumeDeleted {
+                name: record.name.clone(),
+            };
+            self.note(tx, user(cx), &record, deleted).await?;
+            let answer = view(record.clone());
+            remember(tx, cx, self.world().now(), &answer).await?;
+            Ok((answer, Some(record)))
+        })?;
+        self.inner.hub.wake();
+        if let Some(record) = removing {
+            self.send_removal(&record);
+        }
+        Ok(answer)
+    }
+
+    /// Locks a volume for an action that its state accepts.
+    async fn acting(
+        &self,
+        tx: &WriteTx,
+        cx: &OpContext,
+        id: VolumeId,
+        action: VolumeAction,
+    ) -> Result<VolumeRecord, TxError> {
+        let found = volume::lock(tx, id).await?;
+        let record = authorized(cx, Permission::ManageVolumes, what(id), found)?.into_inner();
+        accept(&record, action)?;
+        Ok(record)
+    }
+
+    async fn viewable_volume(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+    ) -> Result<Authorized<VolumeRecord>> {
+        let found = volume::find(&self.store().read(), id).await?;
+        authorized(cx, Permission::ViewVolume, what(id), found)
+    }
+
+    /// A fact about a volume that no VM has.
+    async fn note(
+        &self,
+        tx: &WriteTx,
+        actor: Actor,
+        record: &VolumeRecord,
+        event: EventKind,
+    ) -> Result<(), TxError> {
+        let fact = NewEvent {
+            at: self.world().now(),
+            actor,
+            tenant_id: Some(record.tenant_id),
+            vm_id: record.vm.as_ref().map(|vm| vm.id),
+            host_id: record.host.as_ref().map(|host| host.id),
+            request_id: None,
+            image_id: None,
+            volume_id: Some(record.id),
+            event,
+        };
+        event::append(tx, &[fact]).await?;
+        Ok(())
+    }
+
+    /// Has hosts remove what was deleted: one host, or all.
+    pub(crate) async fn remove_volumes(&self, host: Option<HostId>) -> Result<()> {
+        for record in volume::removing(&self.store().read(), host).await? {
+            self.send_removal(&record);
+        }
+        Ok(())
+    }
+
+    fn send_removal(&self, record: &VolumeRecord) {
+        if let (VolumeState::Removing, Some(host)) = (record.state, &record.host) {
+            let volume_id = record.id;
+            let frame = ToAgent::RemoveVolume { volume_id };
+            self.inner.agents.send_frame(host.id, frame);
+        }
+    }
+
+    /// A host has removed a volume.
+    pub(crate) async fn volume_removed(&self, speaker: &Speaker, id: VolumeId) -> Result<()> {
+        let host_id = speaker.host_id;
+        write_tx!(self.store(), |tx| {
+            let found = volume::lock(tx, id).await?;
+            let Some(mut record) = found.filter(|record| {
+                let there = record.host.as_ref().is_some_and(|host| host.id == host_id);
+                record.state == VolumeState::Removing && there
+            }) else {
+                return Ok(());
+            };
+            if !speaker.is_current(tx).await? {
+                return Ok(());
+            }
+            // What shrinks always fits.
+            let _given_back = claim::change_disk(tx, host_id, record.size, MiB(0)).await?;
+            let removed = EventKind::VolumeRemoved {
+                name: record.name.clone(),
+            };
+            self.note(tx, speaker.actor.clone(), &record, removed)
+                .await?;
+            record.state = VolumeState::Removed;
+            record.host = None;
+            Ok(volume::update(tx, &mut record).await?)
+        })?;
+        self.inner.hub.wake();
+        Ok(())
+    }
+
+    /// For the event stream.
+    pub(crate) async fn volumes_of(
+        &self,
+        ids: &[VolumeId],
+    ) -> Result<BTreeMap<VolumeId, VolumeView>> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let found = volume::find_many(&self.store().read(), ids).await?;
+        let views = found.into_iter().map(view);
+        Ok(views.map(|view| (view.id, view)).collect())
+    }
+}
+
+/// What was answered to a key, by the volume's VM or without one.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Acted(Acted),
+    Volume(Box<VolumeView>),
+}
+
+fn what(id: VolumeId) -> String {
+    format!("volume `{id}`")
+}
+
+fn user(cx: &OpContext) -> Actor {
+    Actor::User(cx.subject.user_name.clone())
+}
+
+fn accept(record: &VolumeRecord, action: VolumeAction) -> Result<(), Error> {
+    action
+        .judge(record.state)
+        .map_err(|refusal| Error::conflict(format!("volume `{}` {refusal}", record.name)))
+}
+
+/// Claims of its host, if it has one, what makes the volume that large. The
+/// same size once more is for one that could not be made that large.
+async fn claim_growth(tx: &WriteTx, record: &VolumeRecord, to: MiB) -> Result<(), TxError> {
+    if to < record.size {
+        let message = format!("a volume never shrinks; it has {}", record.size);
+        return Err(Error::from(FieldError::new("size_mib", message)).into());
+    }
+    let Some(host) = &record.host else {
+        return Ok(());
+    };
+    match claim::change_disk(tx, host.id, record.size, to).await? {
+        Taken::Ok => Ok(()),
+        Taken::NoRoom => {
+            let message = format!("host `{}` has no room for {to}", host.name);
+            Err(Error::conflict(message).into())
+        }
+    }
+}
+
+/// The image of that name, which must fit.
+async fn image_of(
+    tx: &WriteTx,
+    tenant_id: TenantId,
+    name: &ImageName,
+    size: MiB,
+) -> Result<ImageOf, TxError> {
+    let refuse = |message: String| Error::from(FieldError::new("image", message));
+    let found = image::find_by_name(tx, Some(tenant_id), name).await?;
+    let found = found.filter(|found| found.state == ImageState::Ready);
+    let found = found.ok_or_else(|| refuse(format!("there is no image `{name}`")))?;
+    let needs = found.content.as_ref().map(|content| content.virtual_mib);
+    if needs.is_some_and(|needs| needs > size) {
+        let needs = needs.unwrap_or_default();
+        return Err(refuse(format!("image `{name}` needs {needs}")).into());
+    }
+    Ok(ImageOf {
+        id: found.id,
+        name: found.name,
+    })
+}
+
+fn view(record: VolumeRecord) -> VolumeView {
+    let VolumeRecord {
+        id,
+        tenant_id,
+        owner_name,
+        name,
+        state,
+        size,
+        image,
+        made: _,
+        delete_with_vm,
+        host,
+        vm,
+        generation: _,
+        created_at,
+    } = record;
+    VolumeView {
+        id,
+        tenant_id,
+        name,
+        state,
+        size_mib: size,
+        image: image.map(|image| image.name),
+        vm,
+        host,
+        delete_with_vm,
+        owner: owner_name.to_string(),
+        created_at,
+    }
+}

@@ -1,0 +1,179 @@
+//! A VM and its volumes.
+
+use vimana_model::event::EventKind;
+use vimana_model::operation::{OperationKind, Part, StepKind};
+use vimana_model::unit::MiB;
+use vimana_model::volume::{VmRef, VolumeAction, VolumeState};
+use vimana_model::{Error, VolumeId};
+use vimana_store::claim::{self, Taken};
+use vimana_store::snapshot::Held;
+use vimana_store::volume::VolumeRecord;
+use vimana_store::{TxError, snapshot, volume};
+
+use super::{accept, claim_growth, what};
+use crate::change::Change;
+use crate::limits::MAX_VOLUMES_OF_VM;
+
+fn part(record: &VolumeRecord) -> Part {
+    Part::Volume {
+        id: record.id,
+        name: record.name.clone(),
+    }
+}
+
+impl Change<'_> {
+    /// Gives the volume to this VM: of two who ask at once, one gets it.
+    pub(crate) async fn begin_attach(&mut self, by: &str, id: VolumeId) -> Result<(), TxError> {
+        let mut record = self.locked_volume(id).await?;
+        accept(&record, VolumeAction::Attach)?;
+        let has = volume::of_vm(self.tx, self.vm.id).await?.len();
+        if has >= MAX_VOLUMES_OF_VM {
+            let message = format!("`{}` has {MAX_VOLUMES_OF_VM} volumes already", self.vm.name);
+            return Err(Error::conflict(message).into());
+        }
+        let on = self.vm.host.clone();
+        let on = on.ok_or_else(|| Error::internal("a VM with a disk at hand has a host"))?;
+        match &record.host {
+            Some(host) if host.id != on.id => {
+                let message = format!(
+                    "volume `{}` is on host `{}`, and `{}` on host `{}`",
+                    record.name, host.name, self.vm.name, on.name
+                );
+                return Err(Error::conflict(message).into());
+            }
+            Some(_) => {}
+            None => match claim::change_disk(self.tx, on.id, MiB(0), record.size).await? {
+                Taken::Ok => record.host = Some(on),
+                Taken::NoRoom => {
+                    let message = format!("host `{}` has no room for {}", on.name, record.size);
+                    return Err(Error::conflict(message).into());
+                }
+            },
+        }
+        record.state = VolumeState::Attaching;
+        record.vm = Some(VmRef {
+            id: self.vm.id,
+            name: self.vm.name.clone(),
+        });
+        volume::update(self.tx, &mut record).await?;
+        let kind = OperationKind::Attach;
+        self.begin(kind, &[StepKind::Attach], by).await?;
+        self.set_part(part(&record));
+        Ok(())
+    }
+
+    pub(crate) async fn begin_detach(&mut self, by: &str, id: VolumeId) -> Result<(), TxError> {
+        let mut record = self.own_volume(id).await?;
+        accept(&record, VolumeAction::Detach)?;
+        let taken = snapshot::for_vm(self.tx, self.vm.id).await?;
+        let holds = |held: &Held| held.id == id;
+        if let Some(snapshot) = taken.iter().find(|taken| taken.volumes.iter().any(holds)) {
+            let message = format!(
+                "volume `{}` is in snapshot `{}` of `{}`; delete that first",
+                record.name, snapshot.name, self.vm.name
+            );
+            return Err(Error::conflict(message).into());
+        }
+        record.state = VolumeState::Detaching;
+        volume::update(self.tx, &mut record).await?;
+        let kind = OperationKind::Detach;
+        self.begin(kind, &[StepKind::Detach], by).await?;
+        self.set_part(part(&record));
+        Ok(())
+    }
+
+    /// The larger size is recorded, and claimed, before the effect: a volume
+    /// that could not be made that large is when it is next attached.
+    pub(crate) async fn begin_grow(
+        &mut self,
+        by: &str,
+        id: VolumeId,
+        to: MiB,
+    ) -> Result<(), TxError> {
+        let mut record = self.own_volume(id).await?;
+        accept(&record, VolumeAction::Grow)?;
+        claim_growth(self.tx, &record, to).await?;
+        record.size = to;
+        volume::update(self.tx, &mut record).await?;
+        let kind = OperationKind::Grow;
+        self.begin(kind, &[StepKind::Grow], by).await?;
+        self.set_part(part(&record));
+        Ok(())
+    }
+
+    /// A volume of the VM's tenant.
+    async fn locked_volume(&self, id: VolumeId) -> Result<VolumeRecord, TxError> {
+        let found = volume::lock(self.tx, id).await?;
+        let found = found.filter(|found| found.tenant_id == self.vm.tenant_id);
+        Ok(found.ok_or_else(|| Error::not_found(what(id)))?)
+    }
+
+    /// One that this VM has.
+    async fn own_volume(&self, id: VolumeId) -> Result<VolumeRecord, TxError> {
+        let record = self.locked_volume(id).await?;
+        if record.vm.as_ref().is_none_or(|vm| vm.id != self.vm.id) {
+            let message = format!(
+                "volume `{}` is not attached to `{}`",
+                record.name, self.vm.name
+            );
+            return Err(Error::conflict(message).into());
+        }
+        Ok(record)
+    }
+
+    pub(crate) async fn volume_attached(&mut self, id: VolumeId) -> Result<(), TxError> {
+        let mut record = self.locked_volume(id).await?;
+        record.state = VolumeState::Attached;
+        record.made = true;
+        volume::update(self.tx, &mut record).await?;
+        self.add_volume_event(EventKind::VolumeAttached { name: record.name }, id);
+        Ok(())
+    }
+
+    /// The VM has, or may have, it still.
+    pub(crate) async fn volume_stays(&mut self, id: VolumeId) -> Result<(), TxError> {
+        let mut record = self.locked_volume(id).await?;
+        record.state = VolumeState::Attached;
+        Ok(volume::update(self.tx, &mut record).await?)
+    }
+
+    pub(crate) async fn volume_detached(&mut self, id: VolumeId) -> Result<(), TxError> {
+        let mut record = self.locked_volume(id).await?;
+        record.state = VolumeState::Ready;
+        record.vm = None;
+        volume::update(self.tx, &mut record).await?;
+        self.add_volume_event(EventKind::VolumeDetached { name: record.name }, id);
+        Ok(())
+    }
+
+    pub(crate) async fn volume_grown(&mut self, id: VolumeId) -> Result<(), TxError> {
+        let record = self.locked_volume(id).await?;
+        let grown = EventKind::VolumeGrown {
+            name: record.name,
+            to: record.size,
+        };
+        self.add_volume_event(grown, id);
+        Ok(())
+    }
+
+    /// The machine is gone, and has let go of its volumes. Where the VM itself
+    /// goes, those go that were to.
+    pub(crate) async fn let_volumes_go(&mut self, with_vm: bool) -> Result<(), TxError> {
+        for mut record in volume::of_vm(self.tx, self.vm.id).await? {
+            let goes = with_vm && record.delete_with_vm;
+            record.state = if goes {
+                VolumeState::Removing
+            } else {
+                VolumeState::Ready
+            };
+            record.vm = None;
+            volume::update(self.tx, &mut record).await?;
+            let (id, name) = (record.id, record.name);
+            self.add_volume_event(EventKind::VolumeDetached { name: name.clone() }, id);
+            if goes {
+                self.add_volume_event(EventKind::VolumeDeleted { name }, id);
+            }
+        }
+        Ok(())
+    }
+}
