@@ -142,7 +142,7 @@ echo "PRETTY_NAME=\"Vimana demo image (Debian kernel, busybox)\"" >"$root/etc/os
 printf '%s\n' root:x:0:0:root:/root:/bin/sh vimana:x:1000:1000:vimana:/home/vimana:/bin/sh >"$root/etc/passwd"
 printf '%s\n' root:x:0: tty:x:5: vimana:x:1000: >"$root/etc/group"
 modules "$root" $to_disk button evdev nls_cp437 nls_ascii fat vfat cdrom isofs failover net_failover virtio_net \
-    virtio_balloon virtio-rng virtio_console
+    virtio_balloon virtio-rng virtio_console scsi_common scsi_mod sd_mod virtio_scsi
 find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 # --- disk: FAT partition for syslinux, kernel and initramfs; the rest is root ----------------------------------------

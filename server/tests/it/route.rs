@@ -13,6 +13,8 @@ fn filled(path: &str) -> String {
         .replace("{vm_id}", &format!("vm_{zeros}"))
         .replace("{operation_id}", &format!("op_{zeros}"))
         .replace("{request_id}", &format!("req_{zeros}"))
+        .replace("{volume_id}", &format!("vol_{zeros}"))
+        .replace("{snapshot_id}", &format!("snap_{zeros}"))
         .replace("{image_id}", &format!("image_{zeros}"))
         .replace("{host_id}", &format!("host_{zeros}"))
         .replace("{tenant_id}", &format!("tenant_{zeros}"))

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use vimana_agent::watchdog::{BootTime, Fenced};
 use vimana_driver::FaultKind;
 use vimana_driver_sim::Call;
-use vimana_protocol::agent::{FromAgent, ToAgent, Work};
+use vimana_protocol::agent::{Disks, FromAgent, ToAgent, Work};
 use vimana_protocol::limits::{HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, RETRY_FIRST};
 
 use crate::orders::{OK, boot, command, image_of, prepare, vm};
@@ -142,7 +142,8 @@ async fn the_server_may_ask_for_the_inventory_at_any_time() {
     let inventory = world.host.observed();
     assert_eq!(inventory.len(), 1);
     let told = session.next().await.unwrap();
-    assert_eq!(told, FromAgent::Inventory { inventory });
+    let disks = Some(Disks::default());
+    assert_eq!(told, FromAgent::Inventory { inventory, disks });
     // A host that cannot tell goes on.
     let fault = vimana_driver::Fault::new(FaultKind::Host, "no");
     world.host.fail_next(Call::Inventory, fault);

@@ -89,7 +89,7 @@ pub async fn send(
 ) -> Response {
     let chunks = body.into_data_stream();
     if !is_part(&headers) {
-        drain(chunks).await;
+        turn_away(&headers, chunks).await;
         let told = format!("send the part with `Content-Type: {PART}`");
         let mut refusal = ApiError(Error::new(ErrorKind::Malformed, told)).into_response();
         *refusal.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -98,7 +98,7 @@ pub async fn send(
     let (part, room) = match begin(&app, &cx, id, &headers).await {
         Ok(begun) => begun,
         Err(error) => {
-            drain(chunks).await;
+            turn_away(&headers, chunks).await;
             return ApiError(error).into_response();
         }
     };
@@ -130,6 +130,14 @@ async fn begin(
     let part = app.engine.receive_image(cx, id, offset).await?;
     part.admit(announced.unwrap_or(0))?;
     Ok((part, room))
+}
+
+/// Who waits for our word before sending gets it now; anybody else sends on, and
+/// reads it after that.
+async fn turn_away(headers: &HeaderMap, chunks: BodyDataStream) {
+    if !headers.contains_key(header::EXPECT) {
+        drain(chunks).await;
+    }
 }
 
 fn offset_of(headers: &HeaderMap) -> Result<u64> {
