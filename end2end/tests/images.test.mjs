@@ -22,6 +22,7 @@ import { Fleet, image } from '../lib/fleet.mjs';
 import { Api, PASSWORD } from '../lib/stack.mjs';
 
 const content = readFileSync(image);
+const size = `${content.length >> 20} MiB`;
 const sha256 = createHash('sha256').update(content).digest('hex');
 let fleet, browser, api, source;
 
@@ -155,7 +156,7 @@ describe('images', { concurrency: false, timeout: 600_000 }, () => {
       await timeline.getByText('Importing → Ready').waitFor();
       const inList = row(watcher, 'slow');
       await inList.getByText('Ready', { exact: true }).waitFor();
-      await inList.getByText('qcow2, 19 MiB').waitFor();
+      await inList.getByText(`qcow2, ${size}`).waitFor();
       await removeForGood(id);
       await badge(page, 'Removed').waitFor();
       await inList.waitFor({ state: 'detached' });
@@ -226,7 +227,7 @@ describe('images', { concurrency: false, timeout: 600_000 }, () => {
       await page.getByRole('button', { name: 'Import the image' }).click();
       await page.waitForURL(/\/images\/image_[0-9a-f]{32}$/);
       await page.getByText(/Nobody answers at the moment/).waitFor();
-      await page.getByText(/^[48] MiB of 19 MiB$/).waitFor();
+      await page.getByText(new RegExp(`^[48] MiB of ${size}$`)).waitFor();
       await checkPage(page, 'an upload');
 
       await page.reload();

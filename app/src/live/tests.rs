@@ -26,6 +26,7 @@ fn operation(n: u64, state: OperationState) -> OperationView {
     OperationView {
         id: OperationId::from_parts(n, [0; 10]),
         object: Object::Vm(VmId::from_parts(1, [0; 10])),
+        part: None,
         kind: OperationKind::Create,
         state,
         steps: Vec::new(),
@@ -90,6 +91,7 @@ fn spoken_of(seq: u64, vm: VmView) -> StreamItem {
         host: None,
         request: None,
         image: None,
+        volume: None,
     }
 }
 
@@ -236,6 +238,7 @@ fn about(seq: u64, request: RequestView) -> StreamItem {
         host: None,
         request: Some(request),
         image: None,
+        volume: None,
     }
 }
 
@@ -308,6 +311,7 @@ fn of_image(seq: u64, image: ImageView) -> StreamItem {
         host: None,
         request: None,
         image: Some(image),
+        volume: None,
     }
 }
 

@@ -388,7 +388,7 @@ fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
                 <TextField
                     id="url"
                     label="URL"
-                    hint="http://, https://, ftp:// or nfs://server/export/path: a raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHD, VHDX) are converted."
+                    hint="http://, https://, ftp:// or nfs://server/export/path: a raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHDX) are converted."
                     placeholder="https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
                     value=draft.url
                     error=draft.error("url")
@@ -400,7 +400,7 @@ fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
                 <FileField
                     id="upload"
                     label="File"
-                    hint="A raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHD, VHDX) are converted. It is sent in parts: what breaks off goes on where it was."
+                    hint="A raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHDX) are converted. It is sent in parts: what breaks off goes on where it was."
                     value=draft.file
                     error=draft.error("upload")
                 />
