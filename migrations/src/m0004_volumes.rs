@@ -50,7 +50,7 @@ const VOLUMES: &[&str] = &[
     )",
     "CREATE UNIQUE INDEX volumes_live_name ON volumes (tenant_id, live_name)",
     "CREATE INDEX volumes_vm ON volumes (vm_id)",
-    "CREATE INDEX volumes_host ON volumes (host_id, state)",
+    "CREATE INDEX volumes_state ON volumes (state, host_id)",
     "CREATE INDEX volumes_image ON volumes (image_id, state)",
     "ALTER TABLE events ADD COLUMN volume_id TEXT",
     "CREATE INDEX events_volume ON events (volume_id, seq)",

@@ -111,7 +111,7 @@ fn Operation(id: OperationId, operations: Known, tenant: Option<TenantId>) -> im
             <article class="operation" aria-label=title(first.kind)>
                 <header>
                     <h3>{title(first.kind)}</h3>
-                    {first.part.map(|part| view! { <span>{part.to_string()}</span> }.into_any())}
+                    {first.piece.map(|piece| view! { <span>{piece.to_string()}</span> }.into_any())}
                     <Badge
                         tone=Signal::derive(move || shown(state.get()).0)
                         text=Signal::derive(move || shown(state.get()).1.to_owned())

@@ -4,7 +4,7 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::name::FlavorName;
-use vimana_model::operation::{OperationKind, OperationState, Part, Situation, StepKind};
+use vimana_model::operation::{OperationKind, OperationState, Piece, Situation, StepKind};
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
@@ -349,19 +349,23 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
 }
 
 /// The snapshot that an operation was to go back to.
-fn reverting(operation: Option<&OperationRecord>) -> Option<Part> {
+fn reverting(operation: Option<&OperationRecord>) -> Option<Piece> {
     let mut steps = operation?.steps.iter();
     let step = steps.find(|step| step.kind == StepKind::Revert)?;
-    step.part.clone()
+    step.piece.clone()
 }
 
 /// Goes back to the snapshot once more, and starts from its disks.
-async fn revert_anew(change: &mut Change<'_>, part: Option<Part>, by: &str) -> Result<(), TxError> {
+async fn revert_anew(
+    change: &mut Change<'_>,
+    piece: Option<Piece>,
+    by: &str,
+) -> Result<(), TxError> {
     change.hold(Holding::Full).await?;
     let steps = &[StepKind::Kill, StepKind::Revert, StepKind::Boot];
     change.begin(OperationKind::Start, steps, by).await?;
-    if let Some(part) = part {
-        change.set_part_of(StepKind::Revert, part);
+    if let Some(piece) = piece {
+        change.set_piece_of(StepKind::Revert, piece);
     }
     Ok(())
 }

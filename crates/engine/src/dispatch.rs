@@ -3,7 +3,7 @@
 
 use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed, VolumeSpec};
 use vimana_model::event::Actor;
-use vimana_model::operation::{Object, Part, StepKind};
+use vimana_model::operation::{Object, Piece, StepKind};
 use vimana_model::{Error, ImageId, Result, SnapshotId, VmId, VolumeId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 use vimana_store::operation::{OperationRecord, StepRecord};
@@ -244,16 +244,16 @@ impl Engine {
 }
 
 fn snapshot_of(step: Option<&StepRecord>) -> Result<SnapshotId> {
-    match step.and_then(|step| step.part.as_ref()) {
-        Some(Part::Snapshot { id, .. }) => Ok(*id),
-        Some(Part::Volume { .. }) | None => Err(Error::internal("a step without its snapshot")),
+    match step.and_then(|step| step.piece.as_ref()) {
+        Some(Piece::Snapshot { id, .. }) => Ok(*id),
+        Some(Piece::Volume { .. }) | None => Err(Error::internal("a step without its snapshot")),
     }
 }
 
 fn volume_of(step: Option<&StepRecord>) -> Result<VolumeId> {
-    match step.and_then(|step| step.part.as_ref()) {
-        Some(Part::Volume { id, .. }) => Ok(*id),
-        Some(Part::Snapshot { .. }) | None => Err(Error::internal("a step without its volume")),
+    match step.and_then(|step| step.piece.as_ref()) {
+        Some(Piece::Volume { id, .. }) => Ok(*id),
+        Some(Piece::Snapshot { .. }) | None => Err(Error::internal("a step without its volume")),
     }
 }
 

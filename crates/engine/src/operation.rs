@@ -34,7 +34,7 @@ pub fn begun(
             attempt: 0,
             retry_at: None,
             target: None,
-            part: None,
+            piece: None,
             started_at: None,
             ended_at: None,
         })
@@ -112,7 +112,7 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
         created_at,
         ended_at,
     } = record;
-    let part = steps.iter().find_map(|step| step.part.clone());
+    let piece = steps.iter().find_map(|step| step.piece.clone());
     let cancelled_by = match undo {
         Some(Undo::Cancelled { by }) => Some(by),
         Some(Undo::Failed) | None => None,
@@ -121,7 +121,7 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
         id,
         object,
         kind,
-        part,
+        piece,
         state,
         steps: steps.into_iter().map(step_view).collect(),
         requested_by,
@@ -140,7 +140,7 @@ fn step_view(record: StepRecord) -> StepView {
         attempt,
         retry_at,
         target: _,
-        part: _,
+        piece: _,
         started_at,
         ended_at,
     } = record;

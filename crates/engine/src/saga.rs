@@ -10,7 +10,7 @@
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::event::EventKind;
 use vimana_model::operation::{
-    Object, OperationKind, OperationState, Part, Situation, StepKind, StepState,
+    Object, OperationKind, OperationState, Piece, Situation, StepKind, StepState,
 };
 use vimana_model::state::VmState;
 use vimana_model::{OperationId, Timestamp};
@@ -133,18 +133,18 @@ impl Change<'_> {
         }
     }
 
-    /// The part of the machine that the step under way is about.
-    pub fn set_part(&mut self, part: Part) {
+    /// The piece of the machine that the step under way is about.
+    pub fn set_piece(&mut self, piece: Piece) {
         if let Some(step) = self.step_mut() {
-            step.part = Some(part);
+            step.piece = Some(piece);
         }
     }
 
-    /// As [`Change::set_part`], of a step that is still to come.
-    pub fn set_part_of(&mut self, kind: StepKind, part: Part) {
+    /// As [`Change::set_piece`], of a step that is still to come.
+    pub fn set_piece_of(&mut self, kind: StepKind, piece: Piece) {
         let steps = self.operation.iter_mut().flat_map(|op| &mut op.steps);
         for step in steps.filter(|step| step.kind == kind) {
-            step.part = Some(part.clone());
+            step.piece = Some(piece.clone());
         }
     }
 
@@ -322,9 +322,9 @@ impl Change<'_> {
                 Ok(())
             }
             // By itself, or in a retry.
-            (_, StepKind::Revert) => match self.part() {
-                Some(Part::Snapshot { id, .. }) => self.reverted(id).await,
-                Some(Part::Volume { .. }) | None => Ok(()),
+            (_, StepKind::Revert) => match self.piece() {
+                Some(Piece::Snapshot { id, .. }) => self.reverted(id).await,
+                Some(Piece::Volume { .. }) | None => Ok(()),
             },
             _ => Ok(()),
         }
@@ -338,7 +338,7 @@ impl Change<'_> {
         let kind = operation.kind;
         let last = operation.steps.last();
         let target = last.and_then(|step| step.target.clone());
-        let part = last.and_then(|step| step.part.clone());
+        let piece = last.and_then(|step| step.piece.clone());
         self.retire(OperationState::Succeeded, None);
         match kind {
             OperationKind::Create | OperationKind::Start | OperationKind::Resume => {
@@ -370,7 +370,7 @@ impl Change<'_> {
             | OperationKind::RemoveSnapshot
             | OperationKind::Attach
             | OperationKind::Detach
-            | OperationKind::Grow => self.complete_of_disks(kind, part).await,
+            | OperationKind::Grow => self.complete_of_disks(kind, piece).await,
             OperationKind::Reboot
             | OperationKind::Reset
             | OperationKind::Revert
@@ -460,7 +460,7 @@ impl Change<'_> {
             return Ok(());
         };
         let kind = operation.kind;
-        let part = part_of(operation);
+        let piece = piece_of(operation);
         if (kind, current.kind) == (OperationKind::Resume, StepKind::Discard) {
             return self.leave_copy(reason).await;
         }
@@ -499,7 +499,7 @@ impl Change<'_> {
         if lost {
             return self.break_down(reason, Kept::Nothing).await;
         }
-        self.fail_of_disks(kind, part).await?;
+        self.fail_of_disks(kind, piece).await?;
         self.fail_in_place(kind, current.kind, reason).await
     }
 
@@ -643,7 +643,7 @@ impl Change<'_> {
             return Ok(());
         };
         let kind = operation.kind;
-        let part = part_of(operation);
+        let piece = piece_of(operation);
         let error = operation.error.clone();
         let cancelled = operation.undo != Some(Undo::Failed);
         let was_saved = operation
@@ -683,12 +683,12 @@ impl Change<'_> {
             }
             OperationKind::Resume => self.turn(VmState::Stopped)?,
             OperationKind::Snapshot => {
-                if let Some(Part::Snapshot { id, .. }) = part {
+                if let Some(Piece::Snapshot { id, .. }) = piece {
                     self.drop_snapshot(id).await?;
                 }
             }
             OperationKind::Attach => {
-                if let Some(Part::Volume { id, .. }) = part {
+                if let Some(Piece::Volume { id, .. }) = piece {
                     self.volume_detached(id).await?;
                 }
             }
@@ -724,31 +724,33 @@ impl Change<'_> {
             None => format!("it could not be taken back: {reason}"),
         };
         let under_way = self.operation.as_ref();
-        let under_way = under_way.map(|operation| (operation.kind, part_of(operation)));
+        let under_way = under_way.map(|operation| (operation.kind, piece_of(operation)));
         self.retire(OperationState::Failed, Some(&reason));
-        if let Some((kind, part)) = under_way {
-            self.fail_of_disks(kind, part).await?;
+        if let Some((kind, piece)) = under_way {
+            self.fail_of_disks(kind, piece).await?;
         }
         self.break_down(&reason, Kept::Everything).await
     }
 
-    fn part(&self) -> Option<Part> {
-        self.operation.as_ref().and_then(part_of)
+    fn piece(&self) -> Option<Piece> {
+        self.operation.as_ref().and_then(piece_of)
     }
 
     /// What was done with a snapshot or a volume is done.
     async fn complete_of_disks(
         &mut self,
         kind: OperationKind,
-        part: Option<Part>,
+        piece: Option<Piece>,
     ) -> Result<(), TxError> {
         use OperationKind as O;
-        match (kind, part) {
-            (O::Snapshot, Some(Part::Snapshot { id, .. })) => self.snapshot_taken(id).await,
-            (O::RemoveSnapshot, Some(Part::Snapshot { id, .. })) => self.snapshot_removed(id).await,
-            (O::Attach, Some(Part::Volume { id, .. })) => self.volume_attached(id).await,
-            (O::Detach, Some(Part::Volume { id, .. })) => self.volume_detached(id).await,
-            (O::Grow, Some(Part::Volume { id, .. })) => self.volume_grown(id).await,
+        match (kind, piece) {
+            (O::Snapshot, Some(Piece::Snapshot { id, .. })) => self.snapshot_taken(id).await,
+            (O::RemoveSnapshot, Some(Piece::Snapshot { id, .. })) => {
+                self.snapshot_removed(id).await
+            }
+            (O::Attach, Some(Piece::Volume { id, .. })) => self.volume_attached(id).await,
+            (O::Detach, Some(Piece::Volume { id, .. })) => self.volume_detached(id).await,
+            (O::Grow, Some(Piece::Volume { id, .. })) => self.volume_grown(id).await,
             _ => Ok(()),
         }
     }
@@ -757,21 +759,21 @@ impl Change<'_> {
     async fn fail_of_disks(
         &mut self,
         kind: OperationKind,
-        part: Option<Part>,
+        piece: Option<Piece>,
     ) -> Result<(), TxError> {
         use OperationKind as O;
-        match (kind, part) {
-            (O::Snapshot | O::RemoveSnapshot, Some(Part::Snapshot { id, .. })) => {
+        match (kind, piece) {
+            (O::Snapshot | O::RemoveSnapshot, Some(Piece::Snapshot { id, .. })) => {
                 self.leave_snapshot(id).await
             }
-            (O::Attach | O::Detach, Some(Part::Volume { id, .. })) => self.volume_stays(id).await,
+            (O::Attach | O::Detach, Some(Piece::Volume { id, .. })) => self.volume_stays(id).await,
             _ => Ok(()),
         }
     }
 }
 
-fn part_of(operation: &OperationRecord) -> Option<Part> {
-    operation.steps.iter().find_map(|step| step.part.clone())
+fn piece_of(operation: &OperationRecord) -> Option<Piece> {
+    operation.steps.iter().find_map(|step| step.piece.clone())
 }
 
 /// An id that sorts behind that of the VM's operation before, whatever the

@@ -11,7 +11,7 @@
 
 use vimana_model::event::EventKind;
 use vimana_model::name::SnapshotName;
-use vimana_model::operation::{OperationKind, Part, StepKind};
+use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::snapshot::{MAX_SNAPSHOTS, SnapshotState, SnapshotView, TakeSnapshot, Then};
 use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
@@ -67,8 +67,8 @@ fn view(record: SnapshotRecord, current: Option<SnapshotId>) -> SnapshotView {
     }
 }
 
-fn part(record: &SnapshotRecord) -> Part {
-    Part::Snapshot {
+fn piece(record: &SnapshotRecord) -> Piece {
+    Piece::Snapshot {
         id: record.id,
         name: record.name.clone(),
     }
@@ -120,7 +120,7 @@ impl Change<'_> {
         self.keep(self.vm.kept.0.saturating_add(claimed)).await?;
         let kind = OperationKind::Snapshot;
         self.begin(kind, &[StepKind::Snapshot], by).await?;
-        self.set_part(part(&record));
+        self.set_piece(piece(&record));
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl Change<'_> {
         }
         let kind = OperationKind::Revert;
         self.begin(kind, &[StepKind::Revert], by).await?;
-        self.set_part(part(&record));
+        self.set_piece(piece(&record));
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl Change<'_> {
         snapshot::set_state(self.tx, id, SnapshotState::Removing).await?;
         let kind = OperationKind::RemoveSnapshot;
         self.begin(kind, &[StepKind::RemoveSnapshot], by).await?;
-        self.set_part(part(&record));
+        self.set_piece(piece(&record));
         Ok(())
     }
 

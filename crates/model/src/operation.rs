@@ -128,16 +128,16 @@ impl Object {
     }
 }
 
-/// The part of a VM that an operation is about.
+/// The piece of a VM that an operation is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Part {
+pub enum Piece {
     Snapshot { id: SnapshotId, name: SnapshotName },
     Volume { id: VolumeId, name: VolumeName },
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Snapshot { name, .. } => write!(f, "snapshot {name}"),
@@ -521,7 +521,7 @@ pub struct OperationView {
     pub kind: OperationKind,
     /// The snapshot or volume that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part: Option<Part>,
+    pub piece: Option<Piece>,
     pub state: OperationState,
     pub steps: Vec<StepView>,
     /// Name of the user who asked.

@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use vimana_model::name::FlavorName;
-use vimana_model::operation::{Object, OperationKind, OperationState, Part, StepKind, StepState};
+use vimana_model::operation::{Object, OperationKind, OperationState, Piece, StepKind, StepState};
 use vimana_model::unit::Resources;
 use vimana_model::{ImageId, OperationId, Timestamp, VmId};
 
@@ -30,9 +30,9 @@ pub struct StepRecord {
     /// The size it is to give the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Size>,
-    /// The part of the machine that it is about.
+    /// The piece of the machine that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part: Option<Part>,
+    pub piece: Option<Piece>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
 }

@@ -1,7 +1,7 @@
 //! A VM and its volumes.
 
 use vimana_model::event::EventKind;
-use vimana_model::operation::{OperationKind, Part, StepKind};
+use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::unit::MiB;
 use vimana_model::volume::{VmRef, VolumeAction, VolumeState};
 use vimana_model::{Error, VolumeId};
@@ -14,8 +14,8 @@ use super::{accept, claim_growth, what};
 use crate::change::Change;
 use crate::limits::MAX_VOLUMES_OF_VM;
 
-fn part(record: &VolumeRecord) -> Part {
-    Part::Volume {
+fn piece(record: &VolumeRecord) -> Piece {
+    Piece::Volume {
         id: record.id,
         name: record.name.clone(),
     }
@@ -58,7 +58,7 @@ impl Change<'_> {
         volume::update(self.tx, &mut record).await?;
         let kind = OperationKind::Attach;
         self.begin(kind, &[StepKind::Attach], by).await?;
-        self.set_part(part(&record));
+        self.set_piece(piece(&record));
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Change<'_> {
         volume::update(self.tx, &mut record).await?;
         let kind = OperationKind::Detach;
         self.begin(kind, &[StepKind::Detach], by).await?;
-        self.set_part(part(&record));
+        self.set_piece(piece(&record));
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Change<'_> {
         volume::update(self.tx, &mut record).await?;
         let kind = OperationKind::Grow;
         self.begin(kind, &[StepKind::Grow], by).await?;
-        self.set_part(part(&record));
+        self.set_piece(piece(&record));
         Ok(())
     }
 

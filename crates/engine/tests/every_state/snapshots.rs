@@ -6,7 +6,7 @@ use vimana_driver::{Fault, FaultKind, HostDriver as _};
 use vimana_driver_sim::{Call, Mishap, SimDriver};
 use vimana_engine::{Acted, ActionArgs};
 use vimana_model::action::VmAction;
-use vimana_model::operation::{OperationKind, OperationState, Part, StepKind};
+use vimana_model::operation::{OperationKind, OperationState, Piece, StepKind};
 use vimana_model::snapshot::{SnapshotState, SnapshotView, TakeSnapshot};
 use vimana_model::unit::MiB;
 use vimana_model::vm::{AcceptedView, VmView};
@@ -39,7 +39,7 @@ impl Scene {
     /// Takes one to its end.
     async fn taken(&self, name: &str, memory: bool) -> SnapshotId {
         let accepted = self.take(name, memory).await.unwrap();
-        let Some(Part::Snapshot { id, .. }) = accepted.operation.part else {
+        let Some(Piece::Snapshot { id, .. }) = accepted.operation.piece else {
             unreachable!("a snapshot's operation is about it");
         };
         let vm = self.world.until_rest(self.vm).await;
@@ -91,7 +91,7 @@ async fn a_running_vm_goes_back_to_a_snapshot_with_its_memory() {
     assert_eq!((running.state, running.run_epoch), (VmState::Running, 1));
     let operation = running.operation.unwrap();
     assert_eq!(operation.kind, OperationKind::Revert);
-    assert_eq!(operation.part.unwrap().to_string(), "snapshot before");
+    assert_eq!(operation.piece.unwrap().to_string(), "snapshot before");
     assert_eq!(scene.hosts[0].sim.effects(scene.vm).reverted, 1);
 
     let all = scene.snapshots().await;

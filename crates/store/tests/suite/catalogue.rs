@@ -312,7 +312,7 @@ pub async fn operations_survive_with_their_steps(world: World) {
                 attempt: 1,
                 retry_at: None,
                 target: None,
-                part: None,
+                piece: None,
                 state: StepState::Waiting,
                 started_at: None,
                 ended_at: None,

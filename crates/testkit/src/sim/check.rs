@@ -246,7 +246,7 @@ impl World {
                 operation,
                 request,
                 volume,
-                part: _,
+                piece: _,
             } = promise.answer;
             let mut lost = Vec::new();
             if let Some(id) = vm {

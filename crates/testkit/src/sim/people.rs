@@ -10,7 +10,7 @@ use vimana_authz::Subject;
 use vimana_engine::{Acted, ActionArgs, Engine, IdempotencyKey, OpContext};
 use vimana_model::action::VmAction;
 use vimana_model::name::UserName;
-use vimana_model::operation::Part;
+use vimana_model::operation::Piece;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::session::{Role, StaffRole};
 use vimana_model::vm::{AcceptedView, CreateVm};
@@ -74,7 +74,7 @@ pub struct Answer {
     pub request: Option<RequestId>,
     pub volume: Option<VolumeId>,
     /// What of the VM the operation is about.
-    pub part: Option<Part>,
+    pub piece: Option<Piece>,
 }
 
 /// An answer that somebody holds in their hands.
@@ -361,7 +361,7 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
     let accepted = |accepted: AcceptedView| Answer {
         vm: Some(accepted.vm.id),
         operation: Some(accepted.operation.id),
-        part: accepted.operation.part,
+        piece: accepted.operation.piece,
         ..Answer::default()
     };
     match ask {
@@ -378,7 +378,7 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
             Ok(Answer {
                 vm: view.object.vm(),
                 operation: Some(view.id),
-                part: view.part,
+                piece: view.piece,
                 ..Answer::default()
             })
         }

@@ -2,7 +2,7 @@
 
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
-use vimana_model::operation::Part;
+use vimana_model::operation::Piece;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
 use vimana_model::volume::{CreateVolume, GrowVolume};
@@ -93,8 +93,8 @@ impl Shelf {
         if let Ask::DeleteVolume(gone) = ask {
             self.volumes.retain(|volume| volume != gone);
         }
-        if let (Ask::Act(vm, VmAction::Snapshot, _), Some(Part::Snapshot { id, .. })) =
-            (ask, &answer.part)
+        if let (Ask::Act(vm, VmAction::Snapshot, _), Some(Piece::Snapshot { id, .. })) =
+            (ask, &answer.piece)
         {
             self.snapshots.push((*vm, *id));
         }

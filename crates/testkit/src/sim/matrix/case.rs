@@ -9,7 +9,7 @@ use vimana_driver::{Fault, FaultKind};
 use vimana_driver_sim::{Course, Mishap};
 use vimana_model::OperationId;
 use vimana_model::action::VmAction;
-use vimana_model::operation::{OperationState, Part, StepKind};
+use vimana_model::operation::{OperationState, Piece, StepKind};
 use vimana_model::state::VmState;
 use vimana_store::operation::{self, OperationRecord};
 use vimana_store::simulation::DiskCall;
@@ -163,7 +163,7 @@ impl Case {
                 about.request = answer.request.or(about.request);
                 about.operation = answer.operation;
                 about.volume = answer.volume.or(about.volume);
-                if let Some(Part::Snapshot { id, .. }) = answer.part {
+                if let Some(Piece::Snapshot { id, .. }) = answer.piece {
                     about.snapshot = Some(id);
                 }
             }
