@@ -98,7 +98,7 @@ async fn what_is_no_name_or_size_is_refused_at_its_field() {
         let refused = problem(world.make_volume(&token, &form).await, 422).await;
         assert_eq!(refused["errors"][0]["field"], "size_mib", "{refused}");
     }
-    let form = json!({ "name": "data", "size_mib": 10, "image": "demo" });
+    let form = json!({ "name": "data", "size_mib": 10, "image": "nothing" });
     let refused = problem(world.make_volume(&token, &form).await, 422).await;
     assert_eq!(refused["errors"][0]["field"], "image");
     let form = json!({ "name": "data", "size_mib": 10, "host_id": "x" });
