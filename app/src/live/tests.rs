@@ -26,7 +26,7 @@ fn operation(n: u64, state: OperationState) -> OperationView {
     OperationView {
         id: OperationId::from_parts(n, [0; 10]),
         object: Object::Vm(VmId::from_parts(1, [0; 10])),
-        part: None,
+        piece: None,
         kind: OperationKind::Create,
         state,
         steps: Vec::new(),

@@ -125,7 +125,7 @@ mod tests {
             id: OperationId::from_parts(1, [0; 10]),
             object: Object::Vm(VmId::from_parts(1, [0; 10])),
             kind,
-            part: None,
+            piece: None,
             state: OperationState::Running,
             steps: kind.steps(at).iter().map(step).collect(),
             requested_by: "ann".to_owned(),
