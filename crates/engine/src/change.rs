@@ -204,19 +204,24 @@ impl<'a> Change<'a> {
     /// Gives everything on the host back. Its snapshots went with its disk; its
     /// volumes stay where they are.
     pub async fn leave_host(&mut self) -> Result<(), TxError> {
+        self.leave(false).await
+    }
+
+    /// As [`Change::leave_host`]; `for_good` takes the volumes along that go with
+    /// the VM.
+    async fn leave(&mut self, for_good: bool) -> Result<(), TxError> {
         claim::give_back(self.tx, self.vm.id).await?;
         snapshot::delete_all(self.tx, self.vm.id).await?;
         self.vm.kept = MiB(0);
         self.vm.snapshot_id = None;
-        self.let_volumes_go(false).await?;
+        self.let_volumes_go(for_good).await?;
         self.vm.host = None;
         Ok(())
     }
 
     /// Nothing is left of the VM but its record: gives everything back.
     pub async fn finish(&mut self) -> Result<(), TxError> {
-        self.let_volumes_go(true).await?;
-        self.leave_host().await?;
+        self.leave(true).await?;
         self.vm.saved = None;
         self.turn(VmState::Done)
     }

@@ -145,14 +145,10 @@ impl Engine {
                 volume_id: volume_of(step)?,
             },
             StepKind::Grow => {
-                let VolumeSpec {
-                    volume_id,
-                    size_mib,
-                    image: _,
-                } = self.volume_spec(volume_of(step)?).await?;
+                let volume = self.volume_record(volume_of(step)?).await?;
                 Work::Grow {
-                    volume_id,
-                    size_mib,
+                    volume_id: volume.id,
+                    size_mib: volume.size,
                 }
             }
         };
@@ -192,10 +188,13 @@ impl Engine {
         })
     }
 
-    async fn volume_spec(&self, id: VolumeId) -> Result<VolumeSpec> {
+    async fn volume_record(&self, id: VolumeId) -> Result<VolumeRecord> {
         let found = volume::find(&self.store().read(), id).await?;
-        let VolumeRecord { size, image, .. } =
-            found.ok_or_else(|| Error::not_found(format!("volume `{id}`")))?;
+        found.ok_or_else(|| Error::not_found(format!("volume `{id}`")))
+    }
+
+    async fn volume_spec(&self, id: VolumeId) -> Result<VolumeSpec> {
+        let VolumeRecord { size, image, .. } = self.volume_record(id).await?;
         Ok(VolumeSpec {
             volume_id: id,
             size_mib: size,

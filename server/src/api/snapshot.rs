@@ -2,17 +2,18 @@
 
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::StatusCode;
-use vimana_engine::{Acted, ActionArgs, OpContext};
+use axum::response::Response;
+use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::snapshot::{SnapshotView, TakeSnapshot};
 use vimana_model::vm::AcceptedView;
-use vimana_model::{Error, Problem, SnapshotId, VmId};
+use vimana_model::{Problem, SnapshotId, VmId};
 
 use super::Items;
 use super::extract::{Caller, Id, Ids, Json};
 use super::once::Once;
 use super::problem::{ApiResult, Refusals};
+use super::vm::action::act;
 use crate::state::App;
 
 /// The snapshots of a VM, oldest first
@@ -52,7 +53,7 @@ pub async fn take(
     Once(cx): Once,
     Id(id): Id<VmId>,
     Json(form): Json<TakeSnapshot>,
-) -> ApiResult<(StatusCode, Answer<AcceptedView>)> {
+) -> ApiResult<Response> {
     let args = ActionArgs::TakeSnapshot(form);
     act(app, cx, id, VmAction::Snapshot, args).await
 }
@@ -76,7 +77,7 @@ pub async fn revert(
     State(app): State<App>,
     Once(cx): Once,
     Ids(vm, snapshot): Ids<VmId, SnapshotId>,
-) -> ApiResult<(StatusCode, Answer<AcceptedView>)> {
+) -> ApiResult<Response> {
     let args = ActionArgs::Snapshot(snapshot);
     act(app, cx, vm, VmAction::Revert, args).await
 }
@@ -97,24 +98,7 @@ pub async fn delete(
     State(app): State<App>,
     Once(cx): Once,
     Ids(vm, snapshot): Ids<VmId, SnapshotId>,
-) -> ApiResult<(StatusCode, Answer<AcceptedView>)> {
+) -> ApiResult<Response> {
     let args = ActionArgs::Snapshot(snapshot);
     act(app, cx, vm, VmAction::RemoveSnapshot, args).await
-}
-
-async fn act(
-    app: App,
-    cx: OpContext,
-    id: VmId,
-    action: VmAction,
-    args: ActionArgs,
-) -> ApiResult<(StatusCode, Answer<AcceptedView>)> {
-    let engine = app.engine.clone();
-    let acted = app
-        .detached(async move { engine.act_on_vm(&cx, id, action, args).await })
-        .await?;
-    match acted {
-        Acted::Accepted(accepted) => Ok((StatusCode::ACCEPTED, Answer(*accepted))),
-        Acted::Vm(_) => Err(Error::internal("a snapshot without an operation").into()),
-    }
 }

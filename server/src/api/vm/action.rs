@@ -135,7 +135,8 @@ pub async fn resize(
     act(app, cx, id, VmAction::Resize, ActionArgs::Resize(form)).await
 }
 
-async fn act(
+/// Does it; an accepted operation is 202.
+pub async fn act(
     app: App,
     cx: OpContext,
     id: VmId,
