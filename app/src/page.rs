@@ -12,6 +12,7 @@ mod new_vm;
 mod not_found;
 mod operations;
 mod problem;
+mod refused;
 mod request;
 mod requests;
 mod sign_in;

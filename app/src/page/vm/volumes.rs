@@ -16,6 +16,7 @@ use vimana_ui::{
 use super::snapshots::follow;
 use crate::api::{ApiError, Key, VmArgs, create_volume, delete_volume, once, volumes};
 use crate::live::Timeline;
+use crate::page::refused::{of_field, otherwise};
 use crate::page::sentence;
 use crate::page::vm_actions::{VmDesk, blocked};
 use crate::session::{Caller, CurrentSession};
@@ -281,28 +282,6 @@ fn deletion(shelf: Shelf, named: Memo<Option<Asked>>) -> Callback<()> {
                 }
             }
         });
-    })
-}
-
-/// The error of one field of a form.
-fn of_field(refused: RwSignal<Option<ApiError>>, field: &'static str) -> Signal<Option<String>> {
-    Signal::derive(move || {
-        let error = refused.with(|refused| refused.as_ref().and_then(|error| error.field(field)));
-        error.map(|text| sentence(&text))
-    })
-}
-
-/// What is wrong beside those fields.
-fn otherwise(
-    refused: RwSignal<Option<ApiError>>,
-    fields: &'static [&'static str],
-) -> Signal<Option<String>> {
-    Signal::derive(move || {
-        let told = |error: &ApiError| fields.iter().any(|field| error.field(field).is_some());
-        refused
-            .get()
-            .filter(|error| !told(error))
-            .map(|error| error.sentence())
     })
 }
 

@@ -11,7 +11,7 @@ use vimana_ui::{CheckField, FormError, Submit, TextField, press};
 
 use super::desk::VmDesk;
 use crate::api::{ApiError, VmArgs};
-use crate::page::sentence;
+use crate::page::refused::{of_field, otherwise};
 
 #[component]
 pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoView {
@@ -21,17 +21,6 @@ pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVi
     let memory = RwSignal::new(running);
     let refused = RwSignal::new(None::<ApiError>);
     let busy = RwSignal::new(false);
-    let of_name = Signal::derive(move || {
-        let error = refused.with(|refused| refused.as_ref().and_then(|error| error.field("name")));
-        error.map(|text| sentence(&text))
-    });
-    let otherwise = Signal::derive(move || {
-        let told = of_name.with(Option::is_some);
-        refused
-            .get()
-            .filter(|_| !told)
-            .map(|error| error.sentence())
-    });
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
         if busy.get_untracked() {
@@ -67,7 +56,7 @@ pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVi
                 placeholder="before-the-upgrade"
                 autofocus=true
                 value=name
-                error=of_name
+                error=of_field(refused, "name")
             />
             {running.then(|| view! {
                 <CheckField
@@ -77,7 +66,7 @@ pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVi
                     value=memory
                 />
             }.into_any())}
-            <FormError error=otherwise/>
+            <FormError error=otherwise(refused, &["name"])/>
             <div class="dialog-answers">
                 <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
                 <Submit label="Take it".to_owned() busy=busy/>
