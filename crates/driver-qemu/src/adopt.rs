@@ -11,6 +11,7 @@ use vimana_driver::{Fault, Power};
 use vimana_model::VmId;
 
 use crate::argv::SERIAL_SOCKET;
+use crate::backup::offline;
 use crate::host::{Held, Host, Vm, blocking};
 use crate::limits::{ADOPT_TIMEOUT, KILL_TIMEOUT, RESTART_AFTERMATH, START_POLL};
 use crate::load::{self, Rest};
@@ -88,6 +89,7 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
         tracing::error!(vm = %id, "a VM on this host is left alone: it has no record");
         return Ok(());
     };
+    free_disks(&dir).await?;
     let saved = found.held.saved;
     host.snapshots.put(id, found.snapshots);
     vm.hold(host, found.held);
@@ -102,6 +104,18 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
         restarting: found.restarting,
     };
     adoption.adopt(started).await
+}
+
+/// Whatever else had the disks open lets go of them.
+async fn free_disks(dir: &Path) -> Result<(), Fault> {
+    let freeing = |error| Fault::io("freeing the disks", &error);
+    let place = dir.to_owned();
+    let left = blocking(move || offline::end_left_behind(&place).map_err(freeing)).await?;
+    if let Some(process) = left {
+        process.ended().await;
+    }
+    let place = dir.to_owned();
+    blocking(move || offline::forget(&place).map_err(freeing)).await
 }
 
 /// Blocks.

@@ -281,7 +281,8 @@ fn slow(within: Duration) -> QmpError {
 
 /// Why QEMU did not come up: its own words where it left some.
 fn failed(dir: &Path, error: Option<QmpError>) -> Fault {
-    let reason = process::last_words(dir).or_else(|| error.map(|error| error.to_string()));
+    let reason = process::last_words(&dir.join(process::LOG))
+        .or_else(|| error.map(|error| error.to_string()));
     let reason = reason.unwrap_or_else(|| "it ended at once".to_owned());
     Fault::new(
         FaultKind::Hypervisor,

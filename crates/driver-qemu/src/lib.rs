@@ -15,6 +15,8 @@
 //! | `memory.part` | one that is being written |
 //! | `snapshots.json` | the snapshots, which are inside the disks |
 //! | `restarting.json` | while the guest is restarted |
+//! | `backup/` | the files of a backup, until they are kept elsewhere |
+//! | `storage.json` | while a process that is not QEMU has the disks |
 //!
 //! A volume is a directory beside them, named by its id, with `volume.qcow2`
 //! and `volume.json`, which says how large it is and which VM has it: a volume
@@ -24,6 +26,7 @@
 
 mod adopt;
 mod argv;
+mod backup;
 mod boot;
 mod boot_sector;
 mod carry;
@@ -59,11 +62,11 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
+    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
     ObservedSnapshot, ObservedVolume, Part, SerialStream, VolumeSource,
 };
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
 pub use boot_sector::{BOOTS, COUNT, DEAF, OFF, READY, boot_sector};
 pub use config::{AcceleratorSetting, GuestLimits, InvalidAccelerator, ProbeImage, QemuConfig};
@@ -264,6 +267,28 @@ impl HostDriver for QemuDriver {
         snapshot: SnapshotId,
     ) -> Result<(), Fault> {
         let work = move |turn| snapshot::remove(turn, snapshot);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn back_up(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        backup: BackupId,
+        since: Option<BackupId>,
+    ) -> Result<BackupFiles, Fault> {
+        let work = move |turn| backup::back_up(turn, backup, since);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn end_backup(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        backup: BackupId,
+        kept: bool,
+    ) -> Result<(), Fault> {
+        let work = move |turn| backup::end(turn, backup, kept);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 

@@ -34,6 +34,10 @@ pub const IMG_TIMEOUT: Duration = Duration::from_secs(60);
 pub const VOLUMES: u8 = 16;
 /// A snapshot's memory and disks are written or read within this.
 pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// All disks of a machine are copied within this.
+pub const BACKUP_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// A process that has only disks ends within this.
+pub const STORAGE_END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an event of a QEMU's job is waited for before asking.
 pub const JOB_POLL: Duration = Duration::from_millis(20);
 /// How often a QEMU that lives and hung up on us is tried to be reached.

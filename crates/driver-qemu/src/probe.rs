@@ -207,7 +207,8 @@ async fn says(qemu: &Path, args: &[String], dir: &Path, signs: &[&str]) -> Resul
             return child.kill().await.map_err(broke);
         }
     }
-    Err(process::last_words(dir).unwrap_or_else(|| "QEMU ended at once".to_owned()))
+    Err(process::last_words(&dir.join(process::LOG))
+        .unwrap_or_else(|| "QEMU ended at once".to_owned()))
 }
 
 #[cfg(test)]

@@ -187,8 +187,8 @@ pub fn trim_log(dir: &Path) -> io::Result<()> {
 
 /// The last thing QEMU complained about, fit for people.
 #[must_use]
-pub fn last_words(dir: &Path) -> Option<String> {
-    let mut log = fs::File::open(dir.join(LOG)).ok()?;
+pub fn last_words(log: &Path) -> Option<String> {
+    let mut log = fs::File::open(log).ok()?;
     let length = log.metadata().ok()?.len();
     log.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))
         .ok()?;

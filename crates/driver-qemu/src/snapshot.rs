@@ -18,6 +18,7 @@ use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::argv::{DISK, DISK_NODE, VOLUME};
+use crate::backup;
 use crate::host::{Host, Turn, blocking, lock, not_running, overtaken};
 use crate::limits::{JOB_POLL, SNAPSHOT_TIMEOUT};
 use crate::machine::{self, Machine};
@@ -174,6 +175,8 @@ pub async fn revert(turn: Turn, id: SnapshotId) -> Result<(), Fault> {
         }
     }
     turn.still_wanted()?;
+    // What they say of the disks would be wrong from then on.
+    backup::forget_marks(&turn, &held, |_| true).await?;
     record.reverting = Some(id);
     write(&turn, record.clone()).await?;
     let tag = id.to_string();

@@ -18,6 +18,8 @@ use vimana_model::VmId;
 
 /// No such directory exists on any machine.
 const NOWHERE: &str = "/simulated";
+/// Below a VM's other files.
+const BACKUP: &str = "backup";
 
 #[derive(Default)]
 pub(crate) struct Files {
@@ -101,13 +103,34 @@ impl Files {
         Ok(contents)
     }
 
+    /// Makes a file of a VM's backup.
+    pub fn put_backup(&mut self, vm: VmId, name: &str, bytes: Bytes) -> io::Result<PathBuf> {
+        let place = self.place(vm).join(BACKUP);
+        let path = place.join(name);
+        if self.dir.is_some() {
+            std::fs::create_dir_all(&place)?;
+            std::fs::write(&path, &bytes)?;
+        } else {
+            self.held.insert(path.clone(), bytes);
+        }
+        Ok(path)
+    }
+
+    /// Removes the files of a VM's backup.
+    pub fn remove_backup(&mut self, vm: VmId) {
+        self.remove_below(&self.place(vm).join(BACKUP));
+    }
+
     /// Removes what was exported of a VM.
     pub fn remove(&mut self, vm: VmId) {
-        let place = self.place(vm);
-        self.held.retain(|path, _| !path.starts_with(&place));
+        self.remove_below(&self.place(vm));
+    }
+
+    fn remove_below(&mut self, place: &Path) {
+        self.held.retain(|path, _| !path.starts_with(place));
         if self.dir.is_some() {
             // Never there, as a rule; an empty name is all that could stay.
-            let _ = std::fs::remove_dir_all(&place);
+            let _ = std::fs::remove_dir_all(place);
         }
     }
 
@@ -116,7 +139,10 @@ impl Files {
         let place = self.place(vm);
         let paths = Part::ALL.map(|part| place.join(part.name()));
         let there = |path: &PathBuf| self.held.contains_key(path) || path.exists();
-        paths.into_iter().filter(there).collect()
+        let backup = place.join(BACKUP);
+        let of_backup = self.held.keys().filter(|path| path.starts_with(&backup));
+        let exported = paths.into_iter().filter(there);
+        exported.chain(of_backup.cloned()).collect()
     }
 
     fn place(&self, vm: VmId) -> PathBuf {

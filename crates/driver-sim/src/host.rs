@@ -11,6 +11,7 @@ use vimana_driver::{Fault, FaultKind, Observed, Power, SerialHub};
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
+use crate::backup::Marks;
 use crate::files::{Contents, Files};
 use crate::mishap::{Call, Course, Director, Mishap, Plans, Rest};
 use crate::run_log::{Moment, RunEntry, RunLog};
@@ -45,6 +46,7 @@ pub struct Effects {
     pub detached: u32,
     pub snapshots: u32,
     pub reverted: u32,
+    pub backed_up: u32,
 }
 
 /// The part of a simulated host that survives its agent.
@@ -73,6 +75,7 @@ pub(crate) struct Vm {
     pub effects: Effects,
     pub machine: Option<Machine>,
     pub snapshots: BTreeMap<SnapshotId, Snapshot>,
+    pub marks: Marks,
 }
 
 pub(crate) struct Machine {
@@ -179,6 +182,10 @@ impl SimHost {
     /// The machine dies; `false` where it does not run.
     pub fn crash(&self, vm: VmId, reason: &str) -> bool {
         let reason = reason.to_owned();
+        if let Some(vm) = self.state().vms.get_mut(&vm) {
+            // What had changed was in the process's memory.
+            vm.marks.forget();
+        }
         self.end(vm, Power::Crashed { reason }, |e| &mut e.crashed)
     }
 
@@ -275,6 +282,8 @@ impl SimHost {
             | Call::Snapshot
             | Call::Revert
             | Call::RemoveSnapshot
+            | Call::BackUp
+            | Call::EndBackup
             | Call::Snapshots
             | Call::Serial => false,
         };

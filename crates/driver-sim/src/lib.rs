@@ -13,6 +13,7 @@
 //! [`export`]: HostDriver::export
 //! [`import`]: HostDriver::import
 
+mod backup;
 mod files;
 mod host;
 mod life;
@@ -29,12 +30,12 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
-    Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
+    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
     ObservedSnapshot, ObservedVolume, Part, Power, SerialStream, VolumeSource,
 };
 use vimana_model::host::Accelerator;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
 pub use host::{Effects, SimHost};
 pub use life::{BOOTS, COUNT};
@@ -279,6 +280,30 @@ impl HostDriver for SimDriver {
         let rest = self.enter(Call::RemoveSnapshot, vm, epoch).await?;
         self.host.remove_snapshot(vm, snapshot);
         rest.end(Call::RemoveSnapshot, Ok(())).await
+    }
+
+    async fn back_up(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        backup: BackupId,
+        since: Option<BackupId>,
+    ) -> Result<BackupFiles, Fault> {
+        let rest = self.enter(Call::BackUp, vm, epoch).await?;
+        let result = self.host.back_up(vm, epoch, backup, since);
+        rest.end(Call::BackUp, result).await
+    }
+
+    async fn end_backup(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        backup: BackupId,
+        kept: bool,
+    ) -> Result<(), Fault> {
+        let rest = self.enter(Call::EndBackup, vm, epoch).await?;
+        self.host.end_backup(vm, backup, kept);
+        rest.end(Call::EndBackup, Ok(())).await
     }
 
     async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault> {

@@ -9,6 +9,7 @@ use vimana_driver::{Fault, FaultKind, IncarnationSpec, Part, Power, SerialHub, S
 use vimana_model::VmId;
 use vimana_model::unit::Resources;
 
+use crate::backup::Marks;
 use crate::files::Contents;
 use crate::host::{Machine, SimHost, Vm, no_such_vm, observed};
 use crate::run_log::Moment;
@@ -240,6 +241,7 @@ impl SimHost {
         }
         state.files.remove(id);
         vm.snapshots.clear();
+        vm.marks = Marks::default();
         for volume in state.volumes.values_mut() {
             volume.attached_to.take_if(|owner| *owner == id);
         }

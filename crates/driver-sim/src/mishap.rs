@@ -31,6 +31,8 @@ pub enum Call {
     Snapshot,
     Revert,
     RemoveSnapshot,
+    BackUp,
+    EndBackup,
     Snapshots,
     Serial,
 }

@@ -85,6 +85,8 @@ impl SimHost {
             }
         }
         vm.effects.reverted += 1;
+        // What changed since is not what changed since the backup.
+        vm.marks.forget();
         Ok(())
     }
 
@@ -108,7 +110,7 @@ impl SimHost {
 }
 
 impl State {
-    fn volumes_of(&self, vm: VmId) -> BTreeMap<VolumeId, bool> {
+    pub fn volumes_of(&self, vm: VmId) -> BTreeMap<VolumeId, bool> {
         let ours = self.volumes.iter();
         let ours = ours.filter(|(_, volume)| volume.attached_to == Some(vm));
         ours.map(|(id, volume)| (*id, volume.written)).collect()

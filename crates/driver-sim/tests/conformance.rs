@@ -79,6 +79,18 @@ impl Harness for Sim {
         self.0.reads_zeros(volume).unwrap()
     }
 
+    fn read_file(&self, path: &Path) -> Vec<u8> {
+        self.0.read_file(path).unwrap().to_vec()
+    }
+
+    fn boots_kept(&self, chain: &[Vec<u8>]) -> char {
+        char::from(b'@' + u8::try_from(value(chain)).unwrap())
+    }
+
+    fn zeros_kept(&self, chain: &[Vec<u8>]) -> bool {
+        value(chain) == 0
+    }
+
     async fn plugged(&self, driver: &dyn HostDriver, vm: VmId) -> usize {
         let volumes = driver.volumes().await.unwrap();
         let ours = volumes.iter().filter(|v| v.attached_to == Some(vm));
@@ -92,6 +104,22 @@ impl Harness for Sim {
     async fn ignore_shutdown(&self, _driver: &dyn HostDriver, vm: VmId) {
         self.0.ignore_shutdown(vm, true);
     }
+}
+
+/// What the last file says, where each lies over the one before it.
+fn value(chain: &[Vec<u8>]) -> u32 {
+    let mut below = "all".to_owned();
+    let mut value = 0;
+    for content in chain {
+        let text = std::str::from_utf8(content).unwrap();
+        let (of, said) = text.trim_end().split_once(": ").unwrap();
+        let (of, over) = of.split_once(", ").unwrap();
+        assert_eq!(over, below, "it lies over another");
+        let (_, backup) = of.split_once(" in ").unwrap();
+        below = format!("since {backup}");
+        value = said.parse().unwrap();
+    }
+    value
 }
 
 vimana_driver::conformance_suite!(Sim);

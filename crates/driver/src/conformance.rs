@@ -11,6 +11,7 @@
     reason = "a suite of tests: a broken promise panics"
 )]
 
+mod backups;
 mod cases;
 mod restarting;
 mod saving;
@@ -25,10 +26,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_model::unit::Resources;
-use vimana_model::{SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
 use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, SerialStream};
 
+pub use backups::*;
 pub use cases::*;
 pub use restarting::*;
 pub use saving::*;
@@ -84,6 +86,17 @@ pub trait Harness: Send + Sync + Sized {
 
     /// Whether a volume that no running machine has reads zeros throughout.
     fn reads_zeros(&self, volume: VolumeId) -> bool;
+
+    /// A file that the driver made.
+    fn read_file(&self, path: &Path) -> Vec<u8>;
+
+    /// How often the guest was started, as [`BOOTS`] has it, by the root disk
+    /// of a backup: the files of the backups that it is made of, the full one
+    /// first.
+    fn boots_kept(&self, chain: &[Vec<u8>]) -> char;
+
+    /// Whether a volume reads zeros throughout, in the same manner.
+    fn zeros_kept(&self, chain: &[Vec<u8>]) -> bool;
 
     /// How many volumes the guest's hardware has right now.
     async fn plugged(&self, driver: &dyn HostDriver, vm: VmId) -> usize;
@@ -163,6 +176,14 @@ macro_rules! conformance_suite {
             clean_removes_snapshots_and_keeps_volumes
             snapshots_of_what_is_not_there_are_refused_or_fine
             volume_calls_for_what_is_not_there_are_refused_or_fine
+            running_machine_is_backed_up_and_runs_on
+            machine_that_is_off_is_backed_up
+            backup_that_is_not_kept_costs_nothing
+            changes_are_not_known_after_a_revert_or_a_crash
+            volumes_are_in_the_backup
+            backup_survives_a_restart_of_the_driver
+            backup_that_cannot_be_is_refused
+            clean_removes_the_files_of_a_backup
         }
     };
     ($harness:ty: $($case:ident)+) => {$(
@@ -196,6 +217,13 @@ pub fn new_vm() -> VmId {
 pub fn new_snapshot() -> SnapshotId {
     let (unix_ms, random) = new_parts();
     SnapshotId::from_parts(unix_ms, random)
+}
+
+/// A backup no other test uses.
+#[must_use]
+pub fn new_backup() -> BackupId {
+    let (unix_ms, random) = new_parts();
+    BackupId::from_parts(unix_ms, random)
 }
 
 /// A volume no other test uses.

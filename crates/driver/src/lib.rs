@@ -5,6 +5,7 @@
 //! operation's step can be repeated after a crash. Names of users never get
 //! here; ids and numbers do, and texts that only ever become file content.
 
+mod backup;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod fault;
@@ -22,8 +23,9 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
+pub use backup::{BackupFile, BackupFiles};
 pub use fault::{Fault, FaultKind};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use snapshot::ObservedSnapshot;
@@ -194,6 +196,35 @@ pub trait HostDriver: Send + Sync + 'static {
         vm: VmId,
         epoch: u64,
         snapshot: SnapshotId,
+    ) -> Result<(), Fault>;
+
+    /// Copies the machine's disks, the root disk and every attached volume, as
+    /// they are at one instant, to files of the host, whether it runs, and runs
+    /// on, or not. From that instant on the driver marks what changes. With
+    /// `since`, the files hold only what has changed since that backup, unless
+    /// that is not known of every disk: then all of them, and the answer says so.
+    ///
+    /// Repeating it gives the same files. One machine has the files of one
+    /// backup at a time: another backup takes the place of one that was not
+    /// ended. [`FaultKind::Conflict`] where the machine's memory is saved. A
+    /// failed call leaves no files, and the marks of `since`.
+    async fn back_up(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        backup: BackupId,
+        since: Option<BackupId>,
+    ) -> Result<BackupFiles, Fault>;
+
+    /// The backup's files are no longer needed here. Where it is `kept`
+    /// elsewhere, the next one may hold the changes since it; otherwise it
+    /// never was. Fine if there are none.
+    async fn end_backup(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        backup: BackupId,
+        kept: bool,
     ) -> Result<(), Fault>;
 
     /// All snapshots of this host's machines.

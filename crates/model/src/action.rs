@@ -42,6 +42,8 @@ pub enum VmAction {
     Revert,
     /// Let go of a snapshot.
     RemoveSnapshot,
+    /// Copy its disks to a datastore.
+    Backup,
     /// Give it a volume.
     Attach,
     /// Take a volume from it.
@@ -59,7 +61,7 @@ pub enum VmAction {
 }
 
 impl VmAction {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Hold,
         Self::Release,
         Self::Suspend,
@@ -73,6 +75,7 @@ impl VmAction {
         Self::Snapshot,
         Self::Revert,
         Self::RemoveSnapshot,
+        Self::Backup,
         Self::Attach,
         Self::Detach,
         Self::Grow,
@@ -99,6 +102,7 @@ impl VmAction {
             Self::Snapshot => "snapshot",
             Self::Revert => "revert",
             Self::RemoveSnapshot => "remove-snapshot",
+            Self::Backup => "backup",
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::Grow => "grow",
@@ -126,6 +130,7 @@ impl VmAction {
             Self::Snapshot => "Take a snapshot",
             Self::Revert => "Go back",
             Self::RemoveSnapshot => "Delete snapshot",
+            Self::Backup => "Back up",
             Self::Attach => "Attach a volume",
             Self::Detach => "Detach",
             Self::Grow => "Make larger",
@@ -153,6 +158,7 @@ impl VmAction {
             Self::Snapshot => "keep its disks, and its memory where asked for, as they are now",
             Self::Revert => "put its disks back to what they were; what came later is lost",
             Self::RemoveSnapshot => "let go of a snapshot; the VM stays as it is",
+            Self::Backup => "copy its disks to a datastore; it runs on meanwhile",
             Self::Attach => "give it a volume",
             Self::Detach => "take a volume from it; the volume stays",
             Self::Grow => "make one of its volumes larger",
@@ -208,6 +214,7 @@ impl VmAction {
             Self::Snapshot
             | Self::Revert
             | Self::RemoveSnapshot
+            | Self::Backup
             | Self::Attach
             | Self::Detach
             | Self::Grow => disks(state),
@@ -246,6 +253,7 @@ impl VmAction {
                 | OperationKind::Snapshot
                 | OperationKind::Revert
                 | OperationKind::RemoveSnapshot
+                | OperationKind::Backup
                 | OperationKind::Attach
                 | OperationKind::Detach
                 | OperationKind::Grow
@@ -262,6 +270,7 @@ impl VmAction {
             | Self::Snapshot
             | Self::Revert
             | Self::RemoveSnapshot
+            | Self::Backup
             | Self::Attach
             | Self::Detach
             | Self::Grow
@@ -283,6 +292,7 @@ impl VmAction {
             OperationKind::Snapshot => "has a snapshot taken of it; wait for it, or cancel it",
             OperationKind::Revert => "is going back to a snapshot; wait for it",
             OperationKind::RemoveSnapshot => "has a snapshot deleted; wait for it",
+            OperationKind::Backup => "is being backed up; wait for it, or cancel it",
             OperationKind::Attach => "is being given a volume; wait for it, or cancel it",
             OperationKind::Detach => "has a volume taken from it; wait for it",
             OperationKind::Grow => "has a volume made larger; wait for it",

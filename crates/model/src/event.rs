@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::HostView;
 use crate::image::{ImageState, ImageView};
-use crate::name::{HostName, SnapshotName, UserName, VolumeName};
+use crate::name::{BackupName, HostName, SnapshotName, UserName, VolumeName};
 use crate::operation::{OperationKind, OperationView, StepKind};
 use crate::request::{RequestAction, RequestState, RequestView};
 use crate::state::VmState;
@@ -89,6 +89,13 @@ pub enum EventKind {
     },
     SnapshotRemoved {
         name: SnapshotName,
+    },
+    /// A backup is in the datastore.
+    BackedUp {
+        name: BackupName,
+    },
+    BackupDeleted {
+        name: BackupName,
     },
     VolumeCreated {
         name: VolumeName,
@@ -208,6 +215,8 @@ impl EventKind {
             Self::SnapshotTaken { name } => format!("Snapshot {name} was taken"),
             Self::Reverted { name } => format!("Went back to snapshot {name}"),
             Self::SnapshotRemoved { name } => format!("Snapshot {name} was deleted"),
+            Self::BackedUp { name } => format!("Backup {name} is in the datastore"),
+            Self::BackupDeleted { name } => format!("Backup {name} was deleted"),
             Self::VolumeCreated { name } => format!("Created volume {name}"),
             Self::VolumeAttached { name } => format!("Volume {name} is attached"),
             Self::VolumeDetached { name } => format!("Volume {name} is detached"),

@@ -112,6 +112,7 @@ ids! {
     VolumeId = "vol", "a volume";
     /// A point in time of a machine's disks.
     SnapshotId = "snap", "a snapshot";
+    BackupId = "bak", "a backup";
     /// A named size.
     FlavorId = "flavor", "a flavor";
     /// A user-visible piece of work with steps.

@@ -5,6 +5,8 @@
 //! CLI and the portal validate with the very same code.
 
 pub mod action;
+pub mod backup;
+pub mod datastore;
 pub mod error;
 pub mod event;
 pub mod flavor;
@@ -16,6 +18,7 @@ pub mod operation;
 pub mod pending;
 pub mod request;
 pub mod saved;
+pub mod schedule;
 pub mod session;
 pub mod snapshot;
 pub mod ssh_key;

@@ -131,6 +131,10 @@ names! {
     VolumeName;
     /// A snapshot's name, unique among those of its VM.
     SnapshotName;
+    /// A backup's name, unique among those of its VM.
+    BackupName;
+    /// A datastore's name, as the operator calls it.
+    DatastoreName;
 }
 
 impl VmName {

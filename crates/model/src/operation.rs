@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
-use crate::name::{SnapshotName, VolumeName};
-use crate::{ImageId, OperationId, SnapshotId, Timestamp, VmId, VolumeId};
+use crate::name::{BackupName, SnapshotName, VolumeName};
+use crate::{BackupId, ImageId, OperationId, SnapshotId, Timestamp, VmId, VolumeId};
 
 /// What an operation sets out to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub enum OperationKind {
     /// A VM goes back to a snapshot.
     Revert,
     RemoveSnapshot,
+    /// A VM's disks are copied to a datastore, as they are at one instant.
+    Backup,
     /// A VM is given a volume.
     Attach,
     /// A volume is taken from its VM.
@@ -88,6 +90,10 @@ pub enum StepKind {
     Revert,
     /// The host lets go of a snapshot.
     RemoveSnapshot,
+    /// The host copies the disks to the datastore, or what has changed of them.
+    Backup,
+    /// The host lets go of a backup that does not come to be.
+    DropBackup,
     /// The host makes the volume, where there is none yet, and gives it to the
     /// machine.
     Attach,
@@ -135,6 +141,7 @@ impl Object {
 pub enum Piece {
     Snapshot { id: SnapshotId, name: SnapshotName },
     Volume { id: VolumeId, name: VolumeName },
+    Backup { id: BackupId, name: BackupName },
 }
 
 impl fmt::Display for Piece {
@@ -142,6 +149,7 @@ impl fmt::Display for Piece {
         match self {
             Self::Snapshot { name, .. } => write!(f, "snapshot {name}"),
             Self::Volume { name, .. } => write!(f, "volume {name}"),
+            Self::Backup { name, .. } => write!(f, "backup {name}"),
         }
     }
 }
@@ -189,7 +197,7 @@ pub struct Situation {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Create,
         Self::Start,
         Self::Suspend,
@@ -204,6 +212,7 @@ impl OperationKind {
         Self::Snapshot,
         Self::Revert,
         Self::RemoveSnapshot,
+        Self::Backup,
         Self::Attach,
         Self::Detach,
         Self::Grow,
@@ -237,6 +246,7 @@ impl OperationKind {
             Self::Snapshot => &[S::Snapshot],
             Self::Revert => &[S::Revert],
             Self::RemoveSnapshot => &[S::RemoveSnapshot],
+            Self::Backup => &[S::Backup],
             Self::Attach => &[S::Attach],
             Self::Detach => &[S::Detach],
             Self::Grow => &[S::Grow],
@@ -259,6 +269,7 @@ impl OperationKind {
             (Self::Suspend | Self::Stop, S::Save) => Some(S::Load),
             (Self::Stop, S::Upload) => Some(S::Discard),
             (Self::Snapshot, S::Snapshot) => Some(S::RemoveSnapshot),
+            (Self::Backup, S::Backup) => Some(S::DropBackup),
             (Self::Attach, S::Attach) => Some(S::Detach),
             (
                 Self::Create
@@ -275,6 +286,7 @@ impl OperationKind {
                 | Self::Snapshot
                 | Self::Revert
                 | Self::RemoveSnapshot
+                | Self::Backup
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
@@ -309,6 +321,7 @@ impl OperationKind {
             | (Self::Stop, S::Save | S::Upload)
             | (Self::Resume, S::Place | S::Download)
             | (Self::Snapshot, S::Snapshot)
+            | (Self::Backup, S::Backup)
             | (Self::Attach, S::Attach)
             | (Self::Import, S::Fetch) => Ok(()),
             (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
@@ -333,6 +346,7 @@ impl OperationKind {
                 | Self::Reset
                 | Self::Resize
                 | Self::Snapshot
+                | Self::Backup
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
@@ -342,7 +356,7 @@ impl OperationKind {
         }
     }
 
-    /// Whether it is about a snapshot or a volume of a VM that runs or is off,
+    /// Whether it is about a snapshot, a backup or a volume of a VM that runs or is off,
     /// and stays so.
     #[must_use]
     pub const fn is_of_disks(self) -> bool {
@@ -351,6 +365,7 @@ impl OperationKind {
             Self::Snapshot
                 | Self::Revert
                 | Self::RemoveSnapshot
+                | Self::Backup
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
@@ -374,6 +389,7 @@ impl OperationKind {
             Self::Snapshot => "snapshot",
             Self::Revert => "revert",
             Self::RemoveSnapshot => "remove-snapshot",
+            Self::Backup => "backup",
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::Grow => "grow",
@@ -399,6 +415,7 @@ impl OperationKind {
             Self::Snapshot => "Asked for a snapshot",
             Self::Revert => "Asked to go back to a snapshot",
             Self::RemoveSnapshot => "Asked to delete a snapshot",
+            Self::Backup => "Asked for a backup",
             Self::Attach => "Asked to attach a volume",
             Self::Detach => "Asked to detach a volume",
             Self::Grow => "Asked to make a volume larger",
@@ -420,7 +437,7 @@ const fn has_place(steps: &[StepKind]) -> bool {
 }
 
 impl StepKind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Place,
         Self::Prepare,
         Self::Boot,
@@ -439,6 +456,8 @@ impl StepKind {
         Self::Snapshot,
         Self::Revert,
         Self::RemoveSnapshot,
+        Self::Backup,
+        Self::DropBackup,
         Self::Attach,
         Self::Detach,
         Self::Grow,
@@ -468,6 +487,8 @@ impl StepKind {
             Self::Snapshot => "Take the snapshot",
             Self::Revert => "Go back to the snapshot",
             Self::RemoveSnapshot => "Delete the snapshot",
+            Self::Backup => "Copy the disks to the datastore",
+            Self::DropBackup => "Let go of the backup",
             Self::Attach => "Attach the volume",
             Self::Detach => "Detach the volume",
             Self::Grow => "Make the volume larger",
@@ -519,7 +540,7 @@ pub struct OperationView {
     #[serde(flatten)]
     pub object: Object,
     pub kind: OperationKind,
-    /// The snapshot or volume that it is about.
+    /// The snapshot, backup or volume that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub piece: Option<Piece>,
     pub state: OperationState,

@@ -247,6 +247,62 @@ pub mod snapshot {
         pub volumes: String,
         pub claimed_mib: i64,
         pub created_at: i64,
+        pub scheduled: bool,
+    }
+    plain!();
+}
+
+pub mod backup {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "backups")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub tenant_id: String,
+        pub vm_id: String,
+        pub vm_name: String,
+        pub owner_name: String,
+        pub name: String,
+        pub live_name: Option<String>,
+        pub state: String,
+        pub datastore: String,
+        pub since_id: Option<String>,
+        pub scheduled: bool,
+        pub frozen: bool,
+        pub vcpus: i64,
+        pub memory_mib: i64,
+        pub disk_mib: i64,
+        pub flavor_name: String,
+        pub image_name: String,
+        pub disks: String,
+        pub claimed_mib: i64,
+        pub failure: Option<String>,
+        pub generation: i64,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
+pub mod schedule {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "schedules")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub vm_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub kind: String,
+        pub owner_name: String,
+        pub every_s: i64,
+        pub keep: i64,
+        pub full_every: i64,
+        pub datastore: Option<String>,
+        pub next_at: i64,
+        pub last_at: Option<i64>,
+        pub trouble: Option<String>,
     }
     plain!();
 }

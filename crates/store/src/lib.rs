@@ -1,6 +1,7 @@
 //! What is recorded: the only crate that names `sea_orm`. Everything speaks
 //! the words of `vimana_model`; the entities are private.
 
+pub mod backup;
 pub mod claim;
 mod column;
 pub mod enrolment;
@@ -23,6 +24,7 @@ pub mod orphan;
 mod pool;
 mod query;
 pub mod request;
+pub mod schedule;
 pub mod session;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -31,6 +31,8 @@ pub struct SnapshotRecord {
     pub volumes: Vec<Held>,
     /// What it claims of the host's disk.
     pub claimed: MiB,
+    /// Taken by the VM's schedule.
+    pub scheduled: bool,
     pub created_at: Timestamp,
 }
 
@@ -128,6 +130,7 @@ fn to_row(snapshot: &SnapshotRecord) -> Result<Model> {
         resources,
         volumes,
         claimed,
+        scheduled,
         created_at,
     } = snapshot;
     let id = id.to_string();
@@ -148,6 +151,7 @@ fn to_row(snapshot: &SnapshotRecord) -> Result<Model> {
         disk_mib,
         volumes: row.to_json("volumes", volumes)?,
         claimed_mib: row.to_amount("claimed_mib", claimed.0)?,
+        scheduled: *scheduled,
         created_at: created_at.as_ms(),
         id: id.clone(),
     })
@@ -168,6 +172,7 @@ pub(crate) fn from_row(row: Model) -> Result<SnapshotRecord> {
         volumes,
         claimed_mib,
         created_at,
+        scheduled,
     } = row;
     let row = Row {
         table: "snapshots",
@@ -184,6 +189,7 @@ pub(crate) fn from_row(row: Model) -> Result<SnapshotRecord> {
         resources: row.resources([vcpus, memory_mib, disk_mib])?,
         volumes: row.json("volumes", &volumes)?,
         claimed: MiB(row.amount("claimed_mib", claimed_mib)?),
+        scheduled,
         created_at: Timestamp::from_ms(created_at),
     })
 }

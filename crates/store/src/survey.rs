@@ -10,8 +10,9 @@ use sea_orm::{
 use crate::column::{Row, is_id};
 use crate::limits::SURVEY_PAGE;
 use crate::{
-    Conn, Result, StoreError, claim, entity, event, flavor, host, idempotency, image, join_token,
-    operation, orphan, request, session, snapshot, tenant, token, user, vm, volume,
+    Conn, Result, StoreError, backup, claim, entity, event, flavor, host, idempotency, image,
+    join_token, operation, orphan, request, schedule, session, snapshot, tenant, token, user, vm,
+    volume,
 };
 
 /// A row that makes no sense. Of what is in it nothing is kept but ids: the
@@ -59,6 +60,8 @@ surveys! {
     hosts: host [Id] => host::HostRecord, host::from_row;
     claims: claim [VmId] => claim::ClaimRecord, claim::from_row;
     vms: vm [Id] => vm::VmRecord, vm::from_row_with_its_name;
+    backups: backup [Id] => backup::BackupRecord, backup::from_row;
+    schedules: schedule [VmId, Kind] => schedule::ScheduleRecord, schedule::from_row;
     snapshots: snapshot [Id] => snapshot::SnapshotRecord, snapshot::from_row;
     volumes: volume [Id] => volume::VolumeRecord, volume::from_row;
     operations: operation [Id] => operation::OperationRecord, operation::from_row;

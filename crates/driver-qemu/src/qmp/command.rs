@@ -38,6 +38,24 @@ pub enum Migration {
     Failed { reason: String },
 }
 
+/// Marks what has changed of a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Bitmap {
+    pub name: String,
+    recording: bool,
+    busy: bool,
+    #[serde(default)]
+    inconsistent: bool,
+}
+
+impl Bitmap {
+    /// Whether it has seen every change. One of a process that died has not.
+    #[must_use]
+    pub const fn is_usable(&self) -> bool {
+        self.recording && !self.busy && !self.inconsistent
+    }
+}
+
 /// A piece of work that QEMU does beside others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -134,10 +152,7 @@ impl Qmp {
             json!({"type": "blockdev-snapshot-internal-sync",
                    "data": {"device": node, "name": tag}})
         });
-        let actions: Vec<Value> = actions.collect();
-        self.execute("transaction", Some(json!({"actions": actions})))
-            .await
-            .map(drop)
+        self.transaction(actions.collect()).await
     }
 
     /// Begins a job on snapshots.
@@ -164,6 +179,46 @@ impl Qmp {
             over: job.status == "concluded",
             error: job.error,
         }))
+    }
+
+    pub async fn job_cancel(&self, id: &str) -> Result<(), QmpError> {
+        let arguments = json!({"id": id});
+        self.execute("job-cancel", Some(arguments)).await.map(drop)
+    }
+
+    /// Begins all of it at one instant, or nothing.
+    pub async fn transaction(&self, actions: Vec<Value>) -> Result<(), QmpError> {
+        let actions = json!({"actions": actions});
+        self.execute("transaction", Some(actions)).await.map(drop)
+    }
+
+    /// The bitmaps of all nodes that have a name.
+    pub async fn bitmaps(&self) -> Result<Vec<(String, Bitmap)>, QmpError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Node {
+            node_name: Option<String>,
+            #[serde(default)]
+            dirty_bitmaps: Vec<Value>,
+        }
+        let flat = Some(json!({"flat": true}));
+        let value = self.execute("query-named-block-nodes", flat).await?;
+        let nodes: Vec<Node> = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
+        let named = nodes.into_iter().flat_map(|node| {
+            // One without a name is an internal one of QEMU's.
+            let ours = node.dirty_bitmaps.into_iter();
+            let ours = ours.filter_map(|bitmap| serde_json::from_value::<Bitmap>(bitmap).ok());
+            let name = node.node_name.unwrap_or_default();
+            ours.map(move |bitmap| (name.clone(), bitmap))
+        });
+        Ok(named.collect())
+    }
+
+    pub async fn remove_bitmap(&self, node: &str, name: &str) -> Result<(), QmpError> {
+        let arguments = json!({"node": node, "name": name});
+        self.execute("block-dirty-bitmap-remove", Some(arguments))
+            .await
+            .map(drop)
     }
 
     /// Forgets a job that is over.

@@ -61,16 +61,34 @@ pub async fn snapshot(dir: &Path, name: &str, deed: Deed, tag: &str) -> Result<(
 
 /// The snapshots inside the disk `name` of `dir`.
 pub async fn snapshots(dir: &Path, name: &str) -> Result<Vec<String>, Fault> {
+    Ok(names_in(info(dir, name).await?.get("snapshots")))
+}
+
+/// The bitmaps inside the disk `name` of `dir`.
+pub async fn bitmaps(dir: &Path, name: &str) -> Result<Vec<String>, Fault> {
+    let info = info(dir, name).await?;
+    let list = info.pointer("/format-specific/data/bitmaps");
+    Ok(names_in(list))
+}
+
+pub async fn remove_bitmap(dir: &Path, name: &str, bitmap: &str) -> Result<(), Fault> {
+    let args = ["bitmap", "--remove", &named(&disk(name)), bitmap];
+    run(dir, &args, IMG_TIMEOUT).await.map(drop)
+}
+
+async fn info(dir: &Path, name: &str) -> Result<Value, Fault> {
     let args = ["info", "--output=json", &named(&disk(name))];
     let said = run(dir, &args, IMG_TIMEOUT).await?;
-    let info: Value = serde_json::from_slice(&said).map_err(|_| {
+    serde_json::from_slice(&said).map_err(|_| {
         let message = "qemu-img said something unexpected";
         Fault::new(FaultKind::Hypervisor, message)
-    })?;
-    let list = info.get("snapshots").and_then(Value::as_array);
-    let tags = list.into_iter().flatten();
-    let tags = tags.filter_map(|entry| entry.get("name")?.as_str());
-    Ok(tags.map(str::to_owned).collect())
+    })
+}
+
+fn names_in(list: Option<&Value>) -> Vec<String> {
+    let entries = list.and_then(Value::as_array).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.get("name")?.as_str());
+    names.map(str::to_owned).collect()
 }
 
 /// A disk of ours by itself, without what it lies over.

@@ -67,6 +67,25 @@ impl QemuHost {
         volumes.len()
     }
 
+    /// What a chain of files reads, each over the one before it.
+    fn content(&self, chain: &[Vec<u8>]) -> Vec<u8> {
+        let mut node = serde_json::Value::Null;
+        for (n, bytes) in chain.iter().enumerate() {
+            let file = self.file(&format!("link-{n}"));
+            fs::write(&file, bytes).unwrap();
+            let file = serde_json::json!({"driver": "file", "filename": file});
+            node = serde_json::json!({"driver": "qcow2", "file": file, "backing": node});
+        }
+        let raw = self.file("raw");
+        let did = Command::new("qemu-img")
+            .args(["convert", "-O", "raw", &format!("json:{node}")])
+            .arg(&raw)
+            .output()
+            .unwrap();
+        assert!(did.status.success(), "{did:?}");
+        fs::read(raw).unwrap()
+    }
+
     /// Processes in a VM's directory, removed or not.
     pub fn processes(&self, vm: VmId) -> Vec<Pid> {
         processes_below(&self.vm_dir(vm))
@@ -191,6 +210,18 @@ impl Harness for QemuHost {
             .output();
         assert!(did.unwrap().status.success());
         fs::read(raw).unwrap().iter().all(|byte| *byte == 0)
+    }
+
+    fn read_file(&self, path: &Path) -> Vec<u8> {
+        fs::read(path).unwrap()
+    }
+
+    fn boots_kept(&self, chain: &[Vec<u8>]) -> char {
+        char::from(b'@' + self.content(chain)[512])
+    }
+
+    fn zeros_kept(&self, chain: &[Vec<u8>]) -> bool {
+        self.content(chain).iter().all(|byte| *byte == 0)
     }
 
     async fn plugged(&self, _driver: &dyn HostDriver, vm: VmId) -> usize {
