@@ -1,5 +1,6 @@
 //! REST v1: one file per resource, and the document that describes them all.
 
+mod backup;
 mod console;
 mod enrolment;
 mod event;
@@ -133,6 +134,13 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(volume::attach))
         .routes(routes!(volume::detach))
         .routes(routes!(volume::grow))
+        .routes(routes!(backup::list))
+        .routes(routes!(backup::of_vm, backup::take))
+        .routes(routes!(backup::show, backup::delete))
+        .routes(routes!(backup::restore))
+        .routes(routes!(backup::schedules))
+        .routes(routes!(backup::set_schedule, backup::remove_schedule))
+        .routes(routes!(backup::datastores))
         .routes(routes!(flavor::list))
         .routes(routes!(tenant::list, tenant::create))
         .routes(routes!(tenant::update))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use ipnet::IpNet;
-use vimana_model::name::ImageName;
+use vimana_model::name::{DatastoreName, ImageName};
 
 use crate::limits::MAX_CERTIFICATE_DAYS;
 
@@ -123,6 +123,27 @@ pub struct Config {
     #[arg(long, env = "VIMANA_IMPORT_RATE_MIB", value_name = "MIB")]
     pub import_rate_mib: Option<NonZeroU64>,
 
+    /// Place for backups, a directory of this machine or a file system mounted
+    /// there; may be repeated, and the first takes what names none
+    /// [default: beside everything else]
+    #[arg(
+        long,
+        env = "VIMANA_DATASTORE",
+        value_name = "NAME=DIR",
+        value_delimiter = ','
+    )]
+    pub datastore: Vec<DatastoreSource>,
+
+    /// Kept free in each datastore's file system, in GiB
+    #[arg(
+        long,
+        env = "VIMANA_DATASTORE_RESERVE_GIB",
+        value_name = "GIB",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(0..=1 << 20)
+    )]
+    pub datastore_reserve_gib: u64,
+
     /// Never an argument: those are for all to see.
     #[arg(skip)]
     pub admin_password: Option<AdminPassword>,
@@ -188,6 +209,26 @@ impl FromStr for ImageSource {
             name,
             path: PathBuf::from(path),
         })
+    }
+}
+
+/// A datastore's name and place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatastoreSource {
+    pub name: DatastoreName,
+    pub path: PathBuf,
+}
+
+impl FromStr for DatastoreSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, path) = text
+            .split_once('=')
+            .ok_or_else(|| "expected NAME=DIR, such as backup=/srv/backup".to_owned())?;
+        let name = DatastoreName::new(name).map_err(|error| format!("`{name}`: {error}"))?;
+        let path = directory(path)?;
+        Ok(Self { name, path })
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use vimana_datastore::{DatastoreDriver as _, DirDatastore};
 use vimana_engine::check::{Named, Outside, check, hosts_to_hear};
-use vimana_engine::{Datastore, DirDatastore};
 use vimana_model::{Error, HostId};
 use vimana_store::Store;
 
@@ -95,7 +95,7 @@ async fn look_once(store: &Store, layout: &Layout, without_hosts: bool) -> anyho
         Some(hosts)
     };
     match DirDatastore::new(layout.saved()).contents().await {
-        Ok(contents) => outside.in_datastore = Some(contents),
+        Ok(contents) => outside.in_datastore = Some(contents.saved),
         Err(error) => unread.push(format!("the datastore cannot be read: {error}")),
     }
     // After hosts and datastore: whatever they say has a record by then.

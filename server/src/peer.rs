@@ -3,6 +3,7 @@
 //! themselves with their hosts' certificates.
 
 mod agent;
+mod backup;
 pub mod console;
 mod enrolment;
 mod image;
@@ -14,7 +15,7 @@ use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::middleware::from_fn;
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use vimana_engine::HostProof;
 use vimana_model::{Error, ErrorKind};
@@ -49,6 +50,7 @@ pub fn agents(app: App) -> Router {
             "/agent/v1/saved/{vm_id}/{run_epoch}/{part}",
             get(saved::download).put(saved::upload),
         )
+        .route("/agent/v1/backups/{backup_id}/{disk}", put(backup::upload))
         .merge(enrolment)
         .fallback(unknown)
         .with_state(app)

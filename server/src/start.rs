@@ -2,19 +2,22 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustls::ServerConfig;
 use tokio::task::JoinHandle;
-use vimana_engine::{DirDatastore, Engine, EngineConfig, Settings, World};
+use vimana_datastore::{DatastoreDriver, DirDatastore};
+use vimana_engine::{Datastores, Engine, EngineConfig, Settings, World};
 use vimana_fetch::Reach;
+use vimana_model::name::DatastoreName;
 use vimana_pki::{Authority, Serial, server_config};
 use vimana_repository::{DirRepository, Terms};
 use vimana_store::Store;
 
-use crate::config::{Config, ImageSource};
+use crate::config::{Config, DatastoreSource, ImageSource};
 use crate::control::Control;
 use crate::data_dir::DataDir;
 use crate::secret::PeerSecrets;
@@ -100,7 +103,7 @@ async fn open_engine(
         store,
         authority,
         repository: Arc::new(DirRepository::new(data_dir.images(), terms(config))),
-        datastore: Arc::new(DirDatastore::new(data_dir.saved())),
+        datastores: datastores(config, data_dir)?,
         settings: Settings {
             certificate_life: config.host_certificate_life,
             host_lease: config.host_lease.map(Duration::from_secs),
@@ -110,6 +113,26 @@ async fn open_engine(
     })
     .await
     .context("cannot start the engine")
+}
+
+/// The server's own, and those that its operator names. A directory that is not
+/// there would be made on another file system than the one that is meant.
+fn datastores(config: &Config, data_dir: &DataDir) -> anyhow::Result<Datastores> {
+    let reserve = config.datastore_reserve_gib.saturating_mul(1 << 30);
+    let at = |path: PathBuf| Arc::new(DirDatastore::new(path).with_reserve(reserve));
+    let saved = data_dir.saved();
+    std::fs::create_dir_all(&saved).context("cannot make the datastore's directory")?;
+    let mut others: Vec<(DatastoreName, Arc<dyn DatastoreDriver>)> = Vec::new();
+    for DatastoreSource { name, path } in &config.datastore {
+        if !path.is_dir() {
+            bail!(
+                "datastore {name}: {} is not a directory, or not mounted",
+                path.display()
+            );
+        }
+        others.push((name.clone(), at(path.clone())));
+    }
+    Datastores::new(at(saved), others).map_err(|error| anyhow::anyhow!("{}", error.public))
 }
 
 /// On which terms images are taken in.

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vimana-authz", &["vimana-model"]),
     ("vimana-placement", &["vimana-model", "vimana-protocol"]),
     ("vimana-ui", &[]),
+    ("vimana-datastore", &["vimana-model"]),
     ("vimana-driver", &["vimana-model"]),
     ("vimana-driver-qemu", &["vimana-driver", "vimana-model"]),
     ("vimana-driver-sim", &["vimana-driver", "vimana-model"]),
@@ -37,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "vimana-engine",
         &[
             "vimana-authz",
+            "vimana-datastore",
             "vimana-driver",
             "vimana-model",
             "vimana-pki",
@@ -81,6 +83,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "vimana-app",
             "vimana-authz",
+            "vimana-datastore",
             "vimana-driver",
             "vimana-engine",
             "vimana-model",
@@ -97,6 +100,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "vimana-agent",
             "vimana-authz",
+            "vimana-datastore",
             "vimana-driver",
             "vimana-driver-sim",
             "vimana-engine",

@@ -284,6 +284,7 @@ const fn title(kind: OperationKind) -> &'static str {
         OperationKind::Snapshot => "Snapshot",
         OperationKind::Revert => "Go back",
         OperationKind::RemoveSnapshot => "Delete snapshot",
+        OperationKind::Backup => "Back up",
         OperationKind::Attach => "Attach",
         OperationKind::Detach => "Detach",
         OperationKind::Grow => "Make larger",

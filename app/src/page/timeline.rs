@@ -59,10 +59,13 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         | EventKind::OrphanFound { .. } => Some(Tone::Bad),
         EventKind::StepRetried { .. } | EventKind::Cancelling { .. } => Some(Tone::Moving),
         EventKind::Cancelled { .. } => Some(Tone::Over),
-        EventKind::SnapshotTaken { .. } | EventKind::VolumeAttached { .. } => Some(Tone::Good),
+        EventKind::SnapshotTaken { .. }
+        | EventKind::BackedUp { .. }
+        | EventKind::VolumeAttached { .. } => Some(Tone::Good),
         EventKind::Reverted { .. } => Some(Tone::Moving),
         EventKind::VolumeDeleted { .. } => Some(Tone::Over),
         EventKind::SnapshotRemoved { .. }
+        | EventKind::BackupDeleted { .. }
         | EventKind::VolumeCreated { .. }
         | EventKind::VolumeDetached { .. }
         | EventKind::VolumeGrown { .. }

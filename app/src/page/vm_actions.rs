@@ -69,6 +69,7 @@ const fn leads_on(action: VmAction) -> bool {
         | VmAction::Snapshot
         | VmAction::Revert
         | VmAction::RemoveSnapshot
+        | VmAction::Backup
         | VmAction::Attach
         | VmAction::Detach
         | VmAction::Grow
@@ -83,7 +84,7 @@ const fn icon(action: VmAction) -> IconName {
         VmAction::Hold => IconName::Hold,
         VmAction::Release | VmAction::Resume => IconName::Release,
         VmAction::Suspend => IconName::Suspend,
-        VmAction::Stop => IconName::Stop,
+        VmAction::Stop | VmAction::Backup => IconName::Stop,
         VmAction::PowerOff | VmAction::Start => IconName::Power,
         VmAction::Reboot => IconName::Reboot,
         VmAction::Reset => IconName::Reset,
@@ -247,6 +248,7 @@ mod tests {
                 action,
                 VmAction::Revert
                     | VmAction::RemoveSnapshot
+                    | VmAction::Backup
                     | VmAction::Attach
                     | VmAction::Detach
                     | VmAction::Grow

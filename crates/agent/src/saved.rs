@@ -1,4 +1,5 @@
-//! Saved machines on their way to the datastore and back.
+//! Saved machines on their way to the datastore and back, and backups on
+//! theirs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,9 @@ use tokio::fs::File;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
-use vimana_driver::{Fault, FaultKind, Part, SavedMachine, SavedPart};
-use vimana_model::VmId;
+use vimana_driver::{BackupFile, Fault, FaultKind, Part, SavedMachine, SavedPart};
+use vimana_model::backup::KeptDisk;
+use vimana_model::{BackupId, VmId};
 
 use crate::Meter;
 use crate::data_dir::sweep;
@@ -26,6 +28,7 @@ use crate::transfer::{Failure, Promise, Transfer, broken, receive, refused, stal
 /// What directories of machines that are on their way are called.
 const PARTIAL_PREFIX: &str = ".partial-";
 const COPYING: &str = "copying the machine to the datastore";
+const READING: &str = "reading what is to be copied";
 const FETCHING: &str = "fetching the saved machine";
 const MISSING: &str = "the datastore does not have the saved machine";
 
@@ -45,6 +48,17 @@ pub trait Datastore: Send + Sync + 'static {
         files: &[(Part, PathBuf)],
         meter: &Meter,
     ) -> Result<Vec<SavedPart>, Fault>;
+
+    /// Copies the files of a backup, as [`Datastore::upload`] does.
+    ///
+    /// # Errors
+    /// As [`Datastore::upload`].
+    async fn keep(
+        &self,
+        backup: BackupId,
+        files: &[BackupFile],
+        meter: &Meter,
+    ) -> Result<Vec<KeptDisk>, Fault>;
 
     /// Fetches the files of a saved machine, and checks them.
     ///
@@ -100,8 +114,32 @@ impl ServerDatastore {
         })
     }
 
+    /// Sends files, each to its URL, in as many tries as that takes.
+    async fn put_all(
+        &self,
+        files: &[(String, &Path)],
+        meter: &Meter,
+    ) -> Result<Vec<Stored>, Fault> {
+        for (_, path) in files {
+            let data = tokio::fs::metadata(path).await;
+            let data = data.map_err(|error| Fault::io(READING, &error))?;
+            meter.expect(data.len());
+        }
+        let mut all = Vec::with_capacity(files.len());
+        for (url, path) in files {
+            let mut tries = self.transfer.tries();
+            all.push(loop {
+                match self.put(url, path, meter).await {
+                    Ok(stored) => break stored,
+                    Err(failure) => tries.after(failure).await?,
+                }
+            });
+        }
+        Ok(all)
+    }
+
     async fn put(&self, url: &str, path: &Path, meter: &Meter) -> Result<Stored, Failure> {
-        let reading = |error: io::Error| Fault::io("reading the saved machine", &error);
+        let reading = |error: io::Error| Fault::io(READING, &error);
         let file = File::open(path).await.map_err(reading)?;
         let size_bytes = file.metadata().await.map_err(reading)?.len();
         let outflow = Arc::new(Outflow::default());
@@ -186,28 +224,36 @@ impl Datastore for ServerDatastore {
         files: &[(Part, PathBuf)],
         meter: &Meter,
     ) -> Result<Vec<SavedPart>, Fault> {
-        for (_, path) in files {
-            let data = tokio::fs::metadata(path).await;
-            let data = data.map_err(|error| Fault::io("reading the saved machine", &error))?;
-            meter.expect(data.len());
-        }
-        let mut parts = Vec::with_capacity(files.len());
-        for (part, path) in files {
-            let url = url(vm_id, run_epoch, *part);
-            let mut tries = self.transfer.tries();
-            let stored = loop {
-                match self.put(&url, path, meter).await {
-                    Ok(stored) => break stored,
-                    Err(failure) => tries.after(failure).await?,
-                }
-            };
-            parts.push(SavedPart {
-                part: *part,
-                size_bytes: stored.size_bytes,
-                sha256: stored.sha256,
-            });
-        }
-        Ok(parts)
+        let urls = files.iter();
+        let urls = urls.map(|(part, path)| (url(vm_id, run_epoch, *part), path.as_path()));
+        let stored = self.put_all(&urls.collect::<Vec<_>>(), meter).await?;
+        let parts = files.iter().zip(stored);
+        let parts = parts.map(|((part, _), stored)| SavedPart {
+            part: *part,
+            size_bytes: stored.size_bytes,
+            sha256: stored.sha256,
+        });
+        Ok(parts.collect())
+    }
+
+    async fn keep(
+        &self,
+        backup: BackupId,
+        files: &[BackupFile],
+        meter: &Meter,
+    ) -> Result<Vec<KeptDisk>, Fault> {
+        let urls = files.iter().map(|file| {
+            let url = format!("/agent/v1/backups/{backup}/{}", file.disk);
+            (url, file.path.as_path())
+        });
+        let stored = self.put_all(&urls.collect::<Vec<_>>(), meter).await?;
+        let disks = files.iter().zip(stored).map(|(file, stored)| KeptDisk {
+            disk: file.disk,
+            size_mib: file.size,
+            size_bytes: stored.size_bytes,
+            sha256: stored.sha256,
+        });
+        Ok(disks.collect())
     }
 
     async fn download(

@@ -279,6 +279,8 @@ fn overtakes(work: &Work) -> bool {
         | Work::Snapshot { .. }
         | Work::Revert { .. }
         | Work::RemoveSnapshot { .. }
+        | Work::Backup { .. }
+        | Work::DropBackup { .. }
         | Work::Attach { .. }
         | Work::Detach { .. }
         | Work::Grow { .. }
@@ -303,6 +305,8 @@ fn name(work: &Work) -> &'static str {
         Work::Snapshot { .. } => "snapshot",
         Work::Revert { .. } => "revert",
         Work::RemoveSnapshot { .. } => "remove_snapshot",
+        Work::Backup { .. } => "backup",
+        Work::DropBackup { .. } => "drop_backup",
         Work::Attach { .. } => "attach",
         Work::Detach { .. } => "detach",
         Work::Grow { .. } => "grow",

@@ -40,6 +40,8 @@ pub enum Permission {
     ViewVolume,
     /// Make volumes, change and delete them.
     ManageVolumes,
+    /// Delete backups, set what is made again and again.
+    ManageBackups,
     ViewHosts,
     /// Let hosts join, revoke them, have orphans removed.
     ManageHosts,
@@ -87,6 +89,7 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
         | Permission::CancelOperation
         | Permission::ManageImages
         | Permission::ManageVolumes
+        | Permission::ManageBackups
         | Permission::CreateRequest => Role::Operator,
         Permission::ViewRequests | Permission::DecideRequest => Role::Manager,
         Permission::ViewHosts | Permission::ManageHosts | Permission::ManageTenants => {
@@ -115,6 +118,7 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
         | Permission::ManageImages
         | Permission::ViewVolume
         | Permission::ManageVolumes
+        | Permission::ManageBackups
         | Permission::ViewVm
         | Permission::CreateVm
         | Permission::ActOnVm(_)

@@ -1,5 +1,6 @@
 //! What can be asked, as clap reads it.
 
+mod backup;
 mod host;
 mod image;
 mod request;
@@ -14,9 +15,14 @@ use vimana_client::BaseUrl;
 
 use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS};
 
+pub use backup::{
+    Backup, BackupList, BackupShown, Datastore, DeleteBackup, RemoveSchedule, RestoreBackup,
+    Schedule, ScheduleList, SetSchedule, TakeBackup,
+};
 pub use host::{Discard, Host, HostShown, JoinToken};
 pub use image::{
     Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RetryImage, UploadImage,
+    WaitImport,
 };
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
@@ -94,6 +100,15 @@ pub enum Command {
     /// Points in time of VMs
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Copies of VMs' disks in a datastore
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Snapshots and backups that are made again and again
+    #[command(subcommand)]
+    Schedule(Schedule),
+    /// Places where images, stopped VMs and backups are kept
+    #[command(subcommand)]
+    Datastore(Datastore),
     /// Sizes of VMs
     #[command(subcommand)]
     Flavor(List),

@@ -4,6 +4,7 @@ mod upload;
 
 use vimana_client::Client;
 use vimana_model::ImageId;
+use vimana_model::backup::FromBackup;
 use vimana_model::image::{self as model, ImageAction, ImageState, ImageView};
 use vimana_model::operation::OperationState;
 use vimana_model::unit::MiB;
@@ -80,7 +81,7 @@ fn state(image: &ImageView) -> String {
 }
 
 /// Rounded up: an image never takes nothing.
-fn stored(bytes: u64) -> String {
+pub fn stored(bytes: u64) -> String {
     MiB(bytes.div_ceil(1 << 20)).to_string()
 }
 
@@ -146,16 +147,26 @@ async fn import(args: ImportImage) -> Outcome {
         name,
         from,
         path,
+        from_backup,
+        disk,
         terms,
         wait,
     } = args;
+    let client = credentials::client()?;
+    let backup = match from_backup {
+        Some(backup) => Some(FromBackup {
+            backup_id: crate::backup::resolve(&client, &backup).await?,
+            disk,
+        }),
+        None => None,
+    };
     let form = model::ImportImage {
         name,
         url: from,
         path,
+        backup,
         ..form(terms)?
     };
-    let client = credentials::client()?;
     let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
     let accepted = client.import_image(&form).await?;
     follow(&client, watch, accepted.image, wait.json).await
@@ -195,7 +206,7 @@ async fn retry(RetryImage { which, wait }: RetryImage) -> Outcome {
 }
 
 /// To the end of its import, where that is waited for.
-async fn follow(
+pub async fn follow(
     client: &Client,
     watch: Option<OperationWatch>,
     mut image: ImageView,

@@ -2,6 +2,7 @@
 //! interface alone.
 
 mod args;
+mod backup;
 mod console;
 mod credentials;
 mod failure;
@@ -14,6 +15,7 @@ mod login;
 mod operation;
 mod output;
 mod request;
+mod schedule;
 mod snapshot;
 mod tenant;
 mod terminal;
@@ -59,6 +61,9 @@ async fn run(command: Command) -> Outcome {
         Command::Image(command) => image::run(command).await,
         Command::Volume(command) => volume::run(command).await,
         Command::Snapshot(command) => snapshot::run(command).await,
+        Command::Backup(command) => backup::run(command).await,
+        Command::Schedule(command) => schedule::run(command).await,
+        Command::Datastore(command) => schedule::datastores(command).await,
         Command::Flavor(List::List(json)) => flavor::list(json).await,
         Command::Tenant(command) => tenant::run(command).await,
         Command::User(command) => user::run(command).await,

@@ -96,7 +96,7 @@ async fn delete(DeleteSnapshot { which, wait }: DeleteSnapshot) -> Outcome {
 }
 
 /// To the end of the operation, where that is waited for.
-async fn follow(
+pub async fn follow(
     watch: Option<OperationWatch>,
     accepted: AcceptedView,
     wait: &WaitThrough,

@@ -27,6 +27,14 @@ impl Client {
         self.change(Method::POST, path, Some(json(body)?)).await
     }
 
+    pub(crate) async fn put_json<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T> {
+        self.change(Method::PUT, path, Some(json(body)?)).await
+    }
+
     pub(crate) async fn patch_json<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,

@@ -8,6 +8,7 @@
 //! Every call that changes something carries an idempotency key of its own
 //! and is sent again, under the same key, when no answer arrives.
 
+mod backup;
 mod base;
 mod change;
 mod console;

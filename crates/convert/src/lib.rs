@@ -1,8 +1,8 @@
 //! A process that reads somebody's file must expect to be taken over by it.
-//! [`confine`] leaves it nothing to take: one file to read, one to write, no
+//! [`confine`] leaves it nothing to take: its files to read, one to write, no
 //! network, and so much memory, time and disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use landlock::{
@@ -15,8 +15,8 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 /// What is left to a confined process.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<'a> {
-    /// The one file it may read.
-    pub input: &'a Path,
+    /// The files it may read.
+    pub input: &'a [PathBuf],
     /// The one file it may write; it is there already.
     pub output: &'a Path,
     pub max_output_bytes: u64,
@@ -103,15 +103,17 @@ fn view(bounds: &Bounds<'_>) -> Result<()> {
     let to_a_file = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
     let there =
         |paths: &'static [&'static str]| paths.iter().filter(|path| Path::new(path).exists());
-    let ruleset = Ruleset::default()
+    let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(all)?
         .create()?
         .set_compatibility(CompatLevel::BestEffort)
         .add_rules(path_beneath_rules(there(PROGRAMS), read))?
         .add_rules(path_beneath_rules(there(DEVICES), to_a_file))?
-        .add_rule(PathBeneath::new(PathFd::new(bounds.input)?, of_a_file))?
         .add_rule(PathBeneath::new(PathFd::new(bounds.output)?, to_a_file))?;
+    for input in bounds.input {
+        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(input)?, of_a_file))?;
+    }
     let status = ruleset.restrict_self()?;
     anyhow::ensure!(
         status.ruleset == RulesetStatus::FullyEnforced,

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
+use serde_json::{Value, json};
 use vimana_convert::{Bounds, confine};
 
 /// Turns an image into a qcow2 one, without access to anything but the two files.
@@ -16,9 +17,12 @@ struct Args {
     /// What the input is
     #[arg(long)]
     format: Format,
-    /// The image; its header must have been checked
-    input: PathBuf,
+    /// The image; its header must have been checked. Of qcow2 files each lies
+    /// over the next one, whatever their headers say
+    #[arg(required = true)]
+    input: Vec<PathBuf>,
     /// Where the qcow2 image goes; a new file
+    #[arg(long)]
     output: PathBuf,
     /// Largest output in bytes
     #[arg(long)]
@@ -33,6 +37,7 @@ enum Format {
     Vmdk,
     Vdi,
     Vhdx,
+    Qcow2,
 }
 
 /// The tool maps files and starts threads: most of it is never touched.
@@ -49,12 +54,17 @@ fn become_tool(args: &Args) -> Result<std::convert::Infallible> {
         Format::Vmdk => "vmdk",
         Format::Vdi => "vdi",
         Format::Vhdx => "vhdx",
+        Format::Qcow2 => "qcow2",
     };
     File::create_new(&args.output).context("the output cannot be made")?;
-    let input = args
-        .input
-        .canonicalize()
+    let input = args.input.iter().map(|input| input.canonicalize());
+    let input: Vec<PathBuf> = input
+        .collect::<Result<_, _>>()
         .context("the input is not there")?;
+    let node = match args.format {
+        Format::Qcow2 => chain(&input)?,
+        Format::Vmdk | Format::Vdi | Format::Vhdx => alone(&input, format)?,
+    };
     let output = args
         .output
         .canonicalize()
@@ -66,12 +76,34 @@ fn become_tool(args: &Args) -> Result<std::convert::Infallible> {
         max_memory_bytes: MAX_MEMORY_BYTES,
         max_cpu_seconds: args.max_cpu_seconds,
     })?;
-    // Canonical paths begin with a slash: none is an option or names a protocol.
+    // As JSON, which no text can be taken for. A canonical path begins with a
+    // slash: it is no option and names no protocol.
     let error = Command::new("/usr/bin/qemu-img")
         .env_clear()
-        .args(["convert", "-f", format, "-O", "qcow2", "--"])
-        .arg(&input)
+        .args(["convert", "-O", "qcow2", "--"])
+        .arg(format!("json:{node}"))
         .arg(&output)
         .exec();
     Err(error).context("qemu-img cannot be started")
+}
+
+/// One file, which lies over nothing.
+fn alone(input: &[PathBuf], format: &str) -> Result<Value> {
+    let [file] = input else {
+        bail!("only qcow2 files lie over others");
+    };
+    Ok(json!({"driver": format, "file": file_node(file)?}))
+}
+
+fn chain(input: &[PathBuf]) -> Result<Value> {
+    let mut node = Value::Null;
+    for file in input.iter().rev() {
+        node = json!({"driver": "qcow2", "file": file_node(file)?, "backing": node});
+    }
+    Ok(node)
+}
+
+fn file_node(file: &Path) -> Result<Value> {
+    let name = file.to_str().context("the input's name is no text")?;
+    Ok(json!({"driver": "file", "filename": name}))
 }

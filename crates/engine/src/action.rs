@@ -2,6 +2,7 @@
 
 use vimana_authz::Permission;
 use vimana_model::action::VmAction;
+use vimana_model::backup::TakeBackup;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::name::FlavorName;
 use vimana_model::operation::{OperationKind, OperationState, Piece, Situation, StepKind};
@@ -16,8 +17,10 @@ use vimana_store::{TxError, flavor, host, operation, write_tx};
 
 use crate::Engine;
 use crate::authorize::{authorized, current};
+use crate::backup::BackupPlan;
 use crate::change::{Change, Holding};
 use crate::context::OpContext;
+use crate::datastore::Datastores;
 use crate::idempotency::{recall, remember};
 use crate::saga::is_stuck;
 
@@ -37,6 +40,7 @@ pub enum ActionArgs {
         volume: VolumeId,
         size: MiB,
     },
+    Backup(TakeBackup),
 }
 
 /// What an action led to.
@@ -58,10 +62,11 @@ enum Checked {
     Snapshot(SnapshotId),
     Volume(VolumeId),
     Grow { volume: VolumeId, size: MiB },
+    Backup(BackupPlan),
 }
 
 impl Checked {
-    fn new(action: VmAction, args: ActionArgs) -> Result<Self> {
+    fn new(datastores: &Datastores, action: VmAction, args: ActionArgs) -> Result<Self> {
         match (action, args) {
             (VmAction::PowerOff, ActionArgs::PowerOff(PowerOffVm { force })) => {
                 Ok(Self::PowerOff { force })
@@ -78,6 +83,15 @@ impl Checked {
             }
             (VmAction::Attach | VmAction::Detach, ActionArgs::Volume(id)) => Ok(Self::Volume(id)),
             (VmAction::Grow, ActionArgs::Grow { volume, size }) => Ok(Self::Grow { volume, size }),
+            (VmAction::Backup, args @ (ActionArgs::Backup(_) | ActionArgs::None)) => {
+                let form = match args {
+                    ActionArgs::Backup(form) => form,
+                    _ => TakeBackup::default(),
+                };
+                let request = form.check()?;
+                let datastore = datastores.for_backups(request.datastore.as_ref())?;
+                Ok(Self::Backup(BackupPlan::asked(request, datastore)))
+            }
             (
                 VmAction::Hold
                 | VmAction::Release
@@ -114,7 +128,7 @@ impl Engine {
         action: VmAction,
         args: ActionArgs,
     ) -> Result<Acted> {
-        let args = Checked::new(action, args)?;
+        let args = Checked::new(&self.inner.datastores, action, args)?;
         let world = self.world();
         let actor = Actor::User(cx.subject.user_name.clone());
         let (answer, changed) = write_tx!(self.store(), |tx| {
@@ -168,6 +182,7 @@ impl Engine {
             | VmAction::Snapshot
             | VmAction::Revert
             | VmAction::RemoveSnapshot
+            | VmAction::Backup
             | VmAction::Attach
             | VmAction::Detach
             | VmAction::Grow
@@ -235,6 +250,7 @@ async fn act(
         | VmAction::Snapshot
         | VmAction::Revert
         | VmAction::RemoveSnapshot
+        | VmAction::Backup
         | VmAction::Attach
         | VmAction::Detach
         | VmAction::Grow => with_arguments(change, by, action, args).await,
@@ -258,11 +274,14 @@ async fn with_arguments(
 ) -> Result<(), TxError> {
     match (action, args) {
         (VmAction::Resize, Checked::Resize(wanted)) => resize(change, by, wanted).await,
-        (VmAction::Snapshot, Checked::TakeSnapshot(form)) => change.begin_snapshot(by, form).await,
+        (VmAction::Snapshot, Checked::TakeSnapshot(form)) => {
+            change.begin_snapshot(by, form, false).await
+        }
         (VmAction::Revert, Checked::Snapshot(id)) => change.begin_revert(by, *id).await,
         (VmAction::RemoveSnapshot, Checked::Snapshot(id)) => {
             change.begin_remove_snapshot(by, *id).await
         }
+        (VmAction::Backup, Checked::Backup(plan)) => change.begin_backup(by, plan).await,
         (VmAction::Attach, Checked::Volume(id)) => change.begin_attach(by, *id).await,
         (VmAction::Detach, Checked::Volume(id)) => change.begin_detach(by, *id).await,
         (VmAction::Grow, Checked::Grow { volume, size }) => {
@@ -327,6 +346,7 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             | OperationKind::Snapshot
             | OperationKind::Revert
             | OperationKind::RemoveSnapshot
+            | OperationKind::Backup
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow

@@ -11,7 +11,7 @@ use vimana_store::claim::Taken;
 use vimana_store::event::NewEvent;
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
-use vimana_store::{TxError, WriteTx, claim, event, operation, snapshot, vm};
+use vimana_store::{TxError, WriteTx, claim, event, operation, schedule, snapshot, vm};
 
 use crate::context::World;
 
@@ -183,12 +183,19 @@ impl<'a> Change<'a> {
     }
 
     /// As [`Change::hold`], for amounts that are not the VM's own. What its
-    /// snapshots hold comes on top.
+    /// snapshots hold, and a backup that is being made, comes on top.
     pub async fn hold_exactly(&mut self, wanted: Resources) -> Result<(), TxError> {
+        if self.vm.host.is_none() {
+            return Ok(());
+        }
+        self.claim_exactly(with_kept(wanted, self.vm.kept)).await
+    }
+
+    /// As [`Change::hold_exactly`], everything counted.
+    pub(crate) async fn claim_exactly(&mut self, wanted: Resources) -> Result<(), TxError> {
         let Some(host) = &self.vm.host else {
             return Ok(());
         };
-        let wanted = with_kept(wanted, self.vm.kept);
         match claim::change(self.tx, self.vm.id, wanted).await? {
             Taken::Ok => Ok(()),
             Taken::NoRoom => {
@@ -212,6 +219,9 @@ impl<'a> Change<'a> {
     async fn leave(&mut self, for_good: bool) -> Result<(), TxError> {
         claim::give_back(self.tx, self.vm.id).await?;
         snapshot::delete_all(self.tx, self.vm.id).await?;
+        if for_good {
+            schedule::delete_all(self.tx, self.vm.id).await?;
+        }
         self.vm.kept = MiB(0);
         self.vm.snapshot_id = None;
         self.let_volumes_go(for_good).await?;
@@ -268,6 +278,7 @@ impl<'a> Change<'a> {
 
     /// Writes everything down.
     pub async fn save(mut self) -> Result<Changed, TxError> {
+        self.end_backups().await?;
         vm::update(self.tx, &mut self.vm).await?;
         for record in self.ended.iter().chain(&self.operation) {
             if self.begun == Some(record.id) {

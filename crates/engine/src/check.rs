@@ -7,6 +7,7 @@
 //! breach that they are part of counts only when it is there again a little
 //! later; see [`lasting`].
 
+mod backup;
 mod books;
 mod claim;
 mod datastore;
@@ -23,16 +24,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use vimana_driver::Observed;
-use vimana_model::{HostId, Result, VmId};
+use vimana_model::{BackupId, HostId, Result, VmId};
 use vimana_protocol::agent::Disks;
 use vimana_store::Conn;
 use vimana_store::survey;
 
 use crate::agent::Inventory;
-use crate::datastore::Copies;
 use books::{Books, sorting};
 pub use rule::{Check, Rule, Source};
 pub use subject::{Kind, Named, Subject};
+use vimana_datastore::{Copies, Disks as Backed};
+use vimana_model::name::DatastoreName;
 
 /// Something that is not as it must always be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +81,9 @@ pub struct Outside {
     pub disks: BTreeMap<HostId, Disks>,
     /// What the datastore holds of each VM; absent where it was not looked at.
     pub in_datastore: Option<BTreeMap<VmId, Copies>>,
+    /// What each datastore holds of backups; those that were not looked at are
+    /// absent.
+    pub backups: BTreeMap<DatastoreName, BTreeMap<BackupId, Backed>>,
 }
 
 impl FromIterator<(HostId, Inventory)> for Outside {
@@ -117,6 +122,7 @@ pub async fn check(conn: &impl Conn, outside: &Outside) -> Result<Vec<Breach>> {
     request::check_requests(&books, &mut found);
     host::check_hosts(&books, outside, &mut found);
     datastore::check_copies(&books, outside, &mut found);
+    backup::check_backups(&books, outside, &mut found);
     row::check_rows(conn, &books, &mut found).await?;
     event::check_events(conn, &books, &mut found).await?;
     Ok(in_order(found.breaches))

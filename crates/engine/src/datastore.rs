@@ -1,55 +1,37 @@
-//! Where the memory and disk of stopped VMs are kept.
+//! The datastores of an installation, and what hosts bring to them.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
-use tokio::fs::{self, File};
-use tokio::io::AsyncWriteExt as _;
-use vimana_model::operation::{OperationKind, StepKind};
-use vimana_model::saved::{Part, SavedPart};
-use vimana_model::{Error, ErrorKind, HostId, Result, VmId};
+use tokio::fs::File;
+use vimana_authz::Permission;
+use vimana_datastore::{DatastoreDriver, ItemFile, Receiving};
+use vimana_model::backup::{BackupState, DiskId};
+use vimana_model::datastore::{
+    DatastoreRoom, DatastoreState, DatastoreView, MAIN, StorageUse, TenantUse,
+};
+use vimana_model::name::DatastoreName;
+use vimana_model::operation::{OperationKind, Piece, StepKind};
+use vimana_model::saved::Part;
+use vimana_model::{BackupId, Error, ErrorKind, FieldError, HostId, Result, TenantId, VmId};
+use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
-use vimana_store::{operation, vm};
+use vimana_store::{backup, image, operation, tenant, vm};
 
 use crate::Engine;
-use crate::saga::current;
+use crate::authorize::permit;
+use crate::context::OpContext;
+use crate::saga::{Current, current, piece_of};
 
-/// What is kept of one VM: of each run the parts, and their sizes in bytes.
-pub type Copies = BTreeMap<u64, BTreeMap<Part, u64>>;
-
-/// A place for saved machines.
-#[async_trait]
-pub trait Datastore: Send + Sync + 'static {
-    /// Removes all that is kept of a VM; fine if there is nothing.
-    async fn discard(&self, vm: VmId) -> io::Result<()>;
-
-    /// The VMs of which something is kept.
-    async fn holds(&self) -> io::Result<Vec<VmId>>;
-
-    /// Everything that is kept; of parts only what was received as a whole.
-    async fn contents(&self) -> io::Result<BTreeMap<VmId, Copies>>;
-
-    /// Begins a part anew; what an earlier try left is overwritten.
-    ///
-    /// A place whose bytes hosts carry by another way has none here.
-    async fn receive(&self, _vm: VmId, _run_epoch: u64, _part: Part) -> io::Result<Receiving> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    /// A part that was received, and its size.
-    async fn open(&self, _vm: VmId, _run_epoch: u64, _part: Part) -> io::Result<(File, u64)> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// A directory on the server: `<vm_id>/<run_epoch>/<part>`.
-#[derive(Clone, Debug)]
-pub struct DirDatastore {
-    dir: PathBuf,
+/// The datastores that this server has, as its operator names them.
+#[derive(Clone)]
+pub struct Datastores {
+    main_name: DatastoreName,
+    /// Where stopped VMs are kept.
+    main: Arc<dyn DatastoreDriver>,
+    /// Where backups go, beside; the first one where nothing is said.
+    others: Arc<[(DatastoreName, Arc<dyn DatastoreDriver>)]>,
 }
 
 /// Which way bytes go between a host and the datastore.
@@ -59,150 +41,156 @@ pub enum Transfer {
     Download,
 }
 
-impl DirDatastore {
-    #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
-    }
-
-    fn run_dir(&self, vm: VmId, run_epoch: u64) -> PathBuf {
-        self.dir.join(vm.to_string()).join(run_epoch.to_string())
-    }
-}
-
-#[async_trait]
-impl Datastore for DirDatastore {
-    async fn discard(&self, vm: VmId) -> io::Result<()> {
-        match fs::remove_dir_all(self.dir.join(vm.to_string())).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
-    }
-
-    async fn holds(&self) -> io::Result<Vec<VmId>> {
-        names(&self.dir).await
-    }
-
-    async fn contents(&self) -> io::Result<BTreeMap<VmId, Copies>> {
-        let mut contents = BTreeMap::new();
-        for vm in self.holds().await? {
-            let mut copies = Copies::new();
-            let runs = match names(&self.dir.join(vm.to_string())).await {
-                // A file that is called like a VM: something is there, but no run.
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => Vec::new(),
-                other => other?,
-            };
-            for run_epoch in runs {
-                copies.insert(run_epoch, parts(&self.run_dir(vm, run_epoch)).await?);
-            }
-            contents.insert(vm, copies);
-        }
-        Ok(contents)
-    }
-
-    async fn receive(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<Receiving> {
-        let dir = self.run_dir(vm, run_epoch);
-        fs::create_dir_all(&dir).await?;
-        let unfinished = dir.join(format!("{}.part", part.name()));
-        Ok(Receiving {
-            file: File::create(&unfinished).await?,
-            unfinished,
-            path: dir.join(part.name()),
-            dir,
-            part,
-            size_bytes: 0,
-            hash: Sha256::new(),
-        })
-    }
-
-    async fn open(&self, vm: VmId, run_epoch: u64, part: Part) -> io::Result<(File, u64)> {
-        let file = File::open(self.run_dir(vm, run_epoch).join(part.name())).await?;
-        let size_bytes = file.metadata().await?.len();
-        Ok((file, size_bytes))
-    }
-}
-
-/// What in a directory is named after such a thing, in order; other names are
-/// not ours. What is removed meanwhile has nothing in it.
-async fn names<T: FromStr + Ord>(dir: &Path) -> io::Result<Vec<T>> {
-    let mut entries = match fs::read_dir(dir).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next_entry().await? {
-        let name = entry.file_name();
-        names.extend(name.to_str().and_then(|name| name.parse().ok()));
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-async fn parts(dir: &Path) -> io::Result<BTreeMap<Part, u64>> {
-    let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
-    let mut parts = BTreeMap::new();
-    for part in Part::ALL {
-        match fs::metadata(dir.join(part.name())).await {
-            Ok(file) => {
-                parts.insert(part, file.len());
-            }
-            Err(error) if gone.contains(&error.kind()) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(parts)
-}
-
-/// A part on its way into the datastore. Dropped unfinished, it leaves a file
-/// that the next try overwrites and a discard removes.
-#[derive(Debug)]
-pub struct Receiving {
-    file: File,
-    unfinished: PathBuf,
-    path: PathBuf,
-    dir: PathBuf,
-    part: Part,
-    size_bytes: u64,
-    hash: Sha256,
-}
-
-impl Receiving {
-    /// # Errors
-    /// The file system's.
-    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        let more = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.size_bytes = self.size_bytes.saturating_add(more);
-        self.file.write_all(bytes).await
-    }
-
-    #[must_use]
-    pub const fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    /// Makes the part durable under its name, and says what was stored.
+impl Datastores {
+    /// One that every installation has, and others, for backups.
     ///
     /// # Errors
-    /// The file system's.
-    pub async fn finish(mut self) -> io::Result<SavedPart> {
-        self.file.flush().await?;
-        self.file.sync_all().await?;
-        fs::rename(&self.unfinished, &self.path).await?;
-        sync_dir(&self.dir).await?;
-        Ok(SavedPart {
-            part: self.part,
-            size_bytes: self.size_bytes,
-            sha256: crate::secret::hex(&self.hash.finalize()),
+    /// Two have one name.
+    pub fn new(
+        main: Arc<dyn DatastoreDriver>,
+        others: Vec<(DatastoreName, Arc<dyn DatastoreDriver>)>,
+    ) -> Result<Self> {
+        let main_name = DatastoreName::new(MAIN).map_err(Error::internal)?;
+        let mut names = vec![&main_name];
+        for (name, _) in &others {
+            if names.contains(&name) {
+                return Err(Error::conflict(format!(
+                    "two datastores are called `{name}`"
+                )));
+            }
+            names.push(name);
+        }
+        Ok(Self {
+            main_name,
+            main,
+            others: others.into(),
         })
     }
-}
 
-async fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir).await?.sync_all().await
+    pub(crate) fn main(&self) -> &dyn DatastoreDriver {
+        &*self.main
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&DatastoreName, &dyn DatastoreDriver)> {
+        let main = std::iter::once((&self.main_name, &*self.main));
+        main.chain(self.others.iter().map(|(name, driver)| (name, &**driver)))
+    }
+
+    pub(crate) fn find(&self, name: &DatastoreName) -> Option<&dyn DatastoreDriver> {
+        let found = self.all().find(|(found, _)| *found == name);
+        found.map(|(_, driver)| driver)
+    }
+
+    /// Whether backups go there. Beside the machines they protect from little:
+    /// only where there is no other place.
+    fn takes_backups(&self, name: &DatastoreName) -> bool {
+        self.others.is_empty() || *name != self.main_name
+    }
+
+    /// Where a backup goes.
+    ///
+    /// # Errors
+    /// `Invalid` where there is no such datastore, or it takes no backups.
+    pub(crate) fn for_backups(&self, asked: Option<&DatastoreName>) -> Result<DatastoreName> {
+        let mut names = self.all().map(|(name, _)| name);
+        let mut taking = names.by_ref().filter(|name| self.takes_backups(name));
+        let Some(asked) = asked else {
+            let first = taking.next().unwrap_or(&self.main_name);
+            return Ok(first.clone());
+        };
+        if self.find(asked).is_none() {
+            let message = format!("there is no datastore `{asked}`");
+            return Err(FieldError::new("datastore", message).into());
+        }
+        if !self.takes_backups(asked) {
+            let message =
+                format!("datastore `{asked}` takes no backups; there are others for that");
+            return Err(FieldError::new("datastore", message).into());
+        }
+        Ok(asked.clone())
+    }
 }
 
 impl Engine {
+    /// The datastores, and what they hold of the caller's tenant; for the
+    /// provider's staff how much room they have, and what they hold of all.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn datastores(&self, cx: &OpContext) -> Result<Vec<DatastoreView>> {
+        let tenant = cx.subject.tenant_id;
+        permit(cx, Permission::ViewVm, Some(tenant))?;
+        let is_staff = permit(cx, Permission::ViewHosts, None).is_ok();
+        let mut used = self.storage_used().await?;
+        let tenants = match is_staff {
+            true => tenant::list(&self.store().read()).await?,
+            false => Vec::new(),
+        };
+        let mut views = Vec::new();
+        for (name, datastore) in self.inner.datastores.all() {
+            let of = used.remove(name).unwrap_or_default();
+            let room = match datastore.room().await {
+                Ok(room) => Some(room),
+                Err(error) => {
+                    tracing::warn!(datastore = %name, %error, "a datastore cannot be looked at");
+                    None
+                }
+            };
+            let state = room.map_or(DatastoreState::Away, |room| {
+                DatastoreState::of(room.capacity, room.free, room.reserve)
+            });
+            let by_tenant = of.iter().filter_map(|(id, used)| {
+                let tenant = match id {
+                    None => None,
+                    Some(id) => Some(tenants.iter().find(|found| found.id == *id)?.name.clone()),
+                };
+                Some(TenantUse {
+                    tenant,
+                    used: *used,
+                })
+            });
+            views.push(DatastoreView {
+                name: name.clone(),
+                state,
+                takes_backups: self.inner.datastores.takes_backups(name),
+                used: of.get(&Some(tenant)).copied().unwrap_or_default(),
+                room: room.filter(|_| is_staff).map(|room| DatastoreRoom {
+                    capacity_bytes: room.capacity,
+                    free_bytes: room.free,
+                    reserve_bytes: room.reserve,
+                    tenants: by_tenant.collect(),
+                }),
+            });
+        }
+        Ok(views)
+    }
+
+    /// What each datastore holds of each tenant, as recorded.
+    async fn storage_used(
+        &self,
+    ) -> Result<BTreeMap<DatastoreName, BTreeMap<Option<TenantId>, StorageUse>>> {
+        let read = self.store().read();
+        let mut all: BTreeMap<DatastoreName, BTreeMap<Option<TenantId>, StorageUse>> =
+            BTreeMap::new();
+        let mut main: BTreeMap<Option<TenantId>, StorageUse> = BTreeMap::new();
+        for (tenant, bytes) in image::sizes(&read).await? {
+            add(&mut main.entry(tenant).or_default().image_bytes, bytes);
+        }
+        for record in vm::all_saved(&read).await? {
+            let parts = record.saved.iter().flat_map(|saved| &saved.parts);
+            let bytes = parts.fold(0, |sum: u64, part| sum.saturating_add(part.size_bytes));
+            let of = main.entry(Some(record.tenant_id)).or_default();
+            add(&mut of.saved_bytes, bytes);
+        }
+        all.insert(self.inner.datastores.main_name.clone(), main);
+        for record in backup::with_content(&read).await? {
+            let of = all.entry(record.datastore.clone()).or_default();
+            let of = of.entry(Some(record.tenant_id)).or_default();
+            add(&mut of.backup_bytes, record.stored_bytes());
+        }
+        Ok(all)
+    }
+
     /// Begins to take in a part of a saved machine, from the host that was
     /// asked for it; at most as much as may come, in bytes.
     ///
@@ -223,10 +211,9 @@ impl Engine {
             Part::Disk => vm.resources.disk_mib,
             Part::Memory => vm.resources.memory_mib,
         };
-        // Tables of the formats, and devices' state, come on top.
-        let most = amount.bytes().unwrap_or(u64::MAX);
-        let most = most.saturating_add(most / 16).saturating_add(256 << 20);
-        let receiving = self.inner.datastore.receive(id, run_epoch, part).await;
+        let file = saved_file(id, run_epoch, part);
+        let receiving = self.inner.datastores.main().receive(file).await;
+        let most = at_most(amount.bytes().unwrap_or(u64::MAX));
         Ok((receiving.map_err(datastore_error)?, most))
     }
 
@@ -243,12 +230,37 @@ impl Engine {
     ) -> Result<(File, u64)> {
         self.transferred(host, id, run_epoch, Transfer::Download)
             .await?;
-        match self.inner.datastore.open(id, run_epoch, part).await {
+        let file = saved_file(id, run_epoch, part);
+        match self.inner.datastores.main().open(file).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(Error::not_found(format!("saved machine `{id}`")))
             }
             other => other.map_err(datastore_error),
         }
+    }
+
+    /// Begins to take in a disk of a backup, from the host that was asked for
+    /// it; at most as much as may come, in bytes.
+    ///
+    /// # Errors
+    /// `NotFound` where the host was not asked, `Unavailable` where the
+    /// datastore has no room, or is not there.
+    pub async fn receive_backup(
+        &self,
+        host: HostId,
+        id: BackupId,
+        disk: DiskId,
+    ) -> Result<(Receiving, u64)> {
+        let (record, size) = self.backed_up(host, id, disk).await?;
+        let name = &record.datastore;
+        let away = || {
+            let message = format!("this server has no datastore `{name}`");
+            Error::new(ErrorKind::Unavailable, message)
+        };
+        let datastore = self.inner.datastores.find(name).ok_or_else(away)?;
+        let file = ItemFile::Backup { backup: id, disk };
+        let receiving = datastore.receive(file).await;
+        Ok((receiving.map_err(datastore_error)?, at_most(size)))
     }
 
     /// Whether `host` has been asked to carry the saved machine that way, for
@@ -266,6 +278,20 @@ impl Engine {
         self.transferred(host, id, run_epoch, way).await.map(drop)
     }
 
+    /// The same of a disk of a backup: the datastore that it goes to.
+    ///
+    /// # Errors
+    /// `NotFound` where it has not.
+    pub async fn check_backup(
+        &self,
+        host: HostId,
+        id: BackupId,
+        disk: DiskId,
+    ) -> Result<DatastoreName> {
+        let (record, _) = self.backed_up(host, id, disk).await?;
+        Ok(record.datastore)
+    }
+
     /// The VM, if `host` has been asked to carry it that way.
     ///
     /// # Errors
@@ -278,31 +304,81 @@ impl Engine {
         way: Transfer,
     ) -> Result<VmRecord> {
         let refused = || Error::not_found(format!("saved machine `{id}`"));
-        let read = self.store().read();
-        let vm = vm::find(&read, id).await?.ok_or_else(refused)?;
-        let operation = match vm.operation_id {
-            Some(id) => operation::find(&read, id).await?,
-            None => None,
-        };
-        let operation = operation.ok_or_else(refused)?;
-        let step = current(&operation).filter(|current| !current.undo);
-        let asked = match (operation.kind, step.map(|step| step.kind), way) {
-            (OperationKind::Stop, Some(StepKind::Upload), Transfer::Upload) => {
-                vm.run_epoch == run_epoch
-            }
-            (OperationKind::Resume, Some(StepKind::Download), Transfer::Download) => vm
+        let (vm, operation, step) = self.asked(host, id).await?.ok_or_else(refused)?;
+        let asked = match (operation.kind, step.kind, way) {
+            (OperationKind::Stop, StepKind::Upload, Transfer::Upload) => vm.run_epoch == run_epoch,
+            (OperationKind::Resume, StepKind::Download, Transfer::Download) => vm
                 .saved
                 .as_ref()
                 .is_some_and(|saved| saved.run_epoch == run_epoch),
             _ => false,
         };
-        let here = vm.host.as_ref().is_some_and(|on| on.id == host);
-        if asked && here {
-            Ok(vm)
-        } else {
-            Err(refused())
+        if asked { Ok(vm) } else { Err(refused()) }
+    }
+
+    /// The backup and the size of the disk in bytes, if `host` has been asked
+    /// to make it.
+    async fn backed_up(
+        &self,
+        host: HostId,
+        id: BackupId,
+        disk: DiskId,
+    ) -> Result<(backup::BackupRecord, u64)> {
+        let refused = || Error::not_found(format!("backup `{id}`"));
+        let found = backup::find(&self.store().read(), id).await?;
+        let making = found.filter(|found| found.state == BackupState::Making);
+        let record = making.ok_or_else(refused)?;
+        let (_, operation, step) = self.asked(host, record.vm_id).await?.ok_or_else(refused)?;
+        let of_it = matches!(piece_of(&operation), Some(Piece::Backup { id: of, .. }) if of == id);
+        let found = record.disks.iter().find(|found| found.disk == disk);
+        match (step.kind, found) {
+            (StepKind::Backup, Some(found)) if of_it => {
+                let size = found.size_mib.bytes().unwrap_or(u64::MAX);
+                Ok((record, size))
+            }
+            _ => Err(refused()),
         }
     }
+
+    /// What `host` is asked to do for the VM right now, and is not to take back.
+    async fn asked(
+        &self,
+        host: HostId,
+        id: VmId,
+    ) -> Result<Option<(VmRecord, OperationRecord, Current)>> {
+        let read = self.store().read();
+        let found = vm::find(&read, id).await?;
+        let here = found.filter(|vm| vm.host.as_ref().is_some_and(|on| on.id == host));
+        let Some(vm) = here else {
+            return Ok(None);
+        };
+        let operation = match vm.operation_id {
+            Some(id) => operation::find(&read, id).await?,
+            None => None,
+        };
+        let Some(operation) = operation else {
+            return Ok(None);
+        };
+        let step = current(&operation).filter(|current| !current.undo);
+        Ok(step.map(|step| (vm, operation, step)))
+    }
+}
+
+fn add(sum: &mut u64, bytes: u64) {
+    *sum = sum.saturating_add(bytes);
+}
+
+const fn saved_file(vm: VmId, run_epoch: u64, part: Part) -> ItemFile {
+    ItemFile::Saved {
+        vm,
+        run_epoch,
+        part,
+    }
+}
+
+/// Tables of the formats, and devices' state, come on top.
+const fn at_most(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 16).saturating_add(256 << 20)
 }
 
 /// What the datastore's file system says, for whoever asked.

@@ -1,15 +1,16 @@
 //! What goes out for the step under way: a command to the VM's host, or work
 //! of the server's own.
 
+use vimana_datastore::Item;
 use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed, VolumeSpec};
 use vimana_model::event::Actor;
 use vimana_model::operation::{Object, Piece, StepKind};
-use vimana_model::{Error, ImageId, Result, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, Error, ImageId, Result, SnapshotId, VmId, VolumeId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::volume::VolumeRecord;
-use vimana_store::{image, operation, snapshot, vm, volume};
+use vimana_store::{backup, image, operation, snapshot, vm, volume};
 
 use crate::Engine;
 use crate::limits::patience;
@@ -138,6 +139,18 @@ impl Engine {
             StepKind::RemoveSnapshot => Work::RemoveSnapshot {
                 snapshot_id: snapshot_of(step)?,
             },
+            StepKind::Backup => {
+                let backup_id = backup_of(step)?;
+                let found = backup::find(&self.store().read(), backup_id).await?;
+                let lost = || Error::internal("a backup without a record");
+                Work::Backup {
+                    backup_id,
+                    since: found.ok_or_else(lost)?.since,
+                }
+            }
+            StepKind::DropBackup => Work::DropBackup {
+                backup_id: backup_of(step)?,
+            },
             StepKind::Attach => Work::Attach {
                 volume: self.volume_spec(volume_of(step)?).await?,
             },
@@ -208,11 +221,14 @@ impl Engine {
     fn spawn_discard(&self, id: VmId, command: CommandRef, claim_epoch: u64) {
         let engine = self.clone();
         self.spawn(async move {
-            let outcome = match engine.inner.datastore.discard(id).await {
-                Ok(()) => Outcome::Ok {
-                    note: None,
-                    saved: None,
-                },
+            let outcome = match engine
+                .inner
+                .datastores
+                .main()
+                .discard(Item::Saved(id))
+                .await
+            {
+                Ok(()) => Outcome::DONE,
                 Err(error) => {
                     tracing::error!(vm = %id, %error, "a copy in the datastore cannot be removed");
                     let message = "the copy in the datastore cannot be removed now";
@@ -245,14 +261,27 @@ impl Engine {
 fn snapshot_of(step: Option<&StepRecord>) -> Result<SnapshotId> {
     match step.and_then(|step| step.piece.as_ref()) {
         Some(Piece::Snapshot { id, .. }) => Ok(*id),
-        Some(Piece::Volume { .. }) | None => Err(Error::internal("a step without its snapshot")),
+        Some(Piece::Volume { .. } | Piece::Backup { .. }) | None => {
+            Err(Error::internal("a step without its snapshot"))
+        }
     }
 }
 
 fn volume_of(step: Option<&StepRecord>) -> Result<VolumeId> {
     match step.and_then(|step| step.piece.as_ref()) {
         Some(Piece::Volume { id, .. }) => Ok(*id),
-        Some(Piece::Snapshot { .. }) | None => Err(Error::internal("a step without its volume")),
+        Some(Piece::Snapshot { .. } | Piece::Backup { .. }) | None => {
+            Err(Error::internal("a step without its volume"))
+        }
+    }
+}
+
+fn backup_of(step: Option<&StepRecord>) -> Result<BackupId> {
+    match step.and_then(|step| step.piece.as_ref()) {
+        Some(Piece::Backup { id, .. }) => Ok(*id),
+        Some(Piece::Snapshot { .. } | Piece::Volume { .. }) | None => {
+            Err(Error::internal("a step without its backup"))
+        }
     }
 }
 

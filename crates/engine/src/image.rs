@@ -16,6 +16,7 @@ mod upload;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+pub use change::ImageChange;
 pub use import::Imports;
 pub use upload::{UploadPart, UploadReach};
 use vimana_authz::Permission;

@@ -16,6 +16,7 @@
 mod action;
 mod agent;
 mod authorize;
+mod backup;
 mod bootstrap;
 mod change;
 pub mod check;
@@ -44,6 +45,7 @@ mod reconcile;
 mod report;
 mod request;
 mod saga;
+mod schedule;
 mod secret;
 mod session;
 mod snapshot;
@@ -65,7 +67,7 @@ pub use agent::{AgentHandle, AgentSession, Inventory};
 pub use clock::{Clock, SystemClock};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{OpContext, World};
-pub use datastore::{Copies, Datastore, DirDatastore, Receiving, Transfer, datastore_error};
+pub use datastore::{Datastores, Transfer, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use idempotency::IdempotencyKey;
@@ -114,8 +116,8 @@ pub struct EngineConfig {
     pub authority: Arc<Authority>,
     /// Where images are kept.
     pub repository: Arc<dyn Repository>,
-    /// Where the memory and disk of stopped VMs are kept.
-    pub datastore: Arc<dyn Datastore>,
+    /// Where the memory and disk of stopped VMs are kept, and backups.
+    pub datastores: Datastores,
     pub settings: Settings,
     pub world: World,
 }
@@ -130,7 +132,7 @@ struct Inner {
     store: Store,
     repository: Arc<dyn Repository>,
     imports: image::Imports,
-    datastore: Arc<dyn Datastore>,
+    datastores: Datastores,
     progress: progress::ProgressBoard,
     sightings: report::Sightings,
     deadlines: deadline::Deadlines,
@@ -158,7 +160,7 @@ impl Engine {
             store,
             authority,
             repository,
-            datastore,
+            datastores,
             settings,
             world,
         } = config;
@@ -168,7 +170,7 @@ impl Engine {
                 store,
                 repository,
                 imports: image::Imports::default(),
-                datastore,
+                datastores,
                 progress: progress::ProgressBoard::default(),
                 sightings: report::Sightings::default(),
                 deadlines: deadline::Deadlines::default(),
@@ -204,10 +206,16 @@ impl Engine {
     /// The database or the datastore cannot be read.
     pub async fn check(&self) -> Result<Vec<check::Breach>> {
         let inventories = self.inventories(limits::INVENTORY_PATIENCE).await;
-        let held = self.inner.datastore.contents().await;
-        let in_datastore = Some(held.map_err(datastore_error)?);
+        let mut in_datastore = None;
+        let mut backups = std::collections::BTreeMap::new();
+        for (name, datastore) in self.inner.datastores.all() {
+            let held = datastore.contents().await.map_err(datastore_error)?;
+            in_datastore.get_or_insert(held.saved);
+            backups.insert(name.clone(), held.backups);
+        }
         let outside = check::Outside {
             in_datastore,
+            backups,
             ..inventories.into_iter().collect()
         };
         check::check(&self.store().read(), &outside).await

@@ -108,6 +108,14 @@ pub const ALARM_BURST: u32 = 3;
 /// … and how soon one more is recorded.
 pub const ALARM_REFILL: Duration = Duration::from_secs(600);
 
+/// Backups of which each holds the changes since the one before, and then a
+/// full one.
+pub const MAX_BACKUP_CHAIN: u32 = 30;
+/// A schedule whose VM is busy asks again after this.
+pub const SCHEDULE_RETRY: Duration = Duration::from_secs(300);
+/// More than any chain ever has: a record that is wrong leads nowhere.
+pub const MAX_LINKS: usize = 1000;
+
 /// How long a connected host may take for a step; `None` for as long as it
 /// takes. Shutdown and reboot come on top of the guest's own grace time.
 pub const fn patience(step: StepKind) -> Option<Duration> {
@@ -126,7 +134,8 @@ pub const fn patience(step: StepKind) -> Option<Duration> {
         StepKind::Attach => 3600,
         StepKind::Clean => 600,
         StepKind::Save => 1800,
-        StepKind::Upload | StepKind::Download => 6 * 3600,
+        StepKind::Upload | StepKind::Download | StepKind::Backup => 6 * 3600,
+        StepKind::DropBackup => 600,
     };
     Some(Duration::from_secs(seconds))
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use vimana_datastore::Item;
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::host::HostState;
@@ -24,6 +25,7 @@ use crate::limits::{IDEMPOTENCY_LIFE, MAX_DUE, MAX_JOIN_TTL_SECONDS, RETRY_CAP_M
 use crate::saga::current;
 
 const EVERY: Duration = Duration::from_secs(1);
+const SCHEDULES_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 const SWEEP_DATASTORE_EVERY: Duration = Duration::from_secs(60);
 
@@ -47,9 +49,13 @@ impl Engine {
                 .give_up_overdue()),
             repeat(&cancel, EVERY, "uploads that nobody sends", || self
                 .give_up_silent_uploads()),
+            repeat(&cancel, SCHEDULES_EVERY, "schedules", || self
+                .run_schedules()),
             repeat(&cancel, SWEEP_EVERY, "what has expired", || self.sweep()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "the datastore", || self
                 .sweep_datastore()),
+            repeat(&cancel, SWEEP_DATASTORE_EVERY, "the backups", || self
+                .sweep_backups()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "the images", || self
                 .sweep_images()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "deleted volumes", || self
@@ -224,13 +230,11 @@ impl Engine {
     /// Removes copies in the datastore that no record points to and no upload
     /// is making.
     async fn sweep_datastore(&self) -> Result<()> {
-        let held = self
-            .inner
-            .datastore
-            .holds()
-            .await
-            .map_err(Error::internal)?;
-        for id in held {
+        let datastore = self.inner.datastores.main();
+        for item in datastore.holds().await.map_err(Error::internal)? {
+            let Item::Saved(id) = item else {
+                continue;
+            };
             let read = self.store().read();
             let record = vm::find(&read, id).await?;
             let stops = match record.as_ref().and_then(|vm| vm.operation_id) {
@@ -243,8 +247,7 @@ impl Engine {
                 continue;
             }
             tracing::info!(vm = %id, "a copy in the datastore that belongs to nothing is removed");
-            let discarded = self.inner.datastore.discard(id).await;
-            discarded.map_err(Error::internal)?;
+            datastore.discard(item).await.map_err(Error::internal)?;
         }
         Ok(())
     }

@@ -183,7 +183,18 @@ impl Engine {
                 return Ok(None);
             }
             match &outcome {
-                Outcome::Ok { note, saved } => {
+                // A backup of which nobody says what it is, is none.
+                Outcome::Ok { backup: None, .. } if change.backs_up() => {
+                    change.step_failed(&not_understood()).await?;
+                }
+                Outcome::Ok {
+                    note,
+                    saved,
+                    backup,
+                } => {
+                    if let Some(made) = backup.as_ref().filter(|_| change.backs_up()) {
+                        change.backup_made(made).await?;
+                    }
                     if let Some(text) = note {
                         change.add_event(EventKind::Note { text: text.clone() });
                     }

@@ -244,6 +244,7 @@ impl Change<'_> {
             | OperationKind::Snapshot
             | OperationKind::Revert
             | OperationKind::RemoveSnapshot
+            | OperationKind::Backup
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow
@@ -324,7 +325,7 @@ impl Change<'_> {
             // By itself, or in a retry.
             (_, StepKind::Revert) => match self.piece() {
                 Some(Piece::Snapshot { id, .. }) => self.reverted(id).await,
-                Some(Piece::Volume { .. }) | None => Ok(()),
+                Some(Piece::Volume { .. } | Piece::Backup { .. }) | None => Ok(()),
             },
             _ => Ok(()),
         }
@@ -368,6 +369,7 @@ impl Change<'_> {
             }
             OperationKind::Snapshot
             | OperationKind::RemoveSnapshot
+            | OperationKind::Backup
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow => self.complete_of_disks(kind, piece).await,
@@ -400,11 +402,12 @@ impl Change<'_> {
             | StepKind::Resize
             | StepKind::Snapshot
             | StepKind::Revert
+            | StepKind::Backup
             | StepKind::Attach
             | StepKind::Grow
             | StepKind::Fetch
             | StepKind::Enter => false,
-            StepKind::RemoveSnapshot | StepKind::Detach => current.undo,
+            StepKind::RemoveSnapshot | StepKind::DropBackup | StepKind::Detach => current.undo,
         };
         if gone && removes {
             // A host that no longer has the machine has nothing to remove.
@@ -549,6 +552,7 @@ impl Change<'_> {
                 | O::Snapshot
                 | O::Revert
                 | O::RemoveSnapshot
+                | O::Backup
                 | O::Attach
                 | O::Detach
                 | O::Grow
@@ -701,6 +705,8 @@ impl Change<'_> {
             | OperationKind::Delete
             | OperationKind::Revert
             | OperationKind::RemoveSnapshot
+            // What it kept is given back by whoever ends it, however that is.
+            | OperationKind::Backup
             | OperationKind::Detach
             | OperationKind::Grow
             | OperationKind::Import => {}
@@ -725,6 +731,12 @@ impl Change<'_> {
         };
         let under_way = self.operation.as_ref();
         let under_way = under_way.map(|operation| (operation.kind, piece_of(operation)));
+        if let Some((OperationKind::Backup, _)) = under_way {
+            // The machine is as it was; what is left of the copies is removed by
+            // the next backup, or goes with the machine.
+            self.mark_undone();
+            return self.end_undo().await;
+        }
         self.retire(OperationState::Failed, Some(&reason));
         if let Some((kind, piece)) = under_way {
             self.fail_of_disks(kind, piece).await?;
@@ -732,11 +744,11 @@ impl Change<'_> {
         self.break_down(&reason, Kept::Everything).await
     }
 
-    fn piece(&self) -> Option<Piece> {
+    pub fn piece(&self) -> Option<Piece> {
         self.operation.as_ref().and_then(piece_of)
     }
 
-    /// What was done with a snapshot or a volume is done.
+    /// What was done with a snapshot, a backup or a volume is done.
     async fn complete_of_disks(
         &mut self,
         kind: OperationKind,
@@ -772,7 +784,7 @@ impl Change<'_> {
     }
 }
 
-fn piece_of(operation: &OperationRecord) -> Option<Piece> {
+pub fn piece_of(operation: &OperationRecord) -> Option<Piece> {
     operation.steps.iter().find_map(|step| step.piece.clone())
 }
 

@@ -49,6 +49,7 @@ fn view(record: SnapshotRecord, current: Option<SnapshotId>) -> SnapshotView {
         resources,
         volumes,
         claimed,
+        scheduled,
         created_at,
     } = record;
     SnapshotView {
@@ -60,6 +61,7 @@ fn view(record: SnapshotRecord, current: Option<SnapshotId>) -> SnapshotView {
         resources,
         volumes: volumes.into_iter().map(|held| held.name.into()).collect(),
         claimed_mib: claimed,
+        scheduled,
         parent_id,
         current: current == Some(id),
         owner: owner_name.to_string(),
@@ -80,6 +82,7 @@ impl Change<'_> {
         &mut self,
         by: &str,
         form: &TakeSnapshot,
+        scheduled: bool,
     ) -> Result<(), TxError> {
         let name = form.check()?;
         let vm = &self.vm;
@@ -112,6 +115,7 @@ impl Change<'_> {
             resources: size,
             volumes: held.collect(),
             claimed: MiB(claimed),
+            scheduled,
             created_at: self.now,
         };
         snapshot::insert(self.tx, &record)
@@ -188,6 +192,9 @@ impl Change<'_> {
         snapshot::set_state(self.tx, id, SnapshotState::Ready).await?;
         self.vm.snapshot_id = Some(id);
         self.add_event(EventKind::SnapshotTaken { name: record.name });
+        if record.scheduled {
+            self.prune_snapshots().await?;
+        }
         Ok(())
     }
 
@@ -201,7 +208,7 @@ impl Change<'_> {
     pub(crate) async fn snapshot_removed(&mut self, id: SnapshotId) -> Result<(), TxError> {
         let name = self.drop_snapshot(id).await?;
         self.add_event(EventKind::SnapshotRemoved { name });
-        Ok(())
+        self.prune_snapshots().await
     }
 
     /// Nothing is left of it on the host.

@@ -67,6 +67,7 @@ impl Line {
         let outcome = Outcome::Ok {
             note: None,
             saved: None,
+            backup: None,
         };
         self.handle.receive(FromAgent::Done {
             command: command.command,

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use sha2::{Digest as _, Sha256};
@@ -14,7 +14,7 @@ use vimana_format::{Content, check};
 
 use crate::checksum::hex;
 use crate::limits::{CONVERT_TIMEOUT, MAX_COMPLAINT_CHARS, PIECE_BYTES};
-use crate::{Bounds, ImportError, Staged, Staging};
+use crate::{Bounds, Checksum, ImportError, Staged, Staging};
 
 /// What the converter calls it; none for what needs, or finds, no conversion.
 pub const fn format(content: Content) -> Option<&'static str> {
@@ -43,6 +43,60 @@ pub async fn convert(
     staging: &Staging,
     bounds: Bounds,
 ) -> Result<Staged, ImportError> {
+    let input = std::slice::from_ref(&staged.path);
+    let path = run(converter, format, input, staging, bounds).await?;
+    let staged = Staged {
+        path,
+        content: Content::Qcow2,
+        ..staged
+    };
+    let measured = spawn_blocking(move || measured(staged)).await;
+    measured.map_err(ImportError::panicked)?
+}
+
+/// Makes one qcow2 image of files that each lie over the next one, whatever
+/// their headers say.
+///
+/// # Errors
+/// They cannot be read, or the image is not acceptable.
+pub async fn merge(
+    converter: &Path,
+    chain: &[PathBuf],
+    staging: &Staging,
+    bounds: Bounds,
+) -> Result<Staged, ImportError> {
+    let _lock = staging.lock().await?;
+    let path = run(converter, "qcow2", chain, staging, bounds).await?;
+    let staged = Staged {
+        path,
+        content: Content::Qcow2,
+        size_bytes: 0,
+        virtual_bytes: 0,
+        sha256: String::new(),
+        fetched_bytes: 0,
+        fetched_checksum: Checksum::Sha256([0; 32]),
+    };
+    let measured = spawn_blocking(move || measured(staged)).await;
+    let staged = measured.map_err(ImportError::panicked)??;
+    if staged.virtual_bytes > bounds.max_virtual_bytes {
+        return Err(ImportError::TooLarge(bounds.max_virtual_bytes));
+    }
+    let fetched_checksum = staged.sha256.parse().map_err(|_| ImportError::Defect)?;
+    Ok(Staged {
+        fetched_bytes: staged.size_bytes,
+        fetched_checksum,
+        ..staged
+    })
+}
+
+/// Has the converter make an image of `chain`: where that is.
+async fn run(
+    converter: &Path,
+    format: &str,
+    chain: &[PathBuf],
+    staging: &Staging,
+    bounds: Bounds,
+) -> Result<PathBuf, ImportError> {
     let output = staging.converted();
     match tokio::fs::remove_file(&output).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -51,8 +105,9 @@ pub async fn convert(
     let ran = Command::new(converter)
         .args(["--format", format, "--max-bytes"])
         .arg(bounds.max_bytes.to_string())
-        .arg(&staged.path)
+        .arg("--output")
         .arg(&output)
+        .args(chain)
         .env_clear()
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -64,13 +119,7 @@ pub async fn convert(
         tracing::warn!(status = %ran.status, %said, "an image was not converted");
         return Err(ImportError::Converted(complaint(&said, staging)));
     }
-    let staged = Staged {
-        path: output,
-        content: Content::Qcow2,
-        ..staged
-    };
-    let measured = spawn_blocking(move || measured(staged)).await;
-    measured.map_err(ImportError::panicked)?
+    Ok(output)
 }
 
 /// The file's own figures in place of its source's.

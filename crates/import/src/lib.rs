@@ -38,6 +38,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use checksum::{Checksum, ChecksumError};
+pub use convert::merge;
 pub use error::ImportError;
 pub use input::Input;
 pub use local::{LocalError, LocalFile};

@@ -299,6 +299,15 @@ pub struct FromBackup {
     pub disk: DiskId,
 }
 
+/// The same, and what is to become of the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSource {
+    pub from: FromBackup,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoration: Option<Restoration>,
+}
+
 const fn root() -> DiskId {
     DiskId::Root
 }

@@ -6,11 +6,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
+use crate::backup::{BackupSource, FromBackup};
 use crate::name::ImageName;
 use crate::operation::OperationView;
 use crate::unit::MiB;
 use crate::vm::field;
-use crate::{Error, FieldError, ImageId, TenantId, Timestamp};
+use crate::{BackupId, Error, FieldError, ImageId, TenantId, Timestamp};
 
 /// How an image's bytes are laid out; recorded once and never guessed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -243,6 +244,19 @@ pub enum Origin {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fetched: Option<Fetched>,
     },
+    /// A disk of a VM, as a backup has it.
+    Backup {
+        backup_id: BackupId,
+        /// What the backup is called.
+        backup: String,
+        /// What its VM was called then.
+        vm: String,
+        /// Which of its disks, for people.
+        disk: String,
+        /// Bytes that were made of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched: Option<Fetched>,
+    },
     /// Sent by whoever imported it.
     Upload {
         /// What the file was called there: for people, and used for nothing.
@@ -262,6 +276,7 @@ impl Origin {
         match self {
             Self::Url { fetched, .. }
             | Self::File { fetched, .. }
+            | Self::Backup { fetched, .. }
             | Self::Upload { fetched, .. } => fetched.as_ref(),
         }
     }
@@ -270,6 +285,7 @@ impl Origin {
         match self {
             Self::Url { fetched, .. }
             | Self::File { fetched, .. }
+            | Self::Backup { fetched, .. }
             | Self::Upload { fetched, .. } => *fetched = came,
         }
     }
@@ -293,12 +309,15 @@ impl fmt::Display for Origin {
             Self::Url { url, .. } => f.write_str(url),
             Self::File { path, .. } => f.write_str(path),
             Self::Upload { file_name, .. } => f.write_str(file_name),
+            Self::Backup {
+                backup, vm, disk, ..
+            } => write!(f, "{disk} of {vm} in {backup}"),
         }
     }
 }
 
-/// The form that imports an image. Exactly one of `url`, `upload` and `path`
-/// says where its bytes are: a raw or qcow2 image, packed by gzip, xz or zstd
+/// The form that imports an image. Exactly one of `url`, `upload`, `path` and
+/// `backup` says where its bytes are: a raw or qcow2 image, packed by gzip, xz or zstd
 /// or not at all, or one of another hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -315,6 +334,9 @@ pub struct ImportImage {
     /// operator allows; for administrators alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// A disk in a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<FromBackup>,
     /// SHA-256 or SHA-512 of the file as it is fetched, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
@@ -356,6 +378,7 @@ pub enum ImageSource {
     Upload(Upload),
     /// Absolute.
     Path(String),
+    Backup(BackupSource),
 }
 
 impl fmt::Debug for ImageSource {
@@ -364,6 +387,7 @@ impl fmt::Debug for ImageSource {
             Self::Url(_) => f.write_str("Url"),
             Self::Upload(upload) => upload.fmt(f),
             Self::Path(path) => write!(f, "Path({path:?})"),
+            Self::Backup(backup) => backup.from.fmt(f),
         }
     }
 }
@@ -403,25 +427,37 @@ impl ImportImage {
     }
 
     fn source(&self) -> Result<ImageSource, Vec<FieldError>> {
-        let two = |field: &str| {
-            let message = "an image comes from one place: give one of url, upload and path";
-            Err(vec![FieldError::new(field, message)])
-        };
-        match (&self.url, &self.upload, &self.path) {
-            (Some(text), None, None) => field("url", url(text.trim()))
-                .map(ImageSource::Url)
-                .map_err(|error| vec![error]),
-            (None, Some(form), None) => upload(form).map(ImageSource::Upload),
-            (None, None, Some(text)) => field("path", path(text.trim()))
-                .map(ImageSource::Path)
-                .map_err(|error| vec![error]),
-            (None, None, None) => {
-                let message = "say where the image is: give one of url, upload and path";
-                Err(vec![FieldError::new("url", message)])
-            }
-            (Some(_), Some(_), _) => two("upload"),
-            (_, _, Some(_)) => two("path"),
+        const PLACES: &str = "one of url, upload, path and backup";
+        let given = [
+            self.url.as_ref().map(|_| "url"),
+            self.upload.as_ref().map(|_| "upload"),
+            self.path.as_ref().map(|_| "path"),
+            self.backup.as_ref().map(|_| "backup"),
+        ];
+        if let Some(second) = given.into_iter().flatten().nth(1) {
+            let message = format!("an image comes from one place: give {PLACES}");
+            return Err(vec![FieldError::new(second, message)]);
         }
+        let one = |error| vec![error];
+        if let Some(text) = &self.url {
+            let url = field("url", url(text.trim()));
+            return url.map(ImageSource::Url).map_err(one);
+        }
+        if let Some(form) = &self.upload {
+            return upload(form).map(ImageSource::Upload);
+        }
+        if let Some(text) = &self.path {
+            let path = field("path", path(text.trim()));
+            return path.map(ImageSource::Path).map_err(one);
+        }
+        if let Some(from) = &self.backup {
+            return Ok(ImageSource::Backup(BackupSource {
+                from: from.clone(),
+                restoration: None,
+            }));
+        }
+        let message = format!("say where the image is: give {PLACES}");
+        Err(vec![FieldError::new("url", message)])
     }
 }
 

@@ -89,6 +89,9 @@ pub struct SnapshotView {
     /// Disk on the host that is kept free for it: what it takes when every
     /// block changes after it.
     pub claimed_mib: MiB,
+    /// Taken by the VM's schedule, which deletes it in its time.
+    #[serde(default)]
+    pub scheduled: bool,
     /// What the VM had come from when it was taken.
     pub parent_id: Option<SnapshotId>,
     /// The VM's disks have come from it: it was taken, or gone back to, last.

@@ -4,7 +4,8 @@
 //! `GET /agent/v1/session` is the control connection, `GET
 //! /agent/v1/console/{console_id}` carries one viewer's serial line as binary
 //! frames, `GET /agent/v1/images/{image_id}` gives an image's bytes, `PUT` and
-//! `GET /agent/v1/saved/{vm_id}/{run_epoch}/{part}` those of a saved machine.
+//! `GET /agent/v1/saved/{vm_id}/{run_epoch}/{part}` those of a saved machine,
+//! `PUT /agent/v1/backups/{backup_id}/{disk}` takes those of a backup.
 
 mod capacity;
 
@@ -13,10 +14,11 @@ use vimana_driver::{
     Capabilities, Fault, IncarnationSpec, Observed, ObservedSnapshot, ObservedVolume, SavedMachine,
     VolumeSpec, text,
 };
+use vimana_model::backup::MadeBackup;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::operation::Progress;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{ConsoleId, HostId, OperationId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, ConsoleId, HostId, OperationId, SnapshotId, VmId, VolumeId};
 
 pub use capacity::Capacity;
 
@@ -178,6 +180,9 @@ pub enum Outcome {
         /// After an upload: what is in the datastore now.
         #[serde(default)]
         saved: Option<SavedMachine>,
+        /// After a backup: what is in the datastore now.
+        #[serde(default)]
+        backup: Option<MadeBackup>,
     },
     Fault {
         fault: Fault,
@@ -185,6 +190,15 @@ pub enum Outcome {
     /// It ended, and how cannot be read: of a later version.
     #[serde(other)]
     Unknown,
+}
+
+impl Outcome {
+    /// It is done, and there is no more to say.
+    pub const DONE: Self = Self::Ok {
+        note: None,
+        saved: None,
+        backup: None,
+    };
 }
 
 /// Whatever an outcome looks like, the command has ended.
@@ -295,6 +309,17 @@ pub enum Work {
     RemoveSnapshot {
         snapshot_id: SnapshotId,
     },
+    /// Copy the disks to the datastore, as they are at one instant, or what has
+    /// changed of them since another backup.
+    Backup {
+        backup_id: BackupId,
+        #[serde(default)]
+        since: Option<BackupId>,
+    },
+    /// Let go of a backup that does not come to be.
+    DropBackup {
+        backup_id: BackupId,
+    },
     /// Make the volume where it is not there yet, make it as large as it is to
     /// be, and attach it.
     Attach {
@@ -365,10 +390,7 @@ mod tests {
 
     #[test]
     fn a_command_has_ended_whatever_is_said_of_its_end() {
-        let fine = Outcome::Ok {
-            note: None,
-            saved: None,
-        };
+        let fine = Outcome::DONE;
         assert_eq!(ended(&json!({ "outcome": "ok", "ms": 3 })), fine);
         let fault = json!({ "kind": "too_hot", "message": "95 °C" });
         let hot = Outcome::Fault {

@@ -12,7 +12,7 @@ use vimana_fetch::Reach;
 use vimana_format::Content;
 use vimana_import::{
     Bounds, Checksum, ImportError, Input, Job, LocalError, LocalFile, Patience, Receiving, Staged,
-    Staging, import,
+    Staging, import, merge,
 };
 use vimana_model::ImageId;
 use vimana_model::image::{ImageContent, ImageFormat, ImageSource, Origin, Upload};
@@ -90,6 +90,7 @@ impl DirRepository {
                 let (dirs, path) = (self.terms.paths.clone(), PathBuf::from(path));
                 local(move || LocalFile::beneath(&dirs, &path)).await
             }
+            ImageSource::Backup(_) => Err(not_here()),
         }
     }
 
@@ -114,12 +115,16 @@ impl DirRepository {
             checksum,
             converter: self.terms.converter.clone(),
             declared,
-            bounds: Bounds {
-                max_bytes: self.terms.max_bytes,
-                max_virtual_bytes: self.terms.max_virtual_bytes,
-                bytes_per_second,
-            },
+            bounds: self.bounds(bytes_per_second),
             patience: self.terms.patience,
+        }
+    }
+
+    const fn bounds(&self, bytes_per_second: Option<NonZeroU64>) -> Bounds {
+        Bounds {
+            max_bytes: self.terms.max_bytes,
+            max_virtual_bytes: self.terms.max_virtual_bytes,
+            bytes_per_second,
         }
     }
 
@@ -191,6 +196,7 @@ impl Repository for DirRepository {
                 path: input.to_string(),
                 fetched,
             },
+            ImageSource::Backup(_) => return Err(not_here()),
             ImageSource::Upload(upload) => {
                 let Upload {
                     size_bytes,
@@ -228,6 +234,17 @@ impl Repository for DirRepository {
         let input = local(move || LocalFile::anywhere(&file)).await?;
         let job = self.job_of(input, None, None);
         self.bring_in(id, &job, &|_| ()).await
+    }
+
+    async fn merge_in(&self, id: ImageId, chain: &[PathBuf]) -> Result<Arrived, Refusal> {
+        let Some(converter) = &self.terms.converter else {
+            return Err(Refusal {
+                message: "cannot be used: this server has no converter of images".to_owned(),
+            });
+        };
+        let staging = Staging::new(self.staging(id));
+        let merged = merge(converter, chain, &staging, self.bounds(None)).await;
+        self.make_ready(id, merged.map_err(refusal)?).await
     }
 
     async fn enter(&self, id: ImageId, format: ImageFormat) -> io::Result<()> {
@@ -293,6 +310,11 @@ async fn local(
     let found = tokio::task::spawn_blocking(find).await;
     let found = found.map_err(|_| refusal(ImportError::Defect))?;
     found.map(Input::Local).map_err(refusal)
+}
+
+/// What is found elsewhere is looked at there.
+fn not_here() -> Refusal {
+    refusal("is not fetched by the repository")
 }
 
 fn refusal(error: impl std::fmt::Display) -> Refusal {

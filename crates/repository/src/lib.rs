@@ -90,6 +90,13 @@ pub trait Repository: Send + Sync + 'static {
     /// The file cannot be read, or is not acceptable.
     async fn copy_in(&self, id: ImageId, file: &Path) -> Result<Arrived, Refusal>;
 
+    /// As [`Repository::fetch`], from qcow2 files of this machine that each lie
+    /// over the next one, whatever their headers say.
+    ///
+    /// # Errors
+    /// They cannot be read, or what comes of them is not acceptable.
+    async fn merge_in(&self, id: ImageId, chain: &[PathBuf]) -> Result<Arrived, Refusal>;
+
     /// Gives what is staged its place; fine where it has it already.
     ///
     /// # Errors

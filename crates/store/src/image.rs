@@ -133,6 +133,17 @@ pub async fn in_state(
     query::all(found.all(conn.raw()).await?, from_row)
 }
 
+/// The tenant and the bytes of every image that has some.
+pub async fn sizes(conn: &impl Conn) -> Result<Vec<(Option<TenantId>, u64)>> {
+    let found = Entity::find().filter(Column::SizeBytes.is_not_null());
+    let all = query::all(found.all(conn.raw()).await?, from_row)?;
+    let sizes = all.into_iter().filter_map(|image| {
+        let content = image.content?;
+        Some((image.tenant_id, content.size_bytes))
+    });
+    Ok(sizes.collect())
+}
+
 const REMOVED: &str = "removed";
 
 fn seen_by(tenant: Option<TenantId>) -> Condition {
@@ -275,18 +286,23 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
 // What begins like this is no URL of a scheme that images come from.
 const UPLOAD: &str = "upload:";
 const PATH: &str = "path:";
+const BACKUP: &str = "backup:";
 
 fn source_text(row: &Row<'_>, source: &ImageSource) -> Result<String> {
     Ok(match source {
         ImageSource::Url(url) => url.clone(),
         ImageSource::Upload(upload) => format!("{UPLOAD}{}", row.to_json("source", upload)?),
         ImageSource::Path(path) => format!("{PATH}{path}"),
+        ImageSource::Backup(backup) => format!("{BACKUP}{}", row.to_json("source", backup)?),
     })
 }
 
 fn source_of(row: &Row<'_>, text: String) -> Result<ImageSource> {
     if let Some(json) = text.strip_prefix(UPLOAD) {
         return Ok(ImageSource::Upload(row.json("source", json)?));
+    }
+    if let Some(json) = text.strip_prefix(BACKUP) {
+        return Ok(ImageSource::Backup(row.json("source", json)?));
     }
     Ok(match text.strip_prefix(PATH) {
         Some(path) => ImageSource::Path(path.to_owned()),

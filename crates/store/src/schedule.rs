@@ -1,9 +1,9 @@
 //! What is done with VMs again and again.
 
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _, Select,
+    ColumnTrait as _, Condition, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Select,
 };
 use vimana_model::name::{DatastoreName, UserName};
 use vimana_model::schedule::{Schedule, ScheduleKind};
@@ -62,9 +62,15 @@ pub async fn for_vm(conn: &impl Conn, vm_id: VmId) -> Result<Vec<ScheduleRecord>
     .await
 }
 
-/// Those whose time has come, at most `most`.
+/// Those whose time has come, at most `most`; also those whose time is farther
+/// away than it ever is: the clock was set back meanwhile.
 pub async fn due(conn: &impl Conn, now: Timestamp, most: u64) -> Result<Vec<ScheduleRecord>> {
-    let found = Entity::find().filter(Column::NextAt.lte(now.as_ms()));
+    let beyond = Expr::col(Column::EveryS).mul(1000).add(now.as_ms());
+    let found = Entity::find().filter(
+        Condition::any()
+            .add(Column::NextAt.lte(now.as_ms()))
+            .add(Expr::col(Column::NextAt).gt(beyond)),
+    );
     in_order(conn, found.limit(most)).await
 }
 

@@ -188,6 +188,12 @@ pub async fn pending(conn: &impl Conn) -> Result<Vec<VmRecord>> {
     oldest_first(conn, found).await
 }
 
+/// Those of which the datastore holds a copy.
+pub async fn all_saved(conn: &impl Conn) -> Result<Vec<VmRecord>> {
+    let found = Entity::find().filter(Column::Saved.is_not_null());
+    query::all(found.all(conn.raw()).await?, from_row)
+}
+
 /// All that are placed on the host and not done, oldest first.
 pub async fn on_host(conn: &impl Conn, host_id: HostId) -> Result<Vec<VmRecord>> {
     let found = Entity::find()

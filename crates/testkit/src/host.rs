@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vimana_driver::{Fault, FaultKind, GuestEnd, HostDriver, Observed, VolumeSource, VolumeSpec};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_engine::Engine;
+use vimana_model::backup::{KeptDisk, MadeBackup};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::saved::{Part, SavedMachine, SavedPart};
 use vimana_model::unit::{MiB, Resources};
@@ -129,7 +130,7 @@ async fn serve(
                     let (driver, to_server) = (Arc::clone(&driver), to_server.clone());
                     tokio::spawn(async move {
                         let outcome = match carry_out(&driver, &command).await {
-                            Ok((note, saved)) => Outcome::Ok { note, saved },
+                            Ok(outcome) => outcome,
                             Err(fault) => Outcome::Fault { fault },
                         };
                         let done = FromAgent::Done {
@@ -173,10 +174,7 @@ async fn serve(
     }
 }
 
-async fn carry_out(
-    driver: &SimDriver,
-    command: &Command,
-) -> Result<(Option<String>, Option<SavedMachine>), Fault> {
+async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fault> {
     let (vm, epoch) = (command.vm_id, command.run_epoch);
     match &command.work {
         Work::Prepare { spec } => driver.prepare(spec, Path::new("")).await?,
@@ -184,7 +182,11 @@ async fn carry_out(
         Work::Shutdown { grace_ms } => {
             let grace = Duration::from_millis(*grace_ms);
             if driver.shutdown(vm, epoch, grace).await? == GuestEnd::Forced {
-                return Ok((Some("switched off by force".to_owned()), None));
+                return Ok(Outcome::Ok {
+                    note: Some("switched off by force".to_owned()),
+                    saved: None,
+                    backup: None,
+                });
             }
         }
         Work::Kill => driver.kill(vm, epoch).await?,
@@ -208,7 +210,11 @@ async fn carry_out(
                 let bytes = driver.host().read_file(&path).unwrap();
                 DATASTORE.lock().unwrap().insert((vm, part), bytes);
             }
-            return Ok((None, Some(saved)));
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: Some(saved),
+                backup: None,
+            });
         }
         Work::Download { spec, saved } => {
             let mut files = Vec::new();
@@ -234,6 +240,29 @@ async fn carry_out(
         Work::RemoveSnapshot { snapshot_id } => {
             driver.remove_snapshot(vm, epoch, *snapshot_id).await?;
         }
+        Work::Backup { backup_id, since } => {
+            let made = driver.back_up(vm, epoch, *backup_id, *since).await?;
+            let disks = made.files.iter().map(|file| KeptDisk {
+                disk: file.disk,
+                size_mib: file.size,
+                size_bytes: 1,
+                sha256: String::new(),
+            });
+            let backup = MadeBackup {
+                since: made.since,
+                frozen: made.frozen,
+                disks: disks.collect(),
+            };
+            driver.end_backup(vm, epoch, *backup_id, true).await?;
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: None,
+                backup: Some(backup),
+            });
+        }
+        Work::DropBackup { backup_id } => {
+            driver.end_backup(vm, epoch, *backup_id, false).await?;
+        }
         Work::Attach { volume } => {
             let VolumeSpec {
                 volume_id,
@@ -258,5 +287,5 @@ async fn carry_out(
         } => driver.grow_volume(*volume_id, *size_mib).await?,
         Work::Unknown => return Err(Fault::new(FaultKind::Unsupported, "what is that?")),
     }
-    Ok((None, None))
+    Ok(Outcome::DONE)
 }

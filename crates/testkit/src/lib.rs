@@ -21,11 +21,12 @@ use futures::StreamExt as _;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Subject;
+use vimana_datastore::{DatastoreDriver, DirDatastore};
 use vimana_engine::{
-    Acted, ActionArgs, DirDatastore, Engine, EngineConfig, OpContext, Settings, WatchItem, World,
+    Acted, ActionArgs, Datastores, Engine, EngineConfig, OpContext, Settings, WatchItem, World,
 };
 use vimana_model::action::VmAction;
-use vimana_model::name::{ImageName, UserName};
+use vimana_model::name::{DatastoreName, ImageName, UserName};
 use vimana_model::operation::OperationState;
 use vimana_model::vm::{AcceptedView, CreateVm, VmView};
 use vimana_model::{VmId, VmState};
@@ -179,11 +180,18 @@ impl Drop for TestWorld {
 
 async fn open(dir: &Path, settings: Settings) -> Engine {
     let store = Store::open(&format!("sqlite://{}", dir.join("vimana.db").display())).await;
+    let at = |name: &str| {
+        let dir = dir.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        Arc::new(DirDatastore::new(dir))
+    };
+    let backups = DatastoreName::new("backups").unwrap();
+    let others: Vec<(DatastoreName, Arc<dyn DatastoreDriver>)> = vec![(backups, at("backups"))];
     let config = EngineConfig {
         store: store.unwrap(),
         authority: Arc::new(Authority::generate(Serial::from_random([7; _])).unwrap()),
         repository: Arc::new(DirRepository::new(dir.join("images"), Terms::default())),
-        datastore: Arc::new(DirDatastore::new(dir.join("saved"))),
+        datastores: Datastores::new(at("saved"), others).unwrap(),
         settings,
         world: World::system(),
     };

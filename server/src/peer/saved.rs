@@ -9,7 +9,8 @@ use futures::StreamExt;
 use serde::Serialize;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
-use vimana_engine::datastore_error;
+use vimana_datastore::Receiving;
+use vimana_engine::{HostProof, datastore_error};
 use vimana_model::saved::Part;
 use vimana_model::{Error, ErrorKind, VmId};
 
@@ -36,7 +37,18 @@ pub async fn upload(
 ) -> ApiResult<Json<Stored>> {
     let host = proof.host_id;
     let receiving = app.engine.receive_saved(host, vm_id, run_epoch, part);
-    let (mut receiving, most) = receiving.await?;
+    let (receiving, most) = receiving.await?;
+    let too_large = format!("the {} is larger than the VM can have made it", part.name());
+    take_in(&proof, receiving, (most, too_large), body).await
+}
+
+/// Takes a file in, of at most so many bytes; the refusal of one that has more.
+pub async fn take_in(
+    proof: &HostProof,
+    mut receiving: Receiving,
+    (most, too_large): (u64, String),
+    body: Body,
+) -> ApiResult<Json<Stored>> {
     let mut bytes = body.into_data_stream();
     loop {
         let chunk = tokio::select! {
@@ -51,8 +63,7 @@ pub async fn upload(
         let chunk = chunk.map_err(|_| refused(ErrorKind::Malformed, "the upload broke off"))?;
         receiving.write(&chunk).await.map_err(datastore_error)?;
         if receiving.size_bytes() > most {
-            let message = format!("the {} is larger than the VM can have made it", part.name());
-            return Err(refused(ErrorKind::TooLarge, message));
+            return Err(refused(ErrorKind::TooLarge, too_large));
         }
     }
     let stored = receiving.finish().await.map_err(datastore_error)?;

@@ -27,6 +27,12 @@ pub fn Provenance(image: ArcRwSignal<ImageView>) -> impl IntoView {
         Origin::File { path, .. } => {
             view! { "the server's own file " <code>{path.clone()}</code> }.into_any()
         }
+        Origin::Backup {
+            backup, vm, disk, ..
+        } => view! {
+            {disk.clone()} " of " {vm.clone()} ", as backup " <code>{backup.clone()}</code> " has it"
+        }
+        .into_any(),
         Origin::Upload {
             file_name,
             size_bytes,

@@ -77,6 +77,8 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::SnapshotTaken { .. }
             | EventKind::Reverted { .. }
             | EventKind::SnapshotRemoved { .. }
+            | EventKind::BackedUp { .. }
+            | EventKind::BackupDeleted { .. }
             | EventKind::VolumeCreated { .. }
             | EventKind::VolumeAttached { .. }
             | EventKind::VolumeDetached { .. }

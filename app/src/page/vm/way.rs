@@ -57,6 +57,7 @@ fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Snapshot
         | OperationKind::Revert
         | OperationKind::RemoveSnapshot
+        | OperationKind::Backup
         | OperationKind::Attach
         | OperationKind::Detach
         | OperationKind::Grow
@@ -94,6 +95,7 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Snapshot
         | OperationKind::Revert
         | OperationKind::RemoveSnapshot
+        | OperationKind::Backup
         | OperationKind::Attach
         | OperationKind::Detach
         | OperationKind::Grow

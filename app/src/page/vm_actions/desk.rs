@@ -67,6 +67,7 @@ impl VmDesk {
             | VmAction::Retry
             | VmAction::Revert
             | VmAction::RemoveSnapshot
+            | VmAction::Backup
             | VmAction::Attach
             | VmAction::Detach
             | VmAction::Grow
@@ -171,6 +172,7 @@ const fn outcome(action: VmAction, goes_on: bool) -> &'static str {
         VmAction::Snapshot => "has a snapshot taken of it.",
         VmAction::Revert => "goes back to the snapshot.",
         VmAction::RemoveSnapshot => "has a snapshot deleted.",
+        VmAction::Backup => "is being backed up.",
         VmAction::Attach => "is being given the volume.",
         VmAction::Detach => "lets go of the volume.",
         VmAction::Grow => "has a volume made larger.",

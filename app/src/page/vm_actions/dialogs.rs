@@ -79,6 +79,7 @@ const fn warning(action: VmAction) -> &'static str {
         | VmAction::Snapshot
         | VmAction::Revert
         | VmAction::RemoveSnapshot
+        | VmAction::Backup
         | VmAction::Attach
         | VmAction::Detach
         | VmAction::Grow

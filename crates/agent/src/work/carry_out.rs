@@ -9,7 +9,8 @@ use vimana_driver::{
     Fault, FaultKind, GuestEnd, IncarnationSpec, Observed, Power, SavedMachine, VolumeSource,
     VolumeSpec,
 };
-use vimana_model::{VmId, VolumeId};
+use vimana_model::backup::MadeBackup;
+use vimana_model::{BackupId, VmId, VolumeId};
 use vimana_protocol::agent::{Command, Outcome, Work};
 
 use super::{Task, Workshop, name};
@@ -20,6 +21,7 @@ use crate::Meter;
 struct Done {
     note: Option<String>,
     saved: Option<SavedMachine>,
+    backup: Option<MadeBackup>,
 }
 
 impl From<()> for Done {
@@ -32,7 +34,7 @@ impl Done {
     fn note(note: &str) -> Self {
         Self {
             note: Some(note.to_owned()),
-            saved: None,
+            ..Self::default()
         }
     }
 }
@@ -66,9 +68,17 @@ impl Workshop {
         let (vm_id, epoch, work) = (command.vm_id, command.run_epoch, name(&command.work));
         let ms = started.elapsed().as_millis();
         match done {
-            Ok(Done { note, saved }) => {
+            Ok(Done {
+                note,
+                saved,
+                backup,
+            }) => {
                 tracing::info!(%vm_id, epoch, work, ms, note, "a command is done");
-                Outcome::Ok { note, saved }
+                Outcome::Ok {
+                    note,
+                    saved,
+                    backup,
+                }
             }
             Err(fault) => {
                 tracing::warn!(%vm_id, epoch, work, ms, kind = ?fault.kind, %fault, "a command failed");
@@ -125,6 +135,14 @@ impl Workshop {
             Work::RemoveSnapshot { snapshot_id } => {
                 let removed = driver.remove_snapshot(vm, epoch, *snapshot_id);
                 Ok(removed.await?.into())
+            }
+            Work::Backup { backup_id, since } => {
+                let (machine, meter) = ((vm, epoch), meter());
+                self.back_up(machine, *backup_id, *since, &meter).await
+            }
+            Work::DropBackup { backup_id } => {
+                let dropped = driver.end_backup(vm, epoch, *backup_id, false);
+                Ok(dropped.await?.into())
             }
             Work::Attach { volume } => {
                 self.make_volume(volume, &meter()).await?;
@@ -188,8 +206,35 @@ impl Workshop {
             parts,
         };
         Ok(Done {
-            note: None,
             saved: Some(saved),
+            ..Done::default()
+        })
+    }
+
+    /// The files go once they are in the datastore; that they are, whoever
+    /// repeats the command finds by making them once more.
+    async fn back_up(
+        &self,
+        (vm, epoch): (VmId, u64),
+        backup: BackupId,
+        since: Option<BackupId>,
+        meter: &Meter,
+    ) -> Result<Done, Fault> {
+        let made = self.driver.back_up(vm, epoch, backup, since).await?;
+        let disks = self.datastore.keep(backup, &made.files, meter).await?;
+        self.driver.end_backup(vm, epoch, backup, true).await?;
+        let note = (since.is_some() && made.since.is_none()).then(|| {
+            "all of the disks were copied: what has changed since the last backup is not known"
+                .to_owned()
+        });
+        Ok(Done {
+            note,
+            saved: None,
+            backup: Some(MadeBackup {
+                since: made.since,
+                frozen: made.frozen,
+                disks,
+            }),
         })
     }
 

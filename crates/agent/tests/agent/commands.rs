@@ -59,7 +59,14 @@ async fn a_forced_shutdown_says_so() {
         .carry_out(&command(vm(1), 2, Work::Shutdown { grace_ms: 20 }))
         .await;
     let note = Some("the guest did not react; it was switched off".to_owned());
-    assert_eq!(outcome, Outcome::Ok { note, saved: None });
+    assert_eq!(
+        outcome,
+        Outcome::Ok {
+            note,
+            saved: None,
+            backup: None
+        }
+    );
 }
 
 #[tokio::test]

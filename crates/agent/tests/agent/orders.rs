@@ -69,4 +69,5 @@ pub fn prepare(vm_id: VmId, step: u32, image: &ImageRef) -> Command {
 pub const OK: Outcome = Outcome::Ok {
     note: None,
     saved: None,
+    backup: None,
 };

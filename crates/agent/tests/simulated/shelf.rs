@@ -10,9 +10,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use vimana_agent::watchdog::{BootTime, Fenced};
 use vimana_agent::{Datastore, Fetched, ImageSource, Lease, Meter};
-use vimana_driver::{Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
+use vimana_driver::{BackupFile, Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::SimHost;
-use vimana_model::VmId;
+use vimana_model::backup::{DiskId, KeptDisk};
+use vimana_model::{BackupId, VmId};
 
 /// What a part of a saved machine is kept under.
 type Place = (VmId, u64, Part);
@@ -21,6 +22,7 @@ type Place = (VmId, u64, Part);
 #[derive(Default)]
 pub struct Store {
     parts: Mutex<BTreeMap<Place, Vec<u8>>>,
+    pub backups: Mutex<BTreeMap<(BackupId, DiskId), Vec<u8>>>,
 }
 
 /// A host's way to the store.
@@ -67,6 +69,27 @@ impl Datastore for Shelf {
             self.store.parts.lock().unwrap().insert(place, bytes);
         }
         Ok(saved)
+    }
+
+    async fn keep(
+        &self,
+        backup: BackupId,
+        files: &[BackupFile],
+        _meter: &Meter,
+    ) -> Result<Vec<KeptDisk>, Fault> {
+        let mut kept = Vec::new();
+        for file in files {
+            let bytes = self.host.read_file(&file.path).unwrap().to_vec();
+            kept.push(KeptDisk {
+                disk: file.disk,
+                size_mib: file.size,
+                size_bytes: bytes.len() as u64,
+                sha256: format!("{:x}", Sha256::digest(&bytes)),
+            });
+            let place = (backup, file.disk);
+            self.store.backups.lock().unwrap().insert(place, bytes);
+        }
+        Ok(kept)
     }
 
     async fn download(

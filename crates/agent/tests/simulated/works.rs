@@ -26,6 +26,7 @@ fn noted(text: &str) -> Outcome {
     Outcome::Ok {
         note: Some(text.to_owned()),
         saved: None,
+        backup: None,
     }
 }
 
@@ -66,6 +67,7 @@ async fn a_saved_machine_goes_to_the_datastore_and_runs_on_elsewhere() {
     let Outcome::Ok {
         note: None,
         saved: Some(saved),
+        backup: None,
     } = outcome.clone()
     else {
         panic!("{outcome:?}")

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use vimana_model::backup::DiskId;
 use vimana_model::image::ImageFormat;
 
 use super::{Json, Timeout};
@@ -85,12 +86,18 @@ pub struct ImportImage {
     /// What the image is to be called
     pub name: String,
     /// Where it is: http(s)://, ftp:// or nfs://server/export/path
-    #[arg(long, value_name = "URL", required_unless_present = "path")]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["path", "from_backup"])]
     pub from: Option<String>,
     /// File of the server's machine, in a directory that its operator allows
     /// (for administrators)
     #[arg(long, conflicts_with = "from")]
     pub path: Option<String>,
+    /// A backup: its id, or its name where only one VM has a backup of it
+    #[arg(long, value_name = "BACKUP", conflicts_with_all = ["from", "path"])]
+    pub from_backup: Option<String>,
+    /// Which of the backup's disks: root, or the id of a volume
+    #[arg(long, default_value = "root", requires = "from_backup")]
+    pub disk: DiskId,
     #[command(flatten)]
     pub terms: ImageTerms,
     #[command(flatten)]

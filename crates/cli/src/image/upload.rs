@@ -111,7 +111,7 @@ fn waits_for(image: &ImageView, name: &ImageName, upload: &model::Upload, public
             size_bytes,
             fetched: _,
         } => *file_name == upload.file_name && *size_bytes == upload.size_bytes,
-        Origin::Url { .. } | Origin::File { .. } => false,
+        Origin::Url { .. } | Origin::File { .. } | Origin::Backup { .. } => false,
     };
     same && image.name == *name
         && image.state == ImageState::Importing

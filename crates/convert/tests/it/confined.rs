@@ -21,7 +21,7 @@ fn inside() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     confine(&Bounds {
-        input: &at("input"),
+        input: &[at("input")],
         output: &at("output"),
         max_output_bytes: 1 << 20,
         max_memory_bytes: 1 << 30,
@@ -90,6 +90,7 @@ fn convert(dir: &Path, format: &str, input: &str, max_bytes: u64) -> (bool, Stri
             "--max-bytes",
             &max_bytes.to_string(),
             input,
+            "--output",
             "output",
         ])
         .output()

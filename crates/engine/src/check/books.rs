@@ -6,8 +6,9 @@ use std::fmt;
 
 use vimana_model::operation::Object;
 use vimana_model::{
-    HostId, ImageId, OperationId, RequestId, Result, TenantId, UserId, VmId, VolumeId,
+    BackupId, HostId, ImageId, OperationId, RequestId, Result, TenantId, UserId, VmId, VolumeId,
 };
+use vimana_store::backup::BackupRecord;
 use vimana_store::claim::ClaimRecord;
 use vimana_store::host::HostRecord;
 use vimana_store::image::ImageRecord;
@@ -36,6 +37,7 @@ pub struct Books {
     pub images: BTreeMap<ImageId, ImageRecord>,
     pub volumes: BTreeMap<VolumeId, VolumeRecord>,
     pub snapshots: Vec<SnapshotRecord>,
+    pub backups: BTreeMap<BackupId, BackupRecord>,
     pub requests: BTreeMap<RequestId, RequestRecord>,
     pub orphans: BTreeMap<HostId, Vec<OrphanRecord>>,
     doubts: Doubts,
@@ -86,6 +88,10 @@ impl Books {
         survey::volumes(conn, sorting(&mut corrupt, &mut volumes)).await?;
         let mut snapshots = |row: SnapshotRecord| books.snapshots.push(row);
         survey::snapshots(conn, sorting(&mut corrupt, &mut snapshots)).await?;
+        let mut backups = |row: BackupRecord| {
+            books.backups.insert(row.id, row);
+        };
+        survey::backups(conn, sorting(&mut corrupt, &mut backups)).await?;
         let mut requests = |row: RequestRecord| {
             books.requests.insert(row.id, row);
         };
@@ -112,6 +118,7 @@ impl Books {
             "requests" => Kind::Request,
             "images" => Kind::Image,
             "volumes" => Kind::Volume,
+            "backups" => Kind::Backup,
             "events" => Kind::Events,
             _ => Kind::Row,
         };
@@ -206,6 +213,14 @@ impl Books {
             tenant: Some(self.tenant(volume.tenant_id)),
             host: on.map(|host| Named::new(host.id, Some(&host.name))),
             ..Subject::new(Kind::Volume, Named::new(volume.id, Some(&volume.name)))
+        }
+    }
+
+    pub fn about_backup(&self, backup: &BackupRecord) -> Subject {
+        Subject {
+            vm: Some(self.vm(backup.vm_id)),
+            tenant: Some(self.tenant(backup.tenant_id)),
+            ..Subject::new(Kind::Backup, Named::new(backup.id, Some(&backup.name)))
         }
     }
 

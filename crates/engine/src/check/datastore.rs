@@ -6,7 +6,7 @@ use vimana_store::vm::VmRecord;
 
 use super::books::Books;
 use super::{Check, Findings, Outside};
-use crate::datastore::Copies;
+use vimana_datastore::Copies;
 
 pub fn check_copies(books: &Books, outside: &Outside, found: &mut Findings) {
     for vm in books.vms.values() {

@@ -9,9 +9,9 @@ use vimana_model::unit::MiB;
 use vimana_model::vm::HostRef;
 use vimana_model::volume::VolumeState;
 use vimana_model::{HostId, VmId};
-use vimana_store::snapshot;
 use vimana_store::vm::VmRecord;
 use vimana_store::volume::VolumeRecord;
+use vimana_store::{backup, snapshot};
 
 use super::books::Books;
 use super::subject::{Kind, Named, Subject};
@@ -26,15 +26,25 @@ pub fn check_disks(books: &Books, outside: &Outside, found: &mut Findings) {
 }
 
 fn check_records(books: &Books, found: &mut Findings) {
-    let kept = snapshot::claimed(&books.snapshots);
+    let mut kept = snapshot::claimed(&books.snapshots);
     for vm in kept.keys().filter(|vm| is_nowhere(books, **vm)) {
         let what = "it has no disk anywhere, and snapshots";
         found.add(Check::SnapshotOfNoVm, books.about_vm(*vm), what);
     }
+    for (vm, claimed) in backup::claimed(books.backups.values()) {
+        let sum = kept.entry(vm).or_insert(MiB(0));
+        sum.0 = sum.0.saturating_add(claimed.0);
+    }
     for vm in books.vms.values() {
         let expected = kept.get(&vm.id).copied().unwrap_or(MiB(0));
-        if vm.kept != expected && !books.doubts("snapshots", vm.id) {
-            let what = format!("its snapshots claim {expected}, recorded is {}", vm.kept);
+        if vm.kept != expected
+            && !books.doubts("snapshots", vm.id)
+            && !books.doubts("backups", vm.id)
+        {
+            let what = format!(
+                "its snapshots and the backup of it claim {expected}, recorded is {}",
+                vm.kept
+            );
             found.add(Check::KeptIsOff, books.about_vm(vm.id), what);
         }
     }

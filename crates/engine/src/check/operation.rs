@@ -133,6 +133,8 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         | StepKind::Snapshot
         | StepKind::Revert
         | StepKind::RemoveSnapshot
+        | StepKind::Backup
+        | StepKind::DropBackup
         | StepKind::Attach
         | StepKind::Detach
         | StepKind::Grow => true,

@@ -199,6 +199,8 @@ checks! {
     VolumeMovesWithoutOperation: OperationsEnd, Records,
         "delete its VM, which lets go of it; keep a copy of the database and report it";
     RequestWithoutVm: OperationsEnd, Records, MEND;
+    /// A backup is being made that no operation makes.
+    BackupStuck: OperationsEnd, Records, MEND;
     /// The VM of a request is done, the request is not.
     RequestOutlivesVm: OperationsEnd, Records, MEND;
     /// The VM of a request runs, and the request still waits for that.
@@ -267,6 +269,9 @@ checks! {
     /// A host holds a snapshot of a VM that is not recorded.
     SnapshotUnrecorded: NothingLeft, Reports,
         "it goes with its VM; where its room is needed before, remove it on the host by hand";
+    /// A datastore holds files of a backup that no record wants there.
+    BackupOfNobody: NothingLeft, Reports,
+        "the server removes it within two minutes; where it does not, its log says why";
     /// A VM runs or rests on a host with a copy recorded that nothing removes.
     CopyBesideMachine: NothingLeft, Records,
         "suspend, stop and resume the VM: the resume removes the copy";
@@ -295,6 +300,12 @@ checks! {
     /// What is recorded of a copy does not name both disk and memory.
     CopyIncomplete: DisksStay, Records,
         "do not delete the VM: look for its directory in the datastore and in the backups";
+    /// A backup holds changes since one that is not there, or is not whole.
+    BackupBaseGone: DisksStay, Records,
+        "delete the backup: no VM can be made from it; make a full one";
+    /// A datastore does not have a backup's file as it is recorded.
+    BackupGone: DisksStay, Reports,
+        "restore the backup's directory in the datastore, or delete the backup and make a full one";
     /// The datastore has nothing of the copy that is recorded.
     CopyGone: DisksStay, Reports,
         "restore the VM's directory in the datastore from a backup before it is resumed";

@@ -13,6 +13,7 @@ pub enum Kind {
     Request,
     Image,
     Volume,
+    Backup,
     /// The sequence of all events.
     Events,
     /// Named by the user whose key it was answered to.
@@ -55,6 +56,7 @@ impl Kind {
             Self::Request => "request",
             Self::Image => "image",
             Self::Volume => "volume",
+            Self::Backup => "backup",
             Self::Events => "events",
             Self::Answer => "an answer to a key of",
             Self::Row => "a row of",

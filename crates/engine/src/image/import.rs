@@ -8,8 +8,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
+use vimana_model::backup::Restoration;
 use vimana_model::event::{Actor, ProgressItem};
-use vimana_model::image::{AcceptedImage, Fetched, ImageSource, ImageState, ImportImage};
+use vimana_model::image::{AcceptedImage, Fetched, ImageSource, ImageState, ImportImage, Origin};
+use vimana_model::name::ImageName;
 use vimana_model::operation::{Progress, StepKind};
 use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
@@ -175,8 +177,7 @@ impl Engine {
         let tenant_id = (!wanted.public).then_some(cx.subject.tenant_id);
         // Before anything is looked up for somebody who may not ask for it.
         permit(cx, Permission::ManageImages, tenant_id)?;
-        let is_path = matches!(wanted.source, ImageSource::Path(_));
-        if is_path {
+        if matches!(wanted.source, ImageSource::Path(_)) {
             permit(cx, Permission::ManageImages, None)?;
         }
         let order = ImageOrder {
@@ -184,24 +185,48 @@ impl Engine {
             checksum: wanted.checksum,
             declared: wanted.format,
         };
-        let judged = self.inner.repository.judge(&order_of(&order)).await;
-        let origin = judged.map_err(|refusal| refused(&order.source, &refusal))?;
+        let origin = match &order.source {
+            ImageSource::Backup(backup) => self.judge_backup(cx, &backup.from).await?,
+            source @ (ImageSource::Url(_) | ImageSource::Upload(_) | ImageSource::Path(_)) => {
+                let judged = self.inner.repository.judge(&order_of(&order)).await;
+                judged.map_err(|refusal| refused(source, &refusal))?
+            }
+        };
+        let id = new_id!(self.world(), ImageId);
+        let what = (id, wanted.name, tenant_id);
+        let permission = Permission::ManageImages;
+        self.begin_import(cx, what, order, origin, permission).await
+    }
+
+    /// Records an image that is to be imported, and begins.
+    ///
+    /// # Errors
+    /// `Conflict` for a name in use, `Forbidden`.
+    pub(crate) async fn begin_import(
+        &self,
+        cx: &OpContext,
+        (id, name, tenant_id): (ImageId, ImageName, Option<TenantId>),
+        order: ImageOrder,
+        origin: Origin,
+        permission: Permission,
+    ) -> Result<AcceptedImage> {
+        let is_path = matches!(order.source, ImageSource::Path(_));
         let actor = Actor::User(cx.subject.user_name.clone());
         let (answer, record) = write_tx!(self.store(), |tx| {
             let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok((answer, None));
             }
-            permit(cx, Permission::ManageImages, tenant_id)?;
+            permit(cx, permission, tenant_id)?;
             if is_path {
-                permit(cx, Permission::ManageImages, None)?;
+                permit(cx, permission, None)?;
             }
             let now = self.world().now();
             let record = ImageRecord {
-                id: new_id!(self.world(), ImageId),
+                id,
                 tenant_id,
                 owner_name: Some(cx.subject.user_name.clone()),
-                name: wanted.name.clone(),
+                name: name.clone(),
                 state: ImageState::Importing,
                 state_since: now,
                 failure: None,
@@ -325,6 +350,9 @@ impl Engine {
         };
         let teller = Teller::new(self, record, operation.clone());
         let tell = |progress| teller.tell(progress);
+        if let ImageSource::Backup(backup) = &order.source {
+            return self.fetch_backup(record.id, &backup.from, &tell).await;
+        }
         let repository = &self.inner.repository;
         repository.fetch(record.id, &order_of(order), &tell).await
     }
@@ -355,6 +383,7 @@ impl Engine {
             let Some(mut change) = lock else {
                 return Ok((false, false));
             };
+            let restoration = restoration_of(&change.image);
             let asked = change.operation.as_ref();
             let same = asked.is_some_and(|operation| {
                 (operation.id, operation.step) == (worked_on.id, worked_on.step)
@@ -376,7 +405,11 @@ impl Engine {
             }
             let failed = change.image.state == ImageState::Failed;
             let more = change.operation.is_some();
-            change.save().await?;
+            let is_ready = change.image.state == ImageState::Ready;
+            let (image, _) = change.save().await?;
+            if let Some(wanted) = restoration.as_ref().filter(|_| is_ready) {
+                self.finish_restoration(tx, &image, wanted).await?;
+            }
             Ok((more, failed))
         })?;
         self.inner.hub.wake();
@@ -407,6 +440,14 @@ fn note_fetched(image: &mut ImageRecord, arrived: &Arrived) {
     }));
 }
 
+/// The VM that is to be made of it. Once it is ready, its record tells no more.
+fn restoration_of(image: &ImageRecord) -> Option<Restoration> {
+    match &image.order.as_ref()?.source {
+        ImageSource::Backup(backup) => backup.restoration.clone(),
+        ImageSource::Url(_) | ImageSource::Upload(_) | ImageSource::Path(_) => None,
+    }
+}
+
 fn order_of(order: &ImageOrder) -> Order {
     Order {
         source: order.source.clone(),
@@ -421,6 +462,7 @@ fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
         ImageSource::Url(_) => ("url", "source"),
         ImageSource::Upload(_) => ("upload.size_bytes", "file"),
         ImageSource::Path(_) => ("path", "file"),
+        ImageSource::Backup(_) => ("backup", "backup"),
     };
     FieldError::new(field, format!("the {what} {}", refusal.message)).into()
 }

@@ -28,6 +28,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use vimana_model::datastore::MAIN;
+use vimana_model::name::DatastoreName;
 
 use vimana_driver::{HostDriver as _, Power};
 use vimana_driver_sim::{Effects, Moment, SimDriver};
@@ -216,8 +218,11 @@ impl World {
             };
             held.push((host.id, inventory));
         }
+        let contents = self.vault.contents();
+        let main = DatastoreName::new(MAIN).unwrap();
         let outside = Outside {
-            in_datastore: Some(self.vault.contents()),
+            in_datastore: Some(contents.saved),
+            backups: [(main, contents.backups)].into(),
             ..held.into_iter().collect()
         };
         self.check_records(engine.store().read(), outside).await;
@@ -406,7 +411,7 @@ impl World {
             self.journal
                 .breach(12, format!("{} left a claim", left.vm_id));
         }
-        for left in self.vault.vms() {
+        for left in self.vault.items() {
             self.journal
                 .breach(12, format!("{left} is still in the datastore"));
         }

@@ -3,6 +3,7 @@
 
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
+use vimana_model::backup::TakeBackup;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::unit::MiB;
 use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
@@ -152,6 +153,8 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         A::Reboot,
         A::Reset,
         A::Resize,
+        A::Backup,
+        A::Backup,
         A::Retry,
         A::Retry,
         A::Hold,
@@ -185,6 +188,10 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         A::Snapshot | A::Revert | A::RemoveSnapshot | A::Attach | A::Detach | A::Grow => {
             ActionArgs::None
         }
+        A::Backup => ActionArgs::Backup(TakeBackup {
+            full: chance.one_in(4),
+            ..TakeBackup::default()
+        }),
     };
     (action, args)
 }

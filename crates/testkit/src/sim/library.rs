@@ -30,6 +30,10 @@ impl Repository for Library {
         Err(closed())
     }
 
+    async fn merge_in(&self, _id: ImageId, _chain: &[PathBuf]) -> Result<Arrived, Refusal> {
+        Err(closed())
+    }
+
     async fn enter(&self, _id: ImageId, _format: ImageFormat) -> io::Result<()> {
         Err(io::ErrorKind::NotFound.into())
     }

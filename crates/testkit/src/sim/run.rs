@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
+use vimana_datastore::Item;
+use vimana_store::backup;
 
 use futures::FutureExt as _;
 use tokio::task::JoinSet;
@@ -128,10 +130,12 @@ impl World {
 
     /// Whether the datastore holds nothing but what a record points to.
     async fn is_swept(&self, store: &Store) -> bool {
-        let kept = self.vault.vms();
         let vms = all(store).await;
-        kept.iter()
-            .all(|id| vms.get(id).is_some_and(|vm| vm.saved.is_some()))
+        let backups = backup::with_content(store).await.unwrap();
+        self.vault.items().iter().all(|item| match item {
+            Item::Saved(id) => vms.get(id).is_some_and(|vm| vm.saved.is_some()),
+            Item::Backup(id) => backups.iter().any(|backup| backup.id == *id),
+        })
     }
 
     async fn tell_unrest(&self) {

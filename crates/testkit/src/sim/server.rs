@@ -8,7 +8,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use vimana_engine::{Engine, EngineConfig, Settings, World};
+use vimana_engine::{Datastores, Engine, EngineConfig, Settings, World};
 use vimana_pki::{Authority, Serial};
 use vimana_store::Store;
 use vimana_store::simulation::{DiskCall, SimDisk};
@@ -260,16 +260,17 @@ impl Server {
 
     async fn process(&self, store: Store, life: u64, dead: CancellationToken) {
         let inner = &self.0;
+        let vault = ServerVault::new(
+            inner.vault.clone(),
+            inner.chance.fork(),
+            inner.weather.clone(),
+            dead,
+        );
         let config = EngineConfig {
             store,
             authority: authority(),
             repository: Arc::new(Library),
-            datastore: Arc::new(ServerVault::new(
-                inner.vault.clone(),
-                inner.chance.fork(),
-                inner.weather.clone(),
-                dead,
-            )),
+            datastores: Datastores::new(Arc::new(vault), Vec::new()).unwrap(),
             settings: inner.settings.clone(),
             world: World::seeded(inner.clock.clone(), inner.chance.number()),
         };

@@ -10,16 +10,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use vimana_agent::{Fetched, ImageSource, Meter};
-use vimana_driver::{Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
+use vimana_datastore::{Contents, DatastoreDriver, Item, ItemFile, Room};
+use vimana_driver::{BackupFile, Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::{Course, Mishap, SimHost};
-use vimana_engine::{Copies, Transfer};
-use vimana_model::{HostId, VmId};
+use vimana_engine::Transfer;
+use vimana_model::backup::{DiskId, KeptDisk};
+use vimana_model::{BackupId, Error, HostId, VmId};
 
 use super::chance::Chance;
 use super::server::Server;
 use super::weather::Weather;
 
-type Kept = BTreeMap<(VmId, u64, Part), Bytes>;
+type Kept = BTreeMap<ItemFile, Bytes>;
 
 /// Decides how each removal goes.
 type Director = Box<dyn FnMut() -> Course + Send>;
@@ -47,22 +49,33 @@ impl Vault {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The VMs of which something is kept.
+    /// That of which something is kept.
     #[must_use]
-    pub fn vms(&self) -> Vec<VmId> {
-        let vms: BTreeSet<VmId> = self.kept().keys().map(|(vm, _, _)| *vm).collect();
-        vms.into_iter().collect()
+    pub fn items(&self) -> Vec<Item> {
+        let items: BTreeSet<Item> = self.kept().keys().map(|file| file.item()).collect();
+        items.into_iter().collect()
     }
 
     /// Everything that is kept.
     #[must_use]
-    pub fn contents(&self) -> BTreeMap<VmId, Copies> {
-        let mut contents: BTreeMap<VmId, Copies> = BTreeMap::new();
-        for ((vm, run_epoch, part), bytes) in &*self.kept() {
-            let runs = contents.entry(*vm).or_default();
-            runs.entry(*run_epoch)
-                .or_default()
-                .insert(*part, size(bytes));
+    pub fn contents(&self) -> Contents {
+        let mut contents = Contents::default();
+        for (file, bytes) in &*self.kept() {
+            match *file {
+                ItemFile::Saved {
+                    vm,
+                    run_epoch,
+                    part,
+                } => {
+                    let runs = contents.saved.entry(vm).or_default();
+                    let parts = runs.entry(run_epoch).or_default();
+                    parts.insert(part, size(bytes));
+                }
+                ItemFile::Backup { backup, disk } => {
+                    let disks = contents.backups.entry(backup).or_default();
+                    disks.insert(disk, size(bytes));
+                }
+            }
         }
         contents
     }
@@ -108,8 +121,8 @@ impl ServerVault {
 }
 
 #[async_trait]
-impl vimana_engine::Datastore for ServerVault {
-    async fn discard(&self, vm: VmId) -> io::Result<()> {
+impl DatastoreDriver for ServerVault {
+    async fn discard(&self, item: Item) -> io::Result<()> {
         self.reach().await?;
         let course = self.vault.removals().as_mut().map(|director| director());
         let course = course.unwrap_or_default();
@@ -123,21 +136,30 @@ impl vimana_engine::Datastore for ServerVault {
         if self.dead.is_cancelled() {
             return std::future::pending().await;
         }
-        self.vault.kept().retain(|(of, _, _), _| *of != vm);
+        self.vault.kept().retain(|file, _| file.item() != item);
         match course.mishap {
             Some(Mishap::FailAfter(fault)) => Err(io::Error::other(fault.message)),
             Some(Mishap::Fail(_) | Mishap::Panic | Mishap::PanicAfter) | None => Ok(()),
         }
     }
 
-    async fn holds(&self) -> io::Result<Vec<VmId>> {
+    async fn holds(&self) -> io::Result<Vec<Item>> {
         self.reach().await?;
-        Ok(self.vault.vms())
+        Ok(self.vault.items())
     }
 
-    async fn contents(&self) -> io::Result<BTreeMap<VmId, Copies>> {
+    async fn contents(&self) -> io::Result<Contents> {
         self.reach().await?;
         Ok(self.vault.contents())
+    }
+
+    async fn room(&self) -> io::Result<Room> {
+        self.reach().await?;
+        Ok(Room {
+            capacity: 1 << 40,
+            free: 1 << 39,
+            reserve: 0,
+        })
     }
 }
 
@@ -170,11 +192,15 @@ impl AgentVault {
         let asked = self.server.call(move |engine| async move {
             engine.check_transfer(host, vm, run_epoch, way).await
         });
-        match asked.await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(unavailable(&error.public)),
-            None => Err(unavailable("the server is away")),
-        }
+        allowed(asked.await)
+    }
+
+    async fn may_keep(&self, backup: BackupId, disk: DiskId) -> Result<(), Fault> {
+        let host = self.host_id;
+        let asked = self.server.call(move |engine| async move {
+            engine.check_backup(host, backup, disk).await.map(drop)
+        });
+        allowed(asked.await)
     }
 }
 
@@ -202,9 +228,50 @@ impl vimana_agent::Datastore for AgentVault {
                 size_bytes: size(&bytes),
                 sha256: digest(&bytes),
             });
-            self.vault.kept().insert((vm_id, run_epoch, *part), bytes);
+            let file = ItemFile::Saved {
+                vm: vm_id,
+                run_epoch,
+                part: *part,
+            };
+            self.vault.kept().insert(file, bytes);
         }
         Ok(parts)
+    }
+
+    async fn keep(
+        &self,
+        backup: BackupId,
+        files: &[BackupFile],
+        meter: &Meter,
+    ) -> Result<Vec<KeptDisk>, Fault> {
+        let mut disks = Vec::new();
+        for BackupFile {
+            disk,
+            path,
+            size: size_mib,
+        } in files
+        {
+            let reading = |error| Fault::io("reading the backup", &error);
+            let bytes = self.host.read_file(path).map_err(reading)?;
+            meter.expect(size(&bytes));
+            self.may_keep(backup, *disk).await?;
+            self.carry().await?;
+            // The server looks again when everything has arrived.
+            self.may_keep(backup, *disk).await?;
+            meter.moved(size(&bytes));
+            disks.push(KeptDisk {
+                disk: *disk,
+                size_mib: *size_mib,
+                size_bytes: size(&bytes),
+                sha256: digest(&bytes),
+            });
+            let file = ItemFile::Backup {
+                backup,
+                disk: *disk,
+            };
+            self.vault.kept().insert(file, bytes);
+        }
+        Ok(disks)
     }
 
     async fn download(
@@ -217,7 +284,11 @@ impl vimana_agent::Datastore for AgentVault {
         for promised in &saved.parts {
             self.may(vm_id, saved.run_epoch, Transfer::Download).await?;
             self.carry().await?;
-            let key = (vm_id, saved.run_epoch, promised.part);
+            let key = ItemFile::Saved {
+                vm: vm_id,
+                run_epoch: saved.run_epoch,
+                part: promised.part,
+            };
             let bytes = self.vault.kept().get(&key).cloned();
             let bytes = bytes.ok_or_else(|| unavailable("the datastore does not have it"))?;
             if digest(&bytes) != promised.sha256 || size(&bytes) != promised.size_bytes {
@@ -241,6 +312,14 @@ pub struct Images;
 impl ImageSource for Images {
     async fn get(&self, _image: &ImageRef, _meter: &Meter) -> Result<PathBuf, Fault> {
         Ok(Path::new("/simulated/image").to_owned())
+    }
+}
+
+fn allowed(answer: Option<Result<(), Error>>) -> Result<(), Fault> {
+    match answer {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => Err(unavailable(&error.public)),
+        None => Err(unavailable("the server is away")),
     }
 }
 

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use vimana_agent::{
     Agent, Config, Datastore, Fetched, ImageSource, MemoryJournal, Meter, Parts, Timing, Watchdog,
 };
-use vimana_driver::{Fault, ImageRef, Part, SavedMachine, SavedPart};
+use vimana_driver::{BackupFile, Fault, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::{SimDriver, SimHost};
+use vimana_model::backup::KeptDisk;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{HostId, VmId};
+use vimana_model::{BackupId, HostId, VmId};
 use vimana_protocol::agent::{FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent};
 use vimana_protocol::dial::{Dial, DialError, FarEnd, Random, Wire};
 use vimana_watchdog::protocol::State;
@@ -59,6 +60,10 @@ impl Datastore for Nothing {
         _: &[(Part, PathBuf)],
         _: &Meter,
     ) -> Result<Vec<SavedPart>, Fault> {
+        unreachable!()
+    }
+
+    async fn keep(&self, _: BackupId, _: &[BackupFile], _: &Meter) -> Result<Vec<KeptDisk>, Fault> {
         unreachable!()
     }
 

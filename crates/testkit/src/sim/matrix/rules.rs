@@ -88,7 +88,7 @@ impl Rule {
 }
 
 /// Every call that a step comes down to.
-pub const ALL_CALLS: [Option<Call>; 21] = [
+pub const ALL_CALLS: [Option<Call>; 23] = [
     None,
     Some(Call::Prepare),
     Some(Call::Boot),
@@ -110,6 +110,8 @@ pub const ALL_CALLS: [Option<Call>; 21] = [
     Some(Call::Snapshot),
     Some(Call::Revert),
     Some(Call::RemoveSnapshot),
+    Some(Call::BackUp),
+    Some(Call::EndBackup),
 ];
 
 /// The driver's call of a step; of one that the datastore carries out, none.
@@ -131,6 +133,8 @@ pub fn called_by(step: StepKind) -> Option<Call> {
         StepKind::Snapshot => Some(Call::Snapshot),
         StepKind::Revert => Some(Call::Revert),
         StepKind::RemoveSnapshot => Some(Call::RemoveSnapshot),
+        StepKind::Backup => Some(Call::BackUp),
+        StepKind::DropBackup => Some(Call::EndBackup),
         StepKind::Attach => Some(Call::Attach),
         StepKind::Detach => Some(Call::Detach),
         StepKind::Grow => Some(Call::GrowVolume),
