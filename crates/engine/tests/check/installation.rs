@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::time::timeout;
+use vimana_datastore::{DatastoreDriver as _, DirDatastore, Disks};
 use vimana_driver::{Observed, Power};
 use vimana_driver_sim::Call;
 use vimana_engine::check::{Breach, Outside, check};
-use vimana_engine::{
-    ActionArgs, Datastore as _, DirDatastore, IdempotencyKey, OpContext, VmQuery, WatchItem,
-};
+use vimana_engine::{ActionArgs, IdempotencyKey, OpContext, VmQuery, WatchItem};
 use vimana_model::action::VmAction;
+use vimana_model::backup::{BackupState, DiskId, TakeBackup};
 use vimana_model::host::CreateJoinToken;
+use vimana_model::name::DatastoreName;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::session::Role;
 use vimana_model::snapshot::TakeSnapshot;
@@ -24,7 +25,8 @@ use vimana_model::unit::MiB;
 use vimana_model::vm::CreateVm;
 use vimana_model::volume::{AttachVolume, CreateVolume};
 use vimana_model::{
-    HostId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId, VmState, VolumeId,
+    BackupId, HostId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId, VmState,
+    VolumeId,
 };
 use vimana_store::session::SessionRecord;
 use vimana_store::survey;
@@ -61,15 +63,17 @@ struct Building {
     /// Decides about them.
     mona: OpContext,
     ids: BTreeMap<String, String>,
+    backups: BTreeMap<String, BackupId>,
 }
 
 impl Installation {
     /// With a VM, a request, an operation in every state that lasts.
     pub async fn new() -> Self {
-        let building = Building::new().await;
+        let mut building = Building::new().await;
         let scheduler = TestScheduler::connect(&building.world.engine).await;
         building.settle_vms().await;
         building.give_disks().await;
+        building.back_up().await;
         building.settle_requests().await;
         building.start_for_ever().await;
         drop(scheduler);
@@ -84,6 +88,10 @@ impl Installation {
     }
 
     pub fn vm(&self, name: &str) -> VmId {
+        self.id(name).parse().unwrap()
+    }
+
+    pub fn backup(&self, name: &str) -> BackupId {
         self.id(name).parse().unwrap()
     }
 
@@ -162,6 +170,7 @@ impl Building {
             rita,
             mona,
             ids: BTreeMap::new(),
+            backups: BTreeMap::new(),
         }
     }
 
@@ -256,6 +265,26 @@ impl Building {
         let taken = engine.act_on_vm(admin, vm.id, VmAction::Snapshot, args);
         taken.await.unwrap();
         self.world.until_rest(vm.id).await;
+    }
+
+    /// Backups `whole` and `changes` of VM `runs`.
+    async fn back_up(&mut self) {
+        let (engine, admin) = (&self.world.engine, &self.world.admin);
+        let found = engine.vms(admin, &VmQuery::default()).await.unwrap();
+        let vm = found.iter().find(|vm| vm.name.as_str() == "runs").unwrap();
+        for name in ["whole", "changes"] {
+            let args = ActionArgs::Backup(TakeBackup {
+                name: name.to_owned(),
+                ..TakeBackup::default()
+            });
+            let made = engine.act_on_vm(admin, vm.id, VmAction::Backup, args);
+            made.await.unwrap();
+            self.world.until_rest(vm.id).await;
+        }
+        for backup in engine.backups(admin).await.unwrap() {
+            assert_eq!(backup.state, BackupState::Ready);
+            self.backups.insert(backup.name.to_string(), backup.id);
+        }
     }
 
     async fn file(&self, name: &str) -> RequestId {
@@ -367,13 +396,16 @@ impl Building {
 
     async fn finish(mut self) -> Installation {
         let heard = self.world.engine.inventories(Duration::from_secs(20)).await;
+        let saved = DirDatastore::new(self.world.dir.path().join("saved"));
+        let mut backups: BTreeMap<BackupId, Disks> = BTreeMap::new();
+        for (name, id) in &self.backups {
+            // The tests' hosts say one byte, and carry none.
+            backups.insert(*id, [(DiskId::Root, 1)].into());
+            self.ids.insert(format!("backup {name}"), id.to_string());
+        }
         let outside = Outside {
-            in_datastore: Some(
-                DirDatastore::new(self.world.dir.path().join("saved"))
-                    .contents()
-                    .await
-                    .unwrap(),
-            ),
+            in_datastore: Some(saved.contents().await.unwrap().saved),
+            backups: [(DatastoreName::new("backups").unwrap(), backups)].into(),
             ..heard.into_iter().collect()
         };
         assert_eq!(outside.inventories.len(), self.hosts.len());
@@ -449,6 +481,7 @@ impl Building {
             ("no request", RequestId::from_parts(ms, random).to_string()),
             ("no tenant", TenantId::from_parts(ms, random).to_string()),
             ("no volume", VolumeId::from_parts(ms, random).to_string()),
+            ("no backup", BackupId::from_parts(ms, random).to_string()),
             ("no user", UserId::from_parts(ms, random).to_string()),
             ("the token", TokenId::from_parts(1, [1; 10]).to_string()),
         ] {

@@ -1,12 +1,15 @@
 //! Breaches between the database and what hosts and the datastore hold: a line
 //! for each.
 
+use std::collections::BTreeMap;
 use vimana_driver::{Observed, ObservedSnapshot, ObservedVolume, Power};
-use vimana_engine::Copies;
+
+use vimana_datastore::{Copies, Disks as Backed};
 use vimana_engine::check::{Check, Outside, Source};
+use vimana_model::backup::DiskId;
 use vimana_model::saved::Part;
 use vimana_model::unit::MiB;
-use vimana_model::{HostId, SnapshotId};
+use vimana_model::{BackupId, HostId, SnapshotId};
 use vimana_protocol::agent::Disks;
 
 use crate::installation::{Installation, observed};
@@ -17,7 +20,7 @@ type P = Plant;
 #[tokio::test]
 async fn every_breach_in_what_hosts_and_datastore_hold_is_found() {
     let installation = Installation::new().await;
-    let all = [HELD, LOST, POWER, QUARANTINE, DATASTORE, DISKS];
+    let all = [HELD, LOST, POWER, QUARANTINE, DATASTORE, DISKS, BACKUPS];
     prove(&installation, &all).await;
     assert_complete(Source::Reports, &all);
 }
@@ -301,6 +304,33 @@ const QUARANTINE: &[P] = &[
         },
     ),
 ];
+
+const BACKUPS: &[P] = &[
+    P::reports(
+        Check::BackupOfNobody,
+        "backup {no backup}",
+        |outside, of| {
+            held(outside).insert(of.backup("no backup"), Backed::new());
+        },
+    ),
+    P::both(
+        Check::BackupOfNobody,
+        "backup changes",
+        "UPDATE backups SET state = 'removing', live_name = NULL WHERE id = {backup changes}",
+        |_, _| {},
+    ),
+    P::reports(Check::BackupGone, "backup changes", |outside, of| {
+        held(outside).remove(&of.backup("backup changes"));
+    }),
+    P::reports(Check::BackupGone, "backup whole", |outside, of| {
+        let backup = of.backup("backup whole");
+        held(outside).insert(backup, [(DiskId::Root, 2)].into());
+    }),
+];
+
+fn held(outside: &mut Outside) -> &mut BTreeMap<BackupId, Backed> {
+    outside.backups.values_mut().next().unwrap()
+}
 
 const DATASTORE: &[P] = &[
     P::reports(Check::CopyOfNobody, "VM {no vm}", |outside, of| {

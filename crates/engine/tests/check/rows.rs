@@ -41,6 +41,10 @@ pub const ROWS: &[Plant] = records! {
     CorruptRow "volume {volume spare}": "UPDATE volumes SET live_name = NULL WHERE id = {volume spare}";
     CorruptRow "a row of snapshots": "UPDATE snapshots SET volumes = '{'";
     CorruptRow "a row of snapshots": "UPDATE snapshots SET claimed_mib = -1";
+    CorruptRow "backup {backup changes}": "UPDATE backups SET disks = '{' WHERE id = {backup changes}";
+    CorruptRow "backup {backup changes}": "UPDATE backups SET since_id = 'none' WHERE id = {backup changes}";
+    CorruptRow "backup {backup whole}": "UPDATE backups SET state = 'nonsense' WHERE id = {backup whole}";
+    CorruptRow "a row of schedules": "INSERT INTO schedules VALUES ({runs}, 'nonsense', 'admin', 900, 1, 1, NULL, 1, NULL, NULL)";
     CorruptRow "a row of idempotency_keys": "UPDATE idempotency_keys SET answer = '{' WHERE idempotency_key = 'runs'";
     CorruptRow "a row of orphans": "INSERT INTO orphans VALUES ({host-1}, 'none', 1, 'off', FALSE, 1); UPDATE hosts SET orphans = 1 WHERE id = {host-1}";
     CorruptRow "a row of join_tokens": "UPDATE join_tokens SET host_name = '!'";

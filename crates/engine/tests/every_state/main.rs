@@ -7,14 +7,16 @@
     reason = "a test may give up loudly"
 )]
 
+mod backups;
 mod snapshots;
 mod volumes;
 
 use std::time::Duration;
 
+use vimana_datastore::{DatastoreDriver as _, DirDatastore, Item};
 use vimana_driver::{Fault, FaultKind, Power};
 use vimana_driver_sim::{Call, Mishap};
-use vimana_engine::{Acted, ActionArgs, Datastore as _, DirDatastore, IdempotencyKey};
+use vimana_engine::{Acted, ActionArgs, IdempotencyKey};
 use vimana_model::action::VmAction;
 use vimana_model::operation::{OperationKind, OperationState, StepState};
 use vimana_model::unit::{MiB, Resources};
@@ -74,7 +76,12 @@ impl Scene {
 
     async fn saved(&self) -> Vec<VmId> {
         let dir = self.world.dir.path().join("saved");
-        DirDatastore::new(dir).holds().await.unwrap()
+        let held = DirDatastore::new(dir).holds().await.unwrap();
+        let saved = held.into_iter().filter_map(|item| match item {
+            Item::Saved(vm) => Some(vm),
+            Item::Backup(_) => None,
+        });
+        saved.collect()
     }
 }
 
