@@ -14,6 +14,7 @@
 )]
 
 mod suite {
+    pub mod backups;
     pub mod catalogue;
     pub mod claims;
     pub mod company;
@@ -36,8 +37,8 @@ use libtest_mimic::{Arguments, Trial};
 use suite::postgres::Server;
 use suite::world::{Backend, World};
 use suite::{
-    catalogue, claims, company, disks, enrolment, events, full, groups, opening, people, simulated,
-    survey, transactions, vms,
+    backups, catalogue, claims, company, disks, enrolment, events, full, groups, opening, people,
+    simulated, survey, transactions, vms,
 };
 use tokio::runtime::Builder;
 
@@ -85,6 +86,10 @@ cases! { everywhere:
         a_claim_that_changes_twice_changes_once,
         twenty_givers_of_one_claim_give_back_once,
         sums_are_right_after_a_storm,
+    }
+    backups::{
+        backups_survive_and_know_who_needs_them,
+        one_alone_takes_on_what_is_due,
     }
     disks::{
         volumes_survive_with_all_columns,

@@ -3,6 +3,7 @@
 use vimana_model::state::VmState;
 use vimana_model::{Result, TenantId, UserId};
 use vimana_store::idempotency::IdempotencyRecord;
+use vimana_store::schedule::ScheduleRecord;
 use vimana_store::survey::{self, CorruptRow};
 use vimana_store::token::TokenRecord;
 use vimana_store::user::MembershipRecord;
@@ -39,6 +40,13 @@ pub async fn check_rows(conn: &impl Conn, books: &Books, found: &mut Findings) -
         sorting(&mut corrupt, &mut |_: flavor::FlavorRecord| ()),
     )
     .await?;
+    let mut schedules = |row: ScheduleRecord| {
+        if !books.vms.contains_key(&row.vm_id) && !books.doubts("vms", row.vm_id) {
+            let subject = Subject::new(Kind::Row, Named::new(row.vm_id, Some("schedules")));
+            found.add(Check::PointsNowhere, subject, "there is no such VM");
+        }
+    };
+    survey::schedules(conn, sorting(&mut corrupt, &mut schedules)).await?;
     let mut join_tokens = |_: join_token::JoinTokenRecord| ();
     survey::join_tokens(conn, sorting(&mut corrupt, &mut join_tokens)).await?;
     for row in corrupt {
@@ -64,6 +72,14 @@ fn check_owners(books: &Books, found: &mut Findings) {
             books,
             volume.tenant_id,
             || books.about_volume(volume),
+            found,
+        );
+    }
+    for backup in books.backups.values() {
+        check_tenant(
+            books,
+            backup.tenant_id,
+            || books.about_backup(backup),
             found,
         );
     }

@@ -188,6 +188,8 @@ const POINTERS: &[Plant] = records! {
     PointsNowhere "VM runs": "UPDATE vms SET tenant_id = {no tenant} WHERE id = {runs}; UPDATE events SET tenant_id = {no tenant} WHERE vm_id = {runs}";
     PointsNowhere "VM runs": "UPDATE vms SET owner_id = {no user} WHERE id = {runs}";
     PointsNowhere "volume spare": "UPDATE volumes SET tenant_id = {no tenant} WHERE id = {volume spare}; UPDATE events SET tenant_id = {no tenant}, vm_id = NULL WHERE volume_id = {volume spare}";
+    PointsNowhere "backup whole": "UPDATE backups SET tenant_id = {no tenant} WHERE id = {backup whole}";
+    PointsNowhere "a row of schedules": "INSERT INTO schedules VALUES ({no vm}, 'backup', 'admin', 900, 1, 1, NULL, 1, NULL, NULL)";
     PointsNowhere "request open": "UPDATE requests SET tenant_id = {no tenant} WHERE id = {request open}; UPDATE events SET tenant_id = {no tenant} WHERE request_id = {request open}";
     PointsNowhere "request open": "UPDATE requests SET requester_id = {no user} WHERE id = {request open}";
     PointsNowhere "a row of memberships": "UPDATE memberships SET user_id = {no user} WHERE user_id = {user rita}";

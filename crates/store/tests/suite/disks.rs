@@ -184,6 +184,7 @@ fn snapshot_of(vm: VmId, number: u64, parent: Option<SnapshotId>) -> SnapshotRec
             name: VolumeName::new("data").unwrap(),
         }],
         claimed: MiB(1280),
+        scheduled: false,
         created_at: NOW.plus_ms(i64::try_from(number).unwrap()),
     }
 }
