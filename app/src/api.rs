@@ -4,6 +4,7 @@
 //! interface is REST. What changes something takes a key made in the browser,
 //! so that it has one effect however often it is sent.
 
+mod backup;
 mod catalogue;
 mod codec;
 mod error;
@@ -16,6 +17,9 @@ mod session;
 mod vm;
 mod volume;
 
+pub use backup::{
+    BackupsData, backups, delete_backup, remove_schedule, restore_backup, set_schedule,
+};
 pub use catalogue::{Catalogue, catalogue};
 pub use error::ApiError;
 pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};

@@ -4,6 +4,7 @@
 //! its badge and its buttons read the same entry, and an event touches nothing
 //! else. All of it is owned here, at the top; pages come and go.
 
+mod backup;
 mod entry;
 mod host;
 mod image;
@@ -99,6 +100,8 @@ pub struct Live {
     resets: ArcRwSignal<u32>,
     /// Grows when more or fewer VMs are made from some image.
     uses: ArcRwSignal<u32>,
+    /// Grows when something came about with a backup, or a schedule.
+    kept: ArcRwSignal<u32>,
     #[cfg(feature = "hydrate")]
     stream: stream::Handle,
 }
@@ -113,6 +116,7 @@ impl Live {
             link: ArcRwSignal::new(Link::Fresh),
             resets: ArcRwSignal::new(0),
             uses: ArcRwSignal::new(0),
+            kept: ArcRwSignal::new(0),
             #[cfg(feature = "hydrate")]
             stream: stream::Handle::default(),
         });
@@ -148,6 +152,19 @@ impl Live {
         let (resets, uses) = (self.resets.clone(), self.uses.clone());
         Effect::new(move |before: Option<(u32, u32)>| {
             let now = (resets.get(), if counts { uses.get() } else { 0 });
+            if before.is_some_and(|before| before != now) {
+                reload();
+            }
+            now
+        });
+    }
+
+    /// Runs `reload` whenever backups or schedules may be others, or events were
+    /// lost.
+    pub fn on_kept(&self, reload: impl Fn() + 'static) {
+        let (resets, kept) = (self.resets.clone(), self.kept.clone());
+        Effect::new(move |before: Option<(u32, u32)>| {
+            let now = (resets.get(), kept.get());
             if before.is_some_and(|before| before != now) {
                 reload();
             }
@@ -222,6 +239,9 @@ impl Live {
         }
         if vm.is_some() && image::counts(&event.event) {
             self.uses.update(|uses| *uses = uses.wrapping_add(1));
+        }
+        if backup::tells(&event.event) {
+            self.kept.update(|kept| *kept = kept.wrapping_add(1));
         }
         if let Some(vm) = vm {
             self.put_vm(now, vm);

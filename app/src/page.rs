@@ -1,5 +1,6 @@
 //! The pages, one file each.
 
+mod backups;
 mod host;
 mod hosts;
 mod image;
@@ -22,6 +23,7 @@ mod vm;
 mod vm_actions;
 mod vms;
 
+pub use backups::BackupsPage;
 pub use host::HostPage;
 pub use hosts::HostsPage;
 pub use image::ImagePage;

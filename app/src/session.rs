@@ -103,6 +103,12 @@ impl Caller {
         self.may(Permission::ManageVolumes, Some(self.subject.tenant_id))
     }
 
+    /// Whether they delete backups and set schedules.
+    #[must_use]
+    pub fn may_manage_backups(&self) -> bool {
+        self.may(Permission::ManageBackups, Some(self.subject.tenant_id))
+    }
+
     /// Whether they let orphans be removed.
     #[must_use]
     pub fn may_manage_hosts(&self) -> bool {

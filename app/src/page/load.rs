@@ -20,9 +20,9 @@ use vimana_ui::memo;
 
 use super::problem::ProblemView;
 use crate::api::{
-    ApiError, ApiResult, Catalogue, HostPageData, HostRow, RequestShow, Show, catalogue, host,
-    hosts, image, image_operations, image_timeline, images, request, request_timeline, requests,
-    vm, vm_operations, vm_snapshots, vm_timeline, vms, volumes,
+    ApiError, ApiResult, BackupsData, Catalogue, HostPageData, HostRow, RequestShow, Show, backups,
+    catalogue, host, hosts, image, image_operations, image_timeline, images, request,
+    request_timeline, requests, vm, vm_operations, vm_snapshots, vm_timeline, vms, volumes,
 };
 use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
@@ -38,6 +38,7 @@ pub enum Wanted {
     Host(String),
     Images,
     Image(String),
+    Backups,
     Choices,
     /// To know who looks is enough.
     Nothing,
@@ -54,6 +55,7 @@ impl Wanted {
             | Self::Request(_)
             | Self::Hosts
             | Self::Host(_)
+            | Self::Backups
             | Self::Choices
             | Self::Nothing => false,
         }
@@ -71,6 +73,7 @@ pub enum Found {
     Host(Box<HostPageData>),
     Images(Vec<ImageView>),
     Image(Box<FoundImage>),
+    Backups(Box<BackupsData>),
     Choices(Catalogue),
     Nothing,
 }
@@ -136,6 +139,7 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
                 operations: operations?,
             }))
         }
+        Wanted::Backups => Found::Backups(Box::new(backups().await?)),
         Wanted::Choices => Found::Choices(catalogue().await?),
         Wanted::Nothing => Found::Nothing,
     })

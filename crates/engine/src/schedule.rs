@@ -19,7 +19,7 @@ use vimana_store::schedule::ScheduleRecord;
 use vimana_store::{TxError, backup, schedule, snapshot, write_tx};
 
 use crate::Engine;
-use crate::authorize::{authorized, current};
+use crate::authorize::{authorized, current, permit};
 use crate::backup::{BackupPlan, dated};
 use crate::change::{Change, Changed};
 use crate::clock::ms;
@@ -35,6 +35,17 @@ impl Engine {
     pub async fn schedules(&self, cx: &OpContext, id: VmId) -> Result<Vec<ScheduleView>> {
         self.viewable_vm(cx, id).await?;
         let found = schedule::for_vm(&self.store().read(), id).await?;
+        Ok(found.into_iter().map(view).collect())
+    }
+
+    /// The schedules of the tenant's VMs, the next one first.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn all_schedules(&self, cx: &OpContext) -> Result<Vec<ScheduleView>> {
+        let tenant = cx.subject.tenant_id;
+        permit(cx, Permission::ViewVm, Some(tenant))?;
+        let found = schedule::for_tenant(&self.store().read(), tenant).await?;
         Ok(found.into_iter().map(view).collect())
     }
 

@@ -1,16 +1,17 @@
 //! What is done with VMs again and again.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _, Select,
 };
 use vimana_model::name::{DatastoreName, UserName};
 use vimana_model::schedule::{Schedule, ScheduleKind};
-use vimana_model::{Timestamp, VmId};
+use vimana_model::{TenantId, Timestamp, VmId};
 
 use crate::column::{Row, time, to_time};
 use crate::entity::schedule::{Column, Entity, Model};
+use crate::entity::vm;
 use crate::store::Raw as _;
 use crate::{Conn, Result, WriteTx, query};
 
@@ -60,6 +61,16 @@ pub async fn for_vm(conn: &impl Conn, vm_id: VmId) -> Result<Vec<ScheduleRecord>
         Entity::find().filter(Column::VmId.eq(vm_id.to_string())),
     )
     .await
+}
+
+/// Those of a tenant's VMs, the next one first.
+pub async fn for_tenant(conn: &impl Conn, tenant: TenantId) -> Result<Vec<ScheduleRecord>> {
+    let vms = Query::select()
+        .column(vm::Column::Id)
+        .from(vm::Entity)
+        .and_where(vm::Column::TenantId.eq(tenant.to_string()))
+        .to_owned();
+    in_order(conn, Entity::find().filter(Column::VmId.in_subquery(vms))).await
 }
 
 /// Those whose time has come, at most `most`; also those whose time is farther

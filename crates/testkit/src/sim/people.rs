@@ -16,7 +16,7 @@ use vimana_model::session::{Role, StaffRole};
 use vimana_model::vm::{AcceptedView, CreateVm};
 use vimana_model::volume::{CreateVolume, GrowVolume};
 use vimana_model::{
-    Error, ErrorKind, OperationId, RequestId, Result, TenantId, UserId, VmId, VolumeId,
+    BackupId, Error, ErrorKind, OperationId, RequestId, Result, TenantId, UserId, VmId, VolumeId,
 };
 use vimana_store::Reader as Store;
 
@@ -42,6 +42,7 @@ pub enum Ask {
     MakeVolume(CreateVolume),
     GrowVolume(VolumeId, GrowVolume),
     DeleteVolume(VolumeId),
+    DeleteBackup(BackupId),
 }
 
 /// Who decides so about a request, and how they say it.
@@ -306,6 +307,7 @@ impl People {
             Ask::MakeVolume(form) => format!("make volume {}", form.name),
             Ask::GrowVolume(volume, _) => format!("grow {volume}"),
             Ask::DeleteVolume(volume) => format!("delete {volume}"),
+            Ask::DeleteBackup(backup) => format!("delete {backup}"),
         }
     }
 
@@ -413,6 +415,10 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
         Ask::DeleteVolume(volume) => {
             let view = engine.delete_volume(&cx, volume).await?;
             Ok(of_volume(view.id))
+        }
+        Ask::DeleteBackup(backup) => {
+            engine.delete_backup(&cx, backup).await?;
+            Ok(Answer::default())
         }
     }
 }

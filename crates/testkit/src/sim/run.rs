@@ -16,7 +16,7 @@ use vimana_model::{ErrorKind, VmId};
 use vimana_store::{Reader as Store, event, operation, volume};
 
 use super::check::all;
-use super::people::{ADMIN, AUTOMATIC, Ask, MONA, PAUL, RITA, tenant_id};
+use super::people::{ADMIN, AUTOMATIC, Ask, MANUAL, MONA, PAUL, RITA, tenant_id};
 use super::{World, habits, trace};
 
 /// How long a calm may last until everything has come to an end.
@@ -185,6 +185,7 @@ impl World {
             self.tell_unrest().await;
         }
         self.delete_volumes().await;
+        self.delete_backups().await;
         if !self
             .until(PATIENCE, async |store| self.is_swept(&store).await)
             .await
@@ -214,6 +215,27 @@ impl World {
         if !removed.await {
             let what = "volumes are not removed for good";
             self.journal.breach(12, what);
+        }
+    }
+
+    /// The newest first: what others need goes after them.
+    async fn delete_backups(&self) {
+        let read = self.server.until_serving().await.store().read();
+        for (tenant, who) in [(AUTOMATIC, ADMIN), (MANUAL, MONA)] {
+            for found in backup::list(&read, tenant_id(tenant)).await.unwrap() {
+                let deleted = self.people.ask(who, Ask::DeleteBackup(found.id)).await;
+                if let Err(error) = deleted {
+                    let what = format!("backup {} cannot be deleted: {error}", found.name);
+                    self.journal.breach(12, what);
+                }
+            }
+        }
+        let removed = self.until(PATIENCE, async |store| {
+            let left = backup::with_content(&store).await.unwrap();
+            left.is_empty() && backup::removing(&store).await.unwrap().is_empty()
+        });
+        if !removed.await {
+            self.journal.breach(12, "backups are not removed for good");
         }
     }
 

@@ -142,8 +142,10 @@ fn of_its_disks() -> Vec<Plan> {
     const REMOVE: Deed = Deed::OfSnapshot(A::RemoveSnapshot);
     const ATTACH: Deed = Deed::OfVolume(A::Attach);
     const DETACH: Deed = Deed::OfVolume(A::Detach);
+    const BACKUP: Deed = Deed::Act(A::Backup);
     const HAS_VOLUME: &[Scene] = &[CREATE, VOLUME, Scene::Ask(ATTACH)];
     let make = &[Call::CreateVolume, Call::Attach];
+    let back_up = &[Call::BackUp, Call::EndBackup];
     vec![
         plan("snapshot", &[CREATE], WHOLE, RUNS).calls(&[Call::Snapshot]),
         plan(
@@ -174,6 +176,20 @@ fn of_its_disks() -> Vec<Plan> {
             RUNS,
         )
         .calls(&[Call::RemoveSnapshot]),
+        plan("backup", &[CREATE], BACKUP, RUNS).calls(back_up),
+        plan(
+            "backup of what changed, of a VM that is off",
+            &[CREATE, Scene::Ask(BACKUP), POWER_OFF],
+            BACKUP,
+            OFF,
+        )
+        .calls(back_up),
+        plan("backup, cancelled", &[CREATE], BACKUP, CANCELLED)
+            .but(Setback::Cancelled(S::Backup))
+            .calls(back_up),
+        plan("backup, deleted", &[CREATE], BACKUP, DELETED)
+            .but(Setback::Deleted(S::Backup))
+            .calls(&[Call::Kill, Call::Clean]),
         plan("attach", &[CREATE, VOLUME], ATTACH, RUNS).calls(make),
         plan("attach, cancelled", &[CREATE, VOLUME], ATTACH, CANCELLED)
             .but(Setback::Cancelled(S::Attach))
