@@ -71,7 +71,7 @@ pub async fn back_up(
     id: BackupId,
     since: Option<BackupId>,
 ) -> Result<BackupFiles, Fault> {
-    let held = turn.held()?;
+    let held = turn.disks()?;
     if held.saved.is_some() {
         return Err(saved());
     }
@@ -100,7 +100,7 @@ pub async fn back_up(
 
 /// See [`vimana_driver::HostDriver::end_backup`].
 pub async fn end(turn: Turn, id: BackupId, kept: bool) -> Result<(), Fault> {
-    let held = turn.held()?;
+    let held = turn.disks()?;
     let dir = turn.dir().join(BACKUP);
     if !kept && let Some(machine) = &held.machine {
         // Half of it may be under way still, of an agent that died.

@@ -253,6 +253,17 @@ impl Turn {
             .ok_or_else(no_such_vm)
     }
 
+    /// The Incarnation whose disks this call is about: also one of an earlier
+    /// run that has ended, where a later one was to begin and never did.
+    pub fn disks(&self) -> Result<Held, Fault> {
+        let held = self.vm.held();
+        let ours = |held: &Held| {
+            let run = held.record.spec.run_epoch;
+            run == self.epoch || (run < self.epoch && held.machine.is_none())
+        };
+        held.filter(ours).ok_or_else(no_such_vm)
+    }
+
     /// Its machine, where it runs. One whose memory is saved only waits for
     /// its end.
     pub fn machine(&self) -> Result<Arc<Machine>, Fault> {

@@ -232,7 +232,7 @@ pub async fn forget(turn: &Turn) -> Result<(), Fault> {
 
 /// The machine, whose memory is not saved.
 fn at_hand(turn: &Turn) -> Result<crate::host::Held, Fault> {
-    let held = turn.held()?;
+    let held = turn.disks()?;
     if held.saved.is_some() {
         return Err(saved());
     }

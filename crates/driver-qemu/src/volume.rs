@@ -260,7 +260,7 @@ async fn grow_to(
 
 /// See [`vimana_driver::HostDriver::attach`].
 pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
-    let held = turn.held()?;
+    let held = turn.disks()?;
     let volumes = &turn.host.volumes;
     let _turn = volumes.turn(id).await;
     let mut record = volumes.get(id).ok_or_else(no_such_volume)?;
@@ -298,7 +298,7 @@ pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
 
 /// See [`vimana_driver::HostDriver::detach`].
 pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
-    let held = turn.held()?;
+    let held = turn.disks()?;
     let volumes = &turn.host.volumes;
     let _turn = volumes.turn(id).await;
     let Some(mut record) = volumes.get(id) else {

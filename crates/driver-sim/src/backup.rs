@@ -37,7 +37,7 @@ impl SimHost {
         backup: BackupId,
         since: Option<BackupId>,
     ) -> Result<BackupFiles, Fault> {
-        self.of_run(id, epoch, |_, _| ())?;
+        self.of_disks(id, epoch)?;
         let mut state = self.state();
         let state = &mut *state;
         if state.is_saved(id) {

@@ -284,6 +284,17 @@ impl SimHost {
         Ok(look(vm, machine.ok_or_else(no_such_vm)?))
     }
 
+    /// Whether it is the run whose disks are meant: also one that has ended,
+    /// where a later one was to begin and never did.
+    pub(crate) fn of_disks(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
+        let state = self.state();
+        let machine = state.vms.get(&id).and_then(|vm| vm.machine.as_ref());
+        let ours = |m: &&Machine| {
+            m.run_epoch == epoch || (m.run_epoch < epoch && m.power != Power::Running)
+        };
+        machine.filter(ours).ok_or_else(no_such_vm).map(drop)
+    }
+
     fn running(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
         if self.of_run(id, epoch, |_, m| m.power == Power::Running)? {
             return Ok(());

@@ -26,7 +26,7 @@ impl SimHost {
         snapshot: SnapshotId,
         memory: bool,
     ) -> Result<(), Fault> {
-        self.of_run(id, epoch, |_, _| ())?;
+        self.of_disks(id, epoch)?;
         let mut state = self.state();
         if state.is_saved(id) {
             return Err(saved());
@@ -55,7 +55,7 @@ impl SimHost {
     }
 
     pub(crate) fn revert(&self, id: VmId, epoch: u64, snapshot: SnapshotId) -> Result<(), Fault> {
-        self.of_run(id, epoch, |_, _| ())?;
+        self.of_disks(id, epoch)?;
         let mut state = self.state();
         let state = &mut *state;
         if state.is_saved(id) {

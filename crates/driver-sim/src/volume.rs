@@ -74,7 +74,7 @@ impl SimHost {
     }
 
     pub(crate) fn attach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<(), Fault> {
-        self.of_run(vm, epoch, |_, _| ())?;
+        self.of_disks(vm, epoch)?;
         let mut state = self.state();
         let owner = state.volume(id)?.attached_to;
         match owner {
@@ -89,7 +89,7 @@ impl SimHost {
     }
 
     pub(crate) fn detach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<(), Fault> {
-        self.of_run(vm, epoch, |_, _| ())?;
+        self.of_disks(vm, epoch)?;
         let mut state = self.state();
         match state.volumes.get(&id).and_then(|volume| volume.attached_to) {
             None => return Ok(()),

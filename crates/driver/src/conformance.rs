@@ -184,6 +184,7 @@ macro_rules! conformance_suite {
             backup_survives_a_restart_of_the_driver
             backup_that_cannot_be_is_refused
             clean_removes_the_files_of_a_backup
+            disks_are_those_of_the_run_before_one_that_never_began
         }
     };
     ($harness:ty: $($case:ident)+) => {$(

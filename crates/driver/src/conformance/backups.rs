@@ -240,6 +240,30 @@ pub async fn backup_that_cannot_be_is_refused<H: Harness>(h: &H) {
     assert_eq!(kind(late), Some(FaultKind::Superseded));
 }
 
+/// A start that was taken back before it reached the host gave the machine a
+/// later run that never was: its disks are the same.
+pub async fn disks_are_those_of_the_run_before_one_that_never_began<H: Harness>(h: &H) {
+    let driver = h.driver().await;
+    let vm = run(h, &*driver).await.vm_id;
+    guest_answers(&*driver, vm).await;
+    let early = driver.back_up(vm, 2, new_backup(), None).await;
+    assert_eq!(kind(early), Some(FaultKind::NoSuchVm), "the first one runs");
+    driver.kill(vm, 2).await.unwrap();
+    let (snapshot, volume, backup) = (new_snapshot(), new_volume(), new_backup());
+    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty);
+    made.await.unwrap();
+    driver.attach(vm, 2, volume).await.unwrap();
+    driver.snapshot(vm, 2, snapshot, false).await.unwrap();
+    driver.revert(vm, 2, snapshot).await.unwrap();
+    driver.remove_snapshot(vm, 2, snapshot).await.unwrap();
+    let made = driver.back_up(vm, 2, backup, None).await.unwrap();
+    assert_eq!(made.files.len(), 2);
+    driver.end_backup(vm, 2, backup, true).await.unwrap();
+    driver.detach(vm, 2, volume).await.unwrap();
+    driver.boot(vm, 3, &h.resources()).await.unwrap();
+    answers(&*driver, vm, BOOTS, 'B').await;
+}
+
 pub async fn clean_removes_the_files_of_a_backup<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let vm = run(h, &*driver).await.vm_id;
