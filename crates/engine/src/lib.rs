@@ -198,16 +198,19 @@ impl Engine {
     }
 
     /// Recomputes the rules that always hold, from the database, what the
-    /// connected hosts say, and the datastore; see [`check`].
+    /// connected hosts say, the datastore and the repository; see [`check`].
     ///
     /// # Errors
-    /// The database or the datastore cannot be read.
+    /// The database, the datastore or the repository cannot be read.
     pub async fn check(&self) -> Result<Vec<check::Breach>> {
         let inventories = self.inventories(limits::INVENTORY_PATIENCE).await;
         let held = self.inner.datastore.contents().await;
         let in_datastore = Some(held.map_err(datastore_error)?);
+        let held = self.inner.repository.contents().await;
+        let in_repository = Some(held.map_err(vimana_model::Error::internal)?);
         let outside = check::Outside {
             in_datastore,
+            in_repository,
             ..inventories.into_iter().collect()
         };
         check::check(&self.store().read(), &outside).await

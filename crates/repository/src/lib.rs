@@ -4,11 +4,11 @@
 //! its bytes into a staging area that nobody reads, unpacked and checked, and
 //! [`Repository::enter`] gives them their place. What is never entered is
 //! removed by [`Repository::discard`], and whoever keeps the records compares
-//! them with [`Repository::holds`] now and then.
+//! them with [`Repository::contents`] now and then.
 
 mod dir;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,15 @@ pub struct Arrived {
 #[error("{message}")]
 pub struct Refusal {
     pub message: String,
+}
+
+/// What there is of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Where it was entered; by format, of which there should be one.
+    pub files: Vec<(ImageFormat, u64)>,
+    /// Something waits in the staging area.
+    pub staged: bool,
 }
 
 /// Told how far a fetch is.
@@ -102,11 +111,11 @@ pub trait Repository: Send + Sync + 'static {
     /// The file system's.
     async fn discard(&self, id: ImageId) -> io::Result<()>;
 
-    /// The images of which anything is there.
+    /// The images of which anything is there, and what that is.
     ///
     /// # Errors
     /// The file system's.
-    async fn holds(&self) -> io::Result<BTreeSet<ImageId>>;
+    async fn contents(&self) -> io::Result<BTreeMap<ImageId, Kept>>;
 
     /// Where an entered image's bytes are.
     fn path(&self, id: ImageId, format: ImageFormat) -> PathBuf;

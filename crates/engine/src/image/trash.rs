@@ -171,8 +171,8 @@ impl Engine {
             })?;
             self.inner.hub.wake();
         }
-        let held = self.inner.repository.holds().await;
-        for id in held.map_err(Error::internal)? {
+        let held = self.inner.repository.contents().await;
+        for id in held.map_err(Error::internal)?.into_keys() {
             let record = image::find(&self.store().read(), id).await?;
             let wanted = record.is_some_and(|record| {
                 record.state.has_content() || record.state == ImageState::Importing

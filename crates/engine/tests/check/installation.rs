@@ -16,6 +16,8 @@ use vimana_engine::{
 };
 use vimana_model::action::VmAction;
 use vimana_model::host::CreateJoinToken;
+use vimana_model::image::ImageAction;
+use vimana_model::name::ImageName;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::session::Role;
 use vimana_model::snapshot::TakeSnapshot;
@@ -24,8 +26,10 @@ use vimana_model::unit::MiB;
 use vimana_model::vm::CreateVm;
 use vimana_model::volume::{AttachVolume, CreateVolume};
 use vimana_model::{
-    HostId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId, VmState, VolumeId,
+    HostId, ImageId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId, VmState,
+    VolumeId,
 };
+use vimana_repository::{DirRepository, Repository as _, Terms};
 use vimana_store::session::SessionRecord;
 use vimana_store::survey;
 use vimana_store::testing::deface;
@@ -156,6 +160,13 @@ impl Building {
         }
         let mona = people.pop().unwrap();
         let rita = people.pop().unwrap();
+        // In the trash.
+        let file = world.dir.path().join("old.raw");
+        std::fs::write(&file, [7; 3000]).unwrap();
+        let old = ImageName::new("old").unwrap();
+        let old = engine.import_image_file(&old, &file).await.unwrap();
+        let trashed = engine.act_on_image(&world.admin, old.id, ImageAction::Delete);
+        trashed.await.unwrap();
         Self {
             world,
             hosts,
@@ -367,6 +378,7 @@ impl Building {
 
     async fn finish(mut self) -> Installation {
         let heard = self.world.engine.inventories(Duration::from_secs(20)).await;
+        let images = DirRepository::new(self.world.dir.path().join("images"), Terms::default());
         let outside = Outside {
             in_datastore: Some(
                 DirDatastore::new(self.world.dir.path().join("saved"))
@@ -374,6 +386,7 @@ impl Building {
                     .await
                     .unwrap(),
             ),
+            in_repository: Some(images.contents().await.unwrap()),
             ..heard.into_iter().collect()
         };
         assert_eq!(outside.inventories.len(), self.hosts.len());
@@ -449,6 +462,7 @@ impl Building {
             ("no request", RequestId::from_parts(ms, random).to_string()),
             ("no tenant", TenantId::from_parts(ms, random).to_string()),
             ("no volume", VolumeId::from_parts(ms, random).to_string()),
+            ("no image", ImageId::from_parts(ms, random).to_string()),
             ("no user", UserId::from_parts(ms, random).to_string()),
             ("the token", TokenId::from_parts(1, [1; 10]).to_string()),
         ] {

@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vimana_agent::{
-    Agent, Config, Datastore, Fetched, ImageSource, LocalImage, MemoryJournal, Meter, Parts, Timing, Watchdog,
+    Agent, Config, Datastore, Fetched, ImageSource, LocalImage, MemoryJournal, Meter, Parts,
+    Timing, Watchdog,
 };
 use vimana_driver::{Fault, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::{SimDriver, SimHost};
