@@ -16,7 +16,8 @@ use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS};
 
 pub use host::{Discard, Host, HostShown, JoinToken};
 pub use image::{
-    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RetryImage, UploadImage,
+    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RefreshImage, RetryImage,
+    UploadImage,
 };
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,

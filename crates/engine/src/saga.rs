@@ -247,7 +247,8 @@ impl Change<'_> {
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow
-            | OperationKind::Import => VmState::Running,
+            | OperationKind::Import
+            | OperationKind::Refresh => VmState::Running,
         })
     }
 
@@ -374,7 +375,8 @@ impl Change<'_> {
             OperationKind::Reboot
             | OperationKind::Reset
             | OperationKind::Revert
-            | OperationKind::Import => Ok(()),
+            | OperationKind::Import
+            | OperationKind::Refresh => Ok(()),
             OperationKind::Shutdown | OperationKind::Delete => self.finish().await,
         }
     }
@@ -552,7 +554,8 @@ impl Change<'_> {
                 | O::Attach
                 | O::Detach
                 | O::Grow
-                | O::Import,
+                | O::Import
+                | O::Refresh,
                 _,
             ) => {}
         }
@@ -703,7 +706,8 @@ impl Change<'_> {
             | OperationKind::RemoveSnapshot
             | OperationKind::Detach
             | OperationKind::Grow
-            | OperationKind::Import => {}
+            | OperationKind::Import
+            | OperationKind::Refresh => {}
         }
         self.add_event(if cancelled {
             EventKind::Cancelled { operation: kind }

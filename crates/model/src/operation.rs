@@ -48,6 +48,9 @@ pub enum OperationKind {
     Grow,
     /// An image is brought into the repository.
     Import,
+    /// What is new at an image's source is brought in beside it, and takes its
+    /// place.
+    Refresh,
 }
 
 /// One step of an operation; each is idempotent.
@@ -189,7 +192,7 @@ pub struct Situation {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Create,
         Self::Start,
         Self::Suspend,
@@ -208,6 +211,7 @@ impl OperationKind {
         Self::Detach,
         Self::Grow,
         Self::Import,
+        Self::Refresh,
     ];
 
     /// The steps in their order.
@@ -240,7 +244,7 @@ impl OperationKind {
             Self::Attach => &[S::Attach],
             Self::Detach => &[S::Detach],
             Self::Grow => &[S::Grow],
-            Self::Import => &[S::Fetch, S::Enter],
+            Self::Import | Self::Refresh => &[S::Fetch, S::Enter],
         }
     }
 
@@ -279,7 +283,8 @@ impl OperationKind {
                 | Self::Detach
                 | Self::Grow
                 // What is in the staging area is nobody's: the sweep removes it.
-                | Self::Import,
+                | Self::Import
+                | Self::Refresh,
                 _,
             ) => None,
         }
@@ -310,7 +315,7 @@ impl OperationKind {
             | (Self::Resume, S::Place | S::Download)
             | (Self::Snapshot, S::Snapshot)
             | (Self::Attach, S::Attach)
-            | (Self::Import, S::Fetch) => Ok(()),
+            | (Self::Import | Self::Refresh, S::Fetch) => Ok(()),
             (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
             (Self::Stop, _) => Err(Refusal(
                 "is past the point of no return; resume the VM afterwards",
@@ -336,7 +341,8 @@ impl OperationKind {
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
-                | Self::Import,
+                | Self::Import
+                | Self::Refresh,
                 _,
             ) => Err(Refusal("cannot be cancelled: it is over in a moment")),
         }
@@ -378,6 +384,7 @@ impl OperationKind {
             Self::Detach => "detach",
             Self::Grow => "grow",
             Self::Import => "import",
+            Self::Refresh => "refresh",
         }
     }
 
@@ -403,6 +410,7 @@ impl OperationKind {
             Self::Detach => "Asked to detach a volume",
             Self::Grow => "Asked to make a volume larger",
             Self::Import => "Asked to import it",
+            Self::Refresh => "Asked its source for something new",
         }
     }
 }

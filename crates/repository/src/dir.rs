@@ -145,6 +145,7 @@ impl DirRepository {
             sha256,
             fetched_bytes,
             fetched_checksum,
+            version,
         } = staged;
         let format = match content {
             Content::Qcow2 => ImageFormat::Qcow2,
@@ -172,6 +173,7 @@ impl DirRepository {
             },
             fetched_bytes,
             fetched_checksum: format!("{} {fetched_checksum}", fetched_checksum.kind()),
+            version,
         })
     }
 }
@@ -221,6 +223,11 @@ impl Repository for DirRepository {
     async fn fetch(&self, id: ImageId, order: &Order, tell: Tell<'_>) -> Result<Arrived, Refusal> {
         let job = self.job(order).await?;
         self.bring_in(id, &job, tell).await
+    }
+
+    async fn version(&self, order: &Order) -> Result<Option<String>, Refusal> {
+        let input = self.input(&order.source).await?;
+        input.version().await.map_err(refusal)
     }
 
     async fn copy_in(&self, id: ImageId, file: &Path) -> Result<Arrived, Refusal> {

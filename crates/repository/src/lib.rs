@@ -37,6 +37,8 @@ pub struct Arrived {
     pub fetched_bytes: u64,
     /// Their checksum, as people write it.
     pub fetched_checksum: String,
+    /// What tells this content of the source from another; opaque.
+    pub version: Option<String>,
 }
 
 /// Why an image cannot be had; a verb phrase about it, for people.
@@ -92,6 +94,13 @@ pub trait Repository: Send + Sync + 'static {
     /// # Errors
     /// The image is not to be had, or not acceptable.
     async fn fetch(&self, id: ImageId, order: &Order, tell: Tell<'_>) -> Result<Arrived, Refusal>;
+
+    /// What the source's version is now, to compare with [`Arrived::version`];
+    /// nothing where its server does not tell.
+    ///
+    /// # Errors
+    /// The image is not to be had.
+    async fn version(&self, order: &Order) -> Result<Option<String>, Refusal>;
 
     /// As [`Repository::fetch`], from a file of this machine.
     ///

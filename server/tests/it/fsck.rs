@@ -2,7 +2,7 @@
 //! that runs, with real agents, or beside none.
 
 mod load;
-mod scene;
+pub mod scene;
 
 use std::time::Duration;
 

@@ -1,5 +1,8 @@
 //! The images' files, beside what is recorded of them.
 
+use std::collections::HashSet;
+
+use vimana_model::ImageId;
 use vimana_model::image::{ImageContent, ImageState};
 use vimana_repository::Kept;
 use vimana_store::image::ImageRecord;
@@ -12,8 +15,12 @@ pub fn check_images(books: &Books, outside: &Outside, found: &mut Findings) {
     let Some(held) = &outside.in_repository else {
         return;
     };
+    let coming = books.images.values().filter_map(ImageRecord::successor);
+    let coming: HashSet<ImageId> = coming.map(|successor| successor.id).collect();
     for (id, kept) in held {
-        if !books.images.contains_key(id) && !books.doubts("images", id) {
+        if coming.contains(id) {
+            // It may be anywhere on its way.
+        } else if !books.images.contains_key(id) && !books.doubts("images", id) {
             let what = "the repository holds files of it, and no record wants them";
             let subject = Subject::new(Kind::Image, books.image(*id));
             found.add(Check::ImageOfNobody, subject, what);

@@ -43,6 +43,10 @@ impl Repository for Library {
         Err(closed())
     }
 
+    async fn version(&self, _order: &Order) -> Result<Option<String>, Refusal> {
+        Err(closed())
+    }
+
     async fn copy_in(&self, _id: ImageId, _file: &Path) -> Result<Arrived, Refusal> {
         Err(closed())
     }

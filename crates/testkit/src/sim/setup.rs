@@ -98,6 +98,8 @@ pub async fn install(store: &Store) {
             operation_id: None,
             generation: 1,
             created_at: now,
+            refresh: None,
+            superseded_at: None,
         };
         image::insert(tx, &record).await?;
         Ok(())
