@@ -6,4 +6,5 @@ set -euo pipefail
 tools/setup.sh run
 tools/build.sh
 step "load generator" cargo build --locked --release -p vimana-load
+step "disk making" cargo build --locked --release -p vimana-driver-qemu --example overlays
 node end2end/bench.mjs

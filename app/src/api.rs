@@ -25,6 +25,7 @@ pub use error::ApiError;
 pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};
 pub use image::{
     ImageShow, act_on_image, image, image_operations, image_timeline, images, import_image,
+    set_image_refresh,
 };
 pub use once::{Key, PAUSES, once, sleep};
 pub use operation::cancel_operation;

@@ -125,6 +125,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(image::restore))
         .routes(routes!(image::purge))
         .routes(routes!(image::retry))
+        .routes(routes!(
+            image::refresh,
+            image::set_refresh,
+            image::stop_refresh
+        ))
         .routes(routes!(snapshot::list, snapshot::take))
         .routes(routes!(snapshot::revert))
         .routes(routes!(snapshot::delete))

@@ -1,5 +1,5 @@
-//! Recomputes the rules that always hold, from the database, the datastore and
-//! what the hosts say. Reads only, beside a server that runs or without one.
+//! Recomputes the rules that always hold, from the database, the files of the
+//! server and what the hosts say. Reads only, beside a server that runs or without one.
 
 mod looks;
 mod report;
@@ -14,6 +14,7 @@ use clap::Args;
 use vimana_datastore::{DatastoreDriver as _, DirDatastore};
 use vimana_engine::check::{Named, Outside, check, hosts_to_hear};
 use vimana_model::{Error, HostId};
+use vimana_repository::{DirRepository, Repository as _, Terms};
 use vimana_store::Store;
 
 use crate::control;
@@ -33,8 +34,8 @@ pub struct FsckArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Do not ask the hosts what they hold: check the database and the
-    /// datastore alone
+    /// Do not ask the hosts what they hold: check the database, the datastore
+    /// and the images alone
     #[arg(long)]
     pub without_hosts: bool,
 }
@@ -44,8 +45,8 @@ Exit status:
   0  clean: everything could be looked at, and every rule holds
   1  at least one breach, whether everything could be looked at or not
   2  no breach was found, but not everything could be looked at: a host did
-     not answer, no server runs that could ask the hosts, or the datastore or
-     the database cannot be read";
+     not answer, no server runs that could ask the hosts, or the datastore, the
+     images or the database cannot be read";
 
 /// Looks, and prints what is not as it must be.
 ///
@@ -98,7 +99,13 @@ async fn look_once(store: &Store, layout: &Layout, without_hosts: bool) -> anyho
         Ok(contents) => outside.in_datastore = Some(contents.saved),
         Err(error) => unread.push(format!("the datastore cannot be read: {error}")),
     }
-    // After hosts and datastore: whatever they say has a record by then.
+    // It is only listed: what is fetched, and on which terms, is the server's.
+    let images = DirRepository::new(layout.images(), Terms::default());
+    match images.contents().await {
+        Ok(contents) => outside.in_repository = Some(contents),
+        Err(error) => unread.push(format!("the images cannot be read: {error}")),
+    }
+    // After hosts and files: whatever they say has a record by then.
     let snapshot = store
         .snapshot()
         .await
@@ -119,9 +126,7 @@ async fn ask(
 ) -> (Hosts, Option<String>) {
     let (server_runs, why) = match control::ask(socket).await {
         Ok(Some(inventories)) => {
-            let in_datastore = outside.in_datastore.take();
             *outside = inventories.held.into_iter().collect();
-            outside.in_datastore = in_datastore;
             (true, None)
         }
         Ok(None) => (false, None),

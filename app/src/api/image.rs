@@ -3,7 +3,9 @@ use serde::{Deserialize, Serialize};
 
 use vimana_model::ImageId;
 use vimana_model::event::EventView;
-use vimana_model::image::{AcceptedImage, ImageAction, ImageState, ImageView, ImportImage};
+use vimana_model::image::{
+    AcceptedImage, ImageAction, ImageState, ImageView, ImportImage, RefreshImage,
+};
 use vimana_model::operation::OperationView;
 
 use super::codec::Json;
@@ -109,6 +111,25 @@ pub async fn import_image(form: ImportImage, key: Key) -> Result<AcceptedImage, 
     ssr::engine()
         .map_err(ssr::refuse)?
         .import_image(&cx, &form)
+        .await
+        .map_err(ssr::refuse)
+}
+
+/// Has it refreshed that often from now on, or no more.
+#[server(name = SetImageRefreshCall, prefix = "/portal/api", endpoint = "set-image-refresh", input = Json, output = Json)]
+pub async fn set_image_refresh(
+    id: ImageId,
+    form: Option<RefreshImage>,
+    key: Key,
+) -> Result<ImageView, ApiError> {
+    // A URL may have a password in it, of which not even a hash is kept.
+    let told = form.as_ref().map(|form| form.every_seconds);
+    let cx = ssr::caller_once("set-image-refresh", &(id, told), key)
+        .await
+        .map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .set_image_refresh(&cx, id, form.as_ref())
         .await
         .map_err(ssr::refuse)
 }

@@ -1,6 +1,7 @@
 //! `/images/:id`: one image: where it came from, what it is, what happens to it.
 
 mod panels;
+mod refresh;
 mod upload;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::timeline::Timeline;
 use crate::live::{About, History, Live, Mark};
 use crate::session::Caller;
 use panels::{Content, FailurePanel, Provenance, TrashPanel};
+use refresh::RefreshPanel;
 use upload::UploadPanel;
 
 lazy_page!(
@@ -76,6 +78,7 @@ fn Page(image: ArcRwSignal<ImageView>, history: History) -> impl IntoView {
                 <TrashPanel image=image.clone()/>
                 <UploadPanel image=image.clone()/>
                 <Provenance image=image.clone()/>
+                <RefreshPanel image=image.clone()/>
                 <Operations operations=history.operations tenant=tenant/>
             </div>
             <div class="vm-side">
@@ -90,7 +93,10 @@ fn Page(image: ArcRwSignal<ImageView>, history: History) -> impl IntoView {
 #[component]
 fn Head(image: ArcRwSignal<ImageView>) -> impl IntoView {
     let caller = expect_context::<Caller>();
-    let name = image.with_untracked(|image| image.name.to_string());
+    let name = {
+        let image = image.clone();
+        memo(move || image.with(|image| image.name.to_string()))
+    };
     let state = {
         let image = image.clone();
         memo(move || image.with(|image| image.state))
@@ -99,14 +105,15 @@ fn Head(image: ArcRwSignal<ImageView>) -> impl IntoView {
         let image = image.clone();
         Signal::derive(move || image.with(|image| image.state_since.as_ms()))
     };
-    let new_vm = format!("/vms/new?image={name}");
+    // Whatever has that name by then.
+    let new_vm = format!("/vms/new?image={}", name.get_untracked());
     let may_create = caller.may_create();
     let new_title = caller.new_title();
     view! {
         <div class="page-head">
             <div>
                 <p class="crumb"><a href="/images">"Images"</a></p>
-                <h1>{name}</h1>
+                <h1>{text(move || name.get())}</h1>
                 <p class="state-line" role="status">
                     <Badge
                         tone=Signal::derive(move || image_tone(state.get()))

@@ -8,7 +8,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
 use leptos_router::hooks::use_navigate;
-use vimana_model::image::{ImageFormat, ImportImage, Upload};
+use vimana_model::image::{ImageFormat, ImportImage, RefreshEvery, Upload};
 use vimana_model::name::ImageName;
 use vimana_ui::{
     CheckField, Choice, EmptyState, FileField, FormError, Picked, SelectField, Submit, TextField,
@@ -99,6 +99,7 @@ impl Place {
 struct Draft {
     from: RwSignal<Place>,
     url: RwSignal<String>,
+    refresh: RwSignal<String>,
     file: RwSignal<Option<Picked>>,
     path: RwSignal<String>,
     name: RwSignal<String>,
@@ -116,6 +117,7 @@ impl Draft {
         Self {
             from: RwSignal::new(Place::Web),
             url: empty(),
+            refresh: empty(),
             file: RwSignal::new(None),
             path: empty(),
             name: empty(),
@@ -139,7 +141,11 @@ impl Draft {
             ..ImportImage::default()
         };
         match self.from.get() {
-            Place::Web => form.url = Some(self.url.get()),
+            Place::Web => {
+                let every: Option<RefreshEvery> = self.refresh.get().parse().ok();
+                form.url = Some(self.url.get());
+                form.refresh_seconds = every.map(RefreshEvery::seconds);
+            }
             Place::Server => form.path = Some(self.path.get()),
             Place::File => {
                 let file = self.file.get().map(|file| Upload {
@@ -359,6 +365,16 @@ fn Fields(draft: Draft, may_publish: bool) -> impl IntoView {
     }
 }
 
+/// How often its URL may be asked for something new; more is said elsewhere.
+fn refreshes() -> Vec<Choice> {
+    [("", "Never"), ("daily", "Daily"), ("weekly", "Weekly")]
+        .map(|(value, text)| Choice {
+            value: value.to_owned(),
+            text: text.to_owned(),
+        })
+        .into()
+}
+
 /// Where it is: one of two ways, for administrators of three.
 #[component]
 fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
@@ -393,6 +409,13 @@ fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
                     value=draft.url
                     error=draft.error("url")
                     on_leave=left("url")
+                />
+                <SelectField
+                    id="refresh"
+                    label="Refresh"
+                    hint="What is new there takes the image's name; VMs keep the one they were made from. A password in the URL is kept for that, and shown to nobody."
+                    choices=refreshes()
+                    value=draft.refresh
                 />
             }
             .into_any(),

@@ -289,6 +289,7 @@ const fn title(kind: OperationKind) -> &'static str {
         OperationKind::Detach => "Detach",
         OperationKind::Grow => "Make larger",
         OperationKind::Import => "Import",
+        OperationKind::Refresh => "Refresh",
     }
 }
 

@@ -82,6 +82,8 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         | EventKind::HostDisconnected
         | EventKind::HostCertified
         | EventKind::OrphanGone { .. }
-        | EventKind::OrphanDiscarded { .. } => None,
+        | EventKind::OrphanDiscarded { .. }
+        | EventKind::ImageRefreshed { .. }
+        | EventKind::ImageRefreshSet { .. } => None,
     }
 }

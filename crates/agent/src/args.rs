@@ -75,6 +75,10 @@ pub struct ServeArgs {
     /// Disk space to give [default: what is free for the data directory, and what it holds]
     #[arg(long, value_name = "MIB", env = "VIMANA_AGENT_DISK_MIB")]
     disk_mib: Option<u64>,
+    /// Disk space for fetched images; those that no machine uses go first, the
+    /// least recently used before others [default: a quarter of the disk]
+    #[arg(long, value_name = "MIB", env = "VIMANA_AGENT_IMAGE_CACHE_MIB")]
+    image_cache_mib: Option<u64>,
     /// What runs the machines
     #[arg(long, value_enum, default_value = "qemu", env = "VIMANA_AGENT_DRIVER")]
     pub driver: Driver,
@@ -121,6 +125,10 @@ impl ServeArgs {
         let name = capacity::machine_name();
         HostName::new(name.clone())
             .with_context(|| format!("this machine's name `{name}` does not serve; give --name"))
+    }
+
+    pub fn image_cache(&self) -> Option<MiB> {
+        self.image_cache_mib.map(MiB)
     }
 
     /// What the machine has, where nothing else is asked for.

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use vimana_model::unit::{MiB, Resources};
 
+use crate::limits::IMAGE_CACHE_SHARE;
+
 /// Memory kept back for the system and the agent.
 pub const MEMORY_RESERVE: MiB = MiB(512);
 
@@ -32,6 +34,16 @@ pub fn detect(data_dir: &Path, vcpu_ratio: u32) -> io::Result<Resources> {
         memory_mib: MiB(memory.0.saturating_sub(MEMORY_RESERVE.0)),
         disk_mib: MiB::from_bytes(free.saturating_add(held_bytes(data_dir))),
     })
+}
+
+/// Bytes that the image cache in `directory` may fill: a share of the whole
+/// disk, so that it stays the same whatever else is on it.
+///
+/// # Errors
+/// Where the file system does not tell.
+pub fn image_cache(directory: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(directory)?;
+    Ok(space.f_blocks.saturating_mul(space.f_frsize) / IMAGE_CACHE_SHARE)
 }
 
 /// This machine's name, for a host that is not given another.

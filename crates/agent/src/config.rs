@@ -7,7 +7,7 @@ use std::time::Duration;
 use vimana_driver::HostDriver;
 use vimana_model::HostId;
 use vimana_model::name::{HostName, ZoneName};
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
 use vimana_protocol::dial::{Backoff, Dial, Random, Retry, Server};
 
 use crate::enrolment::Enrolled;
@@ -16,7 +16,7 @@ use crate::journal::{FileJournal, Journal};
 use crate::limits::REFUSED_RETRY;
 use crate::saved::ServerDatastore;
 use crate::transfer::Transfer;
-use crate::{DataDir, Datastore, Enrolment, ImageSource, Lease, Watchdog};
+use crate::{DataDir, Datastore, Enrolment, ImageSource, Lease, Watchdog, capacity};
 
 /// Everything an agent is told.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ pub struct Parts {
 /// Why a directory cannot serve as an agent's.
 #[derive(Debug, thiserror::Error)]
 pub enum PartsError {
-    #[error("cannot clear the image cache: {0}")]
+    #[error("cannot take over the image cache: {0}")]
     Images(io::Error),
     #[error("cannot clear what was on its way from the datastore: {0}")]
     Saved(io::Error),
@@ -77,7 +77,8 @@ pub enum PartsError {
 
 impl Parts {
     /// Those of a real host: files in `data_dir`, sockets to `server`, and no
-    /// watchdog.
+    /// watchdog. `image_cache` is how large the image cache may grow, where it
+    /// is not a share of the disk.
     ///
     /// # Errors
     /// Where the directory cannot be used or TLS cannot be set up.
@@ -86,11 +87,20 @@ impl Parts {
         server: Server,
         data_dir: impl Into<Arc<DataDir>>,
         driver: Arc<dyn HostDriver>,
+        image_cache: Option<MiB>,
     ) -> Result<Self, PartsError> {
         let data_dir = data_dir.into();
         let random = config.random.clone();
         let transfer = Transfer::new(server.clone(), config.timing.retry, random)?;
-        let images = ImageCache::open(data_dir.images(), transfer.clone());
+        let images = data_dir.images();
+        let images = image_cache
+            .map_or_else(
+                || capacity::image_cache(&images),
+                |mib| Ok(mib.bytes().unwrap_or(u64::MAX)),
+            )
+            .and_then(|budget| {
+                ImageCache::open(images, budget, transfer.clone(), Arc::clone(&driver))
+            });
         let datastore = ServerDatastore::open(data_dir.saved(), transfer);
         // The journal holds on to the directory, and with it to its lock.
         let journal = FileJournal::open(&data_dir).map_err(PartsError::Ledger)?;

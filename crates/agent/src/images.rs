@@ -1,16 +1,20 @@
-//! The image cache: every image is fetched once, checked, and never changed.
+//! The image cache: an image is fetched once, checked, and never changed. It
+//! goes when others need its room.
+
+mod room;
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use tempfile::TempPath;
 use tokio::fs::File;
-use vimana_driver::{Fault, ImageRef};
+use tokio::sync::OwnedMutexGuard;
+use vimana_driver::{Fault, HostDriver, ImageRef};
 use vimana_model::ImageId;
 
 use crate::Meter;
@@ -30,55 +34,147 @@ pub trait ImageSource: Send + Sync + 'static {
     /// # Errors
     /// [`vimana_driver::FaultKind::BadImage`] where the bytes are not what was
     /// promised, `NoSpace`, `Unavailable` where the server is, or `Host`.
-    async fn get(&self, image: &ImageRef, meter: &Meter) -> Result<PathBuf, Fault>;
+    async fn get(&self, image: &ImageRef, meter: &Meter) -> Result<LocalImage, Fault>;
 }
+
+/// An image's file. It stays where it is for as long as this lives; after
+/// that, for as long as a machine is made from it.
+#[derive(Debug)]
+pub struct LocalImage {
+    path: PathBuf,
+    _turn: Option<Arc<Turn>>,
+}
+
+impl LocalImage {
+    /// A file that is nobody's to remove.
+    #[must_use]
+    pub const fn lasting(path: PathBuf) -> Self {
+        Self { path, _turn: None }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Whoever holds an image's turn is the one who may fetch or remove it.
+/// Whoever knows of it uses the image, or is about to.
+type Turn = tokio::sync::Mutex<()>;
 
 /// The server's images, in a directory of their own.
 pub struct ImageCache {
     directory: PathBuf,
     transfer: Transfer,
-    /// Whoever holds an image's turn is the one who may fetch it.
-    turns: Mutex<BTreeMap<ImageId, Weak<tokio::sync::Mutex<()>>>>,
+    driver: Arc<dyn HostDriver>,
+    budget_bytes: u64,
+    turns: Mutex<BTreeMap<ImageId, Weak<Turn>>>,
+    /// Images that are being fetched, and their sizes.
+    coming: Mutex<BTreeMap<ImageId, u64>>,
+    /// Room is made by one at a time.
+    making_room: tokio::sync::Mutex<()>,
 }
 
 #[async_trait]
 impl ImageSource for ImageCache {
     /// Several callers for one image share one download.
-    async fn get(&self, image: &ImageRef, meter: &Meter) -> Result<PathBuf, Fault> {
-        let name = format!("{}.{}", image.id, image.format.name());
-        let path = self.directory.join(name);
+    async fn get(&self, image: &ImageRef, meter: &Meter) -> Result<LocalImage, Fault> {
+        let path = self.directory.join(room::file_name(image.id, image.format));
         let turn = self.turn(image.id);
-        let _turn = turn.lock().await;
-        if !is_cached(&path, image).await? {
-            self.fetch(image, &path, meter).await?;
+        {
+            let _turn = turn.lock().await;
+            if is_cached(&path, image).await? {
+                self.make_room().await;
+                room::mark_used(&path);
+            } else {
+                let _coming = Coming::announce(self, image);
+                self.make_room().await;
+                self.fetch(image, &path, meter).await?;
+            }
         }
-        Ok(path)
+        Ok(LocalImage {
+            path,
+            _turn: Some(turn),
+        })
+    }
+}
+
+/// An image on its way: room is kept for it.
+struct Coming<'a> {
+    cache: &'a ImageCache,
+    id: ImageId,
+}
+
+impl<'a> Coming<'a> {
+    fn announce(cache: &'a ImageCache, image: &ImageRef) -> Self {
+        cache.coming().insert(image.id, image.size_bytes);
+        Self {
+            cache,
+            id: image.id,
+        }
+    }
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.cache.coming().remove(&self.id);
     }
 }
 
 impl ImageCache {
     /// Takes over `directory`; what an earlier agent did not finish goes.
+    /// `driver` tells which images machines are made from.
     ///
     /// # Errors
     /// Where the directory cannot be cleaned.
-    pub fn open(directory: PathBuf, transfer: Transfer) -> io::Result<Self> {
+    pub fn open(
+        directory: PathBuf,
+        budget_bytes: u64,
+        transfer: Transfer,
+        driver: Arc<dyn HostDriver>,
+    ) -> io::Result<Self> {
         sweep(&directory, PARTIAL_PREFIX)?;
         Ok(Self {
             directory,
             transfer,
+            driver,
+            budget_bytes,
             turns: Mutex::default(),
+            coming: Mutex::default(),
+            making_room: tokio::sync::Mutex::default(),
         })
     }
 
-    fn turn(&self, id: ImageId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
+    fn coming(&self) -> MutexGuard<'_, BTreeMap<ImageId, u64>> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, id: ImageId) -> Arc<Turn> {
+        let mut turns = self.turns();
         if let Some(turn) = turns.get(&id).and_then(Weak::upgrade) {
             return turn;
         }
         let turn = Arc::default();
         turns.insert(id, Arc::downgrade(&turn));
         turn
+    }
+
+    /// The turn of an image that nobody uses; who wants it from now on waits.
+    fn turn_of_unused(&self, id: ImageId) -> Option<OwnedMutexGuard<()>> {
+        let mut turns = self.turns();
+        if turns.contains_key(&id) {
+            return None;
+        }
+        let turn = Arc::<Turn>::default();
+        turns.insert(id, Arc::downgrade(&turn));
+        turn.try_lock_owned().ok()
+    }
+
+    /// The turns that anybody knows of.
+    fn turns(&self) -> MutexGuard<'_, BTreeMap<ImageId, Weak<Turn>>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        turns
     }
 
     async fn fetch(&self, image: &ImageRef, path: &Path, meter: &Meter) -> Result<(), Fault> {

@@ -34,7 +34,7 @@ pub use agent::{Agent, StartError};
 pub use config::{Config, Parts, PartsError, Timing};
 pub use data_dir::{DataDir, DataDirError};
 pub use enrolment::{EnrolError, Enrolment, JoinTerms, PostError};
-pub use images::ImageSource;
+pub use images::{ImageSource, LocalImage};
 pub use journal::{FileJournal, Journal, MemoryJournal};
 pub use lease::Lease;
 pub use ledger::session_number;

@@ -37,6 +37,11 @@ pub const CONSOLE_READ_BYTES: usize = 16 << 10;
 pub const CONSOLE_PING_EVERY: Duration = Duration::from_secs(20);
 /// Silence after which a console's connection is taken for dead.
 pub const CONSOLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a fetched image leaves of the disk: machines want some, too.
+pub const FREE_BESIDE_IMAGES_BYTES: u64 = 512 << 20;
+/// The part of the disk that the image cache may fill where nothing else is
+/// said: one in so many.
+pub const IMAGE_CACHE_SHARE: u64 = 4;
 /// Tries to move a file while the server has a bad moment.
 pub const MAX_TRANSFER_TRIES: u32 = 6;
 /// Silence after which a download is tried anew.

@@ -104,7 +104,8 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
         timing: Timing::default(),
         random: Random::from_system(),
     };
-    let mut parts = Parts::of_host(config, enrolment.server(), data_dir, driver)?;
+    let image_cache = args.image_cache();
+    let mut parts = Parts::of_host(config, enrolment.server(), data_dir, driver, image_cache)?;
     parts.enrol(enrolment);
     Ok(Agent::new(parts).guarded_by(watchdog))
 }

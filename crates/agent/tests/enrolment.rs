@@ -150,7 +150,7 @@ impl World {
         };
         let driver = Arc::new(SimDriver::new(SimHost::new()));
         let server = enrolment.server();
-        let mut parts = Parts::of_host(config, server, data_dir, driver).unwrap();
+        let mut parts = Parts::of_host(config, server, data_dir, driver, None).unwrap();
         parts.enrol(enrolment);
         parts
     }

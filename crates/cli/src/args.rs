@@ -21,8 +21,8 @@ pub use backup::{
 };
 pub use host::{Discard, Host, HostShown, JoinToken};
 pub use image::{
-    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RetryImage, UploadImage,
-    WaitImport,
+    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RefreshImage, RetryImage,
+    UploadImage, WaitImport,
 };
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,

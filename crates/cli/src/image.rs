@@ -5,12 +5,14 @@ mod upload;
 use vimana_client::Client;
 use vimana_model::ImageId;
 use vimana_model::backup::FromBackup;
-use vimana_model::image::{self as model, ImageAction, ImageState, ImageView};
+use vimana_model::image::{
+    self as model, ImageAction, ImageState, ImageView, RefreshEvery, RefreshView,
+};
 use vimana_model::operation::OperationState;
 use vimana_model::unit::MiB;
 
 use crate::args::{
-    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Json, Purge, RetryImage,
+    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Json, Purge, RefreshImage, RetryImage,
 };
 use crate::failure::{Failure, Outcome};
 use crate::input::cannot_read;
@@ -29,6 +31,7 @@ pub async fn run(command: Image) -> Outcome {
         Image::Restore(args) => act(args, ImageAction::Restore).await,
         Image::Purge(args) => purge(args).await,
         Image::Retry(args) => retry(args).await,
+        Image::Refresh(args) => refresh(args).await,
         Image::Timeline(args) => timeline(args).await,
     }
 }
@@ -128,6 +131,12 @@ fn print(image: &ImageView, json: bool) -> Outcome {
         pairs.push(("disk", content.virtual_mib.to_string()));
         pairs.push(("sha256", content.sha256.clone()));
     }
+    if let Some(refresh) = &image.refresh {
+        pairs.extend(refreshed(refresh));
+    }
+    if let Some(at) = image.superseded_at {
+        pairs.push(("replaced", output::time(at)));
+    }
     if let Some(used_by) = image.used_by {
         pairs.push(("used by", format!("{used_by} VMs")));
     }
@@ -142,10 +151,32 @@ fn print(image: &ImageView, json: bool) -> Outcome {
     output::fields(&pairs)
 }
 
+fn refreshed(refresh: &RefreshView) -> Vec<(&'static str, String)> {
+    let RefreshView {
+        every_seconds,
+        next_at,
+        last_at,
+        failure,
+    } = refresh;
+    let mut every = format!("every {every_seconds}");
+    for (what, at) in [("last", last_at), ("next", next_at)] {
+        if let Some(at) = at {
+            every.push_str(&format!(", {what} {}", output::time(*at)));
+        }
+    }
+    let failed = failure
+        .iter()
+        .map(|failure| ("", format!("not since: {failure}")));
+    std::iter::once(("refreshed", every))
+        .chain(failed)
+        .collect()
+}
+
 async fn import(args: ImportImage) -> Outcome {
     let ImportImage {
         name,
         from,
+        refresh,
         path,
         from_backup,
         disk,
@@ -165,6 +196,7 @@ async fn import(args: ImportImage) -> Outcome {
         url: from,
         path,
         backup,
+        refresh_seconds: refresh.map(RefreshEvery::seconds),
         ..form(terms)?
     };
     let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
@@ -195,6 +227,33 @@ fn form(terms: ImageTerms) -> Outcome<model::ImportImage> {
         public,
         ..model::ImportImage::default()
     })
+}
+
+async fn refresh(args: RefreshImage) -> Outcome {
+    let RefreshImage {
+        which,
+        every,
+        from,
+        never,
+        now,
+        json,
+    } = args;
+    let client = credentials::client()?;
+    let id = resolve(&client, &which.image).await?;
+    let mut image = None;
+    if let Some(every) = every {
+        let form = model::RefreshImage {
+            every_seconds: every.seconds(),
+            url: from,
+        };
+        image = Some(client.set_image_refresh(id, &form).await?);
+    }
+    let image = match image {
+        _ if never => client.stop_image_refresh(id).await?,
+        Some(image) if !now => image,
+        Some(_) | None => client.refresh_image(id).await?,
+    };
+    print(&image, json.json)
 }
 
 async fn retry(RetryImage { which, wait }: RetryImage) -> Outcome {

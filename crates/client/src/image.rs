@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Response};
 use vimana_model::event::EventView;
-use vimana_model::image::{AcceptedImage, ImageAction, ImageView, ImportImage};
+use vimana_model::image::{AcceptedImage, ImageAction, ImageView, ImportImage, RefreshImage};
 use vimana_model::{ImageId, Result};
 
 use crate::Client;
@@ -47,6 +47,21 @@ impl Client {
                 self.post(&format!("{path}/{}", action.name())).await
             }
         }
+    }
+
+    /// Has an image refreshed from now on.
+    pub async fn set_image_refresh(&self, id: ImageId, form: &RefreshImage) -> Result<ImageView> {
+        self.patch_json(&refresh(id), form).await
+    }
+
+    /// Has an image refreshed no more.
+    pub async fn stop_image_refresh(&self, id: ImageId) -> Result<ImageView> {
+        self.delete(&refresh(id)).await
+    }
+
+    /// Has its source asked at once.
+    pub async fn refresh_image(&self, id: ImageId) -> Result<ImageView> {
+        self.post(&refresh(id)).await
     }
 
     /// Oldest first.
@@ -92,6 +107,10 @@ impl Client {
             size_bytes: number(UPLOAD_LENGTH)?,
         })
     }
+}
+
+fn refresh(id: ImageId) -> String {
+    format!("/api/v1/images/{id}/refresh")
 }
 
 fn content(id: ImageId) -> String {

@@ -151,6 +151,11 @@ impl HostDriver for QemuDriver {
         self.host.in_turn(id, epoch, Manner::Queue, work).await
     }
 
+    async fn images_in_use(&self) -> Result<Vec<PathBuf>, Fault> {
+        let host = Arc::clone(&self.host);
+        host::blocking(move || prepare::images_in_use(&host)).await
+    }
+
     async fn boot(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault> {
         let resources = *resources;
         let work = move |turn| boot::boot(turn, resources);

@@ -1,5 +1,6 @@
 //! Disk and seed of a machine.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::config::QemuConfig;
 use crate::host::{Held, Host, Turn, blocking};
 use crate::limits::BACKING_NAME_BYTES;
 use crate::qcow2::{self, Refusal};
-use crate::record::{self, Prepared};
+use crate::record::{self, Entry, Layout, Prepared};
 use crate::seed;
 
 /// See [`vimana_driver::HostDriver::prepare`].
@@ -73,6 +74,35 @@ fn renew(host: &Host, before: &Prepared, record: Prepared) -> Result<Prepared, F
         .and_then(|()| record::write(&dir, &record))
         .map_err(|error| Fault::io("making the seed", &error))?;
     Ok(record)
+}
+
+/// See [`vimana_driver::HostDriver::images_in_use`]. What is on the disk
+/// counts: a machine that is left alone because its records make no sense may
+/// run all the same, from an image that nobody knows. Blocks.
+pub fn images_in_use(host: &Host) -> Result<Vec<PathBuf>, Fault> {
+    let unreadable = |error| Fault::io("reading the machines' records", &error);
+    let mut images = BTreeSet::new();
+    for entry in std::fs::read_dir(host.layout.state()).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let Some(Entry::Vm(id)) = name.to_str().map(Layout::entry) else {
+            continue;
+        };
+        let held = host.known(id).and_then(|vm| vm.held());
+        let image = match held {
+            Some(held) => held.record.image.clone(),
+            None => match record::read::<Prepared>(&host.layout.vm(id)).map_err(unreadable)? {
+                Some(record) => record.image,
+                // Cleaned meanwhile.
+                None if !host.layout.vm(id).exists() => continue,
+                None => {
+                    let message = format!("the machine {id} has no record");
+                    return Err(Fault::new(FaultKind::Host, message));
+                }
+            },
+        };
+        images.insert(PathBuf::from(image));
+    }
+    Ok(images.into_iter().collect())
 }
 
 pub fn enough_room(host: &Host) -> Result<(), Fault> {

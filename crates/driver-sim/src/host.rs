@@ -1,6 +1,6 @@
 //! What a simulated host holds, and how to make it misbehave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,6 +88,8 @@ pub(crate) struct Machine {
     pub resources: Resources,
     pub contents: Contents,
     pub serial: Option<Arc<SerialHub>>,
+    /// What it was made from.
+    pub image: PathBuf,
 }
 
 impl SimHost {
@@ -248,6 +250,13 @@ impl SimHost {
             .collect()
     }
 
+    pub(crate) fn images_in_use(&self) -> Vec<PathBuf> {
+        let state = self.state();
+        let machines = state.vms.values().filter_map(|vm| vm.machine.as_ref());
+        let images: BTreeSet<_> = machines.map(|machine| machine.image.clone()).collect();
+        images.into_iter().collect()
+    }
+
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Observed> {
         self.changes.subscribe()
     }
@@ -265,6 +274,7 @@ impl SimHost {
             Call::Load => epoch > vm.highest_epoch,
             Call::Inventory
             | Call::Prepare
+            | Call::ImagesInUse
             | Call::Boot
             | Call::Shutdown
             | Call::Save

@@ -140,11 +140,17 @@ impl HostDriver for SimDriver {
         rest.end(Call::Inventory, Ok(self.host.observed())).await
     }
 
-    async fn prepare(&self, spec: &IncarnationSpec, _image: &Path) -> Result<(), Fault> {
+    async fn prepare(&self, spec: &IncarnationSpec, image: &Path) -> Result<(), Fault> {
         let (vm, epoch) = (spec.vm_id, spec.run_epoch);
         let rest = self.enter(Call::Prepare, vm, epoch).await?;
-        let result = self.host.prepare(spec);
+        let result = self.host.prepare(spec, image);
         rest.end(Call::Prepare, result).await
+    }
+
+    async fn images_in_use(&self) -> Result<Vec<PathBuf>, Fault> {
+        let rest = self.host.begin(Call::ImagesInUse, None).await?;
+        let images = self.host.images_in_use();
+        rest.end(Call::ImagesInUse, Ok(images)).await
     }
 
     async fn boot(&self, vm: VmId, epoch: u64, resources: &Resources) -> Result<(), Fault> {
@@ -186,12 +192,12 @@ impl HostDriver for SimDriver {
     async fn import(
         &self,
         spec: &IncarnationSpec,
-        _image: &Path,
+        image: &Path,
         files: &[(Part, PathBuf)],
     ) -> Result<(), Fault> {
         let (vm, epoch) = (spec.vm_id, spec.run_epoch);
         let rest = self.enter(Call::Import, vm, epoch).await?;
-        let result = self.host.import(spec, files);
+        let result = self.host.import(spec, image, files);
         rest.end(Call::Import, result).await
     }
 

@@ -1,6 +1,6 @@
 //! What the calls of the trait do to a simulated machine, each in one moment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub const COUNT: u8 = 0x05;
 pub const BOOTS: u8 = 0x02;
 
 impl SimHost {
-    pub(crate) fn prepare(&self, spec: &IncarnationSpec) -> Result<(), Fault> {
+    pub(crate) fn prepare(&self, spec: &IncarnationSpec, image: &Path) -> Result<(), Fault> {
         let mut state = self.state();
         let vm = state.vms.entry(spec.vm_id).or_default();
         let mut machine = match vm.machine.take_if(|m| is_at_rest(m, spec.run_epoch)) {
@@ -30,7 +30,7 @@ impl SimHost {
             None => match &vm.machine {
                 Some(held) if held.run_epoch == spec.run_epoch => return Ok(()),
                 Some(held) => return Err(occupied(held)),
-                None => Machine::new(spec),
+                None => Machine::new(spec, image),
             },
         };
         machine.run_epoch = spec.run_epoch;
@@ -162,6 +162,7 @@ impl SimHost {
     pub(crate) fn import(
         &self,
         spec: &IncarnationSpec,
+        image: &Path,
         files: &[(Part, PathBuf)],
     ) -> Result<(), Fault> {
         let mut state = self.state();
@@ -175,7 +176,7 @@ impl SimHost {
             }
             None => {}
         }
-        let mut machine = Machine::new(spec);
+        let mut machine = Machine::new(spec, image);
         machine.contents = state.files.import(spec.vm_id, files)?;
         machine.power = Power::Saved;
         // The run that was saved was an earlier one, on another host.
@@ -319,7 +320,7 @@ impl SimHost {
 }
 
 impl Machine {
-    fn new(spec: &IncarnationSpec) -> Self {
+    fn new(spec: &IncarnationSpec, image: &Path) -> Self {
         Self {
             run_epoch: spec.run_epoch,
             ran_epoch: 0,
@@ -328,6 +329,7 @@ impl Machine {
             resources: spec.resources,
             contents: Contents::default(),
             serial: None,
+            image: image.to_owned(),
         }
     }
 }

@@ -11,6 +11,7 @@ use vimana_model::VmId;
 pub enum Call {
     Inventory,
     Prepare,
+    ImagesInUse,
     Boot,
     Shutdown,
     Kill,
@@ -62,7 +63,7 @@ pub struct Course {
 }
 
 /// Decides how each call goes; the VM is absent for [`Call::Inventory`],
-/// [`Call::Snapshots`] and for volumes on their own.
+/// [`Call::ImagesInUse`], [`Call::Snapshots`] and for volumes on their own.
 pub type Director = Box<dyn FnMut(Call, Option<VmId>) -> Course + Send>;
 
 /// What is planned for calls to come.

@@ -118,6 +118,7 @@ macro_rules! conformance_suite {
             inventory_names_everything
             kill_is_idempotent_and_final
             clean_leaves_nothing
+            images_are_in_use_as_long_as_machines_are_made_from_them
             clean_refuses_while_the_machine_runs
             calls_for_what_is_not_there_are_fine
             lower_epoch_is_refused_without_effect

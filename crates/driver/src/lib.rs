@@ -69,6 +69,11 @@ pub trait HostDriver: Send + Sync + 'static {
     /// call leaves no file behind.
     async fn prepare(&self, spec: &IncarnationSpec, image: &Path) -> Result<(), Fault>;
 
+    /// The image files that machines of this host are made from, and that stay
+    /// for as long as those do: [`Self::prepare`] and [`Self::import`] have
+    /// returned for them. An error where it is not certain that these are all.
+    async fn images_in_use(&self) -> Result<Vec<PathBuf>, Fault>;
+
     /// Starts the machine with that many vCPUs and that much memory; returns
     /// when guest code runs. A higher `epoch` than the one prepared, on a
     /// machine that does not run, is a new run from the same disk, whose size

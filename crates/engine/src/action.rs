@@ -350,7 +350,8 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow
-            | OperationKind::Import,
+            | OperationKind::Import
+            | OperationKind::Refresh,
         )
         | None => {
             if at.on_host {

@@ -1,8 +1,8 @@
-//! Recomputes the rules that always hold, as far as database, datastore and
-//! hosts can tell: for `vimana-server fsck` and for the simulator's checkers.
+//! Recomputes the rules that always hold, as far as database, datastore,
+//! repository and hosts can tell: for `vimana-server fsck` and for the simulator's checkers.
 //!
 //! Reads only. In one moment of the database ([`vimana_store::Snapshot`]) a
-//! breach of its records is certain. Hosts and datastore are looked at a little
+//! breach of its records is certain. Hosts and files are looked at a little
 //! before, and beside a live server something may have moved on in between: a
 //! breach that they are part of counts only when it is there again a little
 //! later; see [`lasting`].
@@ -14,6 +14,7 @@ mod datastore;
 mod disk;
 mod event;
 mod host;
+mod image;
 mod operation;
 mod request;
 mod row;
@@ -24,8 +25,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use vimana_driver::Observed;
-use vimana_model::{BackupId, HostId, Result, VmId};
+use vimana_model::{BackupId, HostId, ImageId, Result, VmId};
 use vimana_protocol::agent::Disks;
+use vimana_repository::Kept;
 use vimana_store::Conn;
 use vimana_store::survey;
 
@@ -84,6 +86,9 @@ pub struct Outside {
     /// What each datastore holds of backups; those that were not looked at are
     /// absent.
     pub backups: BTreeMap<DatastoreName, BTreeMap<BackupId, Backed>>,
+    /// What the repository holds of each image; absent where it was not looked
+    /// at.
+    pub in_repository: Option<BTreeMap<ImageId, Kept>>,
 }
 
 impl FromIterator<(HostId, Inventory)> for Outside {
@@ -123,6 +128,7 @@ pub async fn check(conn: &impl Conn, outside: &Outside) -> Result<Vec<Breach>> {
     host::check_hosts(&books, outside, &mut found);
     datastore::check_copies(&books, outside, &mut found);
     backup::check_backups(&books, outside, &mut found);
+    image::check_images(&books, outside, &mut found);
     row::check_rows(conn, &books, &mut found).await?;
     event::check_events(conn, &books, &mut found).await?;
     Ok(in_order(found.breaches))

@@ -3,13 +3,15 @@
 //! An image is imported by an operation of two steps, both the server's own
 //! work (`image/import.rs`): its bytes are fetched into a staging area and
 //! checked, and then get their place. What people send comes in before that
-//! (`image/upload.rs`). Deleted, it lies in the trash for a while
+//! (`image/upload.rs`). Where that is asked for, what is new at its source takes
+//! its name (`image/refresh.rs`). Deleted, it lies in the trash for a while
 //! (`image/trash.rs`). What the repository holds and no record wants is removed
 //! by the sweep.
 
 mod change;
 mod file;
 mod import;
+mod refresh;
 mod trash;
 mod upload;
 
@@ -17,11 +19,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 pub use change::ImageChange;
-pub use import::Imports;
+pub use import::{Imports, NewImage};
 pub use upload::{UploadPart, UploadReach};
 use vimana_authz::Permission;
 use vimana_model::event::EventView;
-use vimana_model::image::{ImageState, ImageView};
+use vimana_model::image::{ImageState, ImageView, RefreshView};
 use vimana_model::operation::OperationView;
 use vimana_model::{Error, ImageId, OperationId, Result, TenantId};
 use vimana_store::image::ImageRecord;
@@ -165,6 +167,8 @@ impl Engine {
             operation_id: _,
             generation: _,
             created_at,
+            refresh,
+            superseded_at,
         } = record;
         let purge_at = (state == ImageState::Trashed).then(|| self.purge_at(state_since));
         ImageView {
@@ -181,6 +185,13 @@ impl Engine {
             purge_at,
             operation: operation.map(|operation| self.operation_view(operation)),
             created_at,
+            refresh: refresh.map(|refresh| RefreshView {
+                every_seconds: refresh.every,
+                next_at: refresh.next_at,
+                last_at: refresh.last_at,
+                failure: refresh.failure,
+            }),
+            superseded_at,
         }
     }
 }

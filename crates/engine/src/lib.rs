@@ -200,10 +200,10 @@ impl Engine {
     }
 
     /// Recomputes the rules that always hold, from the database, what the
-    /// connected hosts say, and the datastore; see [`check`].
+    /// connected hosts say, the datastore and the repository; see [`check`].
     ///
     /// # Errors
-    /// The database or the datastore cannot be read.
+    /// The database, the datastore or the repository cannot be read.
     pub async fn check(&self) -> Result<Vec<check::Breach>> {
         let inventories = self.inventories(limits::INVENTORY_PATIENCE).await;
         let mut in_datastore = None;
@@ -213,9 +213,12 @@ impl Engine {
             in_datastore.get_or_insert(held.saved);
             backups.insert(name.clone(), held.backups);
         }
+        let held = self.inner.repository.contents().await;
+        let in_repository = Some(held.map_err(vimana_model::Error::internal)?);
         let outside = check::Outside {
             in_datastore,
             backups,
+            in_repository,
             ..inventories.into_iter().collect()
         };
         check::check(&self.store().read(), &outside).await

@@ -42,6 +42,10 @@ pub const MAX_CONSOLE_CHUNKS: usize = 64;
 pub const MAX_DIALLING_CONSOLES: usize = 256;
 /// Images of one tenant brought in at once.
 pub const MAX_IMPORTS_AT_ONCE: usize = 4;
+/// Sources asked at once whether they have something new.
+pub const MAX_REFRESHES_AT_ONCE: usize = 8;
+/// How long a source may take to say so, until another server may ask it.
+pub const REFRESH_PATIENCE: Duration = Duration::from_secs(600);
 /// How long an upload waits for its next bytes.
 pub const UPLOAD_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often it is told how far an import is.

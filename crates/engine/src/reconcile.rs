@@ -28,6 +28,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const SCHEDULES_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 const SWEEP_DATASTORE_EVERY: Duration = Duration::from_secs(60);
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Runs everything that is not a request, until cancelled.
@@ -58,6 +59,8 @@ impl Engine {
                 .sweep_backups()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "the images", || self
                 .sweep_images()),
+            repeat(&cancel, REFRESH_EVERY, "images to be refreshed", || self
+                .refresh_due()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "deleted volumes", || self
                 .remove_volumes(None)),
         );

@@ -248,7 +248,8 @@ impl Change<'_> {
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow
-            | OperationKind::Import => VmState::Running,
+            | OperationKind::Import
+            | OperationKind::Refresh => VmState::Running,
         })
     }
 
@@ -376,7 +377,8 @@ impl Change<'_> {
             OperationKind::Reboot
             | OperationKind::Reset
             | OperationKind::Revert
-            | OperationKind::Import => Ok(()),
+            | OperationKind::Import
+            | OperationKind::Refresh => Ok(()),
             OperationKind::Shutdown | OperationKind::Delete => self.finish().await,
         }
     }
@@ -556,7 +558,8 @@ impl Change<'_> {
                 | O::Attach
                 | O::Detach
                 | O::Grow
-                | O::Import,
+                | O::Import
+                | O::Refresh,
                 _,
             ) => {}
         }
@@ -709,7 +712,8 @@ impl Change<'_> {
             | OperationKind::Backup
             | OperationKind::Detach
             | OperationKind::Grow
-            | OperationKind::Import => {}
+            | OperationKind::Import
+            | OperationKind::Refresh => {}
         }
         self.add_event(if cancelled {
             EventKind::Cancelled { operation: kind }

@@ -75,6 +75,7 @@ pub async fn merge(
         sha256: String::new(),
         fetched_bytes: 0,
         fetched_checksum: Checksum::Sha256([0; 32]),
+        version: None,
     };
     let measured = spawn_blocking(move || measured(staged)).await;
     let staged = measured.map_err(ImportError::panicked)??;

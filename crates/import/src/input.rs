@@ -55,6 +55,18 @@ impl Input {
         }
     }
 
+    /// What the source's version is now, where that can be told; an error
+    /// where it is not to be had. Of what is on this machine nothing is told.
+    ///
+    /// # Errors
+    /// The source's.
+    pub async fn version(&self) -> Result<Option<String>, FetchError> {
+        match self {
+            Self::Remote { .. } => Ok(self.open(None).await?.version),
+            Self::Local(_) | Self::Uploaded { .. } => Ok(None),
+        }
+    }
+
     /// As [`vimana_fetch::open`].
     pub(crate) async fn open(&self, mark: Option<&Mark>) -> Result<Opened, FetchError> {
         match self {

@@ -99,6 +99,8 @@ impl Intake {
                 Some(checksum) => checksum,
                 None => hashes.sha256(),
             },
+            // Whoever fetched it knows.
+            version: None,
         })
     }
 

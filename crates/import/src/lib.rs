@@ -35,6 +35,7 @@ mod unpack;
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub use checksum::{Checksum, ChecksumError};
@@ -148,7 +149,9 @@ async fn once(
     let (line, incoming) = line::new();
     let intake = Intake::new(job, staging, &resumed, lock);
     let mut taken = tokio::task::spawn_blocking(move || intake.run(incoming));
-    let feed = line::feed(job, staging, resumed, line, tell);
+    // Known before the last byte is: whoever takes that in may end first.
+    let version = Mutex::new(None);
+    let feed = line::feed(job, staging, resumed, line, &version, tell);
     let (fed, early) = tokio::select! {
         biased;
         // Whoever takes in knows better why it came to an end.
@@ -163,6 +166,9 @@ async fn once(
     match (fed, taken) {
         // That nobody fetched any more is only what followed.
         (Err(error), Err(ImportError::Deserted)) => Err(error),
-        (_, taken) => taken,
+        (_, taken) => taken.map(|staged| Staged {
+            version: version.into_inner().unwrap_or_else(PoisonError::into_inner),
+            ..staged
+        }),
     }
 }

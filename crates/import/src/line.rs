@@ -1,6 +1,7 @@
 //! From the task that fetches to the thread that takes in.
 
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -88,12 +89,14 @@ impl Read for Incoming {
     }
 }
 
-/// Fetches until all is there, through as many connections as it takes.
+/// Fetches until all is there, through as many connections as it takes;
+/// `version` is what the source's was in the last of them.
 pub async fn feed(
     job: &Job,
     staging: &Staging,
     mut mark: Mark,
     mut line: Line,
+    version: &Mutex<Option<String>>,
     tell: impl Fn(Progress),
 ) -> Result<(), ImportError> {
     let mut progress = Progress {
@@ -105,7 +108,16 @@ pub async fn feed(
     let mut wait = job.patience.first_wait;
     loop {
         let before = mark.offset;
-        let ended = one(job, staging, &mut mark, &mut line, &mut progress, &tell).await;
+        let ended = one(
+            job,
+            staging,
+            &mut mark,
+            &mut line,
+            &mut progress,
+            version,
+            &tell,
+        )
+        .await;
         let error = match ended {
             Ok(true) => {
                 // Nobody there to hear it has said why.
@@ -164,6 +176,7 @@ async fn one(
     mark: &mut Mark,
     line: &mut Line,
     progress: &mut Progress,
+    seen: &Mutex<Option<String>>,
     tell: &impl Fn(Progress),
 ) -> Result<bool, Ended> {
     let asked = (mark.offset > 0).then_some(&*mark);
@@ -177,6 +190,9 @@ async fn one(
         mut body,
         ..
     } = opened;
+    seen.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone_from(&version);
     mark.version = version;
     let whole = total.map(|total| total.max(mark.offset));
     if whole.is_some_and(|whole| whole > job.bounds.max_bytes) {

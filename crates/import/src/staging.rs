@@ -34,6 +34,8 @@ pub struct Staged {
     /// for, else the SHA-256.
     pub fetched_bytes: u64,
     pub fetched_checksum: Checksum,
+    /// What the source's version was; opaque.
+    pub version: Option<String>,
 }
 
 /// What the source was when the bytes came.

@@ -102,7 +102,7 @@ fn host(root: &Path, name: String, token: &str, agent_url: &str) -> Result<Host>
     let sim = SimHost::new();
     let driver = Arc::new(SimDriver::new(Arc::clone(&sim)));
     let id = data_dir.host_id();
-    let mut parts = Parts::of_host(config, enrolment.server(), data_dir, driver)?;
+    let mut parts = Parts::of_host(config, enrolment.server(), data_dir, driver, None)?;
     parts.journal = Arc::new(MemoryJournal::new());
     parts.enrol(enrolment);
     let agent = Agent::new(parts).run(CancellationToken::new());

@@ -257,7 +257,8 @@ impl VmAction {
                 | OperationKind::Attach
                 | OperationKind::Detach
                 | OperationKind::Grow
-                | OperationKind::Import => {}
+                | OperationKind::Import
+                | OperationKind::Refresh => {}
             },
             Self::Suspend
             | Self::Stop
@@ -296,7 +297,7 @@ impl VmAction {
             OperationKind::Attach => "is being given a volume; wait for it, or cancel it",
             OperationKind::Detach => "has a volume taken from it; wait for it",
             OperationKind::Grow => "has a volume made larger; wait for it",
-            OperationKind::Import => "is being imported; wait for it",
+            OperationKind::Import | OperationKind::Refresh => "is being imported; wait for it",
         }))
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::host::HostView;
-use crate::image::{ImageState, ImageView};
+use crate::image::{ImageState, ImageView, RefreshEvery};
 use crate::name::{BackupName, HostName, SnapshotName, UserName, VolumeName};
 use crate::operation::{OperationKind, OperationView, StepKind};
 use crate::request::{RequestAction, RequestState, RequestView};
@@ -187,6 +187,15 @@ pub enum EventKind {
         from: ImageState,
         to: ImageState,
     },
+    /// The source of an image was asked for something new, which took its name
+    /// where there was some.
+    ImageRefreshed {
+        successor: Option<ImageId>,
+    },
+    /// Someone said how often an image is to be refreshed; nothing for never.
+    ImageRefreshSet {
+        every: Option<RefreshEvery>,
+    },
 }
 
 impl EventKind {
@@ -243,6 +252,12 @@ impl EventKind {
             Self::OrphanGone { machine } => format!("No longer holds {machine}"),
             Self::OrphanDiscarded { machine } => format!("{machine} was removed"),
             Self::Image { from, to } => format!("{from} → {to}"),
+            Self::ImageRefreshed { successor: None } => "Its source has nothing new".to_owned(),
+            Self::ImageRefreshed {
+                successor: Some(successor),
+            } => format!("Its source had something new: {successor} took its name"),
+            Self::ImageRefreshSet { every: None } => "Is no longer refreshed".to_owned(),
+            Self::ImageRefreshSet { every: Some(every) } => format!("Is refreshed every {every}"),
             Self::HostFenced { machines } => {
                 format!("The watchdog stopped {machines} machines: the host's lease had run out")
             }

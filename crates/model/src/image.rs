@@ -1,9 +1,13 @@
 //! Bootable read-only content, and where it came from.
 
+mod refresh;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use refresh::{InvalidRefresh, RefreshEvery, RefreshImage, RefreshView};
 
 use crate::action::Refusal;
 use crate::backup::{BackupSource, FromBackup};
@@ -346,6 +350,11 @@ pub struct ImportImage {
     /// For all tenants; for administrators alone.
     #[serde(default)]
     pub public: bool,
+    /// How often its URL is asked for something new, in seconds: from an hour
+    /// to 90 days. What is new takes the image's name; a checksum is of the
+    /// first file alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_seconds: Option<u64>,
 }
 
 /// A file that will be sent.
@@ -368,6 +377,7 @@ pub struct ImageRequest {
     pub checksum: Option<String>,
     pub format: Option<ImageFormat>,
     pub public: bool,
+    pub refresh: Option<RefreshEvery>,
 }
 
 /// Where an image's bytes are to be had.
@@ -409,20 +419,36 @@ impl ImportImage {
         let given = self.checksum.as_deref().map(str::trim);
         let given = given.filter(|text| !text.is_empty());
         let checksum = field("checksum", given.map(checksum).transpose());
-        match (name, source, checksum) {
-            (Ok(name), Ok(source), Ok(checksum)) => Ok(ImageRequest {
+        let refresh = field("refresh_seconds", self.refresh());
+        match (name, source, checksum, refresh) {
+            (Ok(name), Ok(source), Ok(checksum), Ok(refresh)) => Ok(ImageRequest {
                 name,
                 source,
                 checksum,
                 format: self.format,
                 public: self.public,
+                refresh,
             }),
-            (name, source, checksum) => {
+            (name, source, checksum, refresh) => {
                 let mut wrong: Vec<FieldError> = name.err().into_iter().collect();
                 wrong.extend(source.err().into_iter().flatten());
                 wrong.extend(checksum.err());
+                wrong.extend(refresh.err());
                 Err(Error::invalid(wrong))
             }
+        }
+    }
+
+    fn refresh(&self) -> Result<Option<RefreshEvery>, String> {
+        match self.refresh_seconds {
+            Some(_) if self.url.is_none() => {
+                Err("only an image that comes from a URL is refreshed".to_owned())
+            }
+            Some(seconds) => match RefreshEvery::new(seconds) {
+                Ok(every) => Ok(Some(every)),
+                Err(invalid) => Err(invalid.to_string()),
+            },
+            None => Ok(None),
         }
     }
 
@@ -554,6 +580,13 @@ pub struct ImageView {
     pub used_by: Option<u32>,
     /// When it leaves the trash for good, if nothing uses it then.
     pub purge_at: Option<Timestamp>,
+    /// How it is kept up to date, if it is.
+    #[serde(default)]
+    pub refresh: Option<RefreshView>,
+    /// When something new from its source took its name. It goes into the
+    /// trash once nothing is made from it.
+    #[serde(default)]
+    pub superseded_at: Option<Timestamp>,
     /// The latest import.
     pub operation: Option<OperationView>,
     pub created_at: Timestamp,
@@ -584,6 +617,18 @@ mod tests {
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn only_what_comes_from_a_url_is_refreshed() {
+        let form = ImportImage {
+            name: "x".to_owned(),
+            path: Some("/srv/x".to_owned()),
+            refresh_seconds: Some(86_400),
+            ..ImportImage::default()
+        };
+        let error = form.check().unwrap_err();
+        assert!(format!("{error:?}").contains("refresh_seconds"));
     }
 
     #[test]

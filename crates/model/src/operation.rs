@@ -50,6 +50,9 @@ pub enum OperationKind {
     Grow,
     /// An image is brought into the repository.
     Import,
+    /// What is new at an image's source is brought in beside it, and takes its
+    /// place.
+    Refresh,
 }
 
 /// One step of an operation; each is idempotent.
@@ -197,7 +200,7 @@ pub struct Situation {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Create,
         Self::Start,
         Self::Suspend,
@@ -217,6 +220,7 @@ impl OperationKind {
         Self::Detach,
         Self::Grow,
         Self::Import,
+        Self::Refresh,
     ];
 
     /// The steps in their order.
@@ -250,7 +254,7 @@ impl OperationKind {
             Self::Attach => &[S::Attach],
             Self::Detach => &[S::Detach],
             Self::Grow => &[S::Grow],
-            Self::Import => &[S::Fetch, S::Enter],
+            Self::Import | Self::Refresh => &[S::Fetch, S::Enter],
         }
     }
 
@@ -291,7 +295,8 @@ impl OperationKind {
                 | Self::Detach
                 | Self::Grow
                 // What is in the staging area is nobody's: the sweep removes it.
-                | Self::Import,
+                | Self::Import
+                | Self::Refresh,
                 _,
             ) => None,
         }
@@ -323,7 +328,7 @@ impl OperationKind {
             | (Self::Snapshot, S::Snapshot)
             | (Self::Backup, S::Backup)
             | (Self::Attach, S::Attach)
-            | (Self::Import, S::Fetch) => Ok(()),
+            | (Self::Import | Self::Refresh, S::Fetch) => Ok(()),
             (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
             (Self::Stop, _) => Err(Refusal(
                 "is past the point of no return; resume the VM afterwards",
@@ -350,7 +355,8 @@ impl OperationKind {
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
-                | Self::Import,
+                | Self::Import
+                | Self::Refresh,
                 _,
             ) => Err(Refusal("cannot be cancelled: it is over in a moment")),
         }
@@ -394,6 +400,7 @@ impl OperationKind {
             Self::Detach => "detach",
             Self::Grow => "grow",
             Self::Import => "import",
+            Self::Refresh => "refresh",
         }
     }
 
@@ -420,6 +427,7 @@ impl OperationKind {
             Self::Detach => "Asked to detach a volume",
             Self::Grow => "Asked to make a volume larger",
             Self::Import => "Asked to import it",
+            Self::Refresh => "Asked its source for something new",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Images in a directory of the server: `<image_id>.<format>`, and what is not
 //! yet one below `staging/<image_id>`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use vimana_model::image::{ImageContent, ImageFormat, ImageSource, Origin, Upload
 use vimana_model::operation::Progress;
 use vimana_model::unit::MiB;
 
-use crate::{Arrived, Order, Refusal, Repository, Tell};
+use crate::{Arrived, Kept, Order, Refusal, Repository, Tell};
 
 /// On which terms images are taken in.
 #[derive(Clone, Debug)]
@@ -150,6 +150,7 @@ impl DirRepository {
             sha256,
             fetched_bytes,
             fetched_checksum,
+            version,
         } = staged;
         let format = match content {
             Content::Qcow2 => ImageFormat::Qcow2,
@@ -177,6 +178,7 @@ impl DirRepository {
             },
             fetched_bytes,
             fetched_checksum: format!("{} {fetched_checksum}", fetched_checksum.kind()),
+            version,
         })
     }
 }
@@ -229,6 +231,11 @@ impl Repository for DirRepository {
         self.bring_in(id, &job, tell).await
     }
 
+    async fn version(&self, order: &Order) -> Result<Option<String>, Refusal> {
+        let input = self.input(&order.source).await?;
+        input.version().await.map_err(refusal)
+    }
+
     async fn copy_in(&self, id: ImageId, file: &Path) -> Result<Arrived, Refusal> {
         let file = file.to_owned();
         let input = local(move || LocalFile::anywhere(&file)).await?;
@@ -270,17 +277,21 @@ impl Repository for DirRepository {
         Staging::new(self.staging(id)).discard().await
     }
 
-    async fn holds(&self) -> io::Result<BTreeSet<ImageId>> {
-        let mut held = names(&self.staging_root(), |name| name.parse().ok()).await?;
-        held.extend(
-            names(&self.dir, |name| {
-                let (id, format) = name.split_once('.')?;
-                let _known: ImageFormat = format.parse().ok()?;
-                id.parse().ok()
-            })
-            .await?,
-        );
-        Ok(held)
+    async fn contents(&self) -> io::Result<BTreeMap<ImageId, Kept>> {
+        let mut contents: BTreeMap<ImageId, Kept> = BTreeMap::new();
+        let staged = |name: &str| name.parse::<ImageId>().ok();
+        for (id, _) in named(&self.staging_root(), staged).await? {
+            contents.entry(id).or_default().staged = true;
+        }
+        let file = |name: &str| {
+            let (id, format) = name.split_once('.')?;
+            Some((id.parse::<ImageId>().ok()?, format.parse().ok()?))
+        };
+        for ((id, format), size_bytes) in named(&self.dir, file).await? {
+            let files = &mut contents.entry(id).or_default().files;
+            files.push((format, size_bytes));
+        }
+        Ok(contents)
     }
 
     fn path(&self, id: ImageId, format: ImageFormat) -> PathBuf {
@@ -288,17 +299,22 @@ impl Repository for DirRepository {
     }
 }
 
-async fn names(
-    dir: &Path,
-    read: impl Fn(&str) -> Option<ImageId>,
-) -> io::Result<BTreeSet<ImageId>> {
+/// What in a directory is named after such a thing, and how large that is;
+/// other names are not ours. What is removed meanwhile is not there.
+async fn named<T>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> io::Result<Vec<(T, u64)>> {
     let mut entries = match fs::read_dir(dir).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    let mut found = BTreeSet::new();
+    let mut found = Vec::new();
     while let Some(entry) = entries.next_entry().await? {
-        found.extend(entry.file_name().to_str().and_then(&read));
+        let Some(thing) = entry.file_name().to_str().and_then(&read) else {
+            continue;
+        };
+        match entry.metadata().await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            data => found.push((thing, data?.len())),
+        }
     }
     Ok(found)
 }
@@ -357,19 +373,27 @@ mod tests {
         assert_eq!(arrived.content.format, ImageFormat::Raw);
         assert_eq!(arrived.content.size_bytes, 3000);
         assert_eq!(arrived.content.virtual_mib, MiB(1));
-        assert_eq!(repository.holds().await.unwrap(), [id(1)].into());
+        let mut kept = Kept {
+            files: Vec::new(),
+            staged: true,
+        };
+        let expected = [(id(1), kept.clone())].into();
+        assert_eq!(repository.contents().await.unwrap(), expected);
         for _ in 0..2 {
             repository.enter(id(1), ImageFormat::Raw).await.unwrap();
         }
         let path = repository.path(id(1), ImageFormat::Raw);
         assert_eq!(std::fs::read(&path).unwrap(), [7; 3000]);
         assert!(!repository.staging(id(1)).exists());
-        assert_eq!(repository.holds().await.unwrap(), [id(1)].into());
+        kept.staged = false;
+        kept.files.push((ImageFormat::Raw, 3000));
+        let expected = [(id(1), kept)].into();
+        assert_eq!(repository.contents().await.unwrap(), expected);
         for _ in 0..2 {
             repository.discard(id(1)).await.unwrap();
         }
         assert!(!path.exists());
-        assert!(repository.holds().await.unwrap().is_empty());
+        assert!(repository.contents().await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -4,11 +4,11 @@
 //! its bytes into a staging area that nobody reads, unpacked and checked, and
 //! [`Repository::enter`] gives them their place. What is never entered is
 //! removed by [`Repository::discard`], and whoever keeps the records compares
-//! them with [`Repository::holds`] now and then.
+//! them with [`Repository::contents`] now and then.
 
 mod dir;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,8 @@ pub struct Arrived {
     pub fetched_bytes: u64,
     /// Their checksum, as people write it.
     pub fetched_checksum: String,
+    /// What tells this content of the source from another; opaque.
+    pub version: Option<String>,
 }
 
 /// Why an image cannot be had; a verb phrase about it, for people.
@@ -44,6 +46,15 @@ pub struct Arrived {
 #[error("{message}")]
 pub struct Refusal {
     pub message: String,
+}
+
+/// What there is of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Where it was entered; by format, of which there should be one.
+    pub files: Vec<(ImageFormat, u64)>,
+    /// Something waits in the staging area.
+    pub staged: bool,
 }
 
 /// Told how far a fetch is.
@@ -84,6 +95,13 @@ pub trait Repository: Send + Sync + 'static {
     /// The image is not to be had, or not acceptable.
     async fn fetch(&self, id: ImageId, order: &Order, tell: Tell<'_>) -> Result<Arrived, Refusal>;
 
+    /// What the source's version is now, to compare with [`Arrived::version`];
+    /// nothing where its server does not tell.
+    ///
+    /// # Errors
+    /// The image is not to be had.
+    async fn version(&self, order: &Order) -> Result<Option<String>, Refusal>;
+
     /// As [`Repository::fetch`], from a file of this machine.
     ///
     /// # Errors
@@ -109,11 +127,11 @@ pub trait Repository: Send + Sync + 'static {
     /// The file system's.
     async fn discard(&self, id: ImageId) -> io::Result<()>;
 
-    /// The images of which anything is there.
+    /// The images of which anything is there, and what that is.
     ///
     /// # Errors
     /// The file system's.
-    async fn holds(&self) -> io::Result<BTreeSet<ImageId>>;
+    async fn contents(&self) -> io::Result<BTreeMap<ImageId, Kept>>;
 
     /// Where an entered image's bytes are.
     fn path(&self, id: ImageId, format: ImageFormat) -> PathBuf;

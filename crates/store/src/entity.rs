@@ -130,6 +130,13 @@ pub mod image {
         pub operation_id: Option<String>,
         pub generation: i64,
         pub created_at: i64,
+        pub refresh_seconds: Option<i64>,
+        pub refresh_at: Option<i64>,
+        pub refreshed_at: Option<i64>,
+        pub refresh_failure: Option<String>,
+        pub source_version: Option<String>,
+        pub successor: Option<String>,
+        pub superseded_at: Option<i64>,
     }
     plain!();
 }

@@ -1,12 +1,19 @@
 //! Bootable read-only content.
 
-use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _};
-use vimana_model::image::{ImageContent, ImageFormat, ImageSource, ImageState, Origin};
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
+};
+use serde::{Deserialize, Serialize};
+use vimana_model::image::{
+    Fetched, ImageContent, ImageFormat, ImageSource, ImageState, Origin, RefreshEvery,
+};
 use vimana_model::name::{ImageName, UserName};
 use vimana_model::unit::MiB;
 use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
 
-use crate::column::Row;
+use crate::column::{Row, time, to_time};
 use crate::entity::image::{Column, Entity, Model};
 use crate::limits::CHUNK;
 use crate::store::Raw as _;
@@ -30,6 +37,59 @@ pub struct ImageRecord {
     pub operation_id: Option<OperationId>,
     pub generation: u64,
     pub created_at: Timestamp,
+    pub refresh: Option<ImageRefresh>,
+    /// When a successor took its name.
+    pub superseded_at: Option<Timestamp>,
+}
+
+impl ImageRecord {
+    /// What is being brought in to take its place.
+    #[must_use]
+    pub fn successor(&self) -> Option<&Successor> {
+        self.refresh.as_ref()?.successor.as_ref()
+    }
+}
+
+/// How an image is kept up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRefresh {
+    pub every: RefreshEvery,
+    /// When its source is asked next; nothing until it is imported.
+    pub next_at: Option<Timestamp>,
+    /// When it was last known to be what its source has.
+    pub last_at: Option<Timestamp>,
+    /// Why it was not, since then.
+    pub failure: Option<String>,
+    /// What told the source's content from another when it came.
+    pub version: Option<String>,
+    /// What is being brought in.
+    pub successor: Option<Successor>,
+}
+
+impl ImageRefresh {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub const fn new(every: RefreshEvery) -> Self {
+        Self {
+            every,
+            next_at: None,
+            last_at: None,
+            failure: None,
+            version: None,
+            successor: None,
+        }
+    }
+}
+
+/// The image that is to take another's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Successor {
+    pub id: ImageId,
+    /// Known once it has come.
+    pub content: Option<ImageContent>,
+    pub fetched: Option<Fetched>,
+    pub version: Option<String>,
 }
 
 /// How an image is to be imported.
@@ -144,6 +204,44 @@ pub async fn sizes(conn: &impl Conn) -> Result<Vec<(Option<TenantId>, u64)>> {
     Ok(sizes.collect())
 }
 
+/// Ready images whose source is to be asked, those first that wait for longest.
+/// A clock that was set back lets nobody wait for longer than it should.
+pub async fn due_for_refresh(conn: &impl Conn, now: Timestamp, limit: u64) -> Result<Vec<ImageId>> {
+    let beyond = Expr::col(Column::RefreshAt)
+        .sub(Expr::col(Column::RefreshSeconds).mul(1000))
+        .gt(now.as_ms());
+    let due = Condition::any()
+        .add(Column::RefreshAt.lte(now.as_ms()))
+        .add(beyond);
+    let found = Entity::find()
+        .filter(Column::State.eq(READY))
+        .filter(due)
+        .order_by_asc(Column::RefreshAt)
+        .limit(limit);
+    let found = query::all(found.all(conn.raw()).await?, from_row)?;
+    Ok(found.into_iter().map(|image| image.id).collect())
+}
+
+/// Ready images whose name another one has taken.
+pub async fn superseded(conn: &impl Conn) -> Result<Vec<ImageRecord>> {
+    let found = Entity::find()
+        .filter(Column::State.eq(READY))
+        .filter(Column::SupersededAt.is_not_null());
+    query::all(found.all(conn.raw()).await?, from_row)
+}
+
+/// The images that are being brought in to take another's place.
+pub async fn successors(conn: &impl Conn) -> Result<Vec<ImageId>> {
+    let found = Entity::find().filter(Column::Successor.is_not_null());
+    let found = query::all(found.all(conn.raw()).await?, from_row)?;
+    let refreshed = found.into_iter().filter_map(|image| image.refresh);
+    Ok(refreshed
+        .filter_map(|refresh| refresh.successor)
+        .map(|successor| successor.id)
+        .collect())
+}
+
+const READY: &str = "ready";
 const REMOVED: &str = "removed";
 
 fn seen_by(tenant: Option<TenantId>) -> Condition {
@@ -168,7 +266,10 @@ fn to_row(image: &ImageRecord) -> Result<Model> {
         operation_id,
         generation,
         created_at,
+        refresh,
+        superseded_at,
     } = image;
+    let refresh = refresh.as_ref();
     let id = id.to_string();
     let row = Row {
         table: "images",
@@ -208,6 +309,19 @@ fn to_row(image: &ImageRecord) -> Result<Model> {
         operation_id: operation_id.map(|id| id.to_string()),
         generation: row.to_amount("generation", *generation)?,
         created_at: created_at.as_ms(),
+        refresh_seconds: amount(
+            "refresh_seconds",
+            refresh.map(|refresh| refresh.every.seconds()),
+        )?,
+        refresh_at: to_time(refresh.and_then(|refresh| refresh.next_at)),
+        refreshed_at: to_time(refresh.and_then(|refresh| refresh.last_at)),
+        refresh_failure: refresh.and_then(|refresh| refresh.failure.clone()),
+        source_version: refresh.and_then(|refresh| refresh.version.clone()),
+        successor: row.to_json_option(
+            "successor",
+            refresh.and_then(|refresh| refresh.successor.as_ref()),
+        )?,
+        superseded_at: to_time(*superseded_at),
         id: id.clone(),
     })
 }
@@ -233,6 +347,13 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
         operation_id,
         generation,
         created_at,
+        refresh_seconds,
+        refresh_at,
+        refreshed_at,
+        refresh_failure,
+        source_version,
+        successor,
+        superseded_at,
     } = row;
     let row = Row {
         table: "images",
@@ -266,6 +387,23 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
     if state.has_content() && content.is_none() {
         return Err(row.corrupt("format"));
     }
+    let nothing = (&refresh_at, &refreshed_at) == (&None, &None)
+        && (&refresh_failure, &source_version, &successor) == (&None, &None, &None);
+    let refresh = match refresh_seconds {
+        Some(seconds) => {
+            let every = RefreshEvery::new(row.amount("refresh_seconds", seconds)?);
+            Some(ImageRefresh {
+                every: every.map_err(|_| row.corrupt("refresh_seconds"))?,
+                next_at: time(refresh_at),
+                last_at: time(refreshed_at),
+                failure: refresh_failure,
+                version: source_version,
+                successor: row.json_option("successor", successor)?,
+            })
+        }
+        None if nothing => None,
+        None => return Err(row.corrupt("refresh_seconds")),
+    };
     Ok(ImageRecord {
         id: row.parse("id", id)?,
         tenant_id: row.parse_option("tenant_id", tenant_id)?,
@@ -280,6 +418,8 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
         operation_id: row.parse_option("operation_id", operation_id)?,
         generation: row.amount("generation", generation)?,
         created_at: Timestamp::from_ms(created_at),
+        refresh,
+        superseded_at: time(superseded_at),
     })
 }
 

@@ -70,6 +70,7 @@ cases! { everywhere:
     catalogue::{
         flavors_are_listed_by_memory_then_vcpus_then_name,
         images_survive_with_all_columns,
+        images_are_due_for_their_refresh,
         image_names_are_taken_by_tenant_and_freed,
         what_is_made_from_an_image_is_counted,
         hosts_are_listed_by_name_with_all_columns,

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use vimana_engine::OpContext;
 use vimana_fetch::Source;
 use vimana_model::event::EventView;
-use vimana_model::image::{AcceptedImage, ImageAction, ImageView, ImportImage};
+use vimana_model::image::{AcceptedImage, ImageAction, ImageView, ImportImage, RefreshImage};
 use vimana_model::operation::OperationView;
 use vimana_model::{ImageId, Problem};
 
@@ -52,13 +52,8 @@ pub async fn import(
     once: Once,
     Json(form): Json<ImportImage>,
 ) -> ApiResult<(StatusCode, Answer<AcceptedImage>)> {
-    // The URL may have a password in it.
-    let shown = |url: &str| {
-        let source: Option<Source> = url.parse().ok();
-        source.map(|source| source.to_string()).unwrap_or_default()
-    };
     let shown = ImportImage {
-        url: form.url.as_deref().map(shown),
+        url: form.url.as_deref().map(without_password),
         ..form.clone()
     };
     let cx = once.without_secret("/api/v1/images", &shown)?;
@@ -67,6 +62,12 @@ pub async fn import(
         .detached(async move { engine.import_image(&cx, &form).await })
         .await?;
     Ok((StatusCode::ACCEPTED, Answer(accepted)))
+}
+
+/// A URL as it may be kept.
+fn without_password(url: &str) -> String {
+    let source: Option<Source> = url.parse().ok();
+    source.map(|source| source.to_string()).unwrap_or_default()
 }
 
 /// One image
@@ -167,6 +168,96 @@ route! {
 route! {
     /// Import an image again whose import failed
     retry = post "/images/{image_id}/retry", "retry_image", Retry
+}
+
+/// Have an image refreshed from now on
+///
+/// Its source is asked that often whether it has something new, which then takes
+/// the image's name; the image stays for the VMs that are made from it. A
+/// password in its URL is kept for as long as it is refreshed, and shown to
+/// nobody.
+#[utoipa::path(
+    patch, path = "/images/{image_id}/refresh", tag = "image", operation_id = "set_image_refresh",
+    params(("image_id" = ImageId, Path)),
+    request_body = RefreshImage,
+    responses(
+        (status = 200, description = "Done", body = ImageView),
+        (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Not ready, or not from a URL", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is not acceptable, or the URL has to be given again", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn set_refresh(
+    State(app): State<App>,
+    Id(id): Id<ImageId>,
+    once: Once,
+    Json(form): Json<RefreshImage>,
+) -> ApiResult<Answer<ImageView>> {
+    let shown = RefreshImage {
+        url: form.url.as_deref().map(without_password),
+        ..form.clone()
+    };
+    let cx = once.without_secret(&format!("/api/v1/images/{id}/refresh"), &shown)?;
+    refresh_set(app, cx, id, Some(form)).await
+}
+
+/// Have an image refreshed no more; a password in its URL is forgotten
+#[utoipa::path(
+    delete, path = "/images/{image_id}/refresh", tag = "image", operation_id = "stop_image_refresh",
+    params(("image_id" = ImageId, Path)),
+    responses(
+        (status = 200, description = "Done", body = ImageView),
+        (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is being refreshed", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn stop_refresh(
+    State(app): State<App>,
+    Once(cx): Once,
+    Id(id): Id<ImageId>,
+) -> ApiResult<Answer<ImageView>> {
+    refresh_set(app, cx, id, None).await
+}
+
+async fn refresh_set(
+    app: App,
+    cx: OpContext,
+    id: ImageId,
+    form: Option<RefreshImage>,
+) -> ApiResult<Answer<ImageView>> {
+    let engine = app.engine.clone();
+    let image = app
+        .detached(async move { engine.set_image_refresh(&cx, id, form.as_ref()).await })
+        .await?;
+    Ok(Answer(image))
+}
+
+/// Ask an image's source at once whether it has something new
+///
+/// What comes of it, the image tells: its event `image_refreshed`, or
+/// `operation_failed`.
+#[utoipa::path(
+    post, path = "/images/{image_id}/refresh", tag = "image", operation_id = "refresh_image",
+    params(("image_id" = ImageId, Path)),
+    responses(
+        (status = 202, description = "Accepted", body = ImageView),
+        (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not refreshed, or just is", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn refresh(
+    State(app): State<App>,
+    Once(cx): Once,
+    Id(id): Id<ImageId>,
+) -> ApiResult<(StatusCode, Answer<ImageView>)> {
+    let engine = app.engine.clone();
+    let image = app
+        .detached(async move { engine.refresh_image(&cx, id).await })
+        .await?;
+    Ok((StatusCode::ACCEPTED, Answer(image)))
 }
 
 async fn act(

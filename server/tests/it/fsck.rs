@@ -2,14 +2,14 @@
 //! that runs, with real agents, or beside none.
 
 mod load;
-mod scene;
+pub mod scene;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
-use vimana_model::{VmId, VmState};
+use vimana_model::{ImageId, VmId, VmState};
 
 use crate::agent::Agent;
 use scene::{Installation as _, Scene, Told, fsck};
@@ -165,6 +165,31 @@ async fn copies_in_the_datastore_are_looked_at() {
     std::fs::create_dir(scene.saved().join(&stranger)).unwrap();
     let expected = [&[("copy_of_nobody", stranger.as_str())], &expected[..]].concat();
     assert_found(&scene.report(1, &[]).await, &expected);
+}
+
+#[tokio::test]
+async fn files_of_images_are_looked_at() {
+    let scene = Scene::new(&["host-a"]).await;
+    let images = scene.saved().with_file_name("images");
+    let entries = std::fs::read_dir(&images).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.is_file()).collect();
+    assert_eq!(files.len(), 1);
+    let whole = std::fs::read(&files[0]).unwrap();
+    std::fs::remove_file(&files[0]).unwrap();
+    assert_found(&scene.report(1, &[]).await, &[("image_gone", "demo")]);
+    std::fs::write(&files[0], b"half of it").unwrap();
+    let expected = [("image_of_other_size", "demo")];
+    assert_found(&scene.report(1, &[]).await, &expected);
+    std::fs::write(&files[0], &whole).unwrap();
+    assert_found(&scene.report(0, &[]).await, &[]);
+
+    // A server would remove it in its next turn.
+    let scene = scene.stop().await;
+    let stranger = ImageId::from_parts(1, [9; 10]).to_string();
+    std::fs::write(images.join(format!("{stranger}.raw")), b"x").unwrap();
+    let expected = [("image_of_nobody", stranger.as_str())];
+    assert_found(&scene.report(1, &["--without-hosts"]).await, &expected);
 }
 
 #[tokio::test]

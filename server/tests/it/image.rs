@@ -27,23 +27,26 @@ use crate::world::{World, client, config, problem, qcow2};
 
 /// Somebody else's web server.
 #[derive(Clone)]
-struct Site {
-    address: SocketAddr,
-    files: Arc<Mutex<BTreeMap<String, Bytes>>>,
+pub struct Site {
+    pub address: SocketAddr,
+    pub files: Arc<Mutex<BTreeMap<String, Bytes>>>,
     /// What came after `bytes=` in each call, or nothing.
-    calls: Arc<Mutex<Vec<Option<String>>>>,
+    pub calls: Arc<Mutex<Vec<Option<String>>>>,
     /// `held/…` stops half-way until there is a permit.
-    gate: Arc<Semaphore>,
+    pub gate: Arc<Semaphore>,
+    /// What every tag begins with.
+    pub tag: Arc<Mutex<String>>,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let site = Self {
             address: listener.local_addr().unwrap(),
             files: Arc::default(),
             calls: Arc::default(),
             gate: Arc::new(Semaphore::new(0)),
+            tag: Arc::default(),
         };
         let router = Router::new()
             .route(
@@ -57,7 +60,7 @@ impl Site {
         site
     }
 
-    fn serve(&self, name: &str, bytes: impl Into<Bytes>) -> String {
+    pub fn serve(&self, name: &str, bytes: impl Into<Bytes>) -> String {
         let mut files = self.files.lock().unwrap();
         files.insert(name.to_owned(), bytes.into());
         format!("http://{}/{name}", self.address)
@@ -76,11 +79,12 @@ impl Site {
     }
 }
 
-fn parts(file: &Bytes, begin: usize, body: Body) -> Response {
+fn parts(site: &Site, file: &Bytes, begin: usize, body: Body) -> Response {
     let length = file.len();
     let mut headers = HeaderMap::new();
     let mut put = |name, value: String| headers.insert(name, value.parse().unwrap());
-    put(header::ETAG, "\"one\"".to_owned());
+    let tag = format!("\"{}{}\"", site.tag.lock().unwrap(), sha256(file));
+    put(header::ETAG, tag);
     put(header::ACCEPT_RANGES, "bytes".to_owned());
     put(header::CONTENT_LENGTH, (length - begin).to_string());
     if begin == 0 {
@@ -98,7 +102,7 @@ async fn whole(
 ) -> Result<Response, StatusCode> {
     let (file, begin) = site.answer(&name, &headers)?;
     let body = Body::from(file.slice(begin..));
-    Ok(parts(&file, begin, body))
+    Ok(parts(&site, &file, begin, body))
 }
 
 /// The last KiB only when the gate opens.
@@ -115,17 +119,22 @@ async fn held(
         gate.acquire().await.unwrap().forget();
         Ok(rest)
     });
-    Ok(parts(&file, begin, Body::from_stream(first.chain(last))))
+    Ok(parts(
+        &site,
+        &file,
+        begin,
+        Body::from_stream(first.chain(last)),
+    ))
 }
 
 /// With loopback as a place to fetch from.
-async fn open(dir: &std::path::Path) -> vimana_server::Running {
+pub async fn open(dir: &std::path::Path) -> vimana_server::Running {
     let mut config = config(dir);
     config.import_allow = vec!["127.0.0.1/32".parse().unwrap()];
     start(config).await.unwrap()
 }
 
-async fn world() -> World {
+pub async fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     let running = open(dir.path()).await;
     World {

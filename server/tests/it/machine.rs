@@ -90,7 +90,7 @@ impl Machine {
         };
         let driver = Arc::new(SimDriver::new(Arc::clone(&self.sim)));
         let server = enrolment.server();
-        let mut parts = Parts::of_host(config, server, data_dir, driver).unwrap();
+        let mut parts = Parts::of_host(config, server, data_dir, driver, None).unwrap();
         parts.enrol(enrolment);
         let host_id = parts.host_id;
         let shutdown = CancellationToken::new();

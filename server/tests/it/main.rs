@@ -23,6 +23,7 @@ mod page;
 mod peer;
 mod people;
 mod real_agent;
+mod refresh;
 mod request;
 mod route;
 mod session;

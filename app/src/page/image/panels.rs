@@ -1,7 +1,7 @@
 //! What an image's page says of it.
 
 use leptos::prelude::*;
-use vimana_model::image::{Fetched, ImageContent, ImageView, Origin};
+use vimana_model::image::{Fetched, ImageContent, ImageView, Origin, RefreshView};
 use vimana_ui::{Badge, Icon, IconName, Prose, Time, Tone, Until, memo, part, text};
 
 use crate::page::images::row::{for_whom, used_by};
@@ -21,6 +21,14 @@ fn row(title: &'static str, value: impl IntoAny) -> AnyView {
 #[component]
 pub fn Provenance(image: ArcRwSignal<ImageView>) -> impl IntoView {
     let fixed = image.get_untracked();
+    let refresh = {
+        let image = image.clone();
+        memo(move || image.with(|image| image.refresh.clone()))
+    };
+    let superseded = {
+        let image = image.clone();
+        memo(move || image.with(|image| image.superseded_at))
+    };
     let fetched = memo(move || image.with(|image| image.origin.fetched().cloned()));
     let from = match &fixed.origin {
         Origin::Url { url, .. } => view! { <code>{url.clone()}</code> }.into_any(),
@@ -51,10 +59,35 @@ pub fn Provenance(image: ArcRwSignal<ImageView>) -> impl IntoView {
                 {row("Asked for by", fixed.owner.unwrap_or_else(|| "the operator of this installation".to_owned()))}
                 {row("Asked for", view! { <Time at_ms=fixed.created_at.as_ms()/> })}
                 {row("For", for_whom(fixed.tenant_id.is_none()))}
+                {part(move || refresh.get().map(|refresh| view! { <Refreshed refresh=refresh/> }))}
+                {part(move || superseded.get().map(|at| row("Replaced", view! {
+                    <Time at_ms=at.as_ms()/>
+                    <span class="why">"Something newer from there has its name. It goes into the trash once no VM is made from it."</span>
+                })))}
             </dl>
         </section>
     }
     .into_any()
+}
+
+/// How it is kept up to date.
+#[component]
+fn Refreshed(refresh: RefreshView) -> impl IntoView {
+    let RefreshView {
+        every_seconds,
+        next_at,
+        last_at,
+        failure,
+    } = refresh;
+    view! {
+        {row("Refreshed", format!("every {every_seconds}"))}
+        {last_at.map(|at| row("Last up to date", view! { <Time at_ms=at.as_ms()/> }))}
+        {failure.map(|failure| row("Not since", view! {
+            <Badge tone=Signal::derive(|| Tone::Bad) text=Signal::derive(|| "failed".to_owned())/>
+            <span class="why"><Prose text=sentence(&failure)/></span>
+        }))}
+        {next_at.map(|at| row("Asked next", view! { <Until at_ms=at.as_ms()/> }))}
+    }
 }
 
 /// What came from there.

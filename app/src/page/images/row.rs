@@ -17,12 +17,12 @@ pub fn ImageRow(image: ArcRwSignal<ImageView>) -> impl IntoView {
         text(move || shown.get())
     };
     let name = fixed.name.to_string();
-    let (row_name, bar_name) = (name.clone(), name.clone());
+    let (row_name, bar_name) = (name.clone(), name);
     let by = fixed.owner.map(|owner| format!("by {owner}"));
     view! {
         <tr role="row" data-image=row_name>
             <Cell title="Name">
-                <a href=format!("/images/{}", fixed.id) class="name">{name}</a>
+                <a href=format!("/images/{}", fixed.id) class="name">{fact(|image| image.name.to_string())}</a>
             </Cell>
             <Cell title="State">
                 <Condition image=image name=bar_name/>

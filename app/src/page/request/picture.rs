@@ -102,7 +102,9 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::OrphanGone { .. }
             | EventKind::OrphanDiscarded { .. }
             | EventKind::HostFenced { .. }
-            | EventKind::Image { .. } => {}
+            | EventKind::Image { .. }
+            | EventKind::ImageRefreshed { .. }
+            | EventKind::ImageRefreshSet { .. } => {}
         }
     }
     seen

@@ -61,7 +61,8 @@ fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Attach
         | OperationKind::Detach
         | OperationKind::Grow
-        | OperationKind::Import => &[],
+        | OperationKind::Import
+        | OperationKind::Refresh => &[],
     };
     let at = whole.iter().rposition(|state| *state == now);
     match (at, now) {
@@ -99,7 +100,8 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Attach
         | OperationKind::Detach
         | OperationKind::Grow
-        | OperationKind::Import => now,
+        | OperationKind::Import
+        | OperationKind::Refresh => now,
     };
     if origin == now {
         return Vec::new();

@@ -94,7 +94,7 @@ impl Workshop {
             Work::Prepare { spec } => {
                 fits(command, spec)?;
                 let image = self.images.get(&spec.image, &meter()).await?;
-                Ok(driver.prepare(spec, &image).await?.into())
+                Ok(driver.prepare(spec, image.path()).await?.into())
             }
             Work::Boot { resources } => Ok(driver.boot(vm, epoch, resources).await?.into()),
             Work::Shutdown { grace_ms } => {
@@ -171,10 +171,15 @@ impl Workshop {
         if held.iter().any(|held| held.volume_id == *volume_id) {
             return self.driver.grow_volume(*volume_id, *size_mib).await;
         }
-        let from = match image {
-            Some(image) => VolumeSource::Image {
-                path: self.images.get(image, meter).await?,
-                format: image.format,
+        // Held until the volume is made.
+        let local = match image {
+            Some(image) => Some((self.images.get(image, meter).await?, image.format)),
+            None => None,
+        };
+        let from = match &local {
+            Some((local, format)) => VolumeSource::Image {
+                path: local.path().to_owned(),
+                format: *format,
             },
             None => VolumeSource::Empty,
         };
@@ -251,7 +256,9 @@ impl Workshop {
         }
         let image = self.images.get(&spec.image, meter).await?;
         let fetched = self.datastore.download(spec.vm_id, saved, meter).await?;
-        self.driver.import(spec, &image, &fetched.files).await?;
+        self.driver
+            .import(spec, image.path(), &fetched.files)
+            .await?;
         Ok(Done::default())
     }
 

@@ -2,15 +2,19 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use axum::http::StatusCode;
-use vimana_driver::FaultKind;
-use vimana_protocol::agent::Outcome;
+use std::time::Duration;
 
-use crate::orders::{OK, prepare, vm};
-use crate::world::World;
+use axum::http::StatusCode;
+use vimana_driver::{Fault, FaultKind, ImageRef};
+use vimana_driver_sim::Call;
+use vimana_model::unit::MiB;
+use vimana_protocol::agent::{Outcome, Work};
+
+use crate::orders::{OK, command, prepare, vm};
+use crate::world::{Session, World};
 
 /// The image's fault, and that it left no file.
-async fn refusal(world: &mut World, image: &vimana_driver::ImageRef) -> (FaultKind, String) {
+async fn refusal(world: &mut World, image: &ImageRef) -> (FaultKind, String) {
     let mut session = world.session().await;
     let outcome = session.carry_out(&prepare(vm(1), 0, image)).await;
     assert_eq!(world.cached(), Vec::<std::path::PathBuf>::new());
@@ -108,4 +112,116 @@ async fn what_an_earlier_agent_left_half_done_goes_at_the_start() {
         world.cached(),
         [images.canonicalize().unwrap().join("whole.raw")]
     );
+}
+
+/// Two images of this size are all that a cache of one MiB holds.
+const HALF: usize = 500 << 10;
+
+/// A host whose image cache holds two of the server's images.
+async fn small_cache() -> (World, [ImageRef; 4]) {
+    let mut world = World::without_agent().await;
+    world.image_cache = Some(MiB(1));
+    world.start_agent();
+    let images = [1, 2, 3, 4].map(|n| world.add_image(&[n; HALF]));
+    (world, images)
+}
+
+/// A machine is made from the image, and nothing is left of it.
+async fn use_once(session: &mut Session, n: u8, image: &ImageRef) {
+    assert_eq!(session.carry_out(&prepare(vm(n), 0, image)).await, OK);
+    assert_eq!(session.carry_out(&command(vm(n), 1, Work::Clean)).await, OK);
+}
+
+fn names(images: &[&ImageRef]) -> Vec<String> {
+    let mut names: Vec<_> = images.iter().map(|i| format!("{}.raw", i.id)).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn the_image_not_used_for_the_longest_goes_for_one_that_comes() {
+    let (mut world, [a, b, c, d]) = small_cache().await;
+    let mut session = world.session().await;
+    use_once(&mut session, 1, &a).await;
+    use_once(&mut session, 2, &b).await;
+    assert_eq!(world.cached_names(), names(&[&a, &b]));
+    use_once(&mut session, 3, &a).await;
+    use_once(&mut session, 4, &c).await;
+    assert_eq!(world.cached_names(), names(&[&a, &c]));
+    // As one sees after a restart, too.
+    drop(session);
+    world.stop_agent().await;
+    world.start_agent();
+    let mut session = world.session().await;
+    use_once(&mut session, 5, &d).await;
+    assert_eq!(world.cached_names(), names(&[&c, &d]));
+    // It comes again when it is wanted again.
+    use_once(&mut session, 6, &b).await;
+    assert_eq!(world.cached_names(), names(&[&b, &d]));
+    assert_eq!(world.downloads(), 5);
+}
+
+#[tokio::test]
+async fn an_image_that_a_machine_is_made_from_stays_whatever_the_budget_says() {
+    let (mut world, [a, b, c, d]) = small_cache().await;
+    let mut session = world.session().await;
+    assert_eq!(session.carry_out(&prepare(vm(1), 0, &a)).await, OK);
+    use_once(&mut session, 2, &b).await;
+    use_once(&mut session, 3, &c).await;
+    assert_eq!(world.cached_names(), names(&[&a, &c]));
+    // Machines come before the budget.
+    assert_eq!(session.carry_out(&prepare(vm(4), 0, &c)).await, OK);
+    use_once(&mut session, 5, &d).await;
+    assert_eq!(world.cached_names(), names(&[&a, &c, &d]));
+    // Without its machine it goes like any other.
+    assert_eq!(session.carry_out(&command(vm(1), 1, Work::Clean)).await, OK);
+    use_once(&mut session, 6, &d).await;
+    assert_eq!(world.cached_names(), names(&[&c, &d]));
+}
+
+#[tokio::test]
+async fn an_image_that_a_machine_is_being_made_from_stays() {
+    let (mut world, [a, b, c, _]) = small_cache().await;
+    let mut session = world.session().await;
+    use_once(&mut session, 1, &a).await;
+    use_once(&mut session, 2, &b).await;
+    // The next machine takes its time, and meanwhile its image is the one that
+    // was not used for the longest.
+    world.host.delay(Call::Prepare, Duration::from_millis(500));
+    session.order(&prepare(vm(3), 0, &a)).await;
+    session.order(&prepare(vm(4), 0, &b)).await;
+    session.order(&prepare(vm(5), 0, &c)).await;
+    for _ in 0..3 {
+        assert_eq!(session.outcome().await.1, OK);
+    }
+    assert_eq!(world.cached_names(), names(&[&a, &b, &c]));
+}
+
+#[tokio::test]
+async fn nothing_goes_where_it_is_not_certain_what_is_in_use() {
+    let (mut world, [a, b, c, d]) = small_cache().await;
+    let mut session = world.session().await;
+    use_once(&mut session, 1, &a).await;
+    use_once(&mut session, 2, &b).await;
+    let fault = Fault::new(FaultKind::Host, "a record is damaged");
+    world.host.fail_next(Call::ImagesInUse, fault);
+    use_once(&mut session, 3, &c).await;
+    assert_eq!(world.cached_names(), names(&[&a, &b, &c]));
+    use_once(&mut session, 4, &d).await;
+    assert_eq!(world.cached_names(), names(&[&c, &d]));
+}
+
+#[tokio::test]
+async fn files_that_are_not_images_are_left_alone() {
+    let (mut world, [a, b, c, _]) = small_cache().await;
+    let images = world.dir.path().join("images");
+    std::fs::write(images.join("notes.raw"), vec![0; 4 << 20]).unwrap();
+    let mut session = world.session().await;
+    for (n, image) in [(1, &a), (2, &b), (3, &c)] {
+        use_once(&mut session, n, image).await;
+    }
+    let mut left = names(&[&b, &c]);
+    left.push("notes.raw".to_owned());
+    left.sort();
+    assert_eq!(world.cached_names(), left);
 }

@@ -15,11 +15,12 @@ pub const RESOURCES: Resources = Resources {
 
 /// An image of these bytes.
 pub fn image_of(bytes: &[u8]) -> ImageRef {
+    let digest = Sha256::digest(bytes);
     ImageRef {
-        id: ImageId::from_parts(1, [9; 10]),
+        id: ImageId::from_parts(1, digest[..10].try_into().unwrap()),
         format: ImageFormat::Raw,
         size_bytes: bytes.len() as u64,
-        sha256: format!("{:x}", Sha256::digest(bytes)),
+        sha256: format!("{digest:x}"),
     }
 }
 

@@ -67,6 +67,8 @@ pub struct World {
     secret: tempfile::NamedTempFile,
     pub dir: tempfile::TempDir,
     pub host: Arc<SimHost>,
+    /// How large the next agent's image cache may grow.
+    pub image_cache: Option<MiB>,
     agent: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -114,6 +116,7 @@ impl World {
             secret,
             dir: tempfile::tempdir().unwrap(),
             host: SimHost::new(),
+            image_cache: None,
             agent: None,
         }
     }
@@ -139,7 +142,8 @@ impl World {
         };
         let server = Server::new(&self.address, self.secret.path(), None).unwrap();
         let data_dir = DataDir::open(self.dir.path()).unwrap();
-        let agent = Agent::new(Parts::of_host(config, server, data_dir, driver).unwrap());
+        let parts = Parts::of_host(config, server, data_dir, driver, self.image_cache);
+        let agent = Agent::new(parts.unwrap());
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let task = tokio::spawn(async move { agent.run(token).await.unwrap() });
@@ -238,7 +242,18 @@ impl World {
         timeout(PATIENCE, reached).await.unwrap().unwrap();
     }
 
-    /// File names in the image cache.
+    /// File names in the image cache, in order.
+    pub fn cached_names(&self) -> Vec<String> {
+        let cached = self.cached();
+        let names = cached.iter().filter_map(|path| path.file_name());
+        let mut names: Vec<_> = names
+            .map(|name| name.to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Files in the image cache.
     pub fn cached(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.dir.path().join("images")).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()

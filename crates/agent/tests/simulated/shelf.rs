@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use vimana_agent::watchdog::{BootTime, Fenced};
-use vimana_agent::{Datastore, Fetched, ImageSource, Lease, Meter};
+use vimana_agent::{Datastore, Fetched, ImageSource, Lease, LocalImage, Meter};
 use vimana_driver::{BackupFile, Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::SimHost;
 use vimana_model::backup::{DiskId, KeptDisk};
@@ -35,7 +35,7 @@ pub struct Shelf {
 
 #[async_trait]
 impl ImageSource for Shelf {
-    async fn get(&self, image: &ImageRef, meter: &Meter) -> Result<PathBuf, Fault> {
+    async fn get(&self, image: &ImageRef, meter: &Meter) -> Result<LocalImage, Fault> {
         let takes = *self.image_takes.lock().unwrap();
         if !takes.is_zero() {
             meter.expect(image.size_bytes);
@@ -44,7 +44,7 @@ impl ImageSource for Shelf {
                 meter.moved(image.size_bytes / 10);
             }
         }
-        Ok(PathBuf::from("/simulated/image"))
+        Ok(LocalImage::lasting(PathBuf::from("/simulated/image")))
     }
 }
 

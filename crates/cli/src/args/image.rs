@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vimana_model::backup::DiskId;
-use vimana_model::image::ImageFormat;
+use vimana_model::image::{ImageFormat, RefreshEvery};
 
 use super::{Json, Timeout};
 
@@ -16,6 +16,15 @@ is taken for the one that was begun. Whether the file is still the same, only
 --sha256 or --sha512 tells.
 
 `vimana image delete` gives an upload up.";
+
+const REFRESH_HELP: &str = "\
+Something new takes the image's name; the image gets another one with the day in
+it, stays for the VMs that are made from it, and then goes into the trash. An
+image whose refresh fails stays as it is, and its source is asked again when it
+is next due.
+
+A password in the URL is kept for as long as the image is refreshed, and shown to
+nobody; once it is not, the URL has to be given again.";
 
 #[derive(Subcommand)]
 pub enum Image {
@@ -38,6 +47,10 @@ pub enum Image {
     Purge(Purge),
     /// Import an image again whose import failed
     Retry(RetryImage),
+    /// Keep an image up to date: ask its source on a schedule, or now, whether
+    /// it has something new
+    #[command(after_help = REFRESH_HELP)]
+    Refresh(RefreshImage),
     /// What happened to an image, and who did it
     Timeline(ImageShown),
 }
@@ -88,6 +101,11 @@ pub struct ImportImage {
     /// Where it is: http(s)://, ftp:// or nfs://server/export/path
     #[arg(long, value_name = "URL", required_unless_present_any = ["path", "from_backup"])]
     pub from: Option<String>,
+    /// Ask the URL that often for something new, which takes the name: daily,
+    /// weekly, or hours and days such as 12h and 30d, from 1h to 90d. A password
+    /// in the URL is kept for that
+    #[arg(long, value_name = "EVERY", conflicts_with = "path")]
+    pub refresh: Option<RefreshEvery>,
     /// File of the server's machine, in a directory that its operator allows
     /// (for administrators)
     #[arg(long, conflicts_with = "from")]
@@ -102,6 +120,27 @@ pub struct ImportImage {
     pub terms: ImageTerms,
     #[command(flatten)]
     pub wait: WaitImport,
+}
+
+#[derive(Args)]
+pub struct RefreshImage {
+    #[command(flatten)]
+    pub which: WhichImage,
+    /// That often: daily, weekly, or hours and days such as 12h and 30d, from
+    /// 1h to 90d
+    #[arg(long, value_name = "EVERY")]
+    pub every: Option<RefreshEvery>,
+    /// Where it is, where that is no longer known
+    #[arg(long, value_name = "URL", requires = "every")]
+    pub from: Option<String>,
+    /// No more
+    #[arg(long, conflicts_with = "every")]
+    pub never: bool,
+    /// At once; the same as to say nothing else
+    #[arg(long, conflicts_with = "never")]
+    pub now: bool,
+    #[command(flatten)]
+    pub json: Json,
 }
 
 #[derive(Args)]

@@ -81,6 +81,23 @@ pub async fn clean_leaves_nothing<H: Harness>(h: &H) {
     assert_eq!(observed(&*driver, spec.vm_id).await, None);
 }
 
+pub async fn images_are_in_use_as_long_as_machines_are_made_from_them<H: Harness>(h: &H) {
+    let driver = h.driver().await;
+    let image = h.image().1;
+    let nothing: [std::path::PathBuf; 0] = [];
+    assert_eq!(driver.images_in_use().await.unwrap(), nothing);
+    let (first, second) = (run(h, &*driver).await, new_spec(h));
+    driver.prepare(&second, &image).await.unwrap();
+    assert_eq!(driver.images_in_use().await.unwrap(), [image.as_path()]);
+    driver.kill(first.vm_id, 1).await.unwrap();
+    driver.clean(first.vm_id, 1).await.unwrap();
+    drop(driver);
+    let driver = h.driver().await;
+    assert_eq!(driver.images_in_use().await.unwrap(), [image.as_path()]);
+    driver.clean(second.vm_id, 1).await.unwrap();
+    assert_eq!(driver.images_in_use().await.unwrap(), nothing);
+}
+
 pub async fn clean_refuses_while_the_machine_runs<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let spec = run(h, &*driver).await;

@@ -30,7 +30,7 @@ use super::what;
 use crate::Engine;
 use crate::authorize::{authorized, permit};
 use crate::context::{OpContext, new_id};
-use crate::image::ImageChange;
+use crate::image::{ImageChange, NewImage};
 use crate::vm::Owner;
 
 /// How much of a file is read at a time.
@@ -98,15 +98,15 @@ impl Engine {
             declared: None,
         };
         let name = ImageName::new(wanted.image).map_err(Error::internal)?;
-        let tenant = Some(record.tenant_id);
-        self.begin_import(
-            cx,
-            (image_id, name, tenant),
+        let image = NewImage {
+            id: image_id,
+            name,
+            tenant_id: Some(record.tenant_id),
             order,
             origin,
-            Permission::CreateVm,
-        )
-        .await
+            refresh: None,
+        };
+        self.begin_import(cx, image, Permission::CreateVm).await
     }
 
     /// Where an image that is to be made from a backup will have come from.

@@ -2,6 +2,7 @@
 
 use vimana_model::ImageId;
 use vimana_model::image::ImageState;
+use vimana_model::operation::OperationKind;
 use vimana_model::operation::{Object, OperationState, StepKind, StepState};
 use vimana_model::state::VmState;
 use vimana_store::operation::OperationRecord;
@@ -28,6 +29,10 @@ pub fn check_operations(books: &Books, found: &mut Findings) {
             .is_some_and(|id| books.in_flight.contains_key(&id) || books.doubts("operations", id));
         if image.state == ImageState::Importing && !imports {
             let what = "it is being imported and nothing is in flight for it";
+            found.add(Check::MovesWithoutOperation, books.about_image(image), what);
+        }
+        if image.successor().is_some() && !imports {
+            let what = "it is being refreshed and nothing is in flight for it";
             found.add(Check::MovesWithoutOperation, books.about_image(image), what);
         }
     }
@@ -81,7 +86,12 @@ fn import_trouble(
             (Check::OperationOfNoVm, what)
         });
     };
-    if image.operation_id != Some(operation.id) || image.state != ImageState::Importing {
+    let works = if operation.kind == OperationKind::Refresh {
+        image.state == ImageState::Ready && image.successor().is_some()
+    } else {
+        image.state == ImageState::Importing
+    };
+    if image.operation_id != Some(operation.id) || !works {
         let what = "it is in flight, and its image is not being imported by it";
         return Some((Check::OperationUnknownToVm, what.to_owned()));
     }

@@ -1,4 +1,4 @@
-//! The rules that can be read from database, datastore and agents, and the
+//! The rules that can be read from database, files and agents, and the
 //! checks that read them.
 //!
 //! Of the design's rules these leave no trace that could be read later, and
@@ -107,8 +107,8 @@ impl Rule {
 pub enum Source {
     /// The database with itself. In one moment of it a breach is certain.
     Records,
-    /// The database with hosts and datastore, which are looked at before: what
-    /// has moved meanwhile looks like a breach, but only once.
+    /// The database with hosts, datastore and repository, which are looked at
+    /// before: what has moved meanwhile looks like a breach, but only once.
     Reports,
 }
 
@@ -287,6 +287,11 @@ checks! {
         "it goes with the copy beside it when the VM is resumed or deleted; where its room is \
          needed, remove that directory by hand";
 
+    /// The repository holds files that no image's record wants.
+    ImageOfNobody: NothingLeft, Reports,
+        "a server that runs removes it within a minute or two; where it stays, or the image is in \
+         use, see the server's log, and remove the file by hand where nobody needs it";
+
     /// What was answered to a key names something that is not recorded.
     AnswerOfNothing: OneEffect, Records, RESTORE;
 
@@ -294,6 +299,14 @@ checks! {
     RequestGone: Durable, Records, RESTORE;
     /// Something happened to a VM or a request that is not recorded.
     EventOfNothing: Durable, Records, RESTORE;
+
+    /// The repository does not have the file of an image.
+    ImageGone: Durable, Reports,
+        "restore the file in the repository from a backup before a VM is made from the image; where \
+         there is none, delete the image and import it again";
+    /// The file of an image is shorter or longer than it was.
+    ImageOfOtherSize: Durable, Reports,
+        "restore the file in the repository from a backup; hosts refuse the image as it is";
 
     StoppedWithoutCopy: DisksStay, Records,
         "do not delete the VM: look for its directory in the datastore and in the backups";

@@ -76,14 +76,23 @@ impl<'a> ImageChange<'a> {
 
     /// Begins its import.
     pub fn begin_import(&mut self, id: OperationId, by: &str) {
-        let kind = OperationKind::Import;
+        self.image.origin.set_fetched(None);
+        self.begin(OperationKind::Import, id, by);
+    }
+
+    /// Begins to bring in what is to take its place; where that is to be kept
+    /// is known already.
+    pub fn begin_refresh(&mut self, id: OperationId, by: &str) {
+        self.begin(OperationKind::Refresh, id, by);
+    }
+
+    fn begin(&mut self, kind: OperationKind, id: OperationId, by: &str) {
         let object = Object::Image(self.image.id);
         let steps = kind.steps(Situation::default());
         let mut operation = begun(id, object, kind, steps, by, self.now);
         if let Some(first) = operation.steps.first_mut() {
             begin_step(first, self.now);
         }
-        self.image.origin.set_fetched(None);
         self.add_event(EventKind::Requested { operation: kind });
         self.image.operation_id = Some(id);
         self.begun = Some(id);
@@ -103,11 +112,30 @@ impl<'a> ImageChange<'a> {
         if matches!(to, ImageState::Failed | ImageState::Removed) {
             self.image.content = None;
         }
-        // A password has no business here any more.
-        if !matches!(to, ImageState::Importing | ImageState::Failed) {
-            self.image.order = None;
+        match to {
+            ImageState::Importing | ImageState::Failed => {}
+            ImageState::Ready => self.becomes_ready(),
+            ImageState::Trashed | ImageState::Removed => {
+                self.image.refresh = None;
+                self.image.order = None;
+            }
         }
         self.add_event(EventKind::Image { from, to });
+    }
+
+    /// From now on its source is asked for something new, where that was asked
+    /// for; otherwise a password has no business here any more.
+    fn becomes_ready(&mut self) {
+        let now = self.now;
+        match (&mut self.image.refresh, &mut self.image.order) {
+            (Some(refresh), Some(order)) => {
+                refresh.last_at = Some(now);
+                refresh.next_at = Some(now.plus_ms(refresh.every.as_ms()));
+                // It is of what has come.
+                order.checksum = None;
+            }
+            (Some(_) | None, _) => self.image.order = None,
+        }
     }
 
     pub fn add_event(&mut self, event: EventKind) {
@@ -136,18 +164,63 @@ impl<'a> ImageChange<'a> {
         }
     }
 
-    /// The import failed; nothing is kept of it.
+    /// The import failed, and nothing is kept of it; or the refresh did, and
+    /// the image stays as it is.
     pub fn fail(&mut self, reason: &str) {
-        if self.operation.is_none() {
+        let Some(operation) = self.operation.as_ref().map(|operation| operation.kind) else {
             return;
-        }
+        };
         self.retire(OperationState::Failed, Some(reason));
+        self.not_done(operation, reason);
+    }
+
+    /// What happens to the image when an operation comes to nothing.
+    fn not_done(&mut self, operation: OperationKind, reason: &str) {
         self.add_event(EventKind::OperationFailed {
-            operation: OperationKind::Import,
+            operation,
             reason: reason.to_owned(),
         });
-        self.turn(ImageState::Failed);
-        self.image.failure = Some(reason.to_owned());
+        if operation == OperationKind::Refresh {
+            self.not_refreshed(reason);
+        } else {
+            self.turn(ImageState::Failed);
+            self.image.failure = Some(reason.to_owned());
+        }
+    }
+
+    /// The source was asked for something new, and cannot say.
+    pub fn unanswered(&mut self, reason: &str) {
+        self.not_done(OperationKind::Refresh, reason);
+    }
+
+    /// It serves as it is until its source is asked the next time.
+    fn not_refreshed(&mut self, reason: &str) {
+        let now = self.now;
+        if let Some(refresh) = &mut self.image.refresh {
+            refresh.successor = None;
+            refresh.failure = Some(reason.to_owned());
+            refresh.next_at = Some(now.plus_ms(refresh.every.as_ms()));
+        }
+    }
+
+    /// It is what its source has.
+    pub fn up_to_date(&mut self, version: Option<String>) {
+        let now = self.now;
+        if let Some(refresh) = &mut self.image.refresh {
+            refresh.successor = None;
+            refresh.failure = None;
+            refresh.version = version;
+            refresh.last_at = Some(now);
+            refresh.next_at = Some(now.plus_ms(refresh.every.as_ms()));
+        }
+        if let Some(operation) = &mut self.operation {
+            // What has come need not be entered.
+            let done = usize::try_from(operation.step).unwrap_or(usize::MAX);
+            operation.steps.truncate(done.saturating_add(1));
+            self.end_step();
+        }
+        let successor = None;
+        self.add_event(EventKind::ImageRefreshed { successor });
     }
 
     /// Someone no longer wants the import.
@@ -156,10 +229,12 @@ impl<'a> ImageChange<'a> {
             return;
         };
         operation.undo = Some(Undo::Cancelled { by: by.to_owned() });
+        let kind = operation.kind;
         self.retire(OperationState::Cancelled, None);
-        self.add_event(EventKind::Cancelled {
-            operation: OperationKind::Import,
-        });
+        self.add_event(EventKind::Cancelled { operation: kind });
+        if kind == OperationKind::Refresh {
+            self.not_refreshed(&format!("it was cancelled by {by}"));
+        }
     }
 
     fn retire(&mut self, state: OperationState, error: Option<&str>) {

@@ -10,6 +10,7 @@ use vimana_store::image::{self, ImageRecord};
 use vimana_store::write_tx;
 
 use super::change::ImageChange;
+use super::refresh::superseded_name;
 use crate::Engine;
 use crate::context::new_id;
 
@@ -62,10 +63,12 @@ impl Engine {
             operation_id: None,
             generation: 1,
             created_at: now,
+            refresh: None,
+            superseded_at: None,
         };
         let record = write_tx!(self.store(), |tx| {
             if let Some(mut old) = image::find_by_name(tx, None, name).await? {
-                old.name = superseded_name(&old)?;
+                old.name = superseded_name(tx, &old, now).await?;
                 image::update(tx, &mut old).await?;
             }
             let change = ImageChange::of(tx, self.world(), Actor::System, record.clone());
@@ -73,14 +76,4 @@ impl Engine {
         })?;
         Ok(self.image_view(record, None))
     }
-}
-
-/// What an image is called once another has taken its name: the old name and
-/// the first digits of its checksum.
-fn superseded_name(old: &ImageRecord) -> Result<ImageName> {
-    let name: String = old.name.as_str().chars().take(50).collect();
-    let content = old.content.as_ref();
-    let sha256 = content.map_or("", |content| content.sha256.as_str());
-    let digits: String = sha256.chars().take(12).collect();
-    ImageName::new(format!("{name}.{digits}")).map_err(Error::internal)
 }

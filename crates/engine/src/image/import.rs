@@ -9,17 +9,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
 use vimana_model::backup::Restoration;
-use vimana_model::event::{Actor, ProgressItem};
+use vimana_model::event::{Actor, EventKind, ProgressItem};
 use vimana_model::image::{AcceptedImage, Fetched, ImageSource, ImageState, ImportImage, Origin};
 use vimana_model::name::ImageName;
 use vimana_model::operation::{Progress, StepKind};
 use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
-use vimana_store::image::{ImageOrder, ImageRecord};
+use vimana_store::image::{ImageOrder, ImageRecord, ImageRefresh};
 use vimana_store::operation::OperationRecord;
 use vimana_store::{TxError, image, operation, write_tx};
 
 use super::change::ImageChange;
+use super::refresh;
 use crate::Engine;
 use crate::authorize::{current, permit};
 use crate::context::{OpContext, new_id};
@@ -192,10 +193,16 @@ impl Engine {
                 judged.map_err(|refusal| refused(source, &refusal))?
             }
         };
-        let id = new_id!(self.world(), ImageId);
-        let what = (id, wanted.name, tenant_id);
+        let image = NewImage {
+            id: new_id!(self.world(), ImageId),
+            name: wanted.name,
+            tenant_id,
+            order,
+            origin,
+            refresh: wanted.refresh.map(ImageRefresh::new),
+        };
         let permission = Permission::ManageImages;
-        self.begin_import(cx, what, order, origin, permission).await
+        self.begin_import(cx, image, permission).await
     }
 
     /// Records an image that is to be imported, and begins.
@@ -205,11 +212,17 @@ impl Engine {
     pub(crate) async fn begin_import(
         &self,
         cx: &OpContext,
-        (id, name, tenant_id): (ImageId, ImageName, Option<TenantId>),
-        order: ImageOrder,
-        origin: Origin,
+        image: NewImage,
         permission: Permission,
     ) -> Result<AcceptedImage> {
+        let NewImage {
+            id,
+            name,
+            tenant_id,
+            order,
+            origin,
+            refresh,
+        } = image;
         let is_path = matches!(order.source, ImageSource::Path(_));
         let actor = Actor::User(cx.subject.user_name.clone());
         let (answer, record) = write_tx!(self.store(), |tx| {
@@ -236,6 +249,8 @@ impl Engine {
                 operation_id: None,
                 generation: 1,
                 created_at: now,
+                refresh: refresh.clone(),
+                superseded_at: None,
             };
             let mut change = ImageChange::of(tx, self.world(), actor.clone(), record);
             let id = new_id!(self.world(), OperationId);
@@ -354,15 +369,21 @@ impl Engine {
             return self.fetch_backup(record.id, &backup.from, &tell).await;
         }
         let repository = &self.inner.repository;
-        repository.fetch(record.id, &order_of(order), &tell).await
+        repository
+            .fetch(place(record), &order_of(order), &tell)
+            .await
     }
 
     async fn enter(&self, record: &ImageRecord) -> Result<(), Refusal> {
         let lost = || Refusal {
             message: "came, but what came is no longer recorded".to_owned(),
         };
-        let content = record.content.as_ref().ok_or_else(lost)?;
-        let entered = self.inner.repository.enter(record.id, content.format);
+        let content = match record.successor() {
+            Some(successor) => successor.content.as_ref(),
+            None => record.content.as_ref(),
+        };
+        let content = content.ok_or_else(lost)?;
+        let entered = self.inner.repository.enter(place(record), content.format);
         entered.await.map_err(|error| {
             tracing::error!(image = %record.id, %error, "an image cannot be entered");
             Refusal {
@@ -378,10 +399,10 @@ impl Engine {
         done: &Done,
     ) -> Result<()> {
         let world = self.world();
-        let (more, failed) = write_tx!(self.store(), |tx| {
+        let (more, unwanted) = write_tx!(self.store(), |tx| {
             let lock = ImageChange::lock(tx, world, Actor::System, id).await?;
             let Some(mut change) = lock else {
-                return Ok((false, false));
+                return Ok((false, None));
             };
             let restoration = restoration_of(&change.image);
             let asked = change.operation.as_ref();
@@ -389,38 +410,73 @@ impl Engine {
                 (operation.id, operation.step) == (worked_on.id, worked_on.step)
             });
             if !same {
-                return Ok((false, false));
+                return Ok((false, None));
             }
+            let place = place(&change.image);
+            let mut successor = None;
             match done {
                 Done::Fetched(fetched) => match fetched.as_ref() {
-                    Ok(arrived) => {
+                    Ok(arrived) if place == id => {
                         change.image.content = Some(arrived.content.clone());
-                        note_fetched(&mut change.image, arrived);
+                        let verified = is_verified(&change.image);
+                        let fetched = fetched_of(arrived, verified);
+                        change.image.origin.set_fetched(Some(fetched));
+                        if let Some(refresh) = &mut change.image.refresh {
+                            refresh.version.clone_from(&arrived.version);
+                        }
                         change.end_step();
                     }
+                    Ok(arrived) => refresh::arrived(&mut change, arrived),
                     Err(refusal) => change.fail(&sentence(refusal)),
                 },
-                Done::Entered(Ok(())) => change.end_step(),
+                Done::Entered(Ok(())) => {
+                    successor = refresh::succeed(tx, world, &mut change).await?;
+                    change.end_step();
+                }
                 Done::Entered(Err(refusal)) => change.fail(&sentence(refusal)),
             }
-            let failed = change.image.state == ImageState::Failed;
             let more = change.operation.is_some();
+            // Whatever of it has come: it failed, or is what is there already.
+            let came = match place == id {
+                true => change.image.state == ImageState::Ready,
+                false => successor.is_some(),
+            };
+            let unwanted = (!more && !came).then_some(place);
             let is_ready = change.image.state == ImageState::Ready;
             let (image, _) = change.save().await?;
             if let Some(wanted) = restoration.as_ref().filter(|_| is_ready) {
                 self.finish_restoration(tx, &image, wanted).await?;
             }
-            Ok((more, failed))
+            // Its name is free now.
+            if let Some(successor) = successor {
+                let mut change = ImageChange::of(tx, world, Actor::System, successor);
+                change.add_event(EventKind::Image {
+                    from: ImageState::Importing,
+                    to: ImageState::Ready,
+                });
+                change.save().await?;
+            }
+            Ok((more, unwanted))
         })?;
         self.inner.hub.wake();
         if !more {
             self.inner.progress.forget(worked_on.id);
         }
-        if failed {
-            self.clear_repository(id).await;
+        if let Some(unwanted) = unwanted {
+            self.clear_repository(unwanted).await;
         }
         Ok(())
     }
+}
+
+/// An image that is to be imported.
+pub struct NewImage {
+    pub id: ImageId,
+    pub name: ImageName,
+    pub tenant_id: Option<TenantId>,
+    pub order: ImageOrder,
+    pub origin: Origin,
+    pub refresh: Option<ImageRefresh>,
 }
 
 enum Done {
@@ -428,16 +484,22 @@ enum Done {
     Entered(Result<(), Refusal>),
 }
 
-fn note_fetched(image: &mut ImageRecord, arrived: &Arrived) {
-    let verified = image
-        .order
-        .as_ref()
-        .is_some_and(|order| order.checksum.is_some());
-    image.origin.set_fetched(Some(Fetched {
+/// Where its import, or that of what is to take its place, puts what comes.
+fn place(image: &ImageRecord) -> ImageId {
+    image.successor().map_or(image.id, |successor| successor.id)
+}
+
+fn is_verified(image: &ImageRecord) -> bool {
+    let order = image.order.as_ref();
+    order.is_some_and(|order| order.checksum.is_some())
+}
+
+pub(super) fn fetched_of(arrived: &Arrived, verified: bool) -> Fetched {
+    Fetched {
         size_bytes: arrived.fetched_bytes,
         checksum: arrived.fetched_checksum.clone(),
         verified,
-    }));
+    }
 }
 
 /// The VM that is to be made of it. Once it is ready, its record tells no more.
@@ -448,7 +510,7 @@ fn restoration_of(image: &ImageRecord) -> Option<Restoration> {
     }
 }
 
-fn order_of(order: &ImageOrder) -> Order {
+pub(super) fn order_of(order: &ImageOrder) -> Order {
     Order {
         source: order.source.clone(),
         checksum: order.checksum.clone(),
@@ -457,7 +519,7 @@ fn order_of(order: &ImageOrder) -> Order {
 }
 
 /// About the field that says where the image is.
-fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
+pub(super) fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
     let (field, what) = match source {
         ImageSource::Url(_) => ("url", "source"),
         ImageSource::Upload(_) => ("upload.size_bytes", "file"),
@@ -468,6 +530,6 @@ fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
 }
 
 /// About the source, for whoever reads why nothing came of it.
-fn sentence(refusal: &Refusal) -> String {
+pub(super) fn sentence(refusal: &Refusal) -> String {
     format!("the source {}", refusal.message)
 }

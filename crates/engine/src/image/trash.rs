@@ -30,10 +30,10 @@ impl Engine {
         // What is another's is found out as quickly as what never was.
         let found = image::find(&self.store().read(), id).await?;
         authorized(cx, Permission::ViewCatalogue, what(id), found)?;
-        let (answer, state) = write_tx!(self.store(), |tx| {
+        let (answer, state, unwanted) = write_tx!(self.store(), |tx| {
             let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
-                return Ok((answer, None));
+                return Ok((answer, None, None));
             }
             let lock = ImageChange::lock(tx, self.world(), actor.clone(), id).await?;
             let permission = Permission::ManageImages;
@@ -42,15 +42,21 @@ impl Engine {
             action
                 .judge(change.image.state)
                 .map_err(|refusal| Error::conflict(format!("image `{name}` {refusal}")))?;
+            let unwanted = change.image.successor().map(|successor| successor.id);
             match action {
                 ImageAction::Delete if change.image.state == ImageState::Ready => {
+                    change.cancel(cx.subject.user_name.as_str());
                     change.turn(ImageState::Trashed);
                 }
                 ImageAction::Delete => {
                     change.cancel(cx.subject.user_name.as_str());
                     change.turn(ImageState::Removed);
                 }
-                ImageAction::Restore => change.turn(ImageState::Ready),
+                ImageAction::Restore => {
+                    change.turn(ImageState::Ready);
+                    // Somebody wants it for its own sake.
+                    change.image.superseded_at = None;
+                }
                 ImageAction::Purge => {
                     let users = vm::made_from(tx, &[id], None).await?;
                     if let Some(users) = users.get(&id) {
@@ -77,7 +83,7 @@ impl Engine {
             let state = record.state;
             let answer = self.image_view(record, operation);
             remember(tx, cx, self.world().now(), &answer).await?;
-            Ok((answer, Some(state)))
+            Ok((answer, Some(state), unwanted))
         })?;
         self.inner.hub.wake();
         match state {
@@ -86,12 +92,18 @@ impl Engine {
                 self.inner.imports.stop(id);
                 self.clear_repository(id).await;
             }
+            Some(ImageState::Trashed) => {
+                if let Some(successor) = unwanted {
+                    self.inner.imports.stop(id);
+                    self.clear_repository(successor).await;
+                }
+            }
             _ => {}
         }
         Ok(answer)
     }
 
-    /// Stops an import.
+    /// Stops an import, or a refresh.
     pub(crate) async fn cancel_import(
         &self,
         cx: &OpContext,
@@ -100,37 +112,43 @@ impl Engine {
     ) -> Result<OperationView> {
         let actor = Actor::User(cx.subject.user_name.clone());
         let subject = format!("operation `{operation_id}`");
-        let (answer, stopped) = write_tx!(self.store(), |tx| {
+        let (answer, unwanted) = write_tx!(self.store(), |tx| {
             let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
-                return Ok((answer, false));
+                return Ok((answer, None));
             }
             let lock = ImageChange::lock(tx, self.world(), actor.clone(), id).await?;
             let permission = Permission::ManageImages;
             let mut change = authorized(cx, permission, &subject, lock)?.into_inner();
-            let kind = OperationKind::Import;
             let under_way = change.operation.clone();
             let Some(under_way) = under_way.filter(|found| found.id == operation_id) else {
-                return Err(Error::conflict(format!("the {kind} is over")).into());
+                return Err(Error::conflict("it is over").into());
             };
+            let kind = under_way.kind;
+            let unwanted = change
+                .image
+                .successor()
+                .map_or(id, |successor| successor.id);
             crate::operation::view(under_way, None)
                 .judge_cancel()
                 .map_err(|refusal| Error::conflict(format!("the {kind} {refusal}")))?;
             let by = &cx.subject.user_name;
             change.cancel(by.as_str());
-            change.turn(ImageState::Failed);
-            change.image.failure = Some(format!("its import was cancelled by {by}"));
+            if kind == OperationKind::Import {
+                change.turn(ImageState::Failed);
+                change.image.failure = Some(format!("its import was cancelled by {by}"));
+            }
             change.save().await?;
             let after = operation::find(tx, operation_id).await?;
             let after = after.ok_or_else(|| Error::not_found(&subject))?;
             let answer = crate::operation::view(after, None);
             remember(tx, cx, self.world().now(), &answer).await?;
-            Ok((answer, true))
+            Ok((answer, Some(unwanted)))
         })?;
         self.inner.hub.wake();
-        if stopped {
+        if let Some(unwanted) = unwanted {
             self.inner.imports.stop(id);
-            self.clear_repository(id).await;
+            self.clear_repository(unwanted).await;
         }
         Ok(answer)
     }
@@ -147,32 +165,27 @@ impl Engine {
         }
     }
 
-    /// Empties the trash of what has lain there long enough and is used by
-    /// nothing, and removes files that no record wants.
+    /// Puts into the trash what something newer took the name of, empties the
+    /// trash of what has lain there long enough, both where nothing uses it,
+    /// and removes files that no record wants.
     pub(crate) async fn sweep_images(&self) -> Result<()> {
+        for found in image::superseded(&self.store().read()).await? {
+            self.sweep_image(found.id, ImageState::Ready, ImageState::Trashed)
+                .await?;
+        }
         let life = self.inner.settings.trash_life;
         let before = self.world().now_to_end(life);
         let before = before.plus_ms(ms(life).saturating_neg());
         let old = image::in_state(&self.store().read(), ImageState::Trashed, before).await?;
         for found in old {
-            let id = found.id;
-            write_tx!(self.store(), |tx| {
-                let lock = ImageChange::lock(tx, self.world(), Actor::System, id).await?;
-                let used = vm::made_from(tx, &[id], None).await?.contains_key(&id)
-                    || volume::waits_for_image(tx, id).await?;
-                let Some(mut change) = lock else {
-                    return Ok(());
-                };
-                if !used && change.image.state == ImageState::Trashed {
-                    change.turn(ImageState::Removed);
-                    change.save().await?;
-                }
-                Ok(())
-            })?;
-            self.inner.hub.wake();
+            self.sweep_image(found.id, ImageState::Trashed, ImageState::Removed)
+                .await?;
         }
-        let held = self.inner.repository.holds().await;
-        for id in held.map_err(Error::internal)? {
+        let held = self.inner.repository.contents().await;
+        let held = held.map_err(Error::internal)?;
+        // Before their records: what has taken its place since has one.
+        let coming = image::successors(&self.store().read()).await?;
+        for id in held.into_keys().filter(|id| !coming.contains(id)) {
             let record = image::find(&self.store().read(), id).await?;
             let wanted = record.is_some_and(|record| {
                 record.state.has_content() || record.state == ImageState::Importing
@@ -182,6 +195,25 @@ impl Engine {
                 self.clear_repository(id).await;
             }
         }
+        Ok(())
+    }
+    /// One step further on its way out, unless something uses it.
+    async fn sweep_image(&self, id: ImageId, from: ImageState, to: ImageState) -> Result<()> {
+        write_tx!(self.store(), |tx| {
+            let lock = ImageChange::lock(tx, self.world(), Actor::System, id).await?;
+            let used = vm::made_from(tx, &[id], None).await?.contains_key(&id)
+                || volume::waits_for_image(tx, id).await?;
+            let Some(mut change) = lock else {
+                return Ok(());
+            };
+            let wanted = from == ImageState::Ready && change.image.superseded_at.is_none();
+            if !used && !wanted && change.image.state == from {
+                change.turn(to);
+                change.save().await?;
+            }
+            Ok(())
+        })?;
+        self.inner.hub.wake();
         Ok(())
     }
 }

@@ -16,7 +16,8 @@ use vimana_engine::{ActionArgs, IdempotencyKey, OpContext, VmQuery, WatchItem};
 use vimana_model::action::VmAction;
 use vimana_model::backup::{BackupState, DiskId, TakeBackup};
 use vimana_model::host::CreateJoinToken;
-use vimana_model::name::DatastoreName;
+use vimana_model::image::ImageAction;
+use vimana_model::name::{DatastoreName, ImageName};
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::session::Role;
 use vimana_model::snapshot::TakeSnapshot;
@@ -25,9 +26,10 @@ use vimana_model::unit::MiB;
 use vimana_model::vm::CreateVm;
 use vimana_model::volume::{AttachVolume, CreateVolume};
 use vimana_model::{
-    BackupId, HostId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId, VmState,
-    VolumeId,
+    BackupId, HostId, ImageId, OperationId, RequestId, TenantId, Timestamp, TokenId, UserId, VmId,
+    VmState, VolumeId,
 };
+use vimana_repository::{DirRepository, Repository as _, Terms};
 use vimana_store::session::SessionRecord;
 use vimana_store::survey;
 use vimana_store::testing::deface;
@@ -164,6 +166,13 @@ impl Building {
         }
         let mona = people.pop().unwrap();
         let rita = people.pop().unwrap();
+        // In the trash.
+        let file = world.dir.path().join("old.raw");
+        std::fs::write(&file, [7; 3000]).unwrap();
+        let old = ImageName::new("old").unwrap();
+        let old = engine.import_image_file(&old, &file).await.unwrap();
+        let trashed = engine.act_on_image(&world.admin, old.id, ImageAction::Delete);
+        trashed.await.unwrap();
         Self {
             world,
             hosts,
@@ -403,9 +412,11 @@ impl Building {
             backups.insert(*id, [(DiskId::Root, 1)].into());
             self.ids.insert(format!("backup {name}"), id.to_string());
         }
+        let images = DirRepository::new(self.world.dir.path().join("images"), Terms::default());
         let outside = Outside {
             in_datastore: Some(saved.contents().await.unwrap().saved),
             backups: [(DatastoreName::new("backups").unwrap(), backups)].into(),
+            in_repository: Some(images.contents().await.unwrap()),
             ..heard.into_iter().collect()
         };
         assert_eq!(outside.inventories.len(), self.hosts.len());
@@ -482,6 +493,7 @@ impl Building {
             ("no tenant", TenantId::from_parts(ms, random).to_string()),
             ("no volume", VolumeId::from_parts(ms, random).to_string()),
             ("no backup", BackupId::from_parts(ms, random).to_string()),
+            ("no image", ImageId::from_parts(ms, random).to_string()),
             ("no user", UserId::from_parts(ms, random).to_string()),
             ("the token", TokenId::from_parts(1, [1; 10]).to_string()),
         ] {

@@ -59,7 +59,8 @@ const OPERATIONS: &[Plant] = records! {
     OperationUnknownToVm "operation create": "INSERT INTO operations SELECT {no operation}, {runs}, NULL, kind, state, step, steps, requested_by, error, created_at, ended_at, claim_epoch, undo, due_at FROM operations WHERE id = {operation of boots}";
     OperationOfNoVm "operation import": "INSERT INTO operations SELECT {no operation}, NULL, 'image_00000000000000000000000000000000', 'import', state, step, steps, requested_by, error, created_at, ended_at, claim_epoch, undo, due_at FROM operations WHERE id = {operation of boots}";
     OperationUnknownToVm "operation import": "INSERT INTO operations SELECT {no operation}, NULL, (SELECT id FROM images WHERE name = 'demo'), 'import', state, step, steps, requested_by, error, created_at, ended_at, claim_epoch, undo, due_at FROM operations WHERE id = {operation of boots}";
-    MovesWithoutOperation "image demo": "UPDATE images SET state = 'importing'";
+    MovesWithoutOperation "image demo": "UPDATE images SET state = 'importing' WHERE id = {image demo}";
+    MovesWithoutOperation "image demo": r#"UPDATE images SET refresh_seconds = 86400, successor = '{"id":"image_00000000000170009090909090909090","content":null,"fetched":null,"version":null}' WHERE id = {image demo}"#;
     OperationUnknownToVm "operation create": "INSERT INTO operations SELECT {no operation}, {broken}, NULL, kind, state, step, steps, requested_by, error, created_at, ended_at, claim_epoch, undo, due_at FROM operations WHERE id = {operation of boots}; UPDATE vms SET operation_id = NULL WHERE id = {broken}";
     OperationOnDoneVm "operation delete": "UPDATE operations SET state = 'running' WHERE id = {operation of gone}";
     OperationWithoutStep "operation create": "UPDATE operations SET step = 99 WHERE id = {operation of boots}";

@@ -7,10 +7,12 @@ use vimana_driver::{Observed, ObservedSnapshot, ObservedVolume, Power};
 use vimana_datastore::{Copies, Disks as Backed};
 use vimana_engine::check::{Check, Outside, Source};
 use vimana_model::backup::DiskId;
+use vimana_model::image::ImageFormat;
 use vimana_model::saved::Part;
 use vimana_model::unit::MiB;
 use vimana_model::{BackupId, HostId, SnapshotId};
 use vimana_protocol::agent::Disks;
+use vimana_repository::Kept;
 
 use crate::installation::{Installation, observed};
 use crate::plant::{Plant, assert_complete, prove};
@@ -20,7 +22,9 @@ type P = Plant;
 #[tokio::test]
 async fn every_breach_in_what_hosts_and_datastore_hold_is_found() {
     let installation = Installation::new().await;
-    let all = [HELD, LOST, POWER, QUARANTINE, DATASTORE, DISKS, BACKUPS];
+    let all = [
+        HELD, LOST, POWER, QUARANTINE, DATASTORE, REPOSITORY, DISKS, BACKUPS,
+    ];
     prove(&installation, &all).await;
     assert_complete(Source::Reports, &all);
 }
@@ -380,4 +384,47 @@ const DATASTORE: &[P] = &[
             .unwrap()
             .insert(Part::Memory, 2);
     }),
+];
+
+/// What the repository has of it.
+fn kept<'a>(outside: &'a mut Outside, of: &Installation, image: &str) -> &'a mut Kept {
+    let held = outside.in_repository.as_mut().unwrap();
+    held.entry(of.id(image).parse().unwrap()).or_default()
+}
+
+const REPOSITORY: &[P] = &[
+    P::reports(Check::ImageGone, "image demo", |outside, of| {
+        let id = of.id("image demo").parse().unwrap();
+        outside.in_repository.as_mut().unwrap().remove(&id);
+    }),
+    // One in the trash can be restored.
+    P::reports(Check::ImageGone, "image old", |outside, of| {
+        kept(outside, of, "image old").files.clear();
+    }),
+    P::reports(Check::ImageOfOtherSize, "image demo", |outside, of| {
+        kept(outside, of, "image demo").files[0].1 -= 1;
+    }),
+    P::reports(Check::ImageOfOtherSize, "image old", |outside, of| {
+        kept(outside, of, "image old").files[0].1 = 0;
+    }),
+    P::reports(Check::ImageOfNobody, "image {no image}", |outside, of| {
+        let files = &mut kept(outside, of, "no image").files;
+        files.push((ImageFormat::Raw, 1));
+    }),
+    P::reports(Check::ImageOfNobody, "image {no image}", |outside, of| {
+        kept(outside, of, "no image").staged = true;
+    }),
+    P::reports(Check::ImageOfNobody, "image demo", |outside, of| {
+        kept(outside, of, "image demo").staged = true;
+    }),
+    P::reports(Check::ImageOfNobody, "image demo", |outside, of| {
+        let files = &mut kept(outside, of, "image demo").files;
+        files.push((ImageFormat::Raw, 1));
+    }),
+    P::both(
+        Check::ImageOfNobody,
+        "image old",
+        "UPDATE images SET state = 'removed' WHERE id = {image old}",
+        |_, _| {},
+    ),
 ];

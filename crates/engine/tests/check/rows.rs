@@ -35,7 +35,7 @@ pub const ROWS: &[Plant] = records! {
     CorruptRow "a row of tokens": "UPDATE tokens SET id = 'none'";
     CorruptRow "a row of sessions": "UPDATE sessions SET data = '{'";
     CorruptRow "a row of flavors": "UPDATE flavors SET name = '!' WHERE name = 'tiny'";
-    CorruptRow "image {image demo}": "UPDATE images SET format = 'nonsense'";
+    CorruptRow "image {image demo}": "UPDATE images SET format = 'nonsense' WHERE id = {image demo}";
     CorruptRow "volume {volume data}": "UPDATE volumes SET state = 'nonsense' WHERE id = {volume data}";
     CorruptRow "volume {volume data}": "UPDATE volumes SET vm_id = NULL, vm_name = NULL WHERE id = {volume data}";
     CorruptRow "volume {volume spare}": "UPDATE volumes SET live_name = NULL WHERE id = {volume spare}";
@@ -75,8 +75,8 @@ pub const ROWS: &[Plant] = records! {
     CorruptRow "a row of flavors": "UPDATE flavors SET vcpus = -1 WHERE name = 'tiny'";
     CorruptRow "a row of flavors": "UPDATE flavors SET memory_mib = -1 WHERE name = 'tiny'";
     CorruptRow "a row of flavors": "UPDATE flavors SET disk_mib = -1 WHERE name = 'tiny'";
-    CorruptRow "image {image demo}": "UPDATE images SET size_bytes = -1";
-    CorruptRow "image {image demo}": "UPDATE images SET virtual_mib = -1";
+    CorruptRow "image {image demo}": "UPDATE images SET size_bytes = -1 WHERE id = {image demo}";
+    CorruptRow "image {image demo}": "UPDATE images SET virtual_mib = -1 WHERE id = {image demo}";
     CorruptRow "a row of orphans": "INSERT INTO orphans VALUES ({host-1}, {no vm}, -1, 'off', FALSE, 1); UPDATE hosts SET orphans = 1 WHERE id = {host-1}";
     // What is too large.
     CorruptRow "VM {runs}": "UPDATE vms SET vcpus = 9223372036854775807 WHERE id = {runs}";

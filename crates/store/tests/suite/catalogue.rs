@@ -2,7 +2,7 @@
 
 use vimana_model::host::{Accelerator, HostState};
 use vimana_model::image::{
-    Fetched, ImageContent, ImageFormat, ImageSource, ImageState, Origin, Upload,
+    Fetched, ImageContent, ImageFormat, ImageSource, ImageState, Origin, RefreshEvery, Upload,
 };
 use vimana_model::name::{FlavorName, HostName, ImageName, UserName};
 use vimana_model::operation::{
@@ -12,7 +12,7 @@ use vimana_model::unit::MiB;
 use vimana_model::{FlavorId, TenantId, VmState};
 use vimana_store::claim::{self, ClaimRecord, Taken};
 use vimana_store::flavor::FlavorRecord;
-use vimana_store::image::{ImageOrder, ImageRecord};
+use vimana_store::image::{ImageOrder, ImageRecord, ImageRefresh, Successor};
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::{StoreError, flavor, host, image, operation, vm, write_tx};
 
@@ -82,6 +82,8 @@ pub fn new_image(world: &World, name: &str) -> ImageRecord {
         operation_id: None,
         generation: 1,
         created_at: NOW,
+        refresh: None,
+        superseded_at: None,
     }
 }
 
@@ -105,8 +107,25 @@ pub async fn images_survive_with_all_columns(world: World) {
         ..new_image(&world, "alpine")
     };
     assert!(!format!("{importing:?}").contains("secret"));
+    let refreshed = ImageRecord {
+        refresh: Some(ImageRefresh {
+            every: RefreshEvery::new(86_400).unwrap(),
+            next_at: Some(NOW.plus_ms(5)),
+            last_at: Some(NOW),
+            failure: Some("the source is away".to_owned()),
+            version: Some("\"tag\"".to_owned()),
+            successor: Some(Successor {
+                id: world.image_id(),
+                content: ready.content.clone(),
+                fetched: ready.origin.fetched().cloned(),
+                version: None,
+            }),
+        }),
+        superseded_at: Some(NOW),
+        ..new_image(&world, "refreshed")
+    };
     let mut gone = new_image(&world, "gone");
-    for record in [&ready, &importing, &gone] {
+    for record in [&ready, &importing, &gone, &refreshed] {
         insert_image(&world, record).await;
     }
     gone.state = ImageState::Removed;
@@ -124,7 +143,14 @@ pub async fn images_survive_with_all_columns(world: World) {
     assert_eq!(removed.unwrap().generation, 2);
     let reader = world.store.read();
     let listed = image::list(&reader, None).await.unwrap();
-    assert_eq!(listed, [importing.clone(), ready.clone()]);
+    assert_eq!(
+        listed,
+        [importing.clone(), ready.clone(), refreshed.clone()]
+    );
+    let superseded = image::superseded(&reader).await.unwrap();
+    assert_eq!(superseded, std::slice::from_ref(&refreshed));
+    let successor = refreshed.refresh.unwrap().successor.unwrap();
+    assert_eq!(image::successors(&reader).await.unwrap(), [successor.id]);
     let found = image::find(&reader, importing.id).await.unwrap();
     assert_eq!(found, Some(importing.clone()));
     let many = image::find_many(&reader, &[gone.id, ready.id])
@@ -149,6 +175,36 @@ pub async fn images_survive_with_all_columns(world: World) {
         let found = image::find(&reader, record.id).await.unwrap();
         assert_eq!(found, Some(record));
     }
+}
+
+pub async fn images_are_due_for_their_refresh(world: World) {
+    let (hour_ms, mut ids) = (3_600_000, Vec::new());
+    for (name, state, next_ms) in [
+        ("second", ImageState::Ready, Some(0)),
+        ("first", ImageState::Ready, Some(-hour_ms)),
+        ("later", ImageState::Ready, Some(1)),
+        ("latest", ImageState::Ready, Some(hour_ms)),
+        // The clock was set back meanwhile: it is never that far away.
+        ("beyond", ImageState::Ready, Some(hour_ms + 1)),
+        ("trashed", ImageState::Trashed, Some(0)),
+        ("importing", ImageState::Importing, None),
+    ] {
+        let mut refresh = ImageRefresh::new(RefreshEvery::new(3600).unwrap());
+        refresh.next_at = next_ms.map(|ms| NOW.plus_ms(ms));
+        let record = ImageRecord {
+            state,
+            refresh: Some(refresh),
+            ..new_image(&world, name)
+        };
+        insert_image(&world, &record).await;
+        ids.push(record.id);
+    }
+    insert_image(&world, &new_image(&world, "never")).await;
+    let reader = world.store.read();
+    let due = image::due_for_refresh(&reader, NOW, 10).await.unwrap();
+    assert_eq!(due, [ids[1], ids[0], ids[4]]);
+    let due = image::due_for_refresh(&reader, NOW, 1).await.unwrap();
+    assert_eq!(due, [ids[1]]);
 }
 
 pub async fn image_names_are_taken_by_tenant_and_freed(world: World) {

@@ -40,11 +40,13 @@ use vimana_model::state::VmState;
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, VmId};
 use vimana_protocol::agent::Disks;
+use vimana_repository::Repository as _;
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::vm::{VmFilter, VmRecord};
 use vimana_store::{Reader, operation, orphan, vm};
 
 use super::World;
+use super::library::Library;
 use super::people::Answer;
 
 /// What was seen of each VM the last time: epoch and generation.
@@ -223,6 +225,7 @@ impl World {
         let outside = Outside {
             in_datastore: Some(contents.saved),
             backups: [(main, contents.backups)].into(),
+            in_repository: Some(Library.contents().await.unwrap()),
             ..held.into_iter().collect()
         };
         self.check_records(engine.store().read(), outside).await;

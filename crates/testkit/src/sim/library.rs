@@ -1,15 +1,32 @@
 //! The simulated server's images: one that is always there, and no others.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use vimana_model::ImageId;
-use vimana_model::image::{ImageFormat, Origin};
-use vimana_repository::{Arrived, Order, Refusal, Repository, Tell};
+use vimana_model::image::{ImageContent, ImageFormat, Origin};
+use vimana_model::unit::MiB;
+use vimana_repository::{Arrived, Kept, Order, Refusal, Repository, Tell};
 
 pub struct Library;
+
+/// The one that is always there.
+#[must_use]
+pub fn image_id() -> ImageId {
+    ImageId::from_parts(1, [0; 10])
+}
+
+#[must_use]
+pub fn content() -> ImageContent {
+    ImageContent {
+        format: ImageFormat::Qcow2,
+        size_bytes: 512,
+        virtual_mib: MiB(64),
+        sha256: "0".repeat(64),
+    }
+}
 
 #[async_trait]
 impl Repository for Library {
@@ -23,6 +40,10 @@ impl Repository for Library {
         _order: &Order,
         _tell: Tell<'_>,
     ) -> Result<Arrived, Refusal> {
+        Err(closed())
+    }
+
+    async fn version(&self, _order: &Order) -> Result<Option<String>, Refusal> {
         Err(closed())
     }
 
@@ -42,8 +63,12 @@ impl Repository for Library {
         Ok(())
     }
 
-    async fn holds(&self) -> io::Result<BTreeSet<ImageId>> {
-        Ok(BTreeSet::new())
+    async fn contents(&self) -> io::Result<BTreeMap<ImageId, Kept>> {
+        let kept = Kept {
+            files: vec![(content().format, content().size_bytes)],
+            staged: false,
+        };
+        Ok(BTreeMap::from([(image_id(), kept)]))
     }
 
     fn path(&self, id: ImageId, format: ImageFormat) -> PathBuf {

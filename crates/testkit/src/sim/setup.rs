@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use vimana_engine::OpContext;
 use vimana_model::host::CreateJoinToken;
-use vimana_model::image::{ImageContent, ImageFormat, ImageState, Origin};
+use vimana_model::image::{ImageState, Origin};
 use vimana_model::name::{FlavorName, ImageName, TenantName};
 use vimana_model::session::SignIn;
 use vimana_model::tenant::TenantKind;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{FlavorId, ImageId, Timestamp};
+use vimana_model::{FlavorId, Timestamp};
 use vimana_store::flavor::FlavorRecord;
 use vimana_store::image::ImageRecord;
 use vimana_store::tenant::TenantRecord;
@@ -19,7 +19,7 @@ use vimana_store::{Store, flavor, image, tenant, user, write_tx};
 
 use super::journal::Journal;
 use super::people::{ADMIN, AUTOMATIC, MANUAL, MONA, PAUL, RITA, tenant_id};
-use super::{World, server};
+use super::{World, library, server};
 
 /// Everybody's password.
 const PASSWORD: &str = "correct horse battery staple";
@@ -82,7 +82,7 @@ pub async fn install(store: &Store) {
             flavor::insert(tx, &record).await?;
         }
         let record = ImageRecord {
-            id: ImageId::from_parts(1, [0; 10]),
+            id: library::image_id(),
             name: ImageName::new("demo").unwrap(),
             tenant_id: None,
             owner_name: None,
@@ -94,15 +94,12 @@ pub async fn install(store: &Store) {
                 fetched: None,
             },
             order: None,
-            content: Some(ImageContent {
-                format: ImageFormat::Qcow2,
-                size_bytes: 512,
-                virtual_mib: MiB(64),
-                sha256: "0".repeat(64),
-            }),
+            content: Some(library::content()),
             operation_id: None,
             generation: 1,
             created_at: now,
+            refresh: None,
+            superseded_at: None,
         };
         image::insert(tx, &record).await?;
         Ok(())

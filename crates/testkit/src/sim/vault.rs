@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use vimana_agent::{Fetched, ImageSource, Meter};
+use vimana_agent::{Fetched, ImageSource, LocalImage, Meter};
 use vimana_datastore::{Contents, DatastoreDriver, Item, ItemFile, Room};
 use vimana_driver::{BackupFile, Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::{Course, Mishap, SimHost};
@@ -310,8 +310,8 @@ pub struct Images;
 
 #[async_trait]
 impl ImageSource for Images {
-    async fn get(&self, _image: &ImageRef, _meter: &Meter) -> Result<PathBuf, Fault> {
-        Ok(Path::new("/simulated/image").to_owned())
+    async fn get(&self, _image: &ImageRef, _meter: &Meter) -> Result<LocalImage, Fault> {
+        Ok(LocalImage::lasting(PathBuf::from("/simulated/image")))
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vimana_agent::{
-    Agent, Config, Datastore, Fetched, ImageSource, MemoryJournal, Meter, Parts, Timing, Watchdog,
+    Agent, Config, Datastore, Fetched, ImageSource, LocalImage, MemoryJournal, Meter, Parts,
+    Timing, Watchdog,
 };
 use vimana_driver::{BackupFile, Fault, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::{SimDriver, SimHost};
@@ -46,7 +47,7 @@ struct Nothing;
 
 #[async_trait]
 impl ImageSource for Nothing {
-    async fn get(&self, _: &ImageRef, _: &Meter) -> Result<PathBuf, Fault> {
+    async fn get(&self, _: &ImageRef, _: &Meter) -> Result<LocalImage, Fault> {
         unreachable!()
     }
 }
