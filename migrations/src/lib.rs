@@ -9,6 +9,7 @@ mod m0001_first;
 mod m0002_life_cycle;
 mod m0003_images;
 mod m0004_volumes;
+mod m0005_templates;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_life_cycle::Migration),
             Box::new(m0003_images::Migration),
             Box::new(m0004_volumes::Migration),
+            Box::new(m0005_templates::Migration),
         ]
     }
 }

@@ -47,6 +47,7 @@ mod saga;
 mod secret;
 mod session;
 mod snapshot;
+mod template;
 mod tenant;
 mod vm;
 mod volume;

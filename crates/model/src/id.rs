@@ -114,6 +114,8 @@ ids! {
     SnapshotId = "snap", "a snapshot";
     /// A named size.
     FlavorId = "flavor", "a flavor";
+    /// A preset a user starts from.
+    TemplateId = "template", "a template";
     /// A user-visible piece of work with steps.
     OperationId = "op", "an operation";
     /// What a user asks for under the manual life-cycle.

@@ -4,6 +4,7 @@ use vimana_model::state::VmState;
 use vimana_model::{Result, TenantId, UserId};
 use vimana_store::idempotency::IdempotencyRecord;
 use vimana_store::survey::{self, CorruptRow};
+use vimana_store::template::TemplateRecord;
 use vimana_store::token::TokenRecord;
 use vimana_store::user::MembershipRecord;
 use vimana_store::{Conn, flavor, join_token, session};
@@ -39,6 +40,13 @@ pub async fn check_rows(conn: &impl Conn, books: &Books, found: &mut Findings) -
         sorting(&mut corrupt, &mut |_: flavor::FlavorRecord| ()),
     )
     .await?;
+    let mut templates = |row: TemplateRecord| {
+        let subject = || Subject::new(Kind::Row, Named::new(row.id, Some("templates")));
+        if let Some(tenant) = row.tenant_id {
+            check_tenant(books, tenant, subject, found);
+        }
+    };
+    survey::templates(conn, sorting(&mut corrupt, &mut templates)).await?;
     let mut join_tokens = |_: join_token::JoinTokenRecord| ();
     survey::join_tokens(conn, sorting(&mut corrupt, &mut join_tokens)).await?;
     for row in corrupt {
