@@ -14,6 +14,7 @@ pub mod problem;
 mod request;
 mod session;
 mod snapshot;
+mod template;
 mod tenant;
 mod user;
 mod vm;
@@ -133,7 +134,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(volume::attach))
         .routes(routes!(volume::detach))
         .routes(routes!(volume::grow))
-        .routes(routes!(flavor::list))
+        .routes(routes!(flavor::list, flavor::create))
+        .routes(routes!(flavor::change, flavor::delete))
+        .routes(routes!(template::list, template::create))
+        .routes(routes!(template::show, template::change, template::delete))
         .routes(routes!(tenant::list, tenant::create))
         .routes(routes!(tenant::update))
         .routes(routes!(user::list, user::create))

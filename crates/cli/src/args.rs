@@ -1,8 +1,10 @@
 //! What can be asked, as clap reads it.
 
+mod flavor;
 mod host;
 mod image;
 mod request;
+mod template;
 mod tenant;
 mod vm;
 mod volume;
@@ -14,6 +16,7 @@ use vimana_client::BaseUrl;
 
 use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS};
 
+pub use flavor::{ChangeFlavor, CreateFlavor, DeleteFlavor, Flavor};
 pub use host::{Discard, Host, HostShown, JoinToken};
 pub use image::{
     Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RetryImage, UploadImage,
@@ -22,6 +25,7 @@ pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
     RequestShown, RequestWait, Terms,
 };
+pub use template::{ChangeTemplate, CreateTemplate, Preset, Template, TemplateShown};
 pub use tenant::{CreateTenant, CreateUser, SetKind, Tenant, User};
 pub use vm::{
     Cancel, CancelVm, Change, Console, Create, Operation, OperationShown, PowerOff, Remove, Resize,
@@ -96,7 +100,10 @@ pub enum Command {
     Snapshot(Snapshot),
     /// Sizes of VMs
     #[command(subcommand)]
-    Flavor(List),
+    Flavor(Flavor),
+    /// Presets to start a VM from
+    #[command(subcommand)]
+    Template(Template),
     /// Boundaries of isolation (for administrators)
     #[command(subcommand)]
     Tenant(Tenant),
@@ -126,12 +133,6 @@ pub struct Json {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-#[derive(Subcommand)]
-pub enum List {
-    /// List them
-    List(Json),
 }
 
 /// How long `--wait` lasts at most.

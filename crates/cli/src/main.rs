@@ -15,6 +15,7 @@ mod operation;
 mod output;
 mod request;
 mod snapshot;
+mod template;
 mod tenant;
 mod terminal;
 mod text;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command, List};
+use crate::args::{Cli, Command};
 use crate::failure::{Failure, Outcome};
 
 fn main() -> ExitCode {
@@ -59,7 +60,8 @@ async fn run(command: Command) -> Outcome {
         Command::Image(command) => image::run(command).await,
         Command::Volume(command) => volume::run(command).await,
         Command::Snapshot(command) => snapshot::run(command).await,
-        Command::Flavor(List::List(json)) => flavor::list(json).await,
+        Command::Flavor(command) => flavor::run(command).await,
+        Command::Template(command) => template::run(command).await,
         Command::Tenant(command) => tenant::run(command).await,
         Command::User(command) => user::run(command).await,
     }

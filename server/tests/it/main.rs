@@ -34,6 +34,7 @@ mod session;
 mod share;
 mod start;
 mod strange;
+mod template;
 mod tenant;
 mod torn;
 mod upload;
