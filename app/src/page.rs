@@ -1,5 +1,6 @@
 //! The pages, one file each.
 
+mod flavors;
 mod host;
 mod hosts;
 mod image;
@@ -16,12 +17,14 @@ mod refused;
 mod request;
 mod requests;
 mod sign_in;
+mod templates;
 mod terms;
 mod timeline;
 mod vm;
 mod vm_actions;
 mod vms;
 
+pub use flavors::FlavorsPage;
 pub use host::HostPage;
 pub use hosts::HostsPage;
 pub use image::ImagePage;
@@ -32,6 +35,7 @@ pub use not_found::NotFoundPage;
 pub use request::RequestPage;
 pub use requests::RequestsPage;
 pub use sign_in::SignInPage;
+pub use templates::{NewTemplatePage, TemplatePage, TemplatesPage};
 pub use vm::VmPage;
 pub use vm_actions::{VmDesk, VmDialogs};
 pub use vms::VmsPage;

@@ -9,20 +9,22 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde::{Deserialize, Serialize};
 use vimana_model::event::EventView;
+use vimana_model::flavor::FlavorView;
 use vimana_model::image::ImageView;
 use vimana_model::operation::OperationView;
 use vimana_model::request::RequestView;
 use vimana_model::snapshot::SnapshotView;
+use vimana_model::template::TemplateView;
 use vimana_model::vm::VmView;
 use vimana_model::volume::VolumeView;
-use vimana_model::{Error, HostId, ImageId, RequestId, VmId};
+use vimana_model::{Error, HostId, ImageId, RequestId, TemplateId, VmId};
 use vimana_ui::memo;
 
 use super::problem::ProblemView;
 use crate::api::{
-    ApiError, ApiResult, Catalogue, HostPageData, HostRow, RequestShow, Show, catalogue, host,
-    hosts, image, image_operations, image_timeline, images, request, request_timeline, requests,
-    vm, vm_operations, vm_snapshots, vm_timeline, vms, volumes,
+    ApiError, ApiResult, Catalogue, HostPageData, HostRow, RequestShow, Show, catalogue, flavors,
+    host, hosts, image, image_operations, image_timeline, images, request, request_timeline,
+    requests, template, templates, vm, vm_operations, vm_snapshots, vm_timeline, vms, volumes,
 };
 use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
@@ -38,6 +40,9 @@ pub enum Wanted {
     Host(String),
     Images,
     Image(String),
+    Templates,
+    Template(String),
+    Flavors,
     Choices,
     /// To know who looks is enough.
     Nothing,
@@ -54,6 +59,9 @@ impl Wanted {
             | Self::Request(_)
             | Self::Hosts
             | Self::Host(_)
+            | Self::Templates
+            | Self::Template(_)
+            | Self::Flavors
             | Self::Choices
             | Self::Nothing => false,
         }
@@ -71,6 +79,9 @@ pub enum Found {
     Host(Box<HostPageData>),
     Images(Vec<ImageView>),
     Image(Box<FoundImage>),
+    Templates(Vec<TemplateView>),
+    Template(Box<FoundTemplate>),
+    Flavors(Vec<FlavorView>),
     Choices(Catalogue),
     Nothing,
 }
@@ -102,6 +113,13 @@ pub struct FoundImage {
     pub events: Vec<EventView>,
     /// Newest first.
     pub operations: Vec<OperationView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoundTemplate {
+    pub template: TemplateView,
+    /// What it may name.
+    pub choices: Catalogue,
 }
 
 async fn load(wanted: Wanted) -> ApiResult<Found> {
@@ -136,6 +154,16 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
                 operations: operations?,
             }))
         }
+        Wanted::Templates => Found::Templates(templates().await?),
+        Wanted::Template(id) => {
+            let id: TemplateId = named("template", &id)?;
+            let (template, choices) = join!(template(id), catalogue());
+            Found::Template(Box::new(FoundTemplate {
+                template: template?,
+                choices: choices?,
+            }))
+        }
+        Wanted::Flavors => Found::Flavors(flavors().await?),
         Wanted::Choices => Found::Choices(catalogue().await?),
         Wanted::Nothing => Found::Nothing,
     })

@@ -25,7 +25,13 @@ impl CloudConfig {
         let entries = match yaml::parse(text)? {
             Value::Null => Map::new(),
             Value::Object(entries) if !entries.contains_key(MARKER) => entries,
-            _ => return Err("a cloud-config is a mapping of its settings".to_owned()),
+            Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => {
+                return Err("a cloud-config is a mapping of its settings".to_owned());
+            }
         };
         let mut inputs = BTreeSet::new();
         for value in entries.values() {
