@@ -57,7 +57,7 @@ impl World {
         answer.json().await.unwrap()
     }
 
-    async fn from_template(&self, token: &str, name: &str, more: Value) -> Response {
+    async fn vm_of_template(&self, token: &str, name: &str, more: Value) -> Response {
         let mut form = json!({ "name": name, "template": "web", "hold": true });
         let more = more.as_object().unwrap().clone();
         form.as_object_mut().unwrap().extend(more);
@@ -95,7 +95,7 @@ async fn a_vm_is_made_of_a_template_and_what_is_filled_in() {
     let token = world.token().await;
     world.template(&token, form()).await;
     let inputs = json!({ "user": "ada", "password": "hunter2 hunter2", "login": "true" });
-    let answer = world.from_template(&token, "web-1", json!({ "inputs": inputs }));
+    let answer = world.vm_of_template(&token, "web-1", json!({ "inputs": inputs }));
     let answer = answer.await;
     assert_eq!(answer.status(), 202);
     let accepted: Value = answer.json().await.unwrap();
@@ -118,7 +118,7 @@ async fn a_vm_is_made_of_a_template_and_what_is_filled_in() {
     // What the form says goes before what the template says.
     let inputs = json!({ "user": "ada", "password": "x" });
     let other = json!({ "flavor": "small", "inputs": inputs });
-    let answer = world.from_template(&token, "web-2", other).await;
+    let answer = world.vm_of_template(&token, "web-2", other).await;
     let accepted: Value = answer.json().await.unwrap();
     assert_eq!(accepted["vm"]["flavor"], "small");
     // A password is told to nobody.
@@ -155,7 +155,7 @@ async fn nothing_that_is_filled_in_leaves_its_place() {
     for (index, value) in values.into_iter().enumerate() {
         let inputs = json!({ "user": "ada", "password": value, "motd": value });
         let name = format!("web-{index}");
-        let answer = world.from_template(&token, &name, json!({ "inputs": inputs }));
+        let answer = world.vm_of_template(&token, &name, json!({ "inputs": inputs }));
         let accepted: Value = answer.await.json().await.unwrap();
         assert_eq!(
             world.user_data_of(&accepted["vm"]).await,
@@ -201,7 +201,7 @@ async fn bad_inputs_are_refused_at_their_field_and_nothing_is_made() {
         ),
     ];
     for (inputs, wrong) in cases {
-        let answer = world.from_template(&token, "web-1", json!({ "inputs": inputs }));
+        let answer = world.vm_of_template(&token, "web-1", json!({ "inputs": inputs }));
         let refused = problem(answer.await, 422).await;
         assert_eq!(fields(&refused), wrong, "{refused}");
     }
@@ -216,7 +216,7 @@ async fn bad_inputs_are_refused_at_their_field_and_nothing_is_made() {
         form.as_object_mut()
             .unwrap()
             .extend(more.as_object().unwrap().clone());
-        let answer = world.from_template(&token, "web-1", form).await;
+        let answer = world.vm_of_template(&token, "web-1", form).await;
         let refused = problem(answer, 422).await;
         assert!(fields(&refused).contains(&wrong), "{refused}");
         assert!(!refused.to_string().contains("hunter2"));
@@ -314,7 +314,7 @@ async fn a_template_is_a_managers_and_another_tenants_is_not_there() {
     }
     assert_eq!(world.ask(&bob, path).await["items"], json!([]));
     let inputs = json!({ "inputs": { "user": "bob", "password": "x" } });
-    let answer = world.from_template(&bob, "web-1", inputs.clone()).await;
+    let answer = world.vm_of_template(&bob, "web-1", inputs.clone()).await;
     assert_eq!(fields(&problem(answer, 422).await), ["template"]);
 
     // One for all is seen by all, changed by an administrator, and gives way to
@@ -330,7 +330,7 @@ async fn a_template_is_a_managers_and_another_tenants_is_not_there() {
     )
     .await;
     for (token, greeting) in [(&bob, "for all"), (&otto, "welcome")] {
-        let answer = world.from_template(token, "web-1", inputs.clone()).await;
+        let answer = world.vm_of_template(token, "web-1", inputs.clone()).await;
         let accepted: Value = answer.json().await.unwrap();
         let data = world.user_data_of(&accepted["vm"]).await;
         assert_eq!(data[2]["write_files"][0]["content"], greeting);
@@ -344,7 +344,7 @@ async fn a_template_changes_once_and_goes_and_its_vms_stay() {
     let made = world.template(&token, form()).await;
     let path = format!("/api/v1/templates/{}", made["id"].as_str().unwrap());
     let inputs = json!({ "inputs": { "user": "ada", "password": "x" } });
-    let answer = world.from_template(&token, "web-1", inputs.clone()).await;
+    let answer = world.vm_of_template(&token, "web-1", inputs.clone()).await;
     let accepted: Value = answer.json().await.unwrap();
 
     let change = json!({ "description": "better", "flavor": "", "generation": 1 });
@@ -370,7 +370,7 @@ async fn a_template_changes_once_and_goes_and_its_vms_stay() {
         .send(&token, Method::PATCH, &path, change.clone())
         .await;
     problem(stale, 412).await;
-    let answer = world.from_template(&token, "web-2", inputs.clone()).await;
+    let answer = world.vm_of_template(&token, "web-2", inputs.clone()).await;
     assert_eq!(fields(&problem(answer, 422).await), ["flavor"]);
 
     let gone = world.send(&token, Method::DELETE, &path, json!(null)).await;

@@ -161,7 +161,11 @@ pub async fn template_names_are_taken_by_tenant_and_freed(world: World) {
     }
     let other = world.tenant_id();
     let seen = template::list(&tx, other).await.unwrap();
-    assert_eq!(seen, [for_all.clone()], "another tenant's is not seen");
+    assert_eq!(
+        seen,
+        std::slice::from_ref(&for_all),
+        "another tenant's is not seen"
+    );
     let seen = template::list(&tx, world.tenant.id).await.unwrap();
     assert_eq!(seen, [for_all.clone(), own.clone()]);
     template::delete(&tx, own.id).await.unwrap();
