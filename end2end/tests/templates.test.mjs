@@ -145,18 +145,29 @@ describe('flavors', () => {
       assert.equal(await page.getByRole('link', { name: 'Flavors' }).count(), 0);
       await page.goto('/admin/flavors');
       await page.getByText('Not allowed').waitFor();
+      const template = await api.call('POST', '/templates', { name: 'read', image: 'demo', public: true });
+      await page.goto(`/templates/${template.id}`);
+      await page.getByText('left open').waitFor();
+      assert.equal(await page.getByRole('button', { name: 'Save' }).count(), 0);
+      await checkPage(page, 'a template to read');
     });
   });
 });
 
 test('the pages are in order in every look', async () => {
+  const form = { name: 'looks', description: 'to look at', image: 'demo', public: true, inputs: INPUTS, user_data: USER_DATA };
+  const { id } = await api.call('POST', '/templates', form);
+  const pages = ['/templates', '/templates/new', `/templates/${id}`, '/admin/flavors', '/vms/new'];
   await inEveryLook(async (options, look) => {
     await withPage('admin', async (page) => {
-      for (const path of ['/templates', '/templates/new', '/admin/flavors', '/vms/new']) {
+      for (const path of pages) {
         await page.goto(path);
-        await page.getByRole('heading', { level: 1 }).waitFor();
+        await page.getByText('Live', { exact: true }).waitFor();
         await checkPage(page, `${path} ${look}`);
       }
+      await page.getByLabel('Template').selectOption('looks');
+      await page.getByLabel('Secret').waitFor();
+      await checkPage(page, `inputs ${look}`);
     }, options);
   });
 });
