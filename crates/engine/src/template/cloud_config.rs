@@ -143,6 +143,7 @@ mod tests {
 
     const TEMPLATE: &str = "#cloud-config
 package_update: yes
+locale: {input: text}
 users:
   - default
   - name: {input: user}
@@ -192,6 +193,7 @@ ssh_pwauth:
         assert_eq!(
             data.as_str(),
             "#cloud-config\n\
+             \"locale\": \"hello\"\n\
              \"package_update\": true\n\
              \"runcmd\": [[\"systemctl\",\"enable\",\"x\"]]\n\
              \"ssh_pwauth\": false\n\
@@ -236,6 +238,7 @@ ssh_pwauth:
         ] {
             let found = filled_with(value);
             let wanted = json!({
+                "locale": value,
                 "package_update": true,
                 "users": ["default", {}],
                 "write_files": [
