@@ -8,12 +8,14 @@ mod backup;
 mod catalogue;
 mod codec;
 mod error;
+mod flavor;
 mod host;
 mod image;
 mod once;
 mod operation;
 mod request;
 mod session;
+mod template;
 mod vm;
 mod volume;
 
@@ -22,6 +24,7 @@ pub use backup::{
 };
 pub use catalogue::{Catalogue, catalogue};
 pub use error::ApiError;
+pub use flavor::{change_flavor, create_flavor, flavors, retire_flavor};
 pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};
 pub use image::{
     ImageShow, act_on_image, image, image_operations, image_timeline, images, import_image,
@@ -33,6 +36,7 @@ pub use request::{
     RequestShow, act_on_request, create_request, request, request_timeline, requests,
 };
 pub use session::{Password, SessionView, current_session, sign_in, sign_out};
+pub use template::{change_template, create_template, delete_template, template, templates};
 pub use vm::{
     Show, VmArgs, act_on_vm, console_ticket, create_vm, vm, vm_operations, vm_snapshots,
     vm_timeline, vms,

@@ -1,6 +1,7 @@
 //! The pages, one file each.
 
 mod backups;
+mod flavors;
 mod host;
 mod hosts;
 mod image;
@@ -17,6 +18,7 @@ mod refused;
 mod request;
 mod requests;
 mod sign_in;
+mod templates;
 mod terms;
 mod timeline;
 mod vm;
@@ -24,6 +26,7 @@ mod vm_actions;
 mod vms;
 
 pub use backups::BackupsPage;
+pub use flavors::FlavorsPage;
 pub use host::HostPage;
 pub use hosts::HostsPage;
 pub use image::ImagePage;
@@ -34,6 +37,7 @@ pub use not_found::NotFoundPage;
 pub use request::RequestPage;
 pub use requests::RequestsPage;
 pub use sign_in::SignInPage;
+pub use templates::{NewTemplatePage, TemplatePage, TemplatesPage};
 pub use vm::VmPage;
 pub use vm_actions::{VmDesk, VmDialogs};
 pub use vms::VmsPage;

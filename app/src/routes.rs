@@ -9,8 +9,9 @@ use vimana_ui::{Clock, Toasts};
 use crate::frame::Frame;
 use crate::live::Live;
 use crate::page::{
-    BackupsPage, HostPage, HostsPage, ImagePage, ImagesPage, NewImagePage, NewVmPage, NotFoundPage,
-    RequestPage, RequestsPage, SignInPage, VmPage, VmsPage,
+    BackupsPage, FlavorsPage, HostPage, HostsPage, ImagePage, ImagesPage, NewImagePage,
+    NewTemplatePage, NewVmPage, NotFoundPage, RequestPage, RequestsPage, SignInPage, TemplatePage,
+    TemplatesPage, VmPage, VmsPage,
 };
 use crate::session::CurrentSession;
 use crate::uploads::Uploads;
@@ -43,6 +44,10 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/images/new") view={Lazy::<NewImagePage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/images/:id") view={Lazy::<ImagePage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/backups") view={Lazy::<BackupsPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/templates") view={Lazy::<TemplatesPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/templates/new") view={Lazy::<NewTemplatePage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/templates/:id") view={Lazy::<TemplatePage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/admin/flavors") view={Lazy::<FlavorsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts") view={Lazy::<HostsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts/:id") view={Lazy::<HostPage>::new()} ssr=SsrMode::Async/>
                 </ParentRoute>

@@ -109,6 +109,19 @@ impl Caller {
         self.may(Permission::ManageBackups, Some(self.subject.tenant_id))
     }
 
+    #[must_use]
+    pub fn may_keep_flavors(&self) -> bool {
+        self.may(Permission::ManageFlavors, None)
+    }
+
+    /// Whether they make and change templates; those for all tenants, where
+    /// `public`.
+    #[must_use]
+    pub fn may_keep_templates(&self, public: bool) -> bool {
+        let tenant = (!public).then_some(self.subject.tenant_id);
+        self.may(Permission::ManageTemplates, tenant)
+    }
+
     /// Whether they let orphans be removed.
     #[must_use]
     pub fn may_manage_hosts(&self) -> bool {

@@ -126,8 +126,8 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
       assert.equal(await name.getAttribute('aria-invalid'), 'true');
       await name.fill('fine');
       assert.equal(await name.getAttribute('aria-invalid'), null);
-      await page.getByLabel('SSH key').fill('-----BEGIN OPENSSH PRIVATE KEY-----');
-      await page.getByLabel('SSH key').blur();
+      await page.getByLabel('SSH keys').fill('-----BEGIN OPENSSH PRIVATE KEY-----');
+      await page.getByLabel('SSH keys').blur();
       await page.getByText(/this is a private key/i).waitFor();
     });
   });

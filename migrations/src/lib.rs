@@ -9,6 +9,7 @@ mod m0001_first;
 mod m0002_life_cycle;
 mod m0003_images;
 mod m0004_volumes;
+mod m0005_templates;
 mod m0007_refresh;
 mod m0008_backups;
 
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_life_cycle::Migration),
             Box::new(m0003_images::Migration),
             Box::new(m0004_volumes::Migration),
+            Box::new(m0005_templates::Migration),
             Box::new(m0007_refresh::Migration),
             Box::new(m0008_backups::Migration),
         ]

@@ -15,6 +15,7 @@ pub mod problem;
 mod request;
 mod session;
 mod snapshot;
+mod template;
 mod tenant;
 mod user;
 mod vm;
@@ -146,7 +147,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(backup::schedules))
         .routes(routes!(backup::set_schedule, backup::remove_schedule))
         .routes(routes!(backup::datastores))
-        .routes(routes!(flavor::list))
+        .routes(routes!(flavor::list, flavor::create))
+        .routes(routes!(flavor::change, flavor::delete))
+        .routes(routes!(template::list, template::create))
+        .routes(routes!(template::show, template::change, template::delete))
         .routes(routes!(tenant::list, tenant::create))
         .routes(routes!(tenant::update))
         .routes(routes!(user::list, user::create))

@@ -5,6 +5,11 @@ use vimana_model::flavor::FlavorView;
 #[cfg(feature = "ssr")]
 use vimana_model::image::ImageState;
 use vimana_model::image::ImageView;
+#[cfg(feature = "ssr")]
+use vimana_model::template::CLOUD_CONFIG;
+use vimana_model::template::TemplateView;
+#[cfg(feature = "ssr")]
+use vimana_model::user_data::UserData;
 
 use super::ApiError;
 use super::codec::Json;
@@ -16,6 +21,8 @@ use crate::ssr;
 pub struct Catalogue {
     pub images: Vec<ImageView>,
     pub flavors: Vec<FlavorView>,
+    /// Of their user-data only whether there is any.
+    pub templates: Vec<TemplateView>,
 }
 
 #[server(name = CatalogueCall, prefix = "/portal/api", endpoint = "catalogue", input = Json, output = Json)]
@@ -28,5 +35,16 @@ pub async fn catalogue() -> Result<Catalogue, ApiError> {
     images.sort_by_key(|image| (image.name.clone(), image.tenant_id.is_none()));
     images.dedup_by(|later, first| later.name == first.name);
     let flavors = engine.flavors(&cx).await.map_err(ssr::refuse)?;
-    Ok(Catalogue { images, flavors })
+    let mut templates = engine.templates(&cx).await.map_err(ssr::refuse)?;
+    templates.sort_by_key(|template| (template.name.clone(), template.tenant_id.is_none()));
+    templates.dedup_by(|later, first| later.name == first.name);
+    for template in &mut templates {
+        let data = template.user_data.take();
+        template.user_data = data.and_then(|_| UserData::new(CLOUD_CONFIG).ok());
+    }
+    Ok(Catalogue {
+        images,
+        flavors,
+        templates,
+    })
 }

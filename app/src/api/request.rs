@@ -7,6 +7,9 @@ use vimana_model::request::{
     CreateRequest, RequestAction, RequestDecision, RequestState, RequestView,
 };
 
+#[cfg(feature = "ssr")]
+use vimana_model::vm::CreateVm;
+
 use super::codec::Json;
 use super::{ApiError, Key};
 #[cfg(feature = "ssr")]
@@ -150,7 +153,8 @@ pub async fn request_timeline(id: RequestId) -> Result<Vec<EventView>, ApiError>
 
 #[server(name = CreateRequestCall, prefix = "/portal/api", endpoint = "create-request", input = Json, output = Json)]
 pub async fn create_request(form: CreateRequest, key: Key) -> Result<RequestView, ApiError> {
-    let cx = ssr::caller_once("create-request", &form, key)
+    let asked = (form.terms.clone().without_values(), &form.purpose);
+    let cx = ssr::caller_once("create-request", &asked, key)
         .await
         .map_err(ssr::refuse)?;
     ssr::engine()
@@ -167,7 +171,11 @@ pub async fn act_on_request(
     decision: RequestDecision,
     key: Key,
 ) -> Result<RequestView, ApiError> {
-    let cx = ssr::caller_once("act-on-request", &(id, action, &decision), key)
+    let asked = RequestDecision {
+        terms: decision.terms.clone().map(CreateVm::without_values),
+        ..decision.clone()
+    };
+    let cx = ssr::caller_once("act-on-request", &(id, action, &asked), key)
         .await
         .map_err(ssr::refuse)?;
     ssr::engine()

@@ -138,7 +138,7 @@ pub async fn vm_snapshots(id: VmId) -> Result<Vec<SnapshotView>, ApiError> {
 
 #[server(name = CreateVmCall, prefix = "/portal/api", endpoint = "create-vm", input = Json, output = Json)]
 pub async fn create_vm(form: CreateVm, key: Key) -> Result<AcceptedView, ApiError> {
-    let cx = ssr::caller_once("create-vm", &form, key)
+    let cx = ssr::caller_once("create-vm", &form.clone().without_values(), key)
         .await
         .map_err(ssr::refuse)?;
     ssr::engine()

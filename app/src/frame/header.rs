@@ -25,6 +25,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
     live.open_waiting(caller.clone(), view.waiting);
     Effect::new(move |_| live.follow(seq, session));
     let hosts = caller.may_see_hosts();
+    let flavors = caller.may_keep_flavors();
     let requests = caller.has_requests();
     let new = caller.may_create().then(|| caller.new_title());
     view! {
@@ -38,6 +39,8 @@ pub fn Bar(view: SessionView) -> impl IntoView {
             {requests.then(|| view! { <NavLink to="/requests">"Requests" <Waiting/></NavLink> })}
             <NavLink to="/images">"Images"</NavLink>
             <NavLink to="/backups">"Backups"</NavLink>
+            <NavLink to="/templates">"Templates"</NavLink>
+            {flavors.then(|| view! { <NavLink to="/admin/flavors">"Flavors"</NavLink> })}
             {hosts.then(|| view! { <NavLink to="/admin/hosts">"Hosts"</NavLink> })}
         </nav>
         <LiveMark/>

@@ -9,20 +9,23 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde::{Deserialize, Serialize};
 use vimana_model::event::EventView;
+use vimana_model::flavor::FlavorView;
 use vimana_model::image::ImageView;
 use vimana_model::operation::OperationView;
 use vimana_model::request::RequestView;
 use vimana_model::snapshot::SnapshotView;
+use vimana_model::template::TemplateView;
 use vimana_model::vm::VmView;
 use vimana_model::volume::VolumeView;
-use vimana_model::{Error, HostId, ImageId, RequestId, VmId};
+use vimana_model::{Error, HostId, ImageId, RequestId, TemplateId, VmId};
 use vimana_ui::memo;
 
 use super::problem::ProblemView;
 use crate::api::{
     ApiError, ApiResult, BackupsData, Catalogue, HostPageData, HostRow, RequestShow, Show, backups,
-    catalogue, host, hosts, image, image_operations, image_timeline, images, request,
-    request_timeline, requests, vm, vm_operations, vm_snapshots, vm_timeline, vms, volumes,
+    catalogue, flavors, host, hosts, image, image_operations, image_timeline, images, request,
+    request_timeline, requests, template, templates, vm, vm_operations, vm_snapshots, vm_timeline,
+    vms, volumes,
 };
 use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
@@ -39,6 +42,9 @@ pub enum Wanted {
     Images,
     Image(String),
     Backups,
+    Templates,
+    Template(String),
+    Flavors,
     Choices,
     /// To know who looks is enough.
     Nothing,
@@ -56,6 +62,9 @@ impl Wanted {
             | Self::Hosts
             | Self::Host(_)
             | Self::Backups
+            | Self::Templates
+            | Self::Template(_)
+            | Self::Flavors
             | Self::Choices
             | Self::Nothing => false,
         }
@@ -74,6 +83,9 @@ pub enum Found {
     Images(Vec<ImageView>),
     Image(Box<FoundImage>),
     Backups(Box<BackupsData>),
+    Templates(Vec<TemplateView>),
+    Template(Box<FoundTemplate>),
+    Flavors(Vec<FlavorView>),
     Choices(Catalogue),
     Nothing,
 }
@@ -105,6 +117,13 @@ pub struct FoundImage {
     pub events: Vec<EventView>,
     /// Newest first.
     pub operations: Vec<OperationView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoundTemplate {
+    pub template: TemplateView,
+    /// What it may name.
+    pub choices: Catalogue,
 }
 
 async fn load(wanted: Wanted) -> ApiResult<Found> {
@@ -140,6 +159,16 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
             }))
         }
         Wanted::Backups => Found::Backups(Box::new(backups().await?)),
+        Wanted::Templates => Found::Templates(templates().await?),
+        Wanted::Template(id) => {
+            let id: TemplateId = named("template", &id)?;
+            let (template, choices) = join!(template(id), catalogue());
+            Found::Template(Box::new(FoundTemplate {
+                template: template?,
+                choices: choices?,
+            }))
+        }
+        Wanted::Flavors => Found::Flavors(flavors().await?),
         Wanted::Choices => Found::Choices(catalogue().await?),
         Wanted::Nothing => Found::Nothing,
     })

@@ -22,7 +22,7 @@ use crate::session::{Caller, CurrentSession, NOT_ALLOWED};
 
 lazy_page!(
     /// The form that asks for a VM.
-    NewVmPage in vms = page, wants || Wanted::Choices
+    NewVmPage in new_vm = page, wants || Wanted::Choices
 );
 
 fn page(asked: Asked) -> AnyView {
@@ -118,8 +118,7 @@ fn NewVmForm(asks_first: bool, choices: Catalogue) -> impl IntoView {
         purpose: purpose.get(),
     });
     let is_whole = move |form: &CreateRequest| {
-        let terms = form.terms.check().is_ok();
-        terms && (!asks_first || form.check().is_ok())
+        untrack(|| draft.is_whole()) && (!asks_first || form.check().is_ok())
     };
     let busy = RwSignal::new(false);
     let refused = RwSignal::new(None::<ApiError>);

@@ -1,14 +1,18 @@
 //! What a VM is to be: the fields of the form, for those who ask for one and
 //! for those who approve it with changes; and the difference between two.
 
+mod inputs;
+
 use leptos::prelude::*;
 use vimana_model::flavor::FlavorView;
+use vimana_model::template::Inputs;
 use vimana_model::unit::Resources;
 use vimana_model::vm::CreateVm;
-use vimana_ui::{CheckField, Choice, SelectField, TextAreaField, TextField};
+use vimana_ui::{CheckField, Choice, SelectField, TextAreaField, TextField, memo, part};
 
 use super::sentence;
 use crate::api::{ApiError, Catalogue};
+use inputs::{FilledIn, InputFields, values};
 
 /// "2 vCPUs, 1 GiB memory, 8 GiB disk".
 #[must_use]
@@ -24,12 +28,21 @@ pub fn size(size: Resources) -> String {
 #[derive(Clone, Copy)]
 pub struct TermsDraft {
     name: RwSignal<String>,
+    /// None, where it is empty.
+    template: RwSignal<String>,
+    /// What is filled in for the template; what was filled in before, as long
+    /// as there are no fields for it.
+    fields: RwSignal<Vec<FilledIn>>,
+    before: RwSignal<Inputs>,
+    /// Whether the template says it.
+    has_user_data: RwSignal<bool>,
     image: RwSignal<String>,
     flavor: RwSignal<String>,
     ssh_key: RwSignal<String>,
     user_data: RwSignal<String>,
     hold: RwSignal<bool>,
-    touched: RwSignal<Vec<&'static str>>,
+    touched: RwSignal<Vec<String>>,
+    touched_all: RwSignal<bool>,
     /// What the server said, and about which terms.
     refused: RwSignal<Option<(CreateVm, ApiError)>>,
 }
@@ -63,12 +76,17 @@ impl TermsDraft {
         let text = |text: &Option<String>| RwSignal::new(text.clone().unwrap_or_default());
         Self {
             name: RwSignal::new(terms.name.clone()),
+            template: text(&terms.template),
+            fields: RwSignal::new(Vec::new()),
+            before: RwSignal::new(terms.inputs.clone()),
+            has_user_data: RwSignal::new(false),
             image: RwSignal::new(terms.image.clone()),
             flavor: RwSignal::new(terms.flavor.clone()),
             ssh_key: text(&terms.ssh_key),
             user_data: text(&terms.user_data),
             hold: RwSignal::new(terms.hold),
             touched: RwSignal::new(Vec::new()),
+            touched_all: RwSignal::new(false),
             refused: RwSignal::new(None),
         }
     }
@@ -77,18 +95,49 @@ impl TermsDraft {
     #[must_use]
     pub fn terms(self) -> CreateVm {
         let filled = |text: String| (!text.trim().is_empty()).then_some(text);
+        let fields = self.fields.with(|fields| values(fields));
         CreateVm {
             name: self.name.get(),
+            template: filled(self.template.get()),
+            inputs: if fields.is_empty() {
+                self.before.get()
+            } else {
+                fields
+            },
             image: self.image.get(),
             flavor: self.flavor.get(),
             ssh_key: filled(self.ssh_key.get()),
-            user_data: filled(self.user_data.get()),
+            user_data: filled(self.user_data.get()).filter(|_| !self.has_user_data.get()),
             hold: self.hold.get(),
         }
     }
 
     pub fn touch_all(self) {
-        self.touched.set(FIELDS.to_vec());
+        self.touched_all.set(true);
+    }
+
+    /// Whether nothing is wrong that can be seen from here.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        let filled = |fields: &Vec<FilledIn>| fields.iter().all(|field| field.error().is_none());
+        self.terms().check().is_ok() && self.fields.with(filled)
+    }
+
+    /// Begins anew with a template; without one, what it said stays.
+    fn start_from(self, choices: &Catalogue, name: &str) {
+        let mut templates = choices.templates.iter();
+        let template = templates.find(|template| template.name.as_str() == name);
+        self.before.set(Inputs::new());
+        self.fields
+            .set(template.map(FilledIn::of).unwrap_or_default());
+        let has_user_data = template.is_some_and(|template| template.user_data.is_some());
+        self.has_user_data.set(has_user_data);
+        if let Some(image) = template.and_then(|template| template.image.as_ref()) {
+            self.image.set(image.to_string());
+        }
+        if let Some(flavor) = template.and_then(|template| template.flavor.as_ref()) {
+            self.flavor.set(flavor.to_string());
+        }
     }
 
     /// Keeps what the server said about `terms`.
@@ -96,11 +145,12 @@ impl TermsDraft {
         self.refused.try_set(Some((terms, error)));
     }
 
-    fn touch(self, field: &'static str) -> Callback<()> {
+    fn touch(self, field: impl Into<String>) -> Callback<()> {
+        let field = field.into();
         Callback::new(move |()| {
             self.touched.update(|touched| {
                 if !touched.contains(&field) {
-                    touched.push(field);
+                    touched.push(field.clone());
                 }
             });
         })
@@ -108,15 +158,21 @@ impl TermsDraft {
 
     /// What is wrong with a field: shown once the user has been there. The
     /// server's word holds as long as the form is the one it spoke about.
-    fn error(self, field: &'static str) -> Signal<Option<String>> {
+    fn error(self, field: impl Into<String>) -> Signal<Option<String>> {
+        let field = field.into();
         Signal::derive(move || {
+            let field = field.as_str();
             let terms = self.terms();
-            let own = self
-                .touched
-                .with(|touched| touched.contains(&field))
+            let been = |touched: &Vec<String>| touched.iter().any(|touched| touched == field);
+            let of_input = |fields: &Vec<FilledIn>| {
+                let input = fields.iter().find(|input| input.is(field));
+                input.and_then(FilledIn::error)
+            };
+            let own = (self.touched_all.get() || self.touched.with(been))
                 .then(|| {
                     let error = terms.check().err();
-                    error.and_then(|error| ApiError::from(error).field(field))
+                    let error = error.and_then(|error| ApiError::from(error).field(field));
+                    error.or_else(|| self.fields.with(of_input))
                 })
                 .flatten();
             let theirs = || {
@@ -131,8 +187,6 @@ impl TermsDraft {
         })
     }
 }
-
-const FIELDS: [&str; 5] = ["name", "image", "flavor", "ssh_key", "user_data"];
 
 #[component]
 pub fn TermsFields(
@@ -165,6 +219,12 @@ pub fn TermsFields(
         })
         .collect();
     let (images, flavors) = (with(images, draft.image), with(flavors, draft.flavor));
+    let presets = (first && !choices.templates.is_empty()).then(|| presets(draft, choices));
+    let fields = part(move || {
+        let fields = draft.fields.get();
+        Some(view! { <InputFields draft=draft fields=fields/> })
+    });
+    let asks_user_data = memo(move || !draft.has_user_data.get());
     view! {
         <TextField
             id="name"
@@ -176,32 +236,64 @@ pub fn TermsFields(
             error=draft.error("name")
             on_leave=draft.touch("name")
         />
+        {presets}
         <SelectField id="image" label="Image" choices=images value=draft.image error=draft.error("image")/>
         <SelectField id="flavor" label="Flavor" choices=flavors value=draft.flavor error=draft.error("flavor")/>
+        {fields}
         <TextAreaField
             id="ssh_key"
-            label="SSH key"
-            hint="The public key that may log in."
+            label="SSH keys"
+            hint="The public keys that may log in, a line each."
             placeholder="ssh-ed25519 AAAA… you@laptop"
             value=draft.ssh_key
             error=draft.error("ssh_key")
             on_leave=draft.touch("ssh_key")
         />
-        <TextAreaField
-            id="user_data"
-            label="User-data"
-            hint="For cloud-init, handed to the machine as it is."
-            placeholder="#cloud-config"
-            rows="5"
-            value=draft.user_data
-            error=draft.error("user_data")
-            on_leave=draft.touch("user_data")
-        />
+        {part(move || asks_user_data.get().then(|| view! {
+            <TextAreaField
+                id="user_data"
+                label="User-data"
+                hint="For cloud-init, handed to the machine as it is."
+                placeholder="#cloud-config"
+                rows="5"
+                value=draft.user_data
+                error=draft.error("user_data")
+                on_leave=draft.touch("user_data")
+            />
+        }))}
         <CheckField
             id="hold"
             label="Hold it"
             hint="Keep it from being placed until somebody releases it."
             value=draft.hold
+        />
+    }
+    .into_any()
+}
+
+/// The choice of a template; what it says is filled in below.
+fn presets(draft: TermsDraft, choices: Catalogue) -> AnyView {
+    let none = Choice {
+        value: String::new(),
+        text: "None".to_owned(),
+    };
+    let named = choices.templates.iter().map(|template| Choice {
+        value: template.name.to_string(),
+        text: match template.description.lines().next() {
+            Some(about) => format!("{} · {about}", template.name),
+            None => template.name.to_string(),
+        },
+    });
+    let listed = std::iter::once(none).chain(named).collect();
+    view! {
+        <SelectField
+            id="template"
+            label="Template"
+            hint="A preset to start from: what it says is filled in below."
+            choices=listed
+            value=draft.template
+            error=draft.error("template")
+            on_choose=Callback::new(move |name: String| draft.start_from(&choices, &name))
         />
     }
     .into_any()
@@ -229,8 +321,11 @@ pub struct Change {
 /// What of `terms` changes with `next`.
 #[must_use]
 pub fn changes(terms: &CreateVm, next: &CreateVm) -> Vec<Change> {
+    // A template and what is filled in for it is not offered for a change.
     let CreateVm {
         name,
+        template: _,
+        inputs: _,
         image,
         flavor,
         ssh_key,
@@ -277,7 +372,7 @@ pub fn changes(terms: &CreateVm, next: &CreateVm) -> Vec<Change> {
     );
     note(
         clean(ssh_key) != clean(&next.ssh_key),
-        "SSH key",
+        "SSH keys",
         other(ssh_key, &next.ssh_key),
     );
     note(

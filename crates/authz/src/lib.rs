@@ -37,6 +37,10 @@ pub enum Permission {
     ViewCatalogue,
     /// Import images, delete and restore them.
     ManageImages,
+    /// Make flavors, change and retire them.
+    ManageFlavors,
+    /// Make templates, change and delete them.
+    ManageTemplates,
     ViewVolume,
     /// Make volumes, change and delete them.
     ManageVolumes,
@@ -91,10 +95,13 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
         | Permission::ManageVolumes
         | Permission::ManageBackups
         | Permission::CreateRequest => Role::Operator,
-        Permission::ViewRequests | Permission::DecideRequest => Role::Manager,
-        Permission::ViewHosts | Permission::ManageHosts | Permission::ManageTenants => {
-            return Decision::Forbidden;
+        Permission::ViewRequests | Permission::DecideRequest | Permission::ManageTemplates => {
+            Role::Manager
         }
+        Permission::ViewHosts
+        | Permission::ManageHosts
+        | Permission::ManageFlavors
+        | Permission::ManageTenants => return Decision::Forbidden,
     };
     if subject.role >= needed {
         Decision::Allowed
@@ -107,7 +114,11 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
     match permission {
         Permission::ViewCatalogue => Decision::Allowed,
         Permission::ViewHosts if subject.staff.is_some() => Decision::Allowed,
-        Permission::ManageHosts | Permission::ManageTenants | Permission::ManageImages
+        Permission::ManageHosts
+        | Permission::ManageTenants
+        | Permission::ManageImages
+        | Permission::ManageFlavors
+        | Permission::ManageTemplates
             if subject.staff == Some(StaffRole::Admin) =>
         {
             Decision::Allowed
@@ -116,6 +127,8 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
         | Permission::ManageHosts
         | Permission::ManageTenants
         | Permission::ManageImages
+        | Permission::ManageFlavors
+        | Permission::ManageTemplates
         | Permission::ViewVolume
         | Permission::ManageVolumes
         | Permission::ManageBackups
@@ -174,6 +187,24 @@ mod tests {
                 Decision::Hidden
             );
         }
+    }
+
+    #[test]
+    fn templates_are_a_managers_and_flavors_an_administrators() {
+        let asked = |subject: &Subject, permission, of: Option<u8>| {
+            decide(subject, permission, of.map(tenant))
+        };
+        let (flavors, templates) = (Permission::ManageFlavors, Permission::ManageTemplates);
+        let operator = subject(None, Role::Operator);
+        assert_eq!(asked(&operator, templates, Some(1)), Decision::Forbidden);
+        let manager = subject(None, Role::Manager);
+        assert_eq!(asked(&manager, templates, Some(1)), Decision::Allowed);
+        assert_eq!(asked(&manager, templates, Some(2)), Decision::Hidden);
+        assert_eq!(asked(&manager, templates, None), Decision::Forbidden);
+        assert_eq!(asked(&manager, flavors, None), Decision::Forbidden);
+        let admin = subject(Some(StaffRole::Admin), Role::Viewer);
+        assert_eq!(asked(&admin, templates, None), Decision::Allowed);
+        assert_eq!(asked(&admin, flavors, None), Decision::Allowed);
     }
 
     #[test]

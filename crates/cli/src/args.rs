@@ -1,9 +1,11 @@
 //! What can be asked, as clap reads it.
 
 mod backup;
+mod flavor;
 mod host;
 mod image;
 mod request;
+mod template;
 mod tenant;
 mod vm;
 mod volume;
@@ -19,6 +21,7 @@ pub use backup::{
     Backup, BackupList, BackupShown, Datastore, DeleteBackup, RemoveSchedule, RestoreBackup,
     Schedule, ScheduleList, SetSchedule, TakeBackup,
 };
+pub use flavor::{ChangeFlavor, CreateFlavor, DeleteFlavor, Flavor};
 pub use host::{Discard, Host, HostShown, JoinToken};
 pub use image::{
     Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RefreshImage, RetryImage,
@@ -28,6 +31,7 @@ pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
     RequestShown, RequestWait, Terms,
 };
+pub use template::{ChangeTemplate, CreateTemplate, Preset, Template, TemplateShown};
 pub use tenant::{CreateTenant, CreateUser, SetKind, Tenant, User};
 pub use vm::{
     Cancel, CancelVm, Change, Console, Create, Operation, OperationShown, PowerOff, Remove, Resize,
@@ -111,7 +115,10 @@ pub enum Command {
     Datastore(Datastore),
     /// Sizes of VMs
     #[command(subcommand)]
-    Flavor(List),
+    Flavor(Flavor),
+    /// Presets to start a VM from
+    #[command(subcommand)]
+    Template(Template),
     /// Boundaries of isolation (for administrators)
     #[command(subcommand)]
     Tenant(Tenant),
@@ -141,12 +148,6 @@ pub struct Json {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-#[derive(Subcommand)]
-pub enum List {
-    /// List them
-    List(Json),
 }
 
 /// How long `--wait` lasts at most.

@@ -5,13 +5,15 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use vimana_model::session::MAX_PASSWORD_BYTES;
+use vimana_model::template::{InputValue, Inputs};
 
+use crate::args::Preset;
 use crate::failure::{Failure, Outcome};
 use crate::limits::MAX_INPUT_FILE_BYTES;
 use crate::terminal;
 use crate::text::shown;
 
-/// The public key in a file, if one is given.
+/// The public keys in a file, if one is given.
 pub fn ssh_key(file: Option<PathBuf>) -> Outcome<Option<String>> {
     let key = file.map(|path| read(&path)).transpose()?;
     Ok(key.map(|key| key.trim().to_owned()))
@@ -20,6 +22,18 @@ pub fn ssh_key(file: Option<PathBuf>) -> Outcome<Option<String>> {
 /// The user-data in a file, if one is given.
 pub fn user_data(file: Option<PathBuf>) -> Outcome<Option<String>> {
     file.map(|path| read(&path)).transpose()
+}
+
+/// What is filled in for a template: from the command line, and from files.
+pub fn inputs(preset: &Preset) -> Outcome<Inputs> {
+    let mut inputs = preset.inputs();
+    for (name, path) in &preset.input_file {
+        let text = read(Path::new(path))?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        inputs.insert(name.clone(), InputValue::Text(text.to_owned()));
+    }
+    Ok(inputs)
 }
 
 /// A password: piped in, or typed unseen.
@@ -31,7 +45,8 @@ pub fn password(user: &str, piped: bool) -> Outcome<String> {
     }
 }
 
-fn read(path: &Path) -> Outcome<String> {
+/// The text of a file.
+pub fn read(path: &Path) -> Outcome<String> {
     let refused = |why: &dyn std::fmt::Display| {
         Failure::Failed(format!("cannot read {}: {why}", path.display()))
     };

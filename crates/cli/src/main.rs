@@ -17,6 +17,7 @@ mod output;
 mod request;
 mod schedule;
 mod snapshot;
+mod template;
 mod tenant;
 mod terminal;
 mod text;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command, List};
+use crate::args::{Cli, Command};
 use crate::failure::{Failure, Outcome};
 
 fn main() -> ExitCode {
@@ -64,7 +65,8 @@ async fn run(command: Command) -> Outcome {
         Command::Backup(command) => backup::run(command).await,
         Command::Schedule(command) => schedule::run(command).await,
         Command::Datastore(command) => schedule::datastores(command).await,
-        Command::Flavor(List::List(json)) => flavor::list(json).await,
+        Command::Flavor(command) => flavor::run(command).await,
+        Command::Template(command) => template::run(command).await,
         Command::Tenant(command) => tenant::run(command).await,
         Command::User(command) => user::run(command).await,
     }

@@ -57,8 +57,10 @@ async fn create(args: CreateRequest) -> Outcome {
     let form = Form {
         terms: CreateVm {
             name: args.name,
-            image: args.image,
-            flavor: args.flavor,
+            inputs: input::inputs(&args.preset)?,
+            template: args.preset.template,
+            image: args.preset.image.unwrap_or_default(),
+            flavor: args.preset.flavor.unwrap_or_default(),
             ssh_key: input::ssh_key(args.ssh_key_file)?,
             user_data: input::user_data(args.user_data_file)?,
             hold: false,

@@ -179,6 +179,98 @@ async fn a_password_comes_from_standard_input_and_is_not_shown() {
     assert!(asked[0].contains(r#""password":"hunter2 hunter2""#));
 }
 
+#[tokio::test]
+async fn a_vm_starts_from_a_template_with_what_is_filled_in() {
+    let (server, dir) = (Server::new().await, tempfile::tempdir().unwrap());
+    let password = dir.path().join("password");
+    std::fs::write(&password, "hunter2=\n").unwrap();
+    let ran = server
+        .run(&format!(
+            "vm create web-1 --template web --input user=a=b --input-file password={} --flavor tiny",
+            password.display()
+        ))
+        .await;
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert!(!ran.out.contains("hunter2"), "{}", ran.out);
+    let asked = server.asked();
+    let form: Value = serde_json::from_str(asked[0].strip_prefix("POST /vms ").unwrap()).unwrap();
+    assert_eq!(
+        form,
+        json!({ "name": "web-1", "template": "web", "flavor": "tiny", "hold": false,
+                "inputs": { "user": "a=b", "password": "hunter2=" } })
+    );
+    for line in [
+        "vm create web-1 --image demo",
+        "vm create web-1 --image demo --flavor tiny --input a=b",
+        "vm create web-1 --template web --input a",
+    ] {
+        assert_eq!(server.run(line).await.status, 2, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn templates_are_made_of_files_and_found_by_name() {
+    let (server, dir) = (Server::new().await, tempfile::tempdir().unwrap());
+    let file = dir.path().join("web.json");
+    std::fs::write(&file, r#"{ "name": "web", "image": "demo" }"#).unwrap();
+    let file = file.display();
+    let ran = server
+        .run(&format!("template create --file {file} --public"))
+        .await;
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let shown = server.run("template show web").await;
+    assert!(
+        shown.out.contains("host (text, required): Host"),
+        "{}",
+        shown.out
+    );
+    assert!(
+        shown.out.contains("hostname: {input: host}"),
+        "{}",
+        shown.out
+    );
+    let own = format!("template_{:032x}", 2);
+    assert!(shown.out.contains(&own), "its own before the one for all");
+    server
+        .run(&format!("template change web --file {file}"))
+        .await;
+    let ran = server.run("template delete web").await;
+    assert_eq!(ran.out, format!("template web ({own}) is deleted\n"));
+    assert_eq!(
+        server.asked(),
+        [
+            r#"POST /templates {"name":"web","image":"demo","public":true}"#.to_owned(),
+            format!(r#"PATCH /templates/{own} {{"name":"web","image":"demo"}}"#),
+            format!("DELETE /templates/{own}"),
+        ]
+    );
+    let none = server.run("template show none").await;
+    assert_eq!(none.err, "vimana: template `none` not found\n");
+}
+
+#[tokio::test]
+async fn flavors_are_made_changed_and_retired() {
+    let server = Server::new().await;
+    let made = "flavor create odd --vcpus 2 --memory 1024 --disk 4096";
+    let ran = server.run(made).await;
+    assert_eq!(
+        ran.out, "flavor odd is 2 vCPUs, 1 GiB memory, 4 GiB disk\n",
+        "{}",
+        ran.err
+    );
+    server.run("flavor change odd --memory 2048").await;
+    assert_eq!(server.run("flavor delete odd").await.status, 0);
+    assert_eq!(server.run("flavor change odd").await.status, 2);
+    assert_eq!(
+        server.asked(),
+        [
+            r#"POST /flavors {"name":"odd","vcpus":2,"memory_mib":1024,"disk_mib":4096}"#,
+            r#"PATCH /flavors/odd {"memory_mib":2048}"#,
+            "DELETE /flavors/odd",
+        ]
+    );
+}
+
 /// A file of 3 MiB and a little, no two parts of which are the same.
 fn image_file(dir: &tempfile::TempDir) -> (String, Vec<u8>) {
     let bytes: Vec<u8> = (0..(3_u32 << 20) + 7)

@@ -22,6 +22,7 @@ mod request;
 mod session;
 mod snapshot;
 mod sse;
+mod template;
 mod tenant;
 mod tls;
 mod transport;

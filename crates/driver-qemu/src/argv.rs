@@ -218,7 +218,7 @@ fn socket(id: &str, path: &str) -> String {
 mod tests {
     use vimana_driver::{ImageRef, IncarnationSpec, Seed};
     use vimana_model::ImageId;
-    use vimana_model::ssh_key::SshKey;
+    use vimana_model::ssh_key::SshKeys;
     use vimana_model::unit::MiB;
     use vimana_model::user_data::UserData;
 
@@ -303,7 +303,7 @@ mod tests {
             },
             seed: Seed {
                 host_name: "sentinel-host".to_owned(),
-                ssh_key: Some(SshKey::new(key).unwrap()),
+                ssh_key: Some(SshKeys::new(key).unwrap()),
                 user_data: Some(UserData::new("#!sentinel-data").unwrap()),
             },
         };

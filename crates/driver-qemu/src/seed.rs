@@ -2,11 +2,13 @@
 //!
 //! Plain ISO 9660 (ECMA-119) without extensions. The file names are in lower
 //! case and without a version, which the standard does not allow and every
-//! reader passes on as it is: `meta-data` and `user-data`, as cloud-init wants.
+//! reader passes on as it is: `meta-data`, `network-config` and `user-data`, as
+//! cloud-init wants.
 
 use serde_json::{Value, json};
 use vimana_driver::Seed;
 use vimana_model::VmId;
+use vimana_model::ssh_key::{SshKey, SshKeys};
 
 const SECTOR: usize = 2048;
 /// Sectors: 16 unused, volume descriptor, its end, two path tables, the root.
@@ -32,21 +34,38 @@ pub fn image(vm: VmId, seed: &Seed) -> Vec<u8> {
     };
     iso(&[
         ("meta-data", meta_data(vm, seed).as_bytes()),
+        ("network-config", network_config().as_bytes()),
         ("user-data", user_data.as_bytes()),
     ])
 }
 
 /// YAML whose values are JSON, a subset of it: nothing is quoted by hand.
 fn meta_data(vm: VmId, seed: &Seed) -> String {
-    let keys: Vec<&str> = seed.ssh_key.iter().map(|key| key.as_str()).collect();
-    let fields: [(&str, Value); 3] = [
+    let keys = seed.ssh_key.iter().flat_map(SshKeys::iter);
+    let keys: Vec<&str> = keys.map(SshKey::as_str).collect();
+    yaml(&[
         ("instance-id", json!(vm)),
         ("local-hostname", json!(seed.host_name)),
         ("public-keys", json!(keys)),
-    ];
-    fields
+    ])
+}
+
+/// Networking as netplan has it (version 2): an address by DHCP for whatever
+/// Ethernet there is, under any of the names that guests give it. A guest
+/// without any does not wait for one.
+fn network_config() -> String {
+    let device = json!({"match": {"name": "e*"}, "dhcp4": true, "optional": true});
+    yaml(&[
+        ("version", json!(2)),
+        ("ethernets", json!({ "ethernet": device })),
+    ])
+}
+
+fn yaml(fields: &[(&str, Value)]) -> String {
+    let lines = fields.iter();
+    lines
         .map(|(name, value)| format!("{name}: {value}\n"))
-        .concat()
+        .collect()
 }
 
 /// An image with these files, sorted by name, in its root.
@@ -153,7 +172,6 @@ fn both16(n: usize) -> [u8; 4] {
 
 #[cfg(test)]
 mod tests {
-    use vimana_model::ssh_key::SshKey;
     use vimana_model::user_data::UserData;
 
     use super::*;
@@ -173,10 +191,15 @@ mod tests {
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ2rGOwkGpQ8bDJcCk3vYrdcDnVK6tA0gGwXz1iHx9r a \"b\": #c";
         let seed = Seed {
             host_name: "web-1".to_owned(),
-            ssh_key: Some(SshKey::new(key).unwrap()),
+            ssh_key: Some(SshKeys::new(&format!("{key}\n{key} two")).unwrap()),
             user_data: None,
         };
         insta::assert_snapshot!(meta_data(vm(), &seed));
+    }
+
+    #[test]
+    fn network_config_asks_for_an_address_wherever_there_is_ethernet() {
+        insta::assert_snapshot!(network_config());
     }
 
     #[test]
@@ -187,7 +210,7 @@ mod tests {
             user_data: Some(UserData::new(format!("#!{}", "x".repeat(5000))).unwrap()),
         };
         let iso = image(vm(), &seed);
-        assert_eq!(iso.len(), (FILES + 1 + 3 + PADDING) * SECTOR);
+        assert_eq!(iso.len(), (FILES + 2 + 3 + PADDING) * SECTOR);
         let pvd = &iso[DESCRIPTOR * SECTOR..][..SECTOR];
         assert_eq!(&pvd[..8], b"\x01CD001\x01\0");
         assert_eq!(&pvd[40..72], padded("cidata", 32));
@@ -202,8 +225,11 @@ mod tests {
             names.push(String::from_utf8_lossy(name).into_owned());
             at += usize::from(root[at]);
         }
-        assert_eq!(names, ["\0", "\u{1}", "meta-data", "user-data"]);
-        assert!(iso[(FILES + 1) * SECTOR..].starts_with(b"#!xxx"));
+        assert_eq!(
+            names,
+            ["\0", "\u{1}", "meta-data", "network-config", "user-data"]
+        );
+        assert!(iso[(FILES + 2) * SECTOR..].starts_with(b"#!xxx"));
     }
 
     #[test]
@@ -213,6 +239,6 @@ mod tests {
             ssh_key: None,
             user_data: None,
         };
-        assert!(image(vm(), &seed)[(FILES + 1) * SECTOR..].starts_with(b"#cloud-config\n{}\n\0"));
+        assert!(image(vm(), &seed)[(FILES + 2) * SECTOR..].starts_with(b"#cloud-config\n{}\n\0"));
     }
 }

@@ -21,7 +21,7 @@ use vimana_driver::{
 };
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::image::ImageFormat;
-use vimana_model::ssh_key::SshKey;
+use vimana_model::ssh_key::SshKeys;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::user_data::UserData;
 use vimana_model::{ImageId, VmId};
@@ -78,7 +78,7 @@ impl DemoHost {
             },
             seed: Seed {
                 host_name: "web-1".to_owned(),
-                ssh_key: Some(SshKey::new(KEY).unwrap()),
+                ssh_key: Some(SshKeys::new(KEY).unwrap()),
                 user_data: Some(UserData::new(user_data).unwrap()),
             },
         }

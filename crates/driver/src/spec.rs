@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vimana_model::host::Accelerator;
 use vimana_model::image::ImageFormat;
-use vimana_model::ssh_key::SshKey;
+use vimana_model::ssh_key::SshKeys;
 use vimana_model::unit::Resources;
 use vimana_model::user_data::UserData;
 use vimana_model::{ImageId, VmId};
@@ -40,7 +40,7 @@ pub struct ImageRef {
 pub struct Seed {
     /// A valid DNS label.
     pub host_name: String,
-    pub ssh_key: Option<SshKey>,
+    pub ssh_key: Option<SshKeys>,
     pub user_data: Option<UserData>,
 }
 

@@ -49,6 +49,7 @@ mod schedule;
 mod secret;
 mod session;
 mod snapshot;
+mod template;
 mod tenant;
 mod vm;
 mod volume;

@@ -50,6 +50,10 @@ pub const REFRESH_PATIENCE: Duration = Duration::from_secs(600);
 pub const UPLOAD_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often it is told how far an import is.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// Templates of one tenant, and of those for all.
+pub const MAX_TEMPLATES: u64 = 100;
+/// Flavors of an installation.
+pub const MAX_FLAVORS: usize = 200;
 /// Volumes of one tenant, and of one VM.
 pub const MAX_VOLUMES: usize = 10_000;
 pub const MAX_VOLUMES_OF_VM: usize = 16;

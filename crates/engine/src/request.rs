@@ -24,6 +24,7 @@ use crate::change::{Change, Changed};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_LISTED_REQUESTS, MAX_REMARKS, MAX_TIMELINE};
+use crate::template;
 use crate::vm::Owner;
 
 /// Which requests to list.
@@ -68,6 +69,8 @@ impl Engine {
                 let message = "nobody needs to decide here: ask for the VM itself";
                 return Err(Error::conflict(message).into());
             }
+            let mut terms = form.terms.clone();
+            template::settle(tx, tenant_id, &mut terms, None).await?;
             let record = RequestRecord {
                 id: new_id!(self.world(), RequestId),
                 tenant_id,
@@ -75,7 +78,7 @@ impl Engine {
                 requester_name: cx.subject.user_name.clone(),
                 state: RequestState::Request,
                 state_since: now,
-                terms: form.terms.clone(),
+                terms,
                 vm_id: None,
                 remarks: vec![Remark {
                     at: now,
@@ -168,12 +171,12 @@ impl Engine {
             let found = request::lock(tx, id).await?;
             let mut record = actionable(cx, id, action, found)?.into_inner();
             judge(&record, action, form)?;
-            let changes = match &form.terms {
-                Some(terms) => differences(&record.terms, terms),
-                None => Vec::new(),
-            };
-            if let Some(terms) = &form.terms {
-                record.terms = terms.clone();
+            let mut changes = Vec::new();
+            if let Some(mut terms) = form.terms.clone() {
+                let (tenant, before) = (record.tenant_id, Some(&record.terms));
+                template::settle(tx, tenant, &mut terms, before).await?;
+                changes = differences(&record.terms, &terms);
+                record.terms = terms;
             }
             if record.remarks.len() >= MAX_REMARKS {
                 let message = format!("a request takes at most {MAX_REMARKS} remarks");
@@ -247,6 +250,10 @@ impl Engine {
         if record.state != to {
             record.state = to;
             record.state_since = now;
+        }
+        // A password has no business here any more.
+        if !matches!(to, RequestState::Request | RequestState::Returned) {
+            record.terms = record.terms.clone().without_secrets();
         }
         Ok(changed)
     }
@@ -480,14 +487,23 @@ fn remark_of(action: RequestAction, form: &RequestDecision) -> Result<String> {
 /// What is other in `to`, for people.
 fn differences(from: &CreateVm, to: &CreateVm) -> Vec<String> {
     let mut changes = Vec::new();
+    let template = |terms: &CreateVm| terms.template.clone().unwrap_or_else(|| "none".to_owned());
     for (field, was, is) in [
         ("name", &from.name, &to.name),
+        ("template", &template(from), &template(to)),
         ("image", &from.image, &to.image),
         ("flavor", &from.flavor, &to.flavor),
     ] {
         if was != is {
             changes.push(format!("{field} {is} instead of {was}"));
         }
+    }
+    let mut inputs: Vec<&String> = from.inputs.keys().chain(to.inputs.keys()).collect();
+    inputs.sort_unstable();
+    inputs.dedup();
+    inputs.retain(|name| from.inputs.get(*name) != to.inputs.get(*name));
+    for name in inputs {
+        changes.push(format!("another input {name}"));
     }
     if from.ssh_key != to.ssh_key {
         changes.push("another SSH key".to_owned());
@@ -540,7 +556,7 @@ fn view(record: RequestRecord, vm: Option<&VmRecord>) -> RequestView {
         requester: requester_name,
         state,
         state_since,
-        terms,
+        terms: terms.without_secrets(),
         vm: vm.map(|vm| RequestedVm {
             id: vm.id,
             state: vm.state,

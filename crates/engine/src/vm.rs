@@ -1,23 +1,22 @@
 //! The durable machines people own.
 
+mod ingredients;
+
 use std::collections::HashMap;
 
 use vimana_authz::Permission;
 use vimana_model::event::{Actor, EventKind, EventView};
-use vimana_model::image::ImageState;
 use vimana_model::name::UserName;
 use vimana_model::operation::{Object, OperationKind, Situation};
 use vimana_model::pending::PendingView;
 use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
 use vimana_model::vm::{AcceptedView, CreateVm, VmRequest, VmView};
-use vimana_model::{Error, FieldError, OperationId, RequestId, Result, TenantId, UserId, VmId};
+use vimana_model::{Error, OperationId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::NewEvent;
-use vimana_store::flavor::FlavorRecord;
-use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::{VmFilter, VmRecord};
-use vimana_store::{TxError, WriteTx, event, flavor, image, operation, vm, write_tx};
+use vimana_store::{TxError, WriteTx, event, operation, vm, write_tx};
 
 use crate::Engine;
 use crate::authorize::{Authorized, authorized, current, permit};
@@ -26,6 +25,7 @@ use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE, MAX_VIEW_READS};
 use crate::name;
 use crate::operation::{begin_step, begun};
+use ingredients::{Ingredients, ingredients};
 
 /// Which VMs to list.
 #[derive(Clone, Debug, Default)]
@@ -85,8 +85,8 @@ impl Engine {
         wanted: &VmRequest,
         request_id: Option<RequestId>,
     ) -> Result<(VmRecord, OperationRecord), TxError> {
-        let (image, flavor) = ingredients(tx, owner.tenant_id, wanted).await?;
-        let (vm, operation) = self.new_vm(owner, wanted, &image, &flavor, request_id);
+        let found = ingredients(tx, owner.tenant_id, wanted).await?;
+        let (vm, operation) = self.new_vm(owner, wanted, found, request_id);
         vm::insert(tx, &vm)
             .await
             .map_err(|error| name::in_use(error, "a VM", wanted.name.as_str()))?;
@@ -121,10 +121,14 @@ impl Engine {
         &self,
         owner: Owner,
         wanted: &VmRequest,
-        image: &ImageRecord,
-        flavor: &FlavorRecord,
+        found: Ingredients,
         request_id: Option<RequestId>,
     ) -> (VmRecord, OperationRecord) {
+        let Ingredients {
+            image,
+            flavor,
+            user_data,
+        } = found;
         let now = self.world().now();
         let id = new_id!(self.world(), VmId);
         let operation_id = new_id!(self.world(), OperationId);
@@ -159,12 +163,12 @@ impl Engine {
             },
             state_since: now,
             failure: None,
-            flavor_name: flavor.name.clone(),
+            flavor_name: flavor.name,
             resources: flavor.resources,
             image_id: image.id,
-            image_name: image.name.clone(),
+            image_name: image.name,
             ssh_key: wanted.ssh_key.clone(),
-            user_data: wanted.user_data.clone(),
+            user_data,
             host: None,
             run_epoch: 0,
             generation: 1,
@@ -369,48 +373,4 @@ impl Engine {
 
 const fn is_not_placed(entry: &EventView) -> bool {
     matches!(entry.event, EventKind::NotPlaced { .. })
-}
-
-/// Looks up what a request names.
-async fn ingredients(
-    conn: &impl vimana_store::Conn,
-    tenant: TenantId,
-    request: &VmRequest,
-) -> Result<(ImageRecord, FlavorRecord), TxError> {
-    let image = image::find_by_name(conn, Some(tenant), &request.image).await?;
-    let flavor = flavor::find_by_name(conn, &request.flavor).await?;
-    let (image, flavor) = match (image, flavor) {
-        (Some(image), Some(flavor)) => (image, flavor),
-        (image, flavor) => {
-            let absent = [
-                image.is_none().then(|| ("image", request.image.as_str())),
-                flavor
-                    .is_none()
-                    .then(|| ("flavor", request.flavor.as_str())),
-            ];
-            let fields = absent
-                .into_iter()
-                .flatten()
-                .map(|(kind, name)| FieldError::new(kind, format!("there is no {kind} `{name}`")))
-                .collect();
-            return Err(Error::invalid(fields).into());
-        }
-    };
-    let Some(content) = image
-        .content
-        .as_ref()
-        .filter(|_| image.state == ImageState::Ready)
-    else {
-        let message = format!("image `{}` is still being imported", image.name);
-        return Err(Error::from(FieldError::new("image", message)).into());
-    };
-    let (needed, given) = (content.virtual_mib, flavor.resources.disk_mib);
-    if needed > given {
-        let message = format!(
-            "its disk of {given} is smaller than image `{}`, which needs {needed}",
-            image.name
-        );
-        return Err(Error::from(FieldError::new("flavor", message)).into());
-    }
-    Ok((image, flavor))
 }

@@ -115,6 +115,8 @@ ids! {
     BackupId = "bak", "a backup";
     /// A named size.
     FlavorId = "flavor", "a flavor";
+    /// A preset a user starts from.
+    TemplateId = "template", "a template";
     /// A user-visible piece of work with steps.
     OperationId = "op", "an operation";
     /// What a user asks for under the manual life-cycle.

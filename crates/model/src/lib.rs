@@ -23,6 +23,7 @@ pub mod session;
 pub mod snapshot;
 pub mod ssh_key;
 pub mod state;
+pub mod template;
 pub mod tenant;
 pub mod time;
 pub mod unit;

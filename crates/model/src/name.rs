@@ -127,6 +127,10 @@ names! {
     UserName;
     ImageName;
     FlavorName;
+    /// A template's name, unique among those of a tenant, and among those for all.
+    TemplateName;
+    /// What a template calls one of its inputs.
+    InputName;
     /// A volume's name, unique among the volumes of a tenant.
     VolumeName;
     /// A snapshot's name, unique among those of its VM.

@@ -346,12 +346,18 @@ impl CreateRequest {
 /// # Errors
 /// The field with what is wrong.
 pub fn check_remark(field: &str, text: &str) -> Result<String, FieldError> {
-    let text = text.trim();
+    let text = check_text(field, text, MAX_REMARK_CHARS)?;
     if text.is_empty() {
         return Err(FieldError::new(field, "say something here"));
     }
-    if text.chars().count() > MAX_REMARK_CHARS {
-        let message = format!("at most {MAX_REMARK_CHARS} characters");
+    Ok(text)
+}
+
+/// The same of a text that may be missing.
+pub(crate) fn check_text(field: &str, text: &str, longest: usize) -> Result<String, FieldError> {
+    let text = text.trim();
+    if text.chars().count() > longest {
+        let message = format!("at most {longest} characters");
         return Err(FieldError::new(field, message));
     }
     if text

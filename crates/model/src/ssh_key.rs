@@ -1,4 +1,4 @@
-//! A public SSH key in the one-line form of `authorized_keys`, without options.
+//! Public SSH keys in the one-line form of `authorized_keys`, without options.
 
 use std::fmt;
 
@@ -96,6 +96,98 @@ fn blob_holds(mut blob: &[u8], kind: &str) -> bool {
     count >= 2 && blob.is_empty()
 }
 
+/// Most keys of one machine.
+pub const MAX_SSH_KEYS: usize = 16;
+
+/// Why a text is not a list of public SSH keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSshKeys {
+    #[error("paste at least one public key")]
+    None,
+    #[error("at most {MAX_SSH_KEYS} keys")]
+    TooMany,
+    #[error("{0}")]
+    Key(InvalidSshKey),
+    #[error("line {line}: {error}")]
+    KeyOfLine { line: usize, error: InvalidSshKey },
+}
+
+/// Some keys, a line each.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String))]
+#[serde(try_from = "String", into = "String")]
+pub struct SshKeys(Vec<SshKey>);
+
+impl SshKeys {
+    /// Accepts one key a line, with empty lines and comments between, as a
+    /// file of such keys has them.
+    ///
+    /// # Errors
+    /// Says what is wrong with which line.
+    pub fn new(text: &str) -> Result<Self, InvalidSshKeys> {
+        if text.contains("PRIVATE KEY") {
+            return Err(InvalidSshKeys::Key(InvalidSshKey::Private));
+        }
+        let lines = text.lines().zip(1..);
+        let mut lines = lines.filter(|(line, _)| {
+            let line = line.trim();
+            !line.is_empty() && !line.starts_with('#')
+        });
+        let mut keys = Vec::new();
+        while let Some((text, line)) = lines.next() {
+            if keys.len() >= MAX_SSH_KEYS {
+                return Err(InvalidSshKeys::TooMany);
+            }
+            match SshKey::new(text) {
+                Ok(key) => keys.push(key),
+                Err(error) if keys.is_empty() && lines.next().is_none() => {
+                    return Err(InvalidSshKeys::Key(error));
+                }
+                Err(error) => return Err(InvalidSshKeys::KeyOfLine { line, error }),
+            }
+        }
+        if keys.is_empty() {
+            return Err(InvalidSshKeys::None);
+        }
+        Ok(Self(keys))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &SshKey> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for SshKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut keys = self.0.iter();
+        if let Some(key) = keys.next() {
+            key.fmt(f)?;
+        }
+        keys.try_for_each(|key| write!(f, "\n{key}"))
+    }
+}
+
+impl fmt::Debug for SshKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<String> for SshKeys {
+    type Error = InvalidSshKeys;
+
+    fn try_from(text: String) -> Result<Self, InvalidSshKeys> {
+        Self::new(&text)
+    }
+}
+
+impl From<SshKeys> for String {
+    fn from(keys: SshKeys) -> String {
+        keys.to_string()
+    }
+}
+
 impl fmt::Display for SshKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -131,6 +223,31 @@ mod tests {
     #[test]
     fn public_key_is_accepted_with_space_around_it() {
         assert_eq!(SshKey::new(&format!("  {KEY}\n")).unwrap().as_str(), KEY);
+    }
+
+    #[test]
+    fn keys_stand_a_line_each() {
+        let text = format!("# mine\r\n{KEY}\r\n\n  {KEY} two\n");
+        let keys = SshKeys::new(&text).unwrap();
+        assert_eq!(keys.to_string(), format!("{KEY}\n{KEY} two"));
+        assert_eq!(keys.iter().count(), 2);
+        let json = serde_json::to_string(&keys).unwrap();
+        assert_eq!(serde_json::from_str::<SshKeys>(&json).unwrap(), keys);
+        let refusal = |text: &str| SshKeys::new(text).unwrap_err().to_string();
+        assert_eq!(
+            refusal(&format!("{KEY}\nhello")),
+            "line 2: not a public SSH key: it starts with a type such as `ssh-ed25519`"
+        );
+        // Of a single one it is clear which.
+        assert_eq!(
+            refusal("hello"),
+            "not a public SSH key: it starts with a type such as `ssh-ed25519`"
+        );
+        assert_eq!(refusal("# none\n"), "paste at least one public key");
+        let many = format!("{KEY}\n").repeat(MAX_SSH_KEYS + 1);
+        assert_eq!(refusal(&many), "at most 16 keys");
+        let private = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3\n";
+        assert!(refusal(private).starts_with("this is a private key"));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::FieldError;
-use crate::name::{FlavorName, ImageName, VmName};
+use crate::name::{FlavorName, ImageName, TemplateName, VmName};
 use crate::operation::OperationView;
 use crate::pending::PendingView;
-use crate::ssh_key::SshKey;
+use crate::ssh_key::SshKeys;
 use crate::state::VmState;
+use crate::template::{InputValue, Inputs, MAX_INPUTS};
 use crate::unit::{MiB, Resources};
 use crate::user_data::UserData;
 use crate::{Error, HostId, ImageId, RequestId, TenantId, Timestamp, VmId};
@@ -48,7 +49,8 @@ pub struct VmView {
     pub run_epoch: u64,
     /// Grows with every change of the record.
     pub generation: u64,
-    pub ssh_key: Option<SshKey>,
+    /// A line each where there are several.
+    pub ssh_key: Option<SshKeys>,
     /// The user-data itself is shown to nobody; it may hold secrets.
     pub has_user_data: bool,
     /// The operation in flight, or else the latest.
@@ -71,13 +73,22 @@ pub struct HostRef {
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
     pub name: String,
-    /// Name of an image.
+    /// Name of a template: a preset whose image, flavor and user-data it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Values for the template's inputs, by their names.
+    #[serde(default, skip_serializing_if = "Inputs::is_empty")]
+    pub inputs: Inputs,
+    /// Name of an image; may be left to the template.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
-    /// Name of a flavor.
+    /// Name of a flavor; may be left to the template.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub flavor: String,
+    /// Public keys that may log in, a line each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_key: Option<String>,
-    /// cloud-init user-data.
+    /// cloud-init user-data, where the template has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
     /// Keep it from being placed until released.
@@ -89,9 +100,14 @@ pub struct CreateVm {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmRequest {
     pub name: VmName,
-    pub image: ImageName,
-    pub flavor: FlavorName,
-    pub ssh_key: Option<SshKey>,
+    pub template: Option<TemplateName>,
+    /// Not compared with the template yet.
+    pub inputs: Inputs,
+    /// Absent where the template says it.
+    pub image: Option<ImageName>,
+    /// Absent where the template says it.
+    pub flavor: Option<FlavorName>,
+    pub ssh_key: Option<SshKeys>,
     pub user_data: Option<UserData>,
     pub hold: bool,
 }
@@ -104,31 +120,44 @@ impl CreateVm {
     /// [`crate::ErrorKind::Invalid`] with one entry per field at fault.
     pub fn check(&self) -> Result<VmRequest, Error> {
         let name = field("name", VmName::new(self.name.as_str()));
-        let image = field("image", ImageName::new(self.image.as_str()));
-        let flavor = field("flavor", FlavorName::new(self.flavor.as_str()));
         let filled = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        let template = filled(&self.template);
+        // Without a template they have to be there.
+        let said = |text: &String| (template.is_none() || !text.is_empty()).then(|| text.clone());
+        let image = said(&self.image).map(ImageName::new).transpose();
+        let image = field("image", image);
+        let flavor = said(&self.flavor).map(FlavorName::new).transpose();
+        let flavor = field("flavor", flavor);
+        let inputs = field("inputs", self.check_inputs());
+        let template = field("template", template.map(TemplateName::new).transpose());
         let ssh_key = field(
             "ssh_key",
             filled(&self.ssh_key)
-                .map(|key| SshKey::new(&key))
+                .map(|keys| SshKeys::new(&keys))
                 .transpose(),
         );
         let user_data = field(
             "user_data",
             filled(&self.user_data).map(UserData::new).transpose(),
         );
-        match (name, image, flavor, ssh_key, user_data) {
-            (Ok(name), Ok(image), Ok(flavor), Ok(ssh_key), Ok(user_data)) => Ok(VmRequest {
-                name,
-                image,
-                flavor,
-                ssh_key,
-                user_data,
-                hold: self.hold,
-            }),
-            (name, image, flavor, ssh_key, user_data) => Err(Error::invalid(
+        match (name, template, inputs, image, flavor, ssh_key, user_data) {
+            (Ok(name), Ok(template), Ok(()), Ok(image), Ok(flavor), Ok(ssh_key), Ok(user_data)) => {
+                Ok(VmRequest {
+                    name,
+                    template,
+                    inputs: self.inputs.clone(),
+                    image,
+                    flavor,
+                    ssh_key,
+                    user_data,
+                    hold: self.hold,
+                })
+            }
+            (name, template, inputs, image, flavor, ssh_key, user_data) => Err(Error::invalid(
                 [
                     name.err(),
+                    template.err(),
+                    inputs.err(),
                     image.err(),
                     flavor.err(),
                     ssh_key.err(),
@@ -139,6 +168,40 @@ impl CreateVm {
                 .collect(),
             )),
         }
+    }
+}
+
+impl CreateVm {
+    fn check_inputs(&self) -> Result<(), String> {
+        let named = self.template.as_ref();
+        if named.is_none_or(|name| name.trim().is_empty()) && !self.inputs.is_empty() {
+            return Err("there is no template that takes them".to_owned());
+        }
+        if self.inputs.len() > MAX_INPUTS {
+            return Err(format!("at most {MAX_INPUTS} inputs"));
+        }
+        Ok(())
+    }
+
+    /// The same form without the passwords in it.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        for value in self.inputs.values_mut() {
+            if matches!(value, InputValue::Kept(_)) {
+                *value = InputValue::HIDDEN;
+            }
+        }
+        self
+    }
+
+    /// The same form without a word of what was filled in: which of it is a
+    /// password, only its template knows.
+    #[must_use]
+    pub fn without_values(mut self) -> Self {
+        for value in self.inputs.values_mut() {
+            *value = InputValue::HIDDEN;
+        }
+        self
     }
 }
 
@@ -260,13 +323,32 @@ mod tests {
             name: String::new(),
             image: "demo".to_owned(),
             flavor: "a b".to_owned(),
+            template: None,
+            inputs: Inputs::from([("x".to_owned(), InputValue::Switch(true))]),
             ssh_key: Some("nonsense".to_owned()),
             user_data: Some("  ".to_owned()),
             hold: false,
         };
         let error = form.check().unwrap_err();
         let fields: Vec<&str> = error.fields.iter().map(|f| f.field.as_str()).collect();
-        assert_eq!(fields, ["name", "flavor", "ssh_key"]);
+        assert_eq!(fields, ["name", "inputs", "flavor", "ssh_key"]);
+    }
+
+    #[test]
+    fn image_and_flavor_may_be_left_to_a_template() {
+        let form = CreateVm {
+            name: "a".to_owned(),
+            template: Some("web".to_owned()),
+            flavor: "tiny".to_owned(),
+            ..CreateVm::default()
+        };
+        let checked = form.check().unwrap();
+        assert_eq!((checked.image, checked.flavor.is_some()), (None, true));
+        let alone = CreateVm {
+            template: Some(" ".to_owned()),
+            ..form
+        };
+        assert_eq!(alone.check().unwrap_err().fields[0].field, "image");
     }
 
     #[test]

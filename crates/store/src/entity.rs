@@ -104,6 +104,28 @@ pub mod flavor {
     plain!();
 }
 
+pub mod template {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "templates")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub tenant_id: Option<String>,
+        pub owner_name: String,
+        pub name: String,
+        pub description: String,
+        pub image_name: Option<String>,
+        pub flavor_name: Option<String>,
+        pub user_data: Option<String>,
+        pub inputs: String,
+        pub generation: i64,
+        pub created_at: i64,
+    }
+    plain!();
+}
+
 pub mod image {
     use super::*;
 

@@ -1,12 +1,16 @@
 //! Named sizes.
 
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
+    QueryFilter as _, QuerySelect as _,
+};
 use vimana_model::name::FlavorName;
 use vimana_model::unit::Resources;
 use vimana_model::{FlavorId, Timestamp};
 
 use crate::column::Row;
 use crate::entity::flavor::{Column, Entity, Model};
+use crate::store::Raw as _;
 use crate::{Conn, Result, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,27 @@ pub async fn list(conn: &impl Conn) -> Result<Vec<FlavorRecord>> {
         size(a).cmp(&size(b)).then_with(|| a.name.cmp(&b.name))
     });
     Ok(flavors)
+}
+
+/// Finds it and keeps others from changing it until the transaction ends.
+pub async fn lock_by_name(tx: &WriteTx, name: &FlavorName) -> Result<Option<FlavorRecord>> {
+    let found = Entity::find()
+        .filter(Column::Name.eq(name.as_str()))
+        .lock_exclusive();
+    let row = found.one(tx.raw()).await?;
+    row.map(from_row).transpose()
+}
+
+/// Gives it another size.
+pub async fn update(tx: &WriteTx, flavor: &FlavorRecord) -> Result<()> {
+    let row = to_row(flavor)?.into_active_model().reset_all();
+    Entity::update(row).exec(tx.raw()).await?;
+    Ok(())
+}
+
+pub async fn delete(tx: &WriteTx, id: FlavorId) -> Result<()> {
+    Entity::delete_by_id(id.to_string()).exec(tx.raw()).await?;
+    Ok(())
 }
 
 fn to_row(flavor: &FlavorRecord) -> Result<Model> {

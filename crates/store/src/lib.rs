@@ -31,6 +31,7 @@ pub mod simulation;
 pub mod snapshot;
 pub mod store;
 pub mod survey;
+pub mod template;
 pub mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;

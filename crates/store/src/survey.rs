@@ -11,8 +11,8 @@ use crate::column::{Row, is_id};
 use crate::limits::SURVEY_PAGE;
 use crate::{
     Conn, Result, StoreError, backup, claim, entity, event, flavor, host, idempotency, image,
-    join_token, operation, orphan, request, schedule, session, snapshot, tenant, token, user, vm,
-    volume,
+    join_token, operation, orphan, request, schedule, session, snapshot, template, tenant, token,
+    user, vm, volume,
 };
 
 /// A row that makes no sense. Of what is in it nothing is kept but ids: the
@@ -56,6 +56,7 @@ surveys! {
     tokens: token [Id] => token::TokenRecord, token::from_row;
     sessions: session [IdHash] => session::SessionRecord, sensible_session;
     flavors: flavor [Id] => flavor::FlavorRecord, flavor::from_row;
+    templates: template [Id] => template::TemplateRecord, template::from_row;
     images: image [Id] => image::ImageRecord, image::from_row;
     hosts: host [Id] => host::HostRecord, host::from_row;
     claims: claim [VmId] => claim::ClaimRecord, claim::from_row;

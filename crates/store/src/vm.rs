@@ -9,7 +9,7 @@ use sea_orm::{
 use vimana_model::name::{FlavorName, ImageName, UserName, VmName};
 use vimana_model::pending::Explanation;
 use vimana_model::saved::SavedMachine;
-use vimana_model::ssh_key::SshKey;
+use vimana_model::ssh_key::SshKeys;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::user_data::UserData;
 use vimana_model::vm::{Failure, HostRef};
@@ -37,7 +37,7 @@ pub struct VmRecord {
     pub resources: Resources,
     pub image_id: ImageId,
     pub image_name: ImageName,
-    pub ssh_key: Option<SshKey>,
+    pub ssh_key: Option<SshKeys>,
     pub user_data: Option<UserData>,
     pub host: Option<HostRef>,
     pub run_epoch: u64,
@@ -271,7 +271,7 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         disk_mib,
         image_id: image_id.to_string(),
         image_name: image_name.to_string(),
-        ssh_key: ssh_key.as_ref().map(|key| key.as_str().to_owned()),
+        ssh_key: ssh_key.as_ref().map(ToString::to_string),
         user_data: user_data.as_ref().map(|data| data.as_str().to_owned()),
         host_id,
         host_name,

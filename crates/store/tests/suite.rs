@@ -69,6 +69,9 @@ cases! { everywhere:
     }
     catalogue::{
         flavors_are_listed_by_memory_then_vcpus_then_name,
+        a_flavor_changes_and_goes,
+        templates_survive_with_all_columns,
+        template_names_are_taken_by_tenant_and_freed,
         images_survive_with_all_columns,
         images_are_due_for_their_refresh,
         image_names_are_taken_by_tenant_and_freed,

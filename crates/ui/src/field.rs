@@ -7,10 +7,13 @@ use crate::follow::{Follow, Part, flag, part, text};
 use crate::icon::{Icon, IconName};
 use crate::prose::Prose;
 
+/// What a control is called in its form: unique in the page.
+pub type Id = Oco<'static, str>;
+
 /// Label, hint and error around a control.
 #[component]
 pub(crate) fn Field(
-    id: &'static str,
+    id: Id,
     #[prop(into)] label: String,
     #[prop(into)] hint: String,
     optional: bool,
@@ -20,7 +23,7 @@ pub(crate) fn Field(
     let no_hint = hint.is_empty();
     view! {
         <div class="field" data-invalid=flag(move || error.with(Option::is_some))>
-            <label for=id>
+            <label for=id.clone()>
                 {label} " " {optional.then(|| view! { <span class="field-optional">"optional"</span> }.into_any())}
             </label>
             {children()}
@@ -70,7 +73,7 @@ pub fn Submit(
 
 /// The ids that describe a control: always its hint, and its error while there
 /// is one.
-pub(crate) fn described_by(id: &'static str, error: Signal<Option<String>>) -> Follow<String> {
+pub(crate) fn described_by(id: Id, error: Signal<Option<String>>) -> Follow<String> {
     text(move || {
         if error.with(Option::is_some) {
             format!("{id}-error {id}-hint")
@@ -97,7 +100,7 @@ fn keep_typed(value: RwSignal<String>, typed: Option<String>) {
 /// One line of text.
 #[component]
 pub fn TextField(
-    id: &'static str,
+    #[prop(into)] id: Id,
     #[prop(into)] label: String,
     #[prop(into, optional)] hint: String,
     #[prop(optional)] secret: bool,
@@ -115,10 +118,10 @@ pub fn TextField(
     let node = NodeRef::<html::Input>::new();
     Effect::new(move |_| keep_typed(value, node.get().map(|input| input.value())));
     view! {
-        <Field id=id label=label hint=hint optional=optional error=error>
+        <Field id=id.clone() label=label hint=hint optional=optional error=error>
             <input
-                id=id
-                name=id
+                id=id.clone()
+                name=id.clone()
                 class="input"
                 r#type=if secret { "password" } else { "text" }
                 autocomplete=autocomplete
@@ -146,7 +149,7 @@ pub fn TextField(
 /// Several lines of text; optional unless it says otherwise.
 #[component]
 pub fn TextAreaField(
-    id: &'static str,
+    #[prop(into)] id: Id,
     #[prop(into)] label: String,
     #[prop(into, optional)] hint: String,
     #[prop(optional)] required: bool,
@@ -162,10 +165,10 @@ pub fn TextAreaField(
     let node = NodeRef::<html::Textarea>::new();
     Effect::new(move |_| keep_typed(value, node.get().map(|input| input.value())));
     view! {
-        <Field id=id label=label hint=hint optional=!required error=error>
+        <Field id=id.clone() label=label hint=hint optional=!required error=error>
             <textarea
-                id=id
-                name=id
+                id=id.clone()
+                name=id.clone()
                 class="input"
                 class:prose=prose
                 rows=rows
@@ -198,12 +201,15 @@ pub struct Choice {
 /// One of a short list.
 #[component]
 pub fn SelectField(
-    id: &'static str,
+    #[prop(into)] id: Id,
     #[prop(into)] label: String,
     #[prop(into, optional)] hint: String,
     choices: Vec<Choice>,
     value: RwSignal<String>,
     #[prop(into, optional)] error: Signal<Option<String>>,
+    /// What else happens when one is chosen.
+    #[prop(into, optional)]
+    on_choose: Option<Callback<String>>,
 ) -> impl IntoView {
     let options = choices
         .into_iter()
@@ -214,15 +220,22 @@ pub fn SelectField(
         .map(IntoAny::into_any)
         .collect::<Vec<_>>();
     view! {
-        <Field id=id label=label hint=hint optional=false error=error>
+        <Field id=id.clone() label=label hint=hint optional=false error=error>
             <select
-                id=id
-                name=id
+                id=id.clone()
+                name=id.clone()
                 class="input"
                 required=true
                 aria-invalid=invalid(error)
                 aria-describedby=described_by(id, error)
-                on:change=move |event| value.set(event_target_value(&event))
+                prop:value=text(move || value.get())
+                on:change=move |event| {
+                    let chosen = event_target_value(&event);
+                    value.set(chosen.clone());
+                    if let Some(choose) = on_choose {
+                        choose.run(chosen);
+                    }
+                }
             >
                 {options}
             </select>
@@ -233,7 +246,7 @@ pub fn SelectField(
 /// Yes or no.
 #[component]
 pub fn CheckField(
-    id: &'static str,
+    #[prop(into)] id: Id,
     #[prop(into)] label: String,
     #[prop(into)] hint: String,
     value: RwSignal<bool>,
@@ -241,14 +254,14 @@ pub fn CheckField(
     view! {
         <div class="check">
             <input
-                id=id
-                name=id
+                id=id.clone()
+                name=id.clone()
                 r#type="checkbox"
                 aria-describedby=format!("{id}-hint")
                 prop:checked=value
                 on:change=move |event| value.set(event_target_checked(&event))
             />
-            <label for=id>{label}</label>
+            <label for=id.clone()>{label}</label>
             <p class="field-hint" id=format!("{id}-hint")>{hint}</p>
         </div>
     }

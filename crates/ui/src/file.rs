@@ -72,14 +72,14 @@ pub fn FileField(
         }
     });
     view! {
-        <Field id=id label=label hint=hint optional=false error=error>
+        <Field id=id.into() label=label hint=hint optional=false error=error>
             <input
                 id=id
                 class="input"
                 r#type="file"
                 required=true
                 aria-invalid=invalid(error)
-                aria-describedby=described_by(id, error)
+                aria-describedby=described_by(id.into(), error)
                 node_ref=node
                 on:change=move |_| take()
             />

@@ -10,6 +10,7 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn}
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::{OpenApi as Document, Ref, Required, ResponseBuilder};
 use vimana_engine::{IdempotencyKey, OpContext};
+use vimana_model::vm::CreateVm;
 use vimana_model::{Error, FieldError, Result};
 
 use super::extract::Caller;
@@ -50,6 +51,21 @@ impl FromRequestParts<App> for Once {
 }
 
 impl Once {
+    /// The same for a form that may have a password among what is filled in.
+    pub fn of_terms<T: Serialize>(
+        self,
+        path: &str,
+        terms: Option<&CreateVm>,
+        without_values: impl FnOnce(CreateVm) -> T,
+    ) -> Result<OpContext> {
+        match terms {
+            Some(terms) if !terms.inputs.is_empty() => {
+                self.without_secret(path, &without_values(terms.clone().without_values()))
+            }
+            _ => Ok(self.0),
+        }
+    }
+
     /// For a body with a secret in it: its fingerprint is kept, and must not
     /// help to guess the secret. It is made of `shown` instead.
     pub fn without_secret<T: Serialize>(self, path: &str, shown: &T) -> Result<OpContext> {

@@ -85,9 +85,15 @@ pub async fn list(
 )]
 pub async fn create(
     State(app): State<App>,
-    Once(cx): Once,
+    once: Once,
     Json(form): Json<CreateRequest>,
 ) -> ApiResult<(StatusCode, Answer<RequestView>)> {
+    let cx = once.of_terms("/api/v1/requests", Some(&form.terms), |terms| {
+        CreateRequest {
+            terms,
+            ..form.clone()
+        }
+    })?;
     let engine = app.engine.clone();
     let request = app
         .detached(async move { engine.create_request(&cx, &form).await })
@@ -173,10 +179,15 @@ impl FromStr for ActionName {
 )]
 pub async fn act(
     State(app): State<App>,
-    Once(cx): Once,
+    once: Once,
     Ids(id, ActionName(action)): Ids<RequestId, ActionName>,
     JsonOrNothing(form): JsonOrNothing<RequestDecision>,
 ) -> ApiResult<Answer<RequestView>> {
+    let path = format!("/api/v1/requests/{id}/{action}");
+    let cx = once.of_terms(&path, form.terms.as_ref(), |terms| RequestDecision {
+        terms: Some(terms),
+        ..form.clone()
+    })?;
     let engine = app.engine.clone();
     let request = app
         .detached(async move { engine.act_on_request(&cx, id, action, &form).await })

@@ -82,9 +82,10 @@ pub async fn list(
 )]
 pub async fn create(
     State(app): State<App>,
-    Once(cx): Once,
+    once: Once,
     Json(form): Json<CreateVm>,
 ) -> ApiResult<(StatusCode, Answer<AcceptedView>)> {
+    let cx = once.of_terms("/api/v1/vms", Some(&form), |terms| terms)?;
     let engine = app.engine.clone();
     let accepted = app
         .detached(async move { engine.create_vm(&cx, &form).await })

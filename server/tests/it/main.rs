@@ -35,6 +35,7 @@ mod session;
 mod share;
 mod start;
 mod strange;
+mod template;
 mod tenant;
 mod torn;
 mod upload;

@@ -33,14 +33,21 @@ pub fn Terms(request: ArcRwSignal<RequestView>) -> impl IntoView {
         })
         .into_any()
     };
+    let inputs = fixed.terms.inputs.iter();
+    let inputs = inputs
+        .map(|(name, value)| row("Input", format!("{name}: {}", value.shown()).into_any()))
+        .map(IntoAny::into_any)
+        .collect::<Vec<_>>();
     view! {
         <section class="panel" aria-labelledby="terms-title">
             <h2 id="terms-title">"Terms"</h2>
             <dl class="facts">
                 {row("Name", term(|terms| terms.name.clone()))}
+                {fixed.terms.template.as_ref().map(|name| row("Template", name.clone().into_any()))}
+                {inputs}
                 {row("Image", term(|terms| terms.image.clone()))}
                 {row("Flavor", term(|terms| terms.flavor.clone()))}
-                {row("SSH key", long(|terms| &terms.ssh_key))}
+                {row("SSH keys", long(|terms| &terms.ssh_key))}
                 {row("User-data", long(|terms| &terms.user_data))}
                 {row("Held at first", term(|terms| if terms.hold { "yes" } else { "no" }.to_owned()))}
                 {row("Requester", fixed.requester.to_string().into_any())}

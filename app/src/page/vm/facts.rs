@@ -43,7 +43,7 @@ pub fn Facts(vm: ArcRwSignal<VmView>) -> impl IntoView {
                 {row("Created", view! { <Time at_ms=fixed.created_at.as_ms()/> }.into_any())}
                 {row("Runs so far", fact(|vm| vm.run_epoch.to_string()))}
                 {row("User-data", if fixed.has_user_data { "given" } else { "none" }.into_any())}
-                {row("SSH key", key)}
+                {row("SSH keys", key)}
                 {row("Id", view! { <code class="long">{fixed.id.to_string()}</code> }.into_any())}
             </dl>
         </section>

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use vimana_model::request::RequestState;
 
-use super::{Json, Timeout};
+use super::{Json, Preset, Timeout};
 
 #[derive(Subcommand)]
 pub enum Request {
@@ -39,16 +39,12 @@ pub enum Request {
 pub struct CreateRequest {
     /// Name of the VM and of its guest
     pub name: String,
-    /// What it boots from; see `vimana image list`
-    #[arg(long)]
-    pub image: String,
-    /// Its size; see `vimana flavor list`
-    #[arg(long)]
-    pub flavor: String,
+    #[command(flatten)]
+    pub preset: Preset,
     /// What it is for
     #[arg(long, value_name = "TEXT")]
     pub purpose: String,
-    /// File with one public SSH key for the guest
+    /// File with public SSH keys for the guest, a line each
     #[arg(long, value_name = "FILE")]
     pub ssh_key_file: Option<PathBuf>,
     /// File with cloud-init user-data for the guest

@@ -7,7 +7,7 @@ use vimana_model::unit::MiB;
 use vimana_model::vm::ResizeVm;
 use vimana_model::{OperationId, VmState};
 
-use super::{Json, Timeout};
+use super::{Json, Preset, Timeout};
 use crate::limits::{DEFAULT_LINGER_SECONDS, MAX_WAIT_SECONDS};
 
 #[derive(Subcommand)]
@@ -57,13 +57,9 @@ pub enum Vm {
 pub struct Create {
     /// Name of the VM and of its guest
     pub name: String,
-    /// What it boots from; see `vimana image list`
-    #[arg(long)]
-    pub image: String,
-    /// Its size; see `vimana flavor list`
-    #[arg(long)]
-    pub flavor: String,
-    /// File with one public SSH key for the guest
+    #[command(flatten)]
+    pub preset: Preset,
+    /// File with public SSH keys for the guest, a line each
     #[arg(long, value_name = "FILE")]
     pub ssh_key_file: Option<PathBuf>,
     /// File with cloud-init user-data for the guest

@@ -61,6 +61,12 @@ fn pairs(request: &RequestView) -> Vec<(&'static str, String)> {
         ("image", terms.image.clone()),
         ("flavor", terms.flavor.clone()),
     ];
+    if let Some(template) = &terms.template {
+        pairs.push(("template", template.clone()));
+    }
+    for (name, value) in &terms.inputs {
+        pairs.push(("input", format!("{name}: {}", value.shown())));
+    }
     if let Some(vm) = &request.vm {
         pairs.push(("vm", format!("{} is {}", vm.id, vm.state.slug())));
     }

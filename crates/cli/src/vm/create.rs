@@ -11,8 +11,10 @@ use crate::{credentials, input};
 pub async fn create(args: Create) -> Outcome {
     let form = CreateVm {
         name: args.name,
-        image: args.image,
-        flavor: args.flavor,
+        inputs: input::inputs(&args.preset)?,
+        template: args.preset.template,
+        image: args.preset.image.unwrap_or_default(),
+        flavor: args.preset.flavor.unwrap_or_default(),
         ssh_key: input::ssh_key(args.ssh_key_file)?,
         user_data: input::user_data(args.user_data_file)?,
         hold: args.hold,

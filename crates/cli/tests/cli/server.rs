@@ -8,9 +8,9 @@ use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, head, post};
+use axum::routing::{delete, get, head, patch, post};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -87,13 +87,17 @@ impl Server {
         };
         let v1 = Router::new()
             .route("/events", get(events))
-            .route("/vms", get(vms))
+            .route("/vms", get(vms).post(create))
             .route("/vms/{id}", delete(remove))
             .route("/vms/{id}/{action}", post(act))
             .route("/requests", get(requests))
             .route("/requests/{id}", get(request))
             .route("/requests/{id}/{action}", post(decide))
             .route("/users", post(create_user))
+            .route("/flavors", post(create_flavor))
+            .route("/flavors/{name}", patch(flavor).delete(flavor))
+            .route("/templates", get(templates).post(create_template))
+            .route("/templates/{id}", delete(template).patch(template))
             .route("/images", get(images).post(import))
             .route("/images/{id}", get(image))
             .route("/images/{id}/content", head(reach).patch(take))
@@ -243,6 +247,69 @@ async fn vms(
         .filter(|vm| wanted.is_none_or(|name| vm["name"] == name.as_str()))
         .collect();
     Json(json!({ "items": items }))
+}
+
+async fn create(State(server): State<Server>, body: String) -> Response {
+    let form: Value = serde_json::from_str(&body).unwrap();
+    server.lock().asked.push(format!("POST /vms {body}"));
+    let name = form["name"].as_str().unwrap();
+    server.has_vm(name, "pending");
+    server.accept(&id_of(name), "create")
+}
+
+fn flavor_of(name: &str) -> Json<Value> {
+    let size = json!({ "vcpus": 2, "memory_mib": 1024, "disk_mib": 4096 });
+    let id = format!("flavor_{:032x}", 1);
+    Json(json!({ "id": id, "name": name, "resources": size }))
+}
+
+async fn create_flavor(State(server): State<Server>, body: String) -> Json<Value> {
+    let form: Value = serde_json::from_str(&body).unwrap();
+    server.lock().asked.push(format!("POST /flavors {body}"));
+    flavor_of(form["name"].as_str().unwrap())
+}
+
+async fn flavor(
+    State(server): State<Server>,
+    method: Method,
+    Path(name): Path<String>,
+    body: String,
+) -> Json<Value> {
+    let asked = format!("{method} /flavors/{name} {body}");
+    server.lock().asked.push(asked.trim_end().to_owned());
+    flavor_of(&name)
+}
+
+/// One for all, and one of the tenant's own with the same name.
+fn template_of(id: u32) -> Value {
+    let tenant = (id == 2).then(|| format!("tenant_{:032x}", 1));
+    json!({
+        "id": format!("template_{id:032x}"), "name": "web", "tenant_id": tenant, "owner": "mia",
+        "description": "a web server", "image": "demo", "flavor": null,
+        "user_data": "#cloud-config\nhostname: {input: host}\n", "generation": 1,
+        "inputs": [{ "name": "host", "label": "Host", "kind": "text", "required": true }],
+        "created_at": AT,
+    })
+}
+
+async fn templates() -> Json<Value> {
+    Json(json!({ "items": [template_of(1), template_of(2)] }))
+}
+
+async fn create_template(State(server): State<Server>, body: String) -> Json<Value> {
+    server.lock().asked.push(format!("POST /templates {body}"));
+    Json(template_of(2))
+}
+
+async fn template(
+    State(server): State<Server>,
+    method: Method,
+    Path(id): Path<String>,
+    body: String,
+) -> Json<Value> {
+    let asked = format!("{method} /templates/{id} {body}");
+    server.lock().asked.push(asked.trim_end().to_owned());
+    Json(template_of(2))
 }
 
 async fn act(

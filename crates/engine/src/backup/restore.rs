@@ -17,7 +17,7 @@ use vimana_model::backup::{
 };
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::image::{AcceptedImage, ImageSource, ImageState, Origin};
-use vimana_model::name::{DatastoreName, ImageName};
+use vimana_model::name::DatastoreName;
 use vimana_model::operation::Progress;
 use vimana_model::vm::CreateVm;
 use vimana_model::{BackupId, Error, FieldError, ImageId, Result};
@@ -67,11 +67,12 @@ impl Engine {
             ..CreateVm::default()
         };
         let wanted = vm.check()?;
+        let unsaid = || Error::internal("a form without what was put into it");
+        let (flavor_name, name) = wanted.flavor.zip(wanted.image).ok_or_else(unsaid)?;
         let read = self.store().read();
         crate::request::refuse_direct(&read, record.tenant_id).await?;
-        let found = flavor::find_by_name(&read, &wanted.flavor).await?;
-        let absent =
-            || FieldError::new("flavor", format!("there is no flavor `{}`", wanted.flavor));
+        let found = flavor::find_by_name(&read, &flavor_name).await?;
+        let absent = || FieldError::new("flavor", format!("there is no flavor `{flavor_name}`"));
         let found = found.ok_or_else(|| Error::from(absent()))?;
         let root = disk_of(&record, DiskId::Root)?;
         let (needed, given) = (root.size_mib, found.resources.disk_mib);
@@ -86,7 +87,7 @@ impl Engine {
             },
             restoration: Some(Restoration {
                 name: wanted.name,
-                flavor: wanted.flavor,
+                flavor: flavor_name,
                 ssh_key: form.ssh_key.clone(),
                 by: cx.subject.user_id,
             }),
@@ -97,7 +98,6 @@ impl Engine {
             checksum: None,
             declared: None,
         };
-        let name = ImageName::new(wanted.image).map_err(Error::internal)?;
         let image = NewImage {
             id: image_id,
             name,

@@ -5,6 +5,7 @@ use vimana_model::{Result, TenantId, UserId};
 use vimana_store::idempotency::IdempotencyRecord;
 use vimana_store::schedule::ScheduleRecord;
 use vimana_store::survey::{self, CorruptRow};
+use vimana_store::template::TemplateRecord;
 use vimana_store::token::TokenRecord;
 use vimana_store::user::MembershipRecord;
 use vimana_store::{Conn, flavor, join_token, session};
@@ -47,6 +48,13 @@ pub async fn check_rows(conn: &impl Conn, books: &Books, found: &mut Findings) -
         }
     };
     survey::schedules(conn, sorting(&mut corrupt, &mut schedules)).await?;
+    let mut templates = |row: TemplateRecord| {
+        let subject = || Subject::new(Kind::Row, Named::new(row.id, Some("templates")));
+        if let Some(tenant) = row.tenant_id {
+            check_tenant(books, tenant, subject, found);
+        }
+    };
+    survey::templates(conn, sorting(&mut corrupt, &mut templates)).await?;
     let mut join_tokens = |_: join_token::JoinTokenRecord| ();
     survey::join_tokens(conn, sorting(&mut corrupt, &mut join_tokens)).await?;
     for row in corrupt {

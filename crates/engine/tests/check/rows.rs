@@ -35,6 +35,7 @@ pub const ROWS: &[Plant] = records! {
     CorruptRow "a row of tokens": "UPDATE tokens SET id = 'none'";
     CorruptRow "a row of sessions": "UPDATE sessions SET data = '{'";
     CorruptRow "a row of flavors": "UPDATE flavors SET name = '!' WHERE name = 'tiny'";
+    CorruptRow "a row of templates": "INSERT INTO templates (id, owner_name, name, description, inputs, generation, created_at) VALUES ('none', 'ada', 'web', '', '[', 1, 0)";
     CorruptRow "image {image demo}": "UPDATE images SET format = 'nonsense' WHERE id = {image demo}";
     CorruptRow "volume {volume data}": "UPDATE volumes SET state = 'nonsense' WHERE id = {volume data}";
     CorruptRow "volume {volume data}": "UPDATE volumes SET vm_id = NULL, vm_name = NULL WHERE id = {volume data}";

@@ -4,17 +4,20 @@ use vimana_model::host::{Accelerator, HostState};
 use vimana_model::image::{
     Fetched, ImageContent, ImageFormat, ImageSource, ImageState, Origin, RefreshEvery, Upload,
 };
-use vimana_model::name::{FlavorName, HostName, ImageName, UserName};
+use vimana_model::name::{FlavorName, HostName, ImageName, TemplateName, UserName};
 use vimana_model::operation::{
     Object, OperationKind, OperationState, Situation, StepKind, StepState,
 };
+use vimana_model::template::{InputValue, TemplateInput};
 use vimana_model::unit::MiB;
-use vimana_model::{FlavorId, TenantId, VmState};
+use vimana_model::user_data::UserData;
+use vimana_model::{FlavorId, TemplateId, TenantId, VmState};
 use vimana_store::claim::{self, ClaimRecord, Taken};
 use vimana_store::flavor::FlavorRecord;
 use vimana_store::image::{ImageOrder, ImageRecord, ImageRefresh, Successor};
 use vimana_store::operation::{OperationRecord, StepRecord};
-use vimana_store::{StoreError, flavor, host, image, operation, vm, write_tx};
+use vimana_store::template::TemplateRecord;
+use vimana_store::{StoreError, flavor, host, image, operation, template, vm, write_tx};
 
 use super::world::{NOW, World, resources};
 
@@ -53,6 +56,122 @@ pub async fn flavors_are_listed_by_memory_then_vcpus_then_name(world: World) {
     let flavors = flavor::list(&world.store.read()).await.unwrap();
     let names: Vec<&str> = flavors.iter().map(|flavor| flavor.name.as_str()).collect();
     assert_eq!(names, ["small", "B", "a-1", "b", "two", "large"]);
+}
+
+pub async fn a_flavor_changes_and_goes(world: World) {
+    let mut record = FlavorRecord {
+        id: FlavorId::from_parts(world.next(), [2; 10]),
+        name: FlavorName::new("tiny").unwrap(),
+        resources: resources(1, 512, 1),
+        created_at: NOW,
+    };
+    write_tx!(world.store, |tx| {
+        flavor::insert(tx, &record).await?;
+        Ok(())
+    })
+    .unwrap();
+    record.resources = resources(2, 1024, 3);
+    write_tx!(world.store, |tx| {
+        flavor::update(tx, &record).await?;
+        let found = flavor::lock_by_name(tx, &record.name).await?;
+        assert_eq!(found, Some(record.clone()));
+        Ok(())
+    })
+    .unwrap();
+    write_tx!(world.store, |tx| {
+        flavor::delete(tx, record.id).await?;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(flavor::list(&world.store.read()).await.unwrap(), []);
+}
+
+fn new_template(world: &World, tenant_id: Option<TenantId>, name: &str) -> TemplateRecord {
+    TemplateRecord {
+        id: TemplateId::from_parts(world.next(), [3; 10]),
+        tenant_id,
+        owner_name: UserName::new("ada").unwrap(),
+        name: TemplateName::new(name).unwrap(),
+        description: "a server\nfor \u{e9}".to_owned(),
+        image: Some(ImageName::new("demo").unwrap()),
+        flavor: Some(FlavorName::new("tiny").unwrap()),
+        user_data: Some(UserData::new("#cloud-config\nhostname: {input: x}\n").unwrap()),
+        inputs: vec![TemplateInput {
+            name: "x".to_owned(),
+            label: "X".to_owned(),
+            default: Some(InputValue::Text("it's \"so\"".to_owned())),
+            max_length: Some(9),
+            ..TemplateInput::default()
+        }],
+        generation: 1,
+        created_at: NOW,
+    }
+}
+
+pub async fn templates_survive_with_all_columns(world: World) {
+    let mut full = new_template(&world, Some(world.tenant.id), "web");
+    let bare = TemplateRecord {
+        description: String::new(),
+        image: None,
+        flavor: None,
+        user_data: None,
+        inputs: Vec::new(),
+        ..new_template(&world, None, "bare")
+    };
+    write_tx!(world.store, |tx| {
+        template::insert(tx, &full).await?;
+        template::insert(tx, &bare).await?;
+        Ok(())
+    })
+    .unwrap();
+    for record in [&full, &bare] {
+        let found = template::find(&world.store.read(), record.id).await;
+        assert_eq!(found.unwrap().as_ref(), Some(record));
+    }
+    let stale = full.clone();
+    full.description = "another".to_owned();
+    full.inputs.clear();
+    let tx = world.store.begin().await.unwrap();
+    template::update(&tx, &mut full).await.unwrap();
+    assert_eq!(full.generation, 2);
+    let locked = template::lock(&tx, full.id).await.unwrap();
+    assert_eq!(locked.as_ref(), Some(&full));
+    let error = template::update(&tx, &mut stale.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict), "{error:?}");
+    tx.commit().await.unwrap();
+}
+
+pub async fn template_names_are_taken_by_tenant_and_freed(world: World) {
+    let name = TemplateName::new("web").unwrap();
+    let for_all = new_template(&world, None, "web");
+    let own = new_template(&world, Some(world.tenant.id), "web");
+    let tx = world.store.begin().await.unwrap();
+    template::insert(&tx, &for_all).await.unwrap();
+    let found = template::find_by_name(&tx, world.tenant.id, &name).await;
+    assert_eq!(found.unwrap(), Some(for_all.clone()));
+    template::insert(&tx, &own).await.unwrap();
+    let found = template::find_by_name(&tx, world.tenant.id, &name).await;
+    assert_eq!(found.unwrap(), Some(own.clone()), "its own comes first");
+    for tenant in [None, Some(world.tenant.id)] {
+        let twin = new_template(&world, tenant, "web");
+        let error = template::insert(&tx, &twin).await.unwrap_err();
+        let what = "template name";
+        assert!(matches!(error, StoreError::Duplicate { what: w } if w == what));
+        assert_eq!(template::count(&tx, tenant).await.unwrap(), 1);
+    }
+    let other = world.tenant_id();
+    let seen = template::list(&tx, other).await.unwrap();
+    assert_eq!(
+        seen,
+        std::slice::from_ref(&for_all),
+        "another tenant's is not seen"
+    );
+    let seen = template::list(&tx, world.tenant.id).await.unwrap();
+    assert_eq!(seen, [for_all.clone(), own.clone()]);
+    template::delete(&tx, own.id).await.unwrap();
+    let twin = new_template(&world, Some(world.tenant.id), "web");
+    template::insert(&tx, &twin).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 pub fn new_image(world: &World, name: &str) -> ImageRecord {

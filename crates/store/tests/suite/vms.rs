@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use vimana_model::name::{TenantName, VmName};
 use vimana_model::pending::{Explanation, Filter, Rejection, Score};
-use vimana_model::ssh_key::SshKey;
+use vimana_model::ssh_key::SshKeys;
 use vimana_model::tenant::TenantKind;
 use vimana_model::user_data::UserData;
 use vimana_model::vm::{Failure, HostRef};
@@ -27,7 +27,7 @@ async fn full(world: &World) -> VmRecord {
             during: VmState::Boot,
             reason: "the \"kernel\" wasn't found; ∅".to_owned(),
         }),
-        ssh_key: Some(SshKey::new(KEY).unwrap()),
+        ssh_key: Some(SshKeys::new(&format!("{KEY}\n{KEY} two")).unwrap()),
         user_data: Some(UserData::new("#cloud-config\nhostname: 'ü'\n").unwrap()),
         host: Some(HostRef {
             id: host.id,
