@@ -4,7 +4,7 @@
 mod looks;
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,10 +13,13 @@ use anyhow::Context;
 use clap::Args;
 use vimana_datastore::{DatastoreDriver as _, DirDatastore};
 use vimana_engine::check::{Named, Outside, check, hosts_to_hear};
+use vimana_model::datastore::MAIN;
+use vimana_model::name::DatastoreName;
 use vimana_model::{Error, HostId};
 use vimana_repository::{DirRepository, Repository as _, Terms};
-use vimana_store::Store;
+use vimana_store::{Conn, Store, backup};
 
+use crate::config::DatastoreSource;
 use crate::control;
 use crate::data_dir::Layout;
 use crate::tool::Place;
@@ -26,15 +29,24 @@ use report::{Hosts, Report};
 /// An installation that works moves on between two looks: what it is looked
 /// at for must be there again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 #[derive(Args, Debug)]
 #[command(after_help = EXIT)]
 pub struct FsckArgs {
     #[command(flatten)]
     pub place: Place,
+    /// Where the server keeps backups, as it is told; may be repeated
+    #[arg(
+        long,
+        env = "VIMANA_DATASTORE",
+        value_name = "NAME=DIR",
+        value_delimiter = ','
+    )]
+    pub datastore: Vec<DatastoreSource>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Do not ask the hosts what they hold: check the database, the datastore
+    /// Do not ask the hosts what they hold: check the database, the datastores
     /// and the images alone
     #[arg(long)]
     pub without_hosts: bool,
@@ -45,7 +57,7 @@ Exit status:
   0  clean: everything could be looked at, and every rule holds
   1  at least one breach, whether everything could be looked at or not
   2  no breach was found, but not everything could be looked at: a host did
-     not answer, no server runs that could ask the hosts, or the datastore, the
+     not answer, no server runs that could ask the hosts, or a datastore, the
      images or the database cannot be read";
 
 /// Looks, and prints what is not as it must be.
@@ -70,7 +82,7 @@ async fn look(args: &FsckArgs) -> anyhow::Result<Report> {
         .context("cannot open the database")?;
     let mut looks = Vec::new();
     loop {
-        looks.push(look_once(&store, &layout, args.without_hosts).await?);
+        looks.push(look_once(&store, &layout, args).await?);
         if is_enough(&looks) {
             break;
         }
@@ -81,12 +93,13 @@ async fn look(args: &FsckArgs) -> anyhow::Result<Report> {
     Ok(sum_up(looks))
 }
 
-async fn look_once(store: &Store, layout: &Layout, without_hosts: bool) -> anyhow::Result<Look> {
+async fn look_once(store: &Store, layout: &Layout, args: &FsckArgs) -> anyhow::Result<Look> {
     let unreadable =
         |error: Error| anyhow::anyhow!("{error:?}").context("cannot read the database");
+    let main = DatastoreName::new(MAIN)?;
     let mut outside = Outside::default();
     let mut unread = Vec::new();
-    let hosts = if without_hosts {
+    let hosts = if args.without_hosts {
         None
     } else {
         // Before they are asked: one that joins meanwhile is not silent.
@@ -95,10 +108,7 @@ async fn look_once(store: &Store, layout: &Layout, without_hosts: bool) -> anyho
         unread.extend(why);
         Some(hosts)
     };
-    match DirDatastore::new(layout.saved()).contents().await {
-        Ok(contents) => outside.in_datastore = Some(contents.saved),
-        Err(error) => unread.push(format!("the datastore cannot be read: {error}")),
-    }
+    unread.extend(read_datastores(layout, &main, &args.datastore, &mut outside).await);
     // It is only listed: what is fetched, and on which terms, is the server's.
     let images = DirRepository::new(layout.images(), Terms::default());
     match images.contents().await {
@@ -110,12 +120,71 @@ async fn look_once(store: &Store, layout: &Layout, without_hosts: bool) -> anyho
         .snapshot()
         .await
         .map_err(|error| unreadable(error.into()))?;
+    unread.extend(
+        unnamed(&snapshot, &outside, &args.datastore)
+            .await
+            .map_err(unreadable)?,
+    );
     let breaches = check(&snapshot, &outside).await.map_err(unreadable)?;
     Ok(Look {
         breaches,
         hosts,
         unread,
     })
+}
+
+/// What the datastores hold; returns why some cannot be read.
+async fn read_datastores(
+    layout: &Layout,
+    main: &DatastoreName,
+    others: &[DatastoreSource],
+    outside: &mut Outside,
+) -> Vec<String> {
+    let mut unread = Vec::new();
+    match DirDatastore::new(layout.saved()).contents().await {
+        Ok(contents) => {
+            outside.in_datastore = Some(contents.saved);
+            outside.backups.insert(main.clone(), contents.backups);
+        }
+        Err(error) => unread.push(format!("the datastore cannot be read: {error}")),
+    }
+    for DatastoreSource { name, path } in others {
+        // One that is not mounted must not look like one that lost everything.
+        if !path.is_dir() {
+            unread.push(format!(
+                "datastore {name}: {} is not a directory, or not mounted",
+                path.display()
+            ));
+            continue;
+        }
+        match DirDatastore::new(path.clone()).contents().await {
+            Ok(contents) => {
+                outside.backups.insert(name.clone(), contents.backups);
+            }
+            Err(error) => unread.push(format!("datastore {name} cannot be read: {error}")),
+        }
+    }
+    unread
+}
+
+/// Datastores that records speak of and nobody said where they are.
+async fn unnamed(
+    conn: &impl Conn,
+    outside: &Outside,
+    named: &[DatastoreSource],
+) -> Result<Vec<String>, Error> {
+    let backups = backup::with_content(conn).await?;
+    let recorded: BTreeSet<_> = backups.into_iter().map(|backup| backup.datastore).collect();
+    let unknown = recorded.into_iter().filter(|name| {
+        name.as_str() != MAIN
+            && !outside.backups.contains_key(name)
+            && named.iter().all(|source| source.name != *name)
+    });
+    Ok(unknown
+        .map(|name| {
+            format!("datastore {name} holds backups: say where it is with --datastore {name}=DIR")
+        })
+        .collect())
 }
 
 /// Has the server ask its hosts; and why it could not.
