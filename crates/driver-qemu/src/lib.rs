@@ -29,6 +29,7 @@ mod boot_sector;
 mod carry;
 mod config;
 mod host;
+mod job;
 mod limits;
 mod load;
 mod machine;

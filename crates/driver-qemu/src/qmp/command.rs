@@ -140,12 +140,8 @@ impl Qmp {
             .map(drop)
     }
 
-    /// Begins a job on snapshots.
-    pub async fn snapshot_job(
-        &self,
-        command: &'static str,
-        arguments: Value,
-    ) -> Result<(), QmpError> {
+    /// Begins a job.
+    pub async fn job_begin(&self, command: &'static str, arguments: Value) -> Result<(), QmpError> {
         self.execute(command, Some(arguments)).await.map(drop)
     }
 
@@ -164,6 +160,12 @@ impl Qmp {
             over: job.status == "concluded",
             error: job.error,
         }))
+    }
+
+    /// Asks for a job's end before its time.
+    pub async fn job_cancel(&self, id: &str) -> Result<(), QmpError> {
+        let arguments = json!({"id": id});
+        self.execute("job-cancel", Some(arguments)).await.map(drop)
     }
 
     /// Forgets a job that is over.
