@@ -269,6 +269,8 @@ impl SimHost {
             | Call::CreateVolume
             | Call::RemoveVolume
             | Call::GrowVolume
+            | Call::CopyVolume
+            | Call::RemoveCopy
             | Call::Volumes
             | Call::Attach
             | Call::Detach

@@ -25,6 +25,8 @@ pub enum Call {
     CreateVolume,
     RemoveVolume,
     GrowVolume,
+    CopyVolume,
+    RemoveCopy,
     Volumes,
     Attach,
     Detach,
