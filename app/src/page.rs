@@ -21,6 +21,8 @@ mod timeline;
 mod vm;
 mod vm_actions;
 mod vms;
+mod volume;
+mod volumes;
 
 pub use host::HostPage;
 pub use hosts::HostsPage;
@@ -35,6 +37,7 @@ pub use sign_in::SignInPage;
 pub use vm::VmPage;
 pub use vm_actions::{VmDesk, VmDialogs};
 pub use vms::VmsPage;
+pub use volumes::VolumesPage;
 
 use vimana_model::VmState;
 use vimana_model::image::ImageState;

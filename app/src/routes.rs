@@ -10,7 +10,7 @@ use crate::frame::Frame;
 use crate::live::Live;
 use crate::page::{
     HostPage, HostsPage, ImagePage, ImagesPage, NewImagePage, NewVmPage, NotFoundPage, RequestPage,
-    RequestsPage, SignInPage, VmPage, VmsPage,
+    RequestsPage, SignInPage, VmPage, VmsPage, VolumesPage,
 };
 use crate::session::CurrentSession;
 use crate::uploads::Uploads;
@@ -42,6 +42,7 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/images") view={Lazy::<ImagesPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/images/new") view={Lazy::<NewImagePage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/images/:id") view={Lazy::<ImagePage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/volumes") view={Lazy::<VolumesPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts") view={Lazy::<HostsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts/:id") view={Lazy::<HostPage>::new()} ssr=SsrMode::Async/>
                 </ParentRoute>

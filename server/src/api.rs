@@ -78,7 +78,11 @@ impl Modify for Credentials {
 
 /// What takes its bodies as they come, and not whole.
 fn streamed() -> OpenApiRouter<App> {
-    let v1 = OpenApiRouter::new().routes(routes!(image::content::reach, image::content::send));
+    let v1 = OpenApiRouter::new().routes(routes!(
+        image::content::download,
+        image::content::reach,
+        image::content::send
+    ));
     OpenApiRouter::new().nest("/api/v1", v1)
 }
 

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::middleware::from_fn;
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use vimana_engine::HostProof;
 use vimana_model::{Error, ErrorKind};
@@ -45,6 +45,10 @@ pub fn agents(app: App) -> Router {
         .route("/agent/v1/session", get(agent::session))
         .route("/agent/v1/console/{console_id}", get(console::join))
         .route("/agent/v1/images/{image_id}", get(image::download))
+        .route(
+            "/agent/v1/images/{image_id}/{operation_id}",
+            put(image::receive),
+        )
         .route(
             "/agent/v1/saved/{vm_id}/{run_epoch}/{part}",
             get(saved::download).put(saved::upload),

@@ -37,6 +37,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
             {new.map(|new| view! { <NavLink to="/vms/new">{new}</NavLink> })}
             {requests.then(|| view! { <NavLink to="/requests">"Requests" <Waiting/></NavLink> })}
             <NavLink to="/images">"Images"</NavLink>
+            <NavLink to="/volumes">"Volumes"</NavLink>
             {hosts.then(|| view! { <NavLink to="/admin/hosts">"Hosts"</NavLink> })}
         </nav>
         <LiveMark/>

@@ -100,6 +100,7 @@ fn Head(image: ArcRwSignal<ImageView>) -> impl IntoView {
         Signal::derive(move || image.with(|image| image.state_since.as_ms()))
     };
     let new_vm = format!("/vms/new?image={name}");
+    let content = image.with_untracked(|image| format!("/api/v1/images/{}/content", image.id));
     let may_create = caller.may_create();
     let new_title = caller.new_title();
     view! {
@@ -121,6 +122,12 @@ fn Head(image: ArcRwSignal<ImageView>) -> impl IntoView {
                     <a href=new_vm.clone() class="button" data-kind="primary">
                         <Icon name=IconName::Plus/>
                         <span>{new_title}</span>
+                    </a>
+                </When>
+                <When is=Signal::derive(move || state.get() == ImageState::Ready)>
+                    <a href=content.clone() rel="external" download class="button" data-kind="plain">
+                        <Icon name=IconName::Download/>
+                        <span>"Download"</span>
                     </a>
                 </When>
                 <ImageActions image=image/>

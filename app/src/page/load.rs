@@ -38,6 +38,7 @@ pub enum Wanted {
     Host(String),
     Images,
     Image(String),
+    Volumes,
     Choices,
     /// To know who looks is enough.
     Nothing,
@@ -54,6 +55,7 @@ impl Wanted {
             | Self::Request(_)
             | Self::Hosts
             | Self::Host(_)
+            | Self::Volumes
             | Self::Choices
             | Self::Nothing => false,
         }
@@ -71,6 +73,7 @@ pub enum Found {
     Host(Box<HostPageData>),
     Images(Vec<ImageView>),
     Image(Box<FoundImage>),
+    Volumes(Vec<VolumeView>),
     Choices(Catalogue),
     Nothing,
 }
@@ -136,6 +139,7 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
                 operations: operations?,
             }))
         }
+        Wanted::Volumes => Found::Volumes(volumes().await?),
         Wanted::Choices => Found::Choices(catalogue().await?),
         Wanted::Nothing => Found::Nothing,
     })

@@ -1,4 +1,5 @@
-//! Saved machines on their way to the datastore and back.
+//! Saved machines on their way to the datastore and back, and copies of volumes
+//! on their way to the images.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 use vimana_driver::{Fault, FaultKind, Part, SavedMachine, SavedPart};
 use vimana_model::VmId;
+use vimana_protocol::agent::VolumeOrder;
 
 use crate::Meter;
 use crate::data_dir::sweep;
@@ -25,7 +27,14 @@ use crate::transfer::{Failure, Promise, Transfer, broken, receive, refused, stal
 
 /// What directories of machines that are on their way are called.
 const PARTIAL_PREFIX: &str = ".partial-";
-const COPYING: &str = "copying the machine to the datastore";
+const COPYING: Upload = Upload {
+    doing: "copying the machine to the datastore",
+    reading: "reading the saved machine",
+};
+const SENDING: Upload = Upload {
+    doing: "sending the volume's content",
+    reading: "reading the volume's copy",
+};
 const FETCHING: &str = "fetching the saved machine";
 const MISSING: &str = "the datastore does not have the saved machine";
 
@@ -57,6 +66,21 @@ pub trait Datastore: Send + Sync + 'static {
         saved: &SavedMachine,
         meter: &Meter,
     ) -> Result<Fetched, Fault>;
+
+    /// Sends a copy of a volume, for the image that is to be made of it; fine
+    /// where nobody wants it any more.
+    ///
+    /// # Errors
+    /// `Unavailable` where the server is, `BadImage` where it does not take
+    /// it, or `Host`.
+    async fn send_volume(&self, order: &VolumeOrder, copy: &Path) -> Result<(), Fault>;
+}
+
+/// What a file is sent for, in words.
+#[derive(Clone, Copy)]
+struct Upload {
+    doing: &'static str,
+    reading: &'static str,
 }
 
 /// The files of a saved machine. What is still there when it is dropped goes.
@@ -100,12 +124,20 @@ impl ServerDatastore {
         })
     }
 
-    async fn put(&self, url: &str, path: &Path, meter: &Meter) -> Result<Stored, Failure> {
-        let reading = |error: io::Error| Fault::io("reading the saved machine", &error);
+    async fn put(
+        &self,
+        what: Upload,
+        url: &str,
+        path: &Path,
+        meter: &Meter,
+    ) -> Result<Stored, Failure> {
+        let reading = |error: io::Error| Fault::io(what.reading, &error);
         let file = File::open(path).await.map_err(reading)?;
         let size_bytes = file.metadata().await.map_err(reading)?.len();
         let outflow = Arc::new(Outflow::default());
-        let result = self.send(url, file, size_bytes, &outflow, meter).await;
+        let result = self
+            .send(what.doing, url, file, size_bytes, &outflow, meter)
+            .await;
         if result.is_err() {
             meter.moved_in_vain(outflow.sent().1);
         }
@@ -116,7 +148,7 @@ impl ServerDatastore {
             sha256: format!("{:x}", hash.finalize()),
         };
         if sent != size_bytes || stored != ours {
-            let message = format!("{COPYING}: other bytes arrived than went");
+            let message = format!("{}: other bytes arrived than went", what.doing);
             return Err(Failure::Passing(Fault::new(FaultKind::BadImage, message)));
         }
         Ok(stored)
@@ -124,6 +156,7 @@ impl ServerDatastore {
 
     async fn send(
         &self,
+        doing: &'static str,
         url: &str,
         file: File,
         size_bytes: u64,
@@ -139,18 +172,22 @@ impl ServerDatastore {
         let answer = async {
             let request = self.transfer.put(url).header(CONTENT_LENGTH, size_bytes);
             let response = request.body(Body::wrap_stream(body)).send().await;
-            let response = response.map_err(|error| broken(COPYING, error))?;
+            let response = response.map_err(|error| broken(doing, error))?;
             match response.status() {
                 StatusCode::OK | StatusCode::CREATED => {}
-                _ => return Err(refused(COPYING, response).await),
+                StatusCode::GONE => {
+                    let message = format!("{doing}: nobody wants it any more");
+                    return Err(Fault::new(FaultKind::Cancelled, message).into());
+                }
+                _ => return Err(refused(doing, response).await),
             }
             let stored = response.json().await;
-            stored.map_err(|error| broken(COPYING, error))
+            stored.map_err(|error| broken(doing, error))
         };
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = outflow.stall() => Err(stalled(COPYING, UPLOAD_STALL)),
+            () = outflow.stall() => Err(stalled(doing, UPLOAD_STALL)),
         }
     }
 
@@ -196,7 +233,7 @@ impl Datastore for ServerDatastore {
             let url = url(vm_id, run_epoch, *part);
             let mut tries = self.transfer.tries();
             let stored = loop {
-                match self.put(&url, path, meter).await {
+                match self.put(COPYING, &url, path, meter).await {
                     Ok(stored) => break stored,
                     Err(failure) => tries.after(failure).await?,
                 }
@@ -237,6 +274,24 @@ impl Datastore for ServerDatastore {
             files,
             _dir: Some(dir),
         })
+    }
+
+    async fn send_volume(&self, order: &VolumeOrder, copy: &Path) -> Result<(), Fault> {
+        let VolumeOrder {
+            image_id,
+            operation_id,
+            ..
+        } = order;
+        let url = format!("/agent/v1/images/{image_id}/{operation_id}");
+        let meter = Meter::silent();
+        let mut tries = self.transfer.tries();
+        while let Err(failure) = self.put(SENDING, &url, copy, &meter).await {
+            match tries.after(failure).await {
+                Err(fault) if fault.kind == FaultKind::Cancelled => return Ok(()),
+                again => again?,
+            }
+        }
+        Ok(())
     }
 }
 

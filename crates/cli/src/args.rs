@@ -16,7 +16,8 @@ use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS};
 
 pub use host::{Discard, Host, HostShown, JoinToken};
 pub use image::{
-    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RetryImage, UploadImage,
+    DownloadImage, Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RetryImage,
+    UploadImage,
 };
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
@@ -28,9 +29,9 @@ pub use vm::{
     Shown, Vm, VmList, Wait,
 };
 pub use volume::{
-    AttachVolume, ChangeVolume, CreateVolume, DeleteSnapshot, DeleteVolume, DetachVolume,
-    GrowVolume, Revert, Snapshot, SnapshotList, TakeSnapshot, Volume, VolumeShown, WaitThrough,
-    WhichSnapshot,
+    AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteSnapshot, DeleteVolume,
+    DetachVolume, DownloadVolume, GrowVolume, Revert, Snapshot, SnapshotList, TakeSnapshot, Volume,
+    VolumeShown, WaitThrough, WhichSnapshot,
 };
 
 const AFTER_HELP: &str = "\

@@ -1,5 +1,7 @@
 //! Images.
 
+mod download;
+mod line;
 mod upload;
 
 use vimana_client::Client;
@@ -18,12 +20,15 @@ use crate::text::shown;
 use crate::wait::OperationWatch;
 use crate::{credentials, output, terminal};
 
+pub use download::to_file;
+
 pub async fn run(command: Image) -> Outcome {
     match command {
         Image::List(json) => list(json).await,
         Image::Show(args) => show(args).await,
         Image::Import(args) => import(args).await,
         Image::Upload(args) => upload::run(args).await,
+        Image::Download(args) => download::run(args).await,
         Image::Delete(args) => act(args, ImageAction::Delete).await,
         Image::Restore(args) => act(args, ImageAction::Restore).await,
         Image::Purge(args) => purge(args).await,
@@ -135,6 +140,9 @@ fn print(image: &ImageView, json: bool) -> Outcome {
         pairs.push(("removed", output::time(at)));
     }
     if let Some(operation) = &image.operation {
+        if let Some(waits_for) = &operation.waits_for {
+            pairs.push(("waits for", waits_for.clone()));
+        }
         pairs.push(("import", line(operation)));
         pairs.extend(steps(operation).map(|step| ("", step)));
     }
@@ -146,6 +154,7 @@ async fn import(args: ImportImage) -> Outcome {
         name,
         from,
         path,
+        from_volume,
         terms,
         wait,
     } = args;
@@ -153,6 +162,7 @@ async fn import(args: ImportImage) -> Outcome {
         name,
         url: from,
         path,
+        volume: from_volume,
         ..form(terms)?
     };
     let client = credentials::client()?;
@@ -244,7 +254,7 @@ async fn timeline(ImageShown { which, json }: ImageShown) -> Outcome {
 
 /// An id, or a name: that of the one image that holds it, or else of the one
 /// image that once did.
-async fn resolve(client: &Client, text: &str) -> Outcome<ImageId> {
+pub async fn resolve(client: &Client, text: &str) -> Outcome<ImageId> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }

@@ -1,5 +1,7 @@
 //! Volumes.
 
+mod copy;
+
 use vimana_client::Client;
 use vimana_model::unit::MiB;
 use vimana_model::volume::{self as model, AcceptedVolume, VolumeView};
@@ -25,6 +27,8 @@ pub async fn run(command: Volume) -> Outcome {
         Volume::Detach(args) => detach(args).await,
         Volume::Grow(args) => grow(args).await,
         Volume::Change(args) => change(args).await,
+        Volume::Download(args) => copy::download(args).await,
+        Volume::Clone(args) => copy::clone(args).await,
         Volume::Delete(args) => delete(args).await,
         Volume::Timeline(args) => timeline(args).await,
     }

@@ -3,7 +3,8 @@
 //! An image is imported by an operation of two steps, both the server's own
 //! work (`image/import.rs`): its bytes are fetched into a staging area and
 //! checked, and then get their place. What people send comes in before that
-//! (`image/upload.rs`). Deleted, it lies in the trash for a while
+//! (`image/upload.rs`), and so does what was on a volume, from its host
+//! (`image/volume.rs`). Deleted, it lies in the trash for a while
 //! (`image/trash.rs`). What the repository holds and no record wants is removed
 //! by the sweep.
 
@@ -12,6 +13,7 @@ mod file;
 mod import;
 mod trash;
 mod upload;
+mod volume;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -20,7 +22,8 @@ pub use import::Imports;
 pub use upload::{UploadPart, UploadReach};
 use vimana_authz::Permission;
 use vimana_model::event::EventView;
-use vimana_model::image::{ImageState, ImageView};
+use vimana_model::image::{ImageContent, ImageState, ImageView};
+use vimana_model::name::ImageName;
 use vimana_model::operation::OperationView;
 use vimana_model::{Error, ImageId, OperationId, Result, TenantId};
 use vimana_store::image::ImageRecord;
@@ -31,6 +34,14 @@ use crate::Engine;
 use crate::authorize::{Authorized, Owned, authorized, permit};
 use crate::context::OpContext;
 use crate::limits::MAX_TIMELINE;
+
+/// An image that can be downloaded.
+#[derive(Clone, Debug)]
+pub struct ImageDownload {
+    pub path: PathBuf,
+    pub name: ImageName,
+    pub content: ImageContent,
+}
 
 impl Owned for ImageRecord {
     fn tenant_id(&self) -> Option<TenantId> {
@@ -83,6 +94,27 @@ impl Engine {
         let found = operation::for_image(&self.store().read(), id).await?;
         let view = |operation| self.operation_view(operation);
         Ok(found.into_iter().map(view).collect())
+    }
+
+    /// An image's bytes, for people.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` where they are not there.
+    pub async fn image_download(&self, cx: &OpContext, id: ImageId) -> Result<ImageDownload> {
+        let found = self.viewable_image(cx, id).await?.into_inner();
+        let (name, state) = (found.name, found.state);
+        match found.content.filter(|_| state == ImageState::Ready) {
+            Some(content) => Ok(ImageDownload {
+                path: self.inner.repository.path(id, content.format),
+                name,
+                content,
+            }),
+            None => {
+                let (state, why) = (state.name().to_lowercase(), state.meaning());
+                let message = format!("image `{name}` cannot be downloaded: it is {state}, {why}");
+                Err(Error::conflict(message))
+            }
+        }
     }
 
     /// Where an image's bytes are, for the agents that ask for them.

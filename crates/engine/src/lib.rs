@@ -69,7 +69,7 @@ pub use datastore::{Copies, Datastore, DirDatastore, Receiving, Transfer, datast
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use idempotency::IdempotencyKey;
-pub use image::{UploadPart, UploadReach};
+pub use image::{ImageDownload, UploadPart, UploadReach};
 pub use join_token::issue_join_token;
 pub use limits::SESSION_LIFE;
 pub use placement::{SchedulerHandle, SchedulerSession};

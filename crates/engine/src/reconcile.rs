@@ -52,8 +52,12 @@ impl Engine {
                 .sweep_datastore()),
             repeat(&cancel, SWEEP_DATASTORE_EVERY, "the images", || self
                 .sweep_images()),
-            repeat(&cancel, SWEEP_DATASTORE_EVERY, "deleted volumes", || self
-                .remove_volumes(None)),
+            repeat(
+                &cancel,
+                SWEEP_DATASTORE_EVERY,
+                "errands with volumes",
+                || self.remind_of_volumes(None)
+            ),
         );
     }
 

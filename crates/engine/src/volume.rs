@@ -310,6 +310,9 @@ impl Engine {
         self.inner.hub.wake();
         if let Some(record) = removing {
             self.send_removal(&record);
+            // Those of it come to their end.
+            self.ask_for_volumes(record.host.map(|host| host.id))
+                .await?;
         }
         Ok(answer)
     }
@@ -360,12 +363,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Has hosts remove what was deleted: one host, or all.
-    pub(crate) async fn remove_volumes(&self, host: Option<HostId>) -> Result<()> {
+    /// Reminds hosts, one or all, of what they have to do with volumes: remove
+    /// what was deleted, send what images are made of.
+    pub(crate) async fn remind_of_volumes(&self, host: Option<HostId>) -> Result<()> {
         for record in volume::removing(&self.store().read(), host).await? {
             self.send_removal(&record);
         }
-        Ok(())
+        self.ask_for_volumes(host).await
     }
 
     fn send_removal(&self, record: &VolumeRecord) {
@@ -435,7 +439,7 @@ fn user(cx: &OpContext) -> Actor {
     Actor::User(cx.subject.user_name.clone())
 }
 
-fn accept(record: &VolumeRecord, action: VolumeAction) -> Result<(), Error> {
+pub fn accept(record: &VolumeRecord, action: VolumeAction) -> Result<(), Error> {
     action
         .judge(record.state)
         .map_err(|refusal| Error::conflict(format!("volume `{}` {refusal}", record.name)))

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
-use crate::name::ImageName;
+use crate::name::{ImageName, VolumeName};
 use crate::operation::OperationView;
 use crate::unit::MiB;
 use crate::vm::field;
-use crate::{Error, FieldError, ImageId, TenantId, Timestamp};
+use crate::{Error, FieldError, ImageId, TenantId, Timestamp, VolumeId};
 
 /// How an image's bytes are laid out; recorded once and never guessed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -253,6 +253,15 @@ pub enum Origin {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fetched: Option<Fetched>,
     },
+    /// What was on a volume at one instant.
+    Volume {
+        volume_id: VolumeId,
+        /// What it was called.
+        name: VolumeName,
+        /// Bytes that its host sent, once all were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched: Option<Fetched>,
+    },
 }
 
 impl Origin {
@@ -262,7 +271,8 @@ impl Origin {
         match self {
             Self::Url { fetched, .. }
             | Self::File { fetched, .. }
-            | Self::Upload { fetched, .. } => fetched.as_ref(),
+            | Self::Upload { fetched, .. }
+            | Self::Volume { fetched, .. } => fetched.as_ref(),
         }
     }
 
@@ -270,7 +280,8 @@ impl Origin {
         match self {
             Self::Url { fetched, .. }
             | Self::File { fetched, .. }
-            | Self::Upload { fetched, .. } => *fetched = came,
+            | Self::Upload { fetched, .. }
+            | Self::Volume { fetched, .. } => *fetched = came,
         }
     }
 }
@@ -293,12 +304,13 @@ impl fmt::Display for Origin {
             Self::Url { url, .. } => f.write_str(url),
             Self::File { path, .. } => f.write_str(path),
             Self::Upload { file_name, .. } => f.write_str(file_name),
+            Self::Volume { name, .. } => write!(f, "volume {name}"),
         }
     }
 }
 
-/// The form that imports an image. Exactly one of `url`, `upload` and `path`
-/// says where its bytes are: a raw or qcow2 image, packed by gzip, xz or zstd
+/// The form that imports an image. Exactly one of `url`, `upload`, `path` and
+/// `volume` says where its bytes are: a raw or qcow2 image, packed by gzip, xz or zstd
 /// or not at all, or one of another hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -315,6 +327,10 @@ pub struct ImportImage {
     /// operator allows; for administrators alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Id or name of a volume, attached or not, whose content it is to have as
+    /// it is at one instant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// SHA-256 or SHA-512 of the file as it is fetched, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
@@ -356,6 +372,7 @@ pub enum ImageSource {
     Upload(Upload),
     /// Absolute.
     Path(String),
+    Volume(VolumeId),
 }
 
 impl fmt::Debug for ImageSource {
@@ -364,6 +381,7 @@ impl fmt::Debug for ImageSource {
             Self::Url(_) => f.write_str("Url"),
             Self::Upload(upload) => upload.fmt(f),
             Self::Path(path) => write!(f, "Path({path:?})"),
+            Self::Volume(id) => write!(f, "Volume({id})"),
         }
     }
 }
@@ -375,7 +393,8 @@ const MAX_FILE_NAME_CHARS: usize = 255;
 
 impl ImportImage {
     /// Checks every field and reports all that are wrong at once. What only
-    /// the server can know about the source, it says when the form arrives.
+    /// the server can know about the source, it says when the form arrives;
+    /// which volume a name means is known to it, too.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] with one entry per field at fault.
@@ -404,23 +423,27 @@ impl ImportImage {
 
     fn source(&self) -> Result<ImageSource, Vec<FieldError>> {
         let two = |field: &str| {
-            let message = "an image comes from one place: give one of url, upload and path";
+            let message = "an image comes from one place: give one of url, upload, path and volume";
             Err(vec![FieldError::new(field, message)])
         };
-        match (&self.url, &self.upload, &self.path) {
-            (Some(text), None, None) => field("url", url(text.trim()))
+        match (&self.url, &self.upload, &self.path, &self.volume) {
+            (Some(text), None, None, None) => field("url", url(text.trim()))
                 .map(ImageSource::Url)
                 .map_err(|error| vec![error]),
-            (None, Some(form), None) => upload(form).map(ImageSource::Upload),
-            (None, None, Some(text)) => field("path", path(text.trim()))
+            (None, Some(form), None, None) => upload(form).map(ImageSource::Upload),
+            (None, None, Some(text), None) => field("path", path(text.trim()))
                 .map(ImageSource::Path)
                 .map_err(|error| vec![error]),
-            (None, None, None) => {
-                let message = "say where the image is: give one of url, upload and path";
+            (None, None, None, Some(text)) => field("volume", volume(text.trim()))
+                .map(ImageSource::Volume)
+                .map_err(|error| vec![error]),
+            (None, None, None, None) => {
+                let message = "say where the image is: give one of url, upload, path and volume";
                 Err(vec![FieldError::new("url", message)])
             }
-            (Some(_), Some(_), _) => two("upload"),
-            (_, _, Some(_)) => two("path"),
+            (_, _, _, Some(_)) => two("volume"),
+            (Some(_), Some(_), _, None) => two("upload"),
+            (_, _, Some(_), None) => two("path"),
         }
     }
 }
@@ -455,6 +478,11 @@ fn file_name(text: &str) -> Result<String, &'static str> {
         return Err("a file name has no directories in it");
     }
     Ok(text.to_owned())
+}
+
+fn volume(text: &str) -> Result<VolumeId, String> {
+    text.parse()
+        .map_err(|_| format!("there is no volume `{text}`"))
 }
 
 fn path(text: &str) -> Result<String, &'static str> {
@@ -605,6 +633,27 @@ mod tests {
         assert_eq!(two(Some(file()), None), ["upload"]);
         assert_eq!(two(None, Some("/x")), ["path"]);
         assert_eq!(two(Some(file()), Some("/x")), ["upload"]);
+        let volume = ImportImage {
+            name: "debian-12".to_owned(),
+            volume: Some(VolumeId::from_parts(1, [1; 10]).to_string()),
+            ..ImportImage::default()
+        };
+        let id = VolumeId::from_parts(1, [1; 10]);
+        let source = volume.check().unwrap().source;
+        assert_eq!(source, ImageSource::Volume(id));
+        for wrong in [
+            ImportImage {
+                url: Some("ftp://h/x".to_owned()),
+                ..volume.clone()
+            },
+            ImportImage {
+                volume: Some("../data".to_owned()),
+                ..volume
+            },
+        ] {
+            let fields = wrong.check().unwrap_err().fields;
+            assert_eq!(fields.first().unwrap().field, "volume");
+        }
         let both = form(None, Some(file()), Some("/x"));
         assert_eq!(both, Err(vec!["path".to_owned()]));
         let upload = form(None, Some(file()), None);

@@ -105,16 +105,19 @@ pub enum VolumeAction {
     Grow,
     /// Keep it when its VM goes, or not.
     Change,
+    /// Make an image of what is on it.
+    Copy,
     /// Remove it and its content.
     Delete,
 }
 
 impl VolumeAction {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Attach,
         Self::Detach,
         Self::Grow,
         Self::Change,
+        Self::Copy,
         Self::Delete,
     ];
 
@@ -125,6 +128,7 @@ impl VolumeAction {
             Self::Detach => "detach",
             Self::Grow => "grow",
             Self::Change => "change",
+            Self::Copy => "copy",
             Self::Delete => "delete",
         }
     }
@@ -138,7 +142,7 @@ impl VolumeAction {
         let refusal = match (self, state) {
             (Self::Attach | Self::Delete, S::Ready)
             | (Self::Detach, S::Attached)
-            | (Self::Grow, S::Ready | S::Attached)
+            | (Self::Grow | Self::Copy, S::Ready | S::Attached)
             | (Self::Change, S::Ready | S::Attaching | S::Attached | S::Detaching) => return Ok(()),
             (_, S::Removing | S::Removed) => "is deleted",
             (Self::Attach, S::Attached) => "is attached to a VM already",

@@ -90,6 +90,10 @@ impl DirRepository {
                 let (dirs, path) = (self.terms.paths.clone(), PathBuf::from(path));
                 local(move || LocalFile::beneath(&dirs, &path)).await
             }
+            // Its host sends it: it comes as an upload.
+            ImageSource::Volume(_) => Err(Refusal {
+                message: "has not been sent".to_owned(),
+            }),
         }
     }
 
@@ -205,6 +209,7 @@ impl Repository for DirRepository {
                     fetched,
                 }
             }
+            ImageSource::Volume(_) => return Err(refusal("has not been sent")),
         })
     }
 

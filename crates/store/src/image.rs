@@ -275,18 +275,23 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
 // What begins like this is no URL of a scheme that images come from.
 const UPLOAD: &str = "upload:";
 const PATH: &str = "path:";
+const VOLUME: &str = "volume:";
 
 fn source_text(row: &Row<'_>, source: &ImageSource) -> Result<String> {
     Ok(match source {
         ImageSource::Url(url) => url.clone(),
         ImageSource::Upload(upload) => format!("{UPLOAD}{}", row.to_json("source", upload)?),
         ImageSource::Path(path) => format!("{PATH}{path}"),
+        ImageSource::Volume(id) => format!("{VOLUME}{id}"),
     })
 }
 
 fn source_of(row: &Row<'_>, text: String) -> Result<ImageSource> {
     if let Some(json) = text.strip_prefix(UPLOAD) {
         return Ok(ImageSource::Upload(row.json("source", json)?));
+    }
+    if let Some(id) = text.strip_prefix(VOLUME) {
+        return Ok(ImageSource::Volume(row.parse("source", id.to_owned())?));
     }
     Ok(match text.strip_prefix(PATH) {
         Some(path) => ImageSource::Path(path.to_owned()),

@@ -1,7 +1,7 @@
 //! Images, the datastore and the lease, in memory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use vimana_agent::{Datastore, Fetched, ImageSource, Lease, Meter};
 use vimana_driver::{Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::SimHost;
 use vimana_model::VmId;
+use vimana_protocol::agent::VolumeOrder;
 
 /// What a part of a saved machine is kept under.
 type Place = (VmId, u64, Part);
@@ -21,6 +22,10 @@ type Place = (VmId, u64, Part);
 #[derive(Default)]
 pub struct Store {
     parts: Mutex<BTreeMap<Place, Vec<u8>>>,
+    /// Volumes' contents that came.
+    pub sent: Mutex<Vec<(VolumeOrder, Vec<u8>)>>,
+    /// What becomes of the next ones that come, the last first.
+    pub sending: Mutex<Vec<Fault>>,
 }
 
 /// A host's way to the store.
@@ -85,6 +90,13 @@ impl Datastore for Shelf {
             files.push((part.part, path));
         }
         Ok(Fetched::lent(files))
+    }
+
+    async fn send_volume(&self, order: &VolumeOrder, copy: &Path) -> Result<(), Fault> {
+        let bytes = self.host.read_file(copy).unwrap().to_vec();
+        let faults = self.store.sending.lock().unwrap().pop();
+        self.store.sent.lock().unwrap().push((*order, bytes));
+        faults.map_or(Ok(()), Err)
     }
 }
 

@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
 use vimana_model::event::{Actor, ProgressItem};
-use vimana_model::image::{AcceptedImage, Fetched, ImageSource, ImageState, ImportImage};
+use vimana_model::image::{AcceptedImage, Fetched, ImageSource, ImageState, ImportImage, Upload};
 use vimana_model::operation::{Progress, StepKind};
+use vimana_model::vm::HostRef;
 use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
 use vimana_store::image::{ImageOrder, ImageRecord};
@@ -18,6 +19,7 @@ use vimana_store::operation::OperationRecord;
 use vimana_store::{TxError, image, operation, write_tx};
 
 use super::change::ImageChange;
+use super::volume::{as_copied, origin_of_volume};
 use crate::Engine;
 use crate::authorize::{current, permit};
 use crate::context::{OpContext, new_id};
@@ -32,6 +34,8 @@ pub struct Imports {
     by_image: Mutex<HashMap<ImageId, CancellationToken>>,
     /// When something last came of each upload that waits for more.
     heard_at: Mutex<HashMap<ImageId, Duration>>,
+    /// The hosts that are to send what is on a volume.
+    senders: Mutex<HashMap<ImageId, HostRef>>,
     /// Of each tenant, so that slow sources of one keep nobody else waiting.
     rooms: Mutex<HashMap<Option<TenantId>, Arc<Semaphore>>>,
 }
@@ -40,6 +44,7 @@ impl Imports {
     /// Work on an image begins; whatever was done for it before ends.
     fn enter(&self, id: ImageId) -> CancellationToken {
         self.silence().remove(&id);
+        self.senders().remove(&id);
         let token = CancellationToken::new();
         if let Some(before) = self.lock().insert(id, token.clone()) {
             before.cancel();
@@ -67,6 +72,26 @@ impl Imports {
             token.cancel();
         }
         self.silence().remove(&id);
+        self.senders().remove(&id);
+    }
+
+    /// Whether somebody works on it.
+    pub fn is_worked_on(&self, id: ImageId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Its bytes are to come from that host.
+    pub fn comes_from(&self, id: ImageId, host: HostRef) {
+        self.senders().insert(id, host);
+    }
+
+    /// Where its bytes are to come from.
+    pub fn sender(&self, id: ImageId) -> Option<HostRef> {
+        self.senders().get(&id).cloned()
+    }
+
+    fn senders(&self) -> MutexGuard<'_, HashMap<ImageId, HostRef>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something of its upload came, or is waited for from now on.
@@ -171,7 +196,7 @@ impl Engine {
     /// taken from; `Conflict` for a name in use; `Forbidden`, also for a path
     /// of the server's machine where no administrator asks.
     pub async fn import_image(&self, cx: &OpContext, form: &ImportImage) -> Result<AcceptedImage> {
-        let wanted = form.check()?;
+        let wanted = self.with_volume_found(cx, form).await?.check()?;
         let tenant_id = (!wanted.public).then_some(cx.subject.tenant_id);
         // Before anything is looked up for somebody who may not ask for it.
         permit(cx, Permission::ManageImages, tenant_id)?;
@@ -184,8 +209,15 @@ impl Engine {
             checksum: wanted.checksum,
             declared: wanted.format,
         };
-        let judged = self.inner.repository.judge(&order_of(&order)).await;
-        let origin = judged.map_err(|refusal| refused(&order.source, &refusal))?;
+        let (order, judged) = match order.source {
+            // A host answers for it: the transaction looks at the volume.
+            ImageSource::Volume(_) => (as_copied(order)?, None),
+            ImageSource::Url(_) | ImageSource::Upload(_) | ImageSource::Path(_) => {
+                let judged = self.inner.repository.judge(&order_of(&order)).await;
+                let origin = judged.map_err(|refusal| refused(&order.source, &refusal))?;
+                (order, Some(origin))
+            }
+        };
         let actor = Actor::User(cx.subject.user_name.clone());
         let (answer, record) = write_tx!(self.store(), |tx| {
             let cx = &current(tx, cx).await?;
@@ -196,6 +228,13 @@ impl Engine {
             if is_path {
                 permit(cx, Permission::ManageImages, None)?;
             }
+            let origin = match (&judged, &order.source) {
+                (Some(origin), _) => origin.clone(),
+                (None, ImageSource::Volume(id)) => origin_of_volume(tx, cx, *id).await?,
+                (None, ImageSource::Url(_) | ImageSource::Upload(_) | ImageSource::Path(_)) => {
+                    return Err(Error::internal("an order without an origin").into());
+                }
+            };
             let now = self.world().now();
             let record = ImageRecord {
                 id: new_id!(self.world(), ImageId),
@@ -205,7 +244,7 @@ impl Engine {
                 state: ImageState::Importing,
                 state_since: now,
                 failure: None,
-                origin: origin.clone(),
+                origin,
                 order: Some(order.clone()),
                 content: None,
                 operation_id: None,
@@ -255,15 +294,25 @@ impl Engine {
                     return;
                 }
             }
-            let token = engine.inner.imports.enter(id);
-            let work = Box::pin(engine.work_on_import(id));
-            // What came in before it was stopped is the sweep's.
-            token.run_until_cancelled(work).await;
-            engine.inner.imports.leave(id, &token);
+            engine.work_alone(id, None).await;
         });
     }
 
-    async fn work_on_import(&self, id: ImageId) {
+    /// The same for one whose bytes have come whole.
+    pub(super) fn spawn_whole(&self, id: ImageId, came: Upload) {
+        let engine = self.clone();
+        self.spawn(async move { engine.work_alone(id, Some(came)).await });
+    }
+
+    async fn work_alone(&self, id: ImageId, came: Option<Upload>) {
+        let token = self.inner.imports.enter(id);
+        let work = Box::pin(self.work_on_import(id, came));
+        // What came in before it was stopped is the sweep's.
+        token.run_until_cancelled(work).await;
+        self.inner.imports.leave(id, &token);
+    }
+
+    async fn work_on_import(&self, id: ImageId, came: Option<Upload>) {
         let mut room = None;
         loop {
             let recorded = self.persist("an import", || self.import_under_way(id));
@@ -285,7 +334,9 @@ impl Engine {
             let fetches =
                 saga::current(&operation).is_some_and(|current| current.kind == StepKind::Fetch);
             let done = if fetches {
-                Done::Fetched(Box::new(self.fetch(&record, &operation).await))
+                Done::Fetched(Box::new(
+                    self.fetch(&record, &operation, came.as_ref()).await,
+                ))
             } else {
                 Done::Entered(self.enter(&record).await)
             };
@@ -317,6 +368,7 @@ impl Engine {
         &self,
         record: &ImageRecord,
         operation: &OperationRecord,
+        came: Option<&Upload>,
     ) -> Result<Arrived, Refusal> {
         let Some(order) = &record.order else {
             return Err(Refusal {
@@ -326,7 +378,11 @@ impl Engine {
         let teller = Teller::new(self, record, operation.clone());
         let tell = |progress| teller.tell(progress);
         let repository = &self.inner.repository;
-        repository.fetch(record.id, &order_of(order), &tell).await
+        let mut order = order_of(order);
+        if let Some(came) = came {
+            order.source = ImageSource::Upload(came.clone());
+        }
+        repository.fetch(record.id, &order, &tell).await
     }
 
     async fn enter(&self, record: &ImageRecord) -> Result<(), Refusal> {
@@ -421,6 +477,7 @@ fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
         ImageSource::Url(_) => ("url", "source"),
         ImageSource::Upload(_) => ("upload.size_bytes", "file"),
         ImageSource::Path(_) => ("path", "file"),
+        ImageSource::Volume(_) => ("volume", "volume"),
     };
     FieldError::new(field, format!("the {what} {}", refusal.message)).into()
 }

@@ -14,6 +14,7 @@ use vimana_driver::{Fault, FaultKind, ImageRef, Part, SavedMachine, SavedPart};
 use vimana_driver_sim::{Course, Mishap, SimHost};
 use vimana_engine::{Copies, Transfer};
 use vimana_model::{HostId, VmId};
+use vimana_protocol::agent::VolumeOrder;
 
 use super::chance::Chance;
 use super::server::Server;
@@ -231,6 +232,11 @@ impl vimana_agent::Datastore for AgentVault {
             files.push((promised.part, path));
         }
         Ok(Fetched::lent(files))
+    }
+
+    async fn send_volume(&self, _order: &VolumeOrder, _copy: &Path) -> Result<(), Fault> {
+        // The simulated server takes no images in.
+        Err(unavailable("no images are taken in here"))
     }
 }
 
