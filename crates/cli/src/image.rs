@@ -140,9 +140,6 @@ fn print(image: &ImageView, json: bool) -> Outcome {
         pairs.push(("removed", output::time(at)));
     }
     if let Some(operation) = &image.operation {
-        if let Some(waits_for) = &operation.waits_for {
-            pairs.push(("waits for", waits_for.clone()));
-        }
         pairs.push(("import", line(operation)));
         pairs.extend(steps(operation).map(|step| ("", step)));
     }
