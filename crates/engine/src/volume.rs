@@ -311,8 +311,11 @@ impl Engine {
         if let Some(record) = removing {
             self.send_removal(&record);
             // Those of it come to their end.
-            self.ask_for_volumes(record.host.map(|host| host.id))
-                .await?;
+            let asked = self.ask_for_volumes(record.host.map(|host| host.id)).await;
+            if let Err(error) = asked {
+                // The sweep does it.
+                tracing::error!(volume = %id, error = ?error, "imports of a deleted volume still wait");
+            }
         }
         Ok(answer)
     }

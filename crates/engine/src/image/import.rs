@@ -85,6 +85,10 @@ impl Imports {
         self.senders().insert(id, host);
     }
 
+    pub fn comes_from_nobody(&self, id: ImageId) {
+        self.senders().remove(&id);
+    }
+
     /// Where its bytes are to come from.
     pub fn sender(&self, id: ImageId) -> Option<HostRef> {
         self.senders().get(&id).cloned()

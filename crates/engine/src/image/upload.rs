@@ -243,6 +243,7 @@ impl Engine {
         drop(working);
         self.inner.hub.wake();
         if failed {
+            self.inner.imports.comes_from_nobody(id);
             self.clear_repository(id).await;
         }
         Ok(true)
