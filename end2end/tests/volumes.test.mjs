@@ -152,9 +152,12 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const names = async () => (await api.call('GET', '/images')).items.map(({ name }) => name);
     assert.deepEqual((await names()).filter((name) => name.startsWith('download-')), []);
 
-    assert.match(await good('volume clone data twin'), /^copy of +image clone-/m);
     await page.goto('/volumes');
-    await volume('twin').getByText('began as image clone-').waitFor();
+    await volume('data').getByRole('button', { name: 'Clone data' }).click();
+    await page.getByLabel('Name of the new volume').fill('twin');
+    await button('Clone it').click();
+    await volume('twin').getByText('free').waitFor();
+    assert.match(await good('volume clone data third --wait'), /^state +ready/m);
     await good('volume attach twin precious --wait');
     await volume('twin').getByText('attached', { exact: true }).waitFor({ timeout: 60_000 });
     const twin = join(stack.data, 'twin.qcow2');

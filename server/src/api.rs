@@ -137,6 +137,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(volume::attach))
         .routes(routes!(volume::detach))
         .routes(routes!(volume::grow))
+        .routes(routes!(volume::clone))
         .routes(routes!(flavor::list))
         .routes(routes!(tenant::list, tenant::create))
         .routes(routes!(tenant::update))

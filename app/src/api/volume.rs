@@ -1,6 +1,6 @@
 use leptos::prelude::*;
 use vimana_model::VolumeId;
-use vimana_model::volume::{AttachVolume, CreateVolume, GrowVolume, VolumeView};
+use vimana_model::volume::{AttachVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView};
 
 use super::codec::Json;
 use super::{ApiError, Key};
@@ -69,6 +69,24 @@ pub async fn grow_volume(id: VolumeId, form: GrowVolume, key: Key) -> Result<Vol
     let accepted = ssr::engine()
         .map_err(ssr::refuse)?
         .grow_volume(&cx, id, form)
+        .await
+        .map_err(ssr::refuse)?;
+    Ok(accepted.volume)
+}
+
+/// Makes another one of what is on it.
+#[server(name = CloneVolumeCall, prefix = "/portal/api", endpoint = "clone-volume", input = Json, output = Json)]
+pub async fn clone_volume(
+    id: VolumeId,
+    form: CloneVolume,
+    key: Key,
+) -> Result<VolumeView, ApiError> {
+    let cx = ssr::caller_once("clone-volume", &(id, &form), key)
+        .await
+        .map_err(ssr::refuse)?;
+    let accepted = ssr::engine()
+        .map_err(ssr::refuse)?
+        .clone_volume(&cx, id, &form)
         .await
         .map_err(ssr::refuse)?;
     Ok(accepted.volume)

@@ -30,6 +30,7 @@ enum Question {
     Attach(VolumeView),
     Grow(VolumeView),
     Copy(VolumeView),
+    Clone(VolumeView),
     Delete(VolumeView),
 }
 

@@ -258,6 +258,10 @@ pub enum Origin {
         volume_id: VolumeId,
         /// What it was called.
         name: VolumeName,
+        /// The volume that is to begin with this content, where the image is
+        /// there for nothing else: it goes to the trash once it is whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clone: Option<VolumeName>,
         /// Bytes that its host sent, once all were.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fetched: Option<Fetched>,

@@ -19,7 +19,7 @@ use crate::world::{World, problem};
 struct Scene {
     world: World,
     machine: Machine,
-    agent: Running,
+    agent: Option<Running>,
     watch: Watch,
     token: String,
     volume: String,
@@ -46,7 +46,7 @@ impl Scene {
         let mut scene = Self {
             world,
             machine,
-            agent,
+            agent: Some(agent),
             watch,
             token,
             volume,
@@ -57,14 +57,22 @@ impl Scene {
         scene
     }
 
+    async fn stop(&mut self) {
+        self.agent.take().unwrap().stop().await;
+    }
+
     fn id(&self) -> VolumeId {
         self.volume.parse().unwrap()
     }
 
+    async fn post(&self, path: String, form: Value) -> Response {
+        let request = self.world.post(&path).bearer_auth(&self.token);
+        request.json(&form).send().await.unwrap()
+    }
+
     async fn on_volume(&self, action: &str, form: Value) {
         let path = format!("/api/v1/volumes/{}/{action}", self.volume);
-        let request = self.world.post(&path).bearer_auth(&self.token).json(&form);
-        let answer = request.send().await.unwrap();
+        let answer = self.post(path, form).await;
         assert!(answer.status().is_success(), "{action}");
     }
 
@@ -137,13 +145,53 @@ async fn an_image_is_made_of_a_volume_while_its_vm_runs_and_is_downloaded() {
     let made = scene.world.post("/api/v1/volumes").json(&form);
     let made = made.bearer_auth(&scene.token).send().await.unwrap();
     assert_eq!(made.status(), 201);
-    scene.agent.stop().await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_clone_is_there_at_once_and_attached_once_its_content_is() {
+    let mut scene = Scene::new().await;
+    let path = format!("/api/v1/volumes/{}", scene.volume);
+    let owner = scene.world.ask(&scene.token, &path).await["vm"]["id"].clone();
+    let taken = scene
+        .post(format!("{path}/clone"), json!({ "name": "data" }))
+        .await;
+    problem(taken, 409).await;
+    scene.machine.sim.delay(Call::CopyVolume, PATIENCE);
+    let made = scene
+        .post(format!("{path}/clone"), json!({ "name": "twin" }))
+        .await;
+    assert_eq!(made.status(), 202);
+    let made: Value = made.json().await.unwrap();
+    assert_eq!(made["volume"]["size_mib"], 10);
+    let twin = made["volume"]["id"].as_str().unwrap().to_owned();
+    let image = format!("for-{twin}");
+    let attach = format!("/api/v1/volumes/{twin}/attach");
+    let early = scene.post(attach.clone(), json!({ "vm_id": owner })).await;
+    let told = format!("volume `twin` is to begin as image `{image}`, which is still on its way");
+    assert_eq!(problem(early, 409).await["detail"], told);
+    // The agent starts anew, and is asked anew.
+    scene
+        .machine
+        .sim
+        .delay(Call::CopyVolume, std::time::Duration::ZERO);
+    scene.stop().await;
+    let agent = scene.machine.start(&scene.world);
+    let whole = until(&mut scene.watch, ImageState::Trashed).await;
+    assert_eq!(whole["name"], json!(image));
+    assert_eq!(whole["origin"]["clone"], "twin");
+    let attached = scene.post(attach, json!({ "vm_id": owner })).await;
+    assert_eq!(attached.status(), 202);
+    scene.until_attached().await;
+    let twin: VolumeId = twin.parse().unwrap();
+    assert_eq!(scene.machine.sim.reads_zeros(twin), Some(false));
+    agent.stop().await;
 }
 
 #[tokio::test]
 async fn an_import_waits_for_a_host_that_is_away_and_can_be_cancelled() {
     let mut scene = Scene::new().await;
-    scene.agent.stop().await;
+    scene.stop().await;
     let gone = |event: &EventKind| *event == EventKind::HostDisconnected;
     scene.watch.until(gone).await;
     let form = json!({ "name": "of-data", "volume": scene.volume });
@@ -165,7 +213,7 @@ async fn an_import_waits_for_a_host_that_is_away_and_can_be_cancelled() {
     timeout(PATIENCE, waits).await.unwrap();
     let cancel = format!("/api/v1/operations/{unwanted}/cancel");
     let cancel = scene.world.post(&cancel).bearer_auth(&scene.token);
-    assert_eq!(cancel.send().await.unwrap().status(), 200);
+    assert_eq!(cancel.send().await.unwrap().status(), 202);
     let agent = scene.machine.start(&scene.world);
     let image = until(&mut scene.watch, ImageState::Ready).await;
     assert_eq!(image["id"], id);
@@ -206,7 +254,7 @@ async fn a_copy_that_fails_is_told_and_can_be_tried_again() {
     let image = until(&mut scene.watch, ImageState::Ready).await;
     assert_eq!(image["id"], id);
     assert_eq!(scene.machine.sim.copies().len(), 0);
-    scene.agent.stop().await;
+    scene.stop().await;
 }
 
 #[tokio::test]
@@ -215,7 +263,7 @@ async fn a_volume_that_is_deleted_ends_the_imports_that_wait_for_it() {
     scene.on_volume("detach", json!(null)).await;
     let free = |event: &EventKind| matches!(event, EventKind::VolumeDetached { .. });
     scene.watch.until(free).await;
-    scene.agent.stop().await;
+    scene.stop().await;
     let gone = |event: &EventKind| *event == EventKind::HostDisconnected;
     scene.watch.until(gone).await;
     let form = json!({ "name": "of-data", "volume": "data" });
@@ -231,7 +279,7 @@ async fn a_volume_that_is_deleted_ends_the_imports_that_wait_for_it() {
 
 #[tokio::test]
 async fn what_there_is_no_image_of_is_refused_in_words() {
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
     let import = async |token: &str, form: Value| scene.world.import(token, form).await;
     let form = |volume: &str| json!({ "name": "of-data", "volume": volume });
     let refused = problem(import(&scene.token, form("nothing")).await, 422).await;
@@ -269,5 +317,5 @@ async fn what_there_is_no_image_of_is_refused_in_words() {
     // Nor does a viewer make one.
     let viewer = scene.world.member("eve", "default", "viewer").await;
     problem(import(&viewer, form("data")).await, 403).await;
-    scene.agent.stop().await;
+    scene.stop().await;
 }

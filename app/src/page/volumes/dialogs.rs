@@ -7,7 +7,7 @@ use leptos_router::hooks::use_navigate;
 use vimana_model::VmId;
 use vimana_model::image::ImportImage;
 use vimana_model::vm::VmView;
-use vimana_model::volume::{AttachVolume, CreateVolume, GrowVolume, VolumeView};
+use vimana_model::volume::{AttachVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView};
 use vimana_ui::{
     CheckField, Choice, Confirm, Dialog, FormError, SelectField, Submit, TextField, ToastKind,
     Toasts, part, press,
@@ -15,8 +15,8 @@ use vimana_ui::{
 
 use super::{Question, Questions};
 use crate::api::{
-    ApiError, ApiResult, Key, Show, attach_volume, create_volume, delete_volume, grow_volume,
-    import_image, once, vms,
+    ApiError, ApiResult, Key, Show, attach_volume, clone_volume, create_volume, delete_volume,
+    grow_volume, import_image, once, vms,
 };
 use crate::live::{Live, Mark};
 use crate::page::refused::{of_field, otherwise};
@@ -37,6 +37,7 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
         Some(Question::Attach(volume)) => format!("Attach {}", volume.name),
         Some(Question::Grow(volume)) => format!("Make {} larger", volume.name),
         Some(Question::Copy(volume)) => format!("Make an image of {}", volume.name),
+        Some(Question::Clone(volume)) => format!("Clone {}", volume.name),
         Some(Question::Delete(volume)) => format!("Delete {}?", volume.name),
         Some(Question::New) | None => String::new(),
     });
@@ -45,6 +46,7 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
         Question::Attach(volume)
         | Question::Grow(volume)
         | Question::Copy(volume)
+        | Question::Clone(volume)
         | Question::Delete(volume) => Some(volume),
     };
     view! {
@@ -60,6 +62,9 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
         <Dialog id="copy-volume" open=open(|q| matches!(q, Question::Copy(_))) on_close=close title=title>
             {about().map(|volume| view! { <CopyForm volume=volume close=close/> })}
         </Dialog>
+        <Dialog id="clone-volume" open=open(|q| matches!(q, Question::Clone(_))) on_close=close title=title>
+            {about().map(|volume| view! { <CloneForm volume=volume close=close/> })}
+        </Dialog>
         <Confirm
             id="delete-volume"
             open=open(|q| matches!(q, Question::Delete(_)))
@@ -68,7 +73,7 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
             text=Signal::derive(|| "It is deleted with all that is on it. Nobody can bring it back.".to_owned())
             yes=Signal::derive(move || match named.get() {
                 Some(Question::Delete(volume)) => format!("Delete {}", volume.name),
-                Some(Question::New | Question::Attach(_) | Question::Grow(_) | Question::Copy(_)) | None => String::new(),
+                Some(Question::New | Question::Attach(_) | Question::Grow(_) | Question::Copy(_) | Question::Clone(_)) | None => String::new(),
             })
             no="Keep it"
             on_yes=deletion(named)
@@ -313,6 +318,38 @@ fn GrowForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
                 error=of_field(refused, "size_mib")
             />
             <Answers sheet=sheet label="Make it larger" fields=&["size_mib"]/>
+        </form>
+    }
+    .into_any()
+}
+
+#[component]
+fn CloneForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
+    let sheet = Sheet::new(close);
+    let refused = sheet.refused;
+    let name = RwSignal::new(format!("{}-2", volume.name));
+    let (id, sent) = (volume.id, sheet.clone());
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let form = CloneVolume {
+            name: name.get_untracked().trim().to_owned(),
+            delete_with_vm: false,
+        };
+        let checked = form.check().map(drop).map_err(ApiError::from);
+        let answer = || once(Key::fresh(), move |key| clone_volume(id, form.clone(), key));
+        sent.send(checked, answer, keep);
+    };
+    view! {
+        <form class="dialog-form" method="post" novalidate on:submit=submit>
+            <TextField
+                id="clone-name"
+                label="Name of the new volume"
+                hint="It holds what is on this one at one instant, and can be attached once that has been copied."
+                autofocus=true
+                value=name
+                error=of_field(refused, "name")
+            />
+            <Answers sheet=sheet label="Clone it" fields=&["name"]/>
         </form>
     }
     .into_any()

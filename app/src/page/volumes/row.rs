@@ -48,10 +48,10 @@ pub fn VolumeRow(volume: ArcRwSignal<VolumeView>, questions: Questions) -> impl 
             </Cell>
             <Cell title="Actions">
                 <div class="actions" role="group" aria-label="Actions">
-                    <Act volume=volume questions=questions action=VolumeAction::Attach/>
-                    <Act volume=volume questions=questions action=VolumeAction::Grow/>
-                    <Act volume=volume questions=questions action=VolumeAction::Copy/>
-                    <Act volume=volume questions=questions action=VolumeAction::Delete/>
+                    {Deed::ALL
+                        .map(|deed| view! { <Act volume=volume questions=questions deed=deed/> }.into_any())
+                        .into_iter()
+                        .collect::<Vec<_>>()}
                 </div>
             </Cell>
         </tr>
@@ -70,40 +70,96 @@ fn place(volume: &VolumeView) -> String {
     host.map_or_else(|| "–".to_owned(), |host| host.name.clone())
 }
 
+/// What a button is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Attach,
+    Grow,
+    Copy,
+    Clone,
+    Delete,
+}
+
+impl Deed {
+    const ALL: [Self; 5] = [
+        Self::Attach,
+        Self::Grow,
+        Self::Copy,
+        Self::Clone,
+        Self::Delete,
+    ];
+
+    const fn action(self) -> VolumeAction {
+        match self {
+            Self::Attach => VolumeAction::Attach,
+            Self::Grow => VolumeAction::Grow,
+            Self::Copy | Self::Clone => VolumeAction::Copy,
+            Self::Delete => VolumeAction::Delete,
+        }
+    }
+
+    fn label(self, name: &str) -> String {
+        match self {
+            Self::Attach => format!("Attach {name} to a VM"),
+            Self::Grow => format!("Make {name} larger"),
+            Self::Copy => format!("Make an image of {name}"),
+            Self::Clone => format!("Clone {name}"),
+            Self::Delete => format!("Delete {name}"),
+        }
+    }
+
+    const fn icon(self) -> IconName {
+        match self {
+            Self::Attach => IconName::Plus,
+            Self::Grow => IconName::Resize,
+            Self::Copy => IconName::Camera,
+            Self::Clone => IconName::Paste,
+            Self::Delete => IconName::Trash,
+        }
+    }
+
+    const fn slug(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Grow => "grow",
+            Self::Copy => "copy",
+            Self::Clone => "clone",
+            Self::Delete => "delete",
+        }
+    }
+
+    const fn question(self, volume: VolumeView) -> Question {
+        match self {
+            Self::Attach => Question::Attach(volume),
+            Self::Grow => Question::Grow(volume),
+            Self::Copy => Question::Copy(volume),
+            Self::Clone => Question::Clone(volume),
+            Self::Delete => Question::Delete(volume),
+        }
+    }
+}
+
 /// A button that opens its question.
 #[component]
-fn Act(volume: RwSignal<VolumeView>, questions: Questions, action: VolumeAction) -> impl IntoView {
+fn Act(volume: RwSignal<VolumeView>, questions: Questions, deed: Deed) -> impl IntoView {
     let caller = expect_context::<Caller>();
     let (id, name) = volume.with_untracked(|volume| (volume.id, volume.name.to_string()));
-    let question = match action {
-        VolumeAction::Attach => Question::Attach,
-        VolumeAction::Copy => Question::Copy,
-        VolumeAction::Delete => Question::Delete,
-        VolumeAction::Grow | VolumeAction::Change | VolumeAction::Detach => Question::Grow,
-    };
-    let (label, icon) = match action {
-        VolumeAction::Attach => (format!("Attach {name} to a VM"), IconName::Plus),
-        VolumeAction::Copy => (format!("Make an image of {name}"), IconName::Camera),
-        VolumeAction::Delete => (format!("Delete {name}"), IconName::Trash),
-        VolumeAction::Grow | VolumeAction::Change | VolumeAction::Detach => {
-            (format!("Make {name} larger"), IconName::Resize)
-        }
-    };
-    let kind = if action == VolumeAction::Delete {
+    let kind = if deed == Deed::Delete {
         ButtonKind::Danger
     } else {
         ButtonKind::Plain
     };
-    let blocked = memo(move || volume.with(|volume| refusal(&caller, action, volume)));
+    let blocked = memo(move || volume.with(|volume| refusal(&caller, deed.action(), volume)));
+    let press = move |()| questions.set(Some(deed.question(volume.get_untracked())));
     view! {
         <Button
-            id=format!("{}-{id}", action.name())
-            label=label
-            icon=icon
+            id=format!("{}-{id}", deed.slug())
+            label=deed.label(&name)
+            icon=deed.icon()
             icon_only=true
             kind=kind
             blocked=blocked
-            on_press=Callback::new(move |()| questions.set(Some(question(volume.get_untracked()))))
+            on_press=Callback::new(press)
         />
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use vimana_driver::{Fault, FaultKind, VolumeSpec};
 use vimana_driver_sim::{Call, Mishap};
 use vimana_model::unit::MiB;
@@ -37,15 +38,18 @@ async fn attached() -> (World, Session) {
 }
 
 async fn not_sent(session: &mut Session, of: VolumeOrder) -> Fault {
-    match session.next().await.unwrap() {
-        FromAgent::VolumeNotSent { order, fault } if order == of => fault,
-        other => panic!("{other:?}"),
-    }
+    let said = session.next().await.unwrap();
+    let FromAgent::VolumeNotSent { order, fault } = said else {
+        panic!("{said:?}")
+    };
+    assert_eq!(order, of);
+    fault
 }
 
-/// Waits for what leaves no word: in virtual time, until all is at rest.
-async fn later() {
-    tokio::time::sleep(Duration::from_secs(60)).await;
+/// Until all is at rest, of which the server hears nothing.
+async fn quiet(session: &mut Session) {
+    let said = timeout(Duration::from_secs(60), session.next()).await;
+    assert!(said.is_err(), "{said:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +60,7 @@ async fn what_is_asked_for_twice_is_sent_once_and_nothing_is_left() {
     for n in [1, 1, 2, 1] {
         session.send(ToAgent::SendVolume(order(n))).await;
     }
-    later().await;
+    quiet(&mut session).await;
     let sent = |world: &World| -> Vec<VolumeOrder> {
         let sent = world.shelf.store.sent.lock().unwrap();
         sent.iter().map(|(order, _)| *order).collect()
@@ -65,7 +69,7 @@ async fn what_is_asked_for_twice_is_sent_once_and_nothing_is_left() {
     assert_eq!(world.host.copies().len(), 0);
     // Whoever asks after the end has not got it.
     session.send(ToAgent::SendVolume(order(1))).await;
-    later().await;
+    quiet(&mut session).await;
     assert_eq!(sent(&world), [order(1), order(2), order(1)]);
 }
 
@@ -78,7 +82,7 @@ async fn what_makes_way_is_copied_anew_and_what_fails_is_told() {
         world.host.mishap(Call::CopyVolume, mishap);
     }
     session.send(ToAgent::SendVolume(order(1))).await;
-    later().await;
+    quiet(&mut session).await;
     assert_eq!(world.shelf.store.sent.lock().unwrap().len(), 1);
 
     let full = Fault::new(FaultKind::NoSpace, "the host's disk is full");
@@ -113,7 +117,7 @@ async fn an_agent_that_is_killed_leaves_no_copy_and_is_asked_again() {
     let long = Duration::from_secs(3600);
     world.host.delay(Call::RemoveCopy, long);
     session.send(ToAgent::SendVolume(order(1))).await;
-    later().await;
+    quiet(&mut session).await;
     assert_eq!(world.host.copies().len(), 1);
     world.kill().await;
     world.host.delay(Call::RemoveCopy, Duration::ZERO);
@@ -121,7 +125,7 @@ async fn an_agent_that_is_killed_leaves_no_copy_and_is_asked_again() {
     let mut session = world.session().await;
     assert_eq!(world.host.copies().len(), 0);
     session.send(ToAgent::SendVolume(order(1))).await;
-    later().await;
+    quiet(&mut session).await;
     assert_eq!(world.shelf.store.sent.lock().unwrap().len(), 2);
     assert_eq!(world.host.copies().len(), 0);
 }

@@ -7,8 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Json, Timeout};
 
 const VIA_IMAGE_HELP: &str = "\
-An image is made of the volume on the way, and put in the trash or removed at
-the end. What stays of it when the command is interrupted, the command says at
+An image is made of the volume on the way, and removed at the end. What stays of it when the command is interrupted, the command says at
 its beginning.";
 
 #[derive(Subcommand)]
@@ -30,8 +29,7 @@ pub enum Volume {
     /// Bring what is on a volume at one instant to this machine, attached or not
     #[command(after_help = VIA_IMAGE_HELP)]
     Download(DownloadVolume),
-    /// Make another volume of what is on one at one instant
-    #[command(after_help = VIA_IMAGE_HELP)]
+    /// Make another volume of what is on one at one instant, attached or not
     Clone(CloneVolume),
     /// Delete a volume with what is on it
     Delete(DeleteVolume),
@@ -131,7 +129,7 @@ pub struct CloneVolume {
     #[arg(long)]
     pub delete_with_vm: bool,
     #[command(flatten)]
-    pub json: Json,
+    pub wait: WaitThrough,
 }
 
 #[derive(Args)]

@@ -7,23 +7,28 @@
 
 use vimana_authz::Permission;
 use vimana_driver::Fault;
-use vimana_model::image::{ImageFormat, ImageSource, ImportImage, Origin, Upload};
+use vimana_model::event::Actor;
+use vimana_model::image::{ImageFormat, ImageSource, ImageState, ImportImage, Origin, Upload};
+use vimana_model::name::ImageName;
 use vimana_model::operation::{Object, Progress};
-use vimana_model::volume::VolumeAction;
+use vimana_model::volume::{AcceptedVolume, CloneVolume, VolumeAction, VolumeRequest};
 use vimana_model::{Error, ErrorKind, FieldError, HostId, ImageId, OperationId, Result, VolumeId};
 use vimana_protocol::agent::{ToAgent, VolumeOrder};
 use vimana_repository::Order;
 use vimana_store::image::{ImageOrder, ImageRecord};
 use vimana_store::operation::OperationRecord;
-use vimana_store::{TxError, WriteTx, image, operation, volume};
+use vimana_store::volume::{ImageOf, VolumeRecord};
+use vimana_store::{TxError, WriteTx, image, operation, volume, write_tx};
 
+use super::change::ImageChange;
 use super::import::{Teller, Working};
 use super::upload::{UploadPart, fetches};
 use crate::Engine;
 use crate::agent::Speaker;
-use crate::authorize::{authorized, permit};
-use crate::context::OpContext;
+use crate::authorize::{authorized, current, permit};
+use crate::context::{OpContext, new_id};
 use crate::datastore::datastore_error;
+use crate::idempotency::{recall, remember};
 use crate::volume::accept;
 
 /// A copy is what its host says it is: the guest's bytes do not decide.
@@ -55,11 +60,26 @@ pub async fn origin_of_volume(
     cx: &OpContext,
     id: VolumeId,
 ) -> Result<Origin, TxError> {
+    let name = volume_with_content(tx, cx, id).await?.name;
+    Ok(Origin::Volume {
+        volume_id: id,
+        name,
+        clone: None,
+        fetched: None,
+    })
+}
+
+/// A volume whose content there is something to be made of, by who asks.
+async fn volume_with_content(
+    tx: &WriteTx,
+    cx: &OpContext,
+    id: VolumeId,
+) -> Result<VolumeRecord, TxError> {
     let found = volume::lock(tx, id).await?;
     let what = format!("volume `{id}`");
     let record = authorized(cx, Permission::ViewVolume, what, found)?.into_inner();
     accept(&record, VolumeAction::Copy)?;
-    let name = record.name;
+    let name = &record.name;
     if !record.made || record.host.is_none() {
         let message = match record.image {
             Some(image) => format!(
@@ -70,14 +90,111 @@ pub async fn origin_of_volume(
         };
         return Err(Error::conflict(message).into());
     }
-    Ok(Origin::Volume {
-        volume_id: id,
-        name,
-        fetched: None,
-    })
+    Ok(record)
+}
+
+/// Whether the volume's content can be laid down where it is attached now; it
+/// grows to what that takes.
+pub async fn content_at_hand(tx: &WriteTx, record: &mut VolumeRecord) -> Result<(), TxError> {
+    let Some(of) = record.image.as_ref().filter(|_| !record.made) else {
+        return Ok(());
+    };
+    let found = image::find(tx, of.id).await?;
+    let why = match found.as_ref().map(|found| (found.state, &found.content)) {
+        Some((state, Some(content))) if state.has_content() => {
+            record.size = record.size.max(content.virtual_mib);
+            return Ok(());
+        }
+        Some((ImageState::Importing, _)) => "is still on its way",
+        Some((ImageState::Failed, _)) => {
+            "did not come; import that image again, or delete the volume"
+        }
+        Some((ImageState::Ready | ImageState::Trashed | ImageState::Removed, _)) | None => {
+            "is gone; delete the volume"
+        }
+    };
+    let (name, image) = (&record.name, &of.name);
+    let message = format!("volume `{name}` is to begin as image `{image}`, which {why}");
+    Err(Error::conflict(message).into())
 }
 
 impl Engine {
+    /// Makes another volume of what is on one now, by way of an image: the
+    /// volume is there at once, and can be attached once its content is.
+    ///
+    /// # Errors
+    /// `Invalid` naming the field at fault; `Conflict` for a name in use, and
+    /// where there is nothing on the volume; `NotFound`, `Forbidden`.
+    pub async fn clone_volume(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+        form: &CloneVolume,
+    ) -> Result<AcceptedVolume> {
+        let name = form.check()?;
+        let actor = Actor::User(cx.subject.user_name.clone());
+        let found = volume::find(&self.store().read(), id).await?;
+        authorized(cx, Permission::ViewVolume, format!("volume `{id}`"), found)?;
+        let (answer, begun) = write_tx!(self.store(), |tx| {
+            let cx = &current(tx, cx).await?;
+            if let Some(answer) = recall(tx, cx).await? {
+                return Ok((answer, None));
+            }
+            let source = volume_with_content(tx, cx, id).await?;
+            let (now, clone) = (self.world().now(), new_id!(self.world(), VolumeId));
+            let image = ImageRecord {
+                id: new_id!(self.world(), ImageId),
+                tenant_id: Some(source.tenant_id),
+                owner_name: Some(cx.subject.user_name.clone()),
+                name: ImageName::new(format!("for-{clone}")).map_err(Error::internal)?,
+                state: ImageState::Importing,
+                state_since: now,
+                failure: None,
+                origin: Origin::Volume {
+                    volume_id: id,
+                    name: source.name,
+                    clone: Some(name.clone()),
+                    fetched: None,
+                },
+                order: Some(ImageOrder {
+                    source: ImageSource::Volume(id),
+                    checksum: None,
+                    declared: Some(ImageFormat::Qcow2),
+                }),
+                content: None,
+                operation_id: None,
+                generation: 1,
+                created_at: now,
+            };
+            let of = ImageOf {
+                id: image.id,
+                name: image.name.clone(),
+            };
+            let mut change = ImageChange::of(tx, self.world(), actor.clone(), image);
+            let import = new_id!(self.world(), OperationId);
+            change.begin_import(import, cx.subject.user_name.as_str());
+            let (image, operation) = change.save().await?;
+            let wanted = VolumeRequest {
+                name: name.clone(),
+                size: source.size,
+                image: None,
+                delete_with_vm: form.delete_with_vm,
+            };
+            let volume = self.record_volume(tx, cx, clone, wanted, Some(of)).await?;
+            let answer = AcceptedVolume {
+                volume,
+                operation: operation.map(|operation| self.operation_view(operation)),
+            };
+            remember(tx, cx, now, &answer).await?;
+            Ok((answer, Some(image.id)))
+        })?;
+        self.inner.hub.wake();
+        if let Some(image) = begun {
+            self.spawn_import(image);
+        }
+        Ok(answer)
+    }
+
     /// The form, with a volume's name turned into its id.
     pub(super) async fn with_volume_found(
         &self,
