@@ -1,8 +1,8 @@
 //! What the page knows of the world, patched by the event stream.
 //!
-//! One entry per VM, host, request and image, each a signal of its own: a list row,
-//! its badge and its buttons read the same entry, and an event touches nothing
-//! else. All of it is owned here, at the top; pages come and go.
+//! One entry per VM, host, request, image and volume, each a signal of its own: a
+//! list row, its badge and its buttons read the same entry, and an event touches
+//! nothing else. All of it is owned here, at the top; pages come and go.
 
 mod backup;
 mod entry;
@@ -13,6 +13,7 @@ mod request;
 #[cfg(feature = "hydrate")]
 mod stream;
 mod vm;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,8 @@ use vimana_model::event::{EventView, ProgressItem, StreamItem};
 use vimana_model::image::ImageView;
 use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
-use vimana_model::{HostId, ImageId, RequestId, VmId};
+use vimana_model::volume::VolumeView;
+use vimana_model::{HostId, ImageId, RequestId, VmId, VolumeId};
 
 use crate::api::ApiResult;
 use crate::session::{Caller, CurrentSession};
@@ -78,6 +80,7 @@ struct Known {
     hosts: BTreeMap<HostId, HostEntry>,
     requests: BTreeMap<RequestId, Entry<RequestView>>,
     images: BTreeMap<ImageId, Entry<ImageView>>,
+    volumes: BTreeMap<VolumeId, Entry<VolumeView>>,
     timelines: BTreeMap<About, Timeline>,
     operations: BTreeMap<About, Operations>,
     open_vms: Option<OpenVms>,
@@ -93,6 +96,7 @@ pub struct Live {
     known: Arc<Mutex<Known>>,
     host_ids: ArcRwSignal<Vec<HostId>>,
     image_ids: ArcRwSignal<Vec<ImageId>>,
+    volume_ids: ArcRwSignal<Vec<VolumeId>>,
     /// Requests that wait for whoever is signed in.
     waiting: ArcRwSignal<BTreeSet<RequestId>>,
     link: ArcRwSignal<Link>,
@@ -112,6 +116,7 @@ impl Live {
             known: Arc::default(),
             host_ids: ArcRwSignal::new(Vec::new()),
             image_ids: ArcRwSignal::new(Vec::new()),
+            volume_ids: ArcRwSignal::new(Vec::new()),
             waiting: ArcRwSignal::new(BTreeSet::new()),
             link: ArcRwSignal::new(Link::Fresh),
             resets: ArcRwSignal::new(0),
@@ -142,6 +147,7 @@ impl Live {
         *self.lock() = Known::default();
         self.host_ids.set(Vec::new());
         self.image_ids.set(Vec::new());
+        self.volume_ids.set(Vec::new());
         self.waiting.set(BTreeSet::new());
         self.link.set(Link::Fresh);
     }
@@ -211,7 +217,7 @@ impl Live {
             host,
             request,
             image,
-            volume: _,
+            volume,
         } = item;
         let (now, timelines) = {
             let mut known = self.lock();
@@ -236,6 +242,9 @@ impl Live {
         }
         if let Some(image) = image {
             self.put_image(now, image);
+        }
+        if let Some(volume) = volume {
+            self.put_volume(now, volume);
         }
         if vm.is_some() && image::counts(&event.event) {
             self.uses.update(|uses| *uses = uses.wrapping_add(1));

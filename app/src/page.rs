@@ -24,6 +24,8 @@ mod timeline;
 mod vm;
 mod vm_actions;
 mod vms;
+mod volume;
+mod volumes;
 
 pub use backups::BackupsPage;
 pub use flavors::FlavorsPage;
@@ -41,6 +43,7 @@ pub use templates::{NewTemplatePage, TemplatePage, TemplatesPage};
 pub use vm::VmPage;
 pub use vm_actions::{VmDesk, VmDialogs};
 pub use vms::VmsPage;
+pub use volumes::VolumesPage;
 
 use vimana_model::VmState;
 use vimana_model::image::ImageState;

@@ -11,7 +11,7 @@ use crate::live::Live;
 use crate::page::{
     BackupsPage, FlavorsPage, HostPage, HostsPage, ImagePage, ImagesPage, NewImagePage,
     NewTemplatePage, NewVmPage, NotFoundPage, RequestPage, RequestsPage, SignInPage, TemplatePage,
-    TemplatesPage, VmPage, VmsPage,
+    TemplatesPage, VmPage, VmsPage, VolumesPage,
 };
 use crate::session::CurrentSession;
 use crate::uploads::Uploads;
@@ -48,6 +48,7 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/templates/new") view={Lazy::<NewTemplatePage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/templates/:id") view={Lazy::<TemplatePage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/flavors") view={Lazy::<FlavorsPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/volumes") view={Lazy::<VolumesPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts") view={Lazy::<HostsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts/:id") view={Lazy::<HostPage>::new()} ssr=SsrMode::Async/>
                 </ParentRoute>

@@ -10,8 +10,8 @@ mod m0002_life_cycle;
 mod m0003_images;
 mod m0004_volumes;
 mod m0005_templates;
-mod m0007_refresh;
-mod m0008_backups;
+mod m0006_refresh;
+mod m0007_backups;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -29,8 +29,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_images::Migration),
             Box::new(m0004_volumes::Migration),
             Box::new(m0005_templates::Migration),
-            Box::new(m0007_refresh::Migration),
-            Box::new(m0008_backups::Migration),
+            Box::new(m0006_refresh::Migration),
+            Box::new(m0007_backups::Migration),
         ]
     }
 }

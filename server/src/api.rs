@@ -80,7 +80,11 @@ impl Modify for Credentials {
 
 /// What takes its bodies as they come, and not whole.
 fn streamed() -> OpenApiRouter<App> {
-    let v1 = OpenApiRouter::new().routes(routes!(image::content::reach, image::content::send));
+    let v1 = OpenApiRouter::new().routes(routes!(
+        image::content::download,
+        image::content::reach,
+        image::content::send
+    ));
     OpenApiRouter::new().nest("/api/v1", v1)
 }
 
@@ -151,6 +155,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(flavor::change, flavor::delete))
         .routes(routes!(template::list, template::create))
         .routes(routes!(template::show, template::change, template::delete))
+        .routes(routes!(volume::clone))
         .routes(routes!(tenant::list, tenant::create))
         .routes(routes!(tenant::update))
         .routes(routes!(user::list, user::create))

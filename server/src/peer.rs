@@ -47,6 +47,10 @@ pub fn agents(app: App) -> Router {
         .route("/agent/v1/console/{console_id}", get(console::join))
         .route("/agent/v1/images/{image_id}", get(image::download))
         .route(
+            "/agent/v1/images/{image_id}/{operation_id}",
+            put(image::receive),
+        )
+        .route(
             "/agent/v1/saved/{vm_id}/{run_epoch}/{part}",
             get(saved::download).put(saved::upload),
         )

@@ -1,6 +1,6 @@
 use leptos::prelude::*;
 use vimana_model::VolumeId;
-use vimana_model::volume::{CreateVolume, VolumeView};
+use vimana_model::volume::{AttachVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView};
 
 use super::codec::Json;
 use super::{ApiError, Key};
@@ -40,4 +40,54 @@ pub async fn delete_volume(id: VolumeId, key: Key) -> Result<VolumeView, ApiErro
         .delete_volume(&cx, id)
         .await
         .map_err(ssr::refuse)
+}
+
+/// Gives it to a VM, or begins to.
+#[server(name = AttachVolumeCall, prefix = "/portal/api", endpoint = "attach-volume", input = Json, output = Json)]
+pub async fn attach_volume(
+    id: VolumeId,
+    form: AttachVolume,
+    key: Key,
+) -> Result<VolumeView, ApiError> {
+    let cx = ssr::caller_once("attach-volume", &(id, &form), key)
+        .await
+        .map_err(ssr::refuse)?;
+    let accepted = ssr::engine()
+        .map_err(ssr::refuse)?
+        .attach_volume(&cx, id, form)
+        .await
+        .map_err(ssr::refuse)?;
+    Ok(accepted.volume)
+}
+
+/// Makes it larger, or begins to.
+#[server(name = GrowVolumeCall, prefix = "/portal/api", endpoint = "grow-volume", input = Json, output = Json)]
+pub async fn grow_volume(id: VolumeId, form: GrowVolume, key: Key) -> Result<VolumeView, ApiError> {
+    let cx = ssr::caller_once("grow-volume", &(id, form), key)
+        .await
+        .map_err(ssr::refuse)?;
+    let accepted = ssr::engine()
+        .map_err(ssr::refuse)?
+        .grow_volume(&cx, id, form)
+        .await
+        .map_err(ssr::refuse)?;
+    Ok(accepted.volume)
+}
+
+/// Makes another one of what is on it.
+#[server(name = CloneVolumeCall, prefix = "/portal/api", endpoint = "clone-volume", input = Json, output = Json)]
+pub async fn clone_volume(
+    id: VolumeId,
+    form: CloneVolume,
+    key: Key,
+) -> Result<VolumeView, ApiError> {
+    let cx = ssr::caller_once("clone-volume", &(id, &form), key)
+        .await
+        .map_err(ssr::refuse)?;
+    let accepted = ssr::engine()
+        .map_err(ssr::refuse)?
+        .clone_volume(&cx, id, &form)
+        .await
+        .map_err(ssr::refuse)?;
+    Ok(accepted.volume)
 }

@@ -38,6 +38,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
             {new.map(|new| view! { <NavLink to="/vms/new">{new}</NavLink> })}
             {requests.then(|| view! { <NavLink to="/requests">"Requests" <Waiting/></NavLink> })}
             <NavLink to="/images">"Images"</NavLink>
+            <NavLink to="/volumes">"Volumes"</NavLink>
             <NavLink to="/backups">"Backups"</NavLink>
             <NavLink to="/templates">"Templates"</NavLink>
             {flavors.then(|| view! { <NavLink to="/admin/flavors">"Flavors"</NavLink> })}

@@ -7,6 +7,7 @@ use vimana_model::image::ImageView;
 use vimana_model::operation::OperationView;
 use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
+use vimana_model::volume::VolumeView;
 
 /// A moment between two events, as this page received them. What was asked for
 /// at a mark is older than what an event said after it.
@@ -40,6 +41,13 @@ impl Versioned for VmView {
 impl Versioned for RequestView {
     fn generation(&self) -> u64 {
         self.generation
+    }
+}
+
+/// Says nothing of the kind: what came last is the newer.
+impl Versioned for VolumeView {
+    fn generation(&self) -> u64 {
+        0
     }
 }
 

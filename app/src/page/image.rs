@@ -107,6 +107,7 @@ fn Head(image: ArcRwSignal<ImageView>) -> impl IntoView {
     };
     // Whatever has that name by then.
     let new_vm = format!("/vms/new?image={}", name.get_untracked());
+    let content = image.with_untracked(|image| format!("/api/v1/images/{}/content", image.id));
     let may_create = caller.may_create();
     let new_title = caller.new_title();
     view! {
@@ -128,6 +129,12 @@ fn Head(image: ArcRwSignal<ImageView>) -> impl IntoView {
                     <a href=new_vm.clone() class="button" data-kind="primary">
                         <Icon name=IconName::Plus/>
                         <span>{new_title}</span>
+                    </a>
+                </When>
+                <When is=Signal::derive(move || state.get() == ImageState::Ready)>
+                    <a href=content.clone() rel="external" download class="button" data-kind="plain">
+                        <Icon name=IconName::Download/>
+                        <span>"Download"</span>
                     </a>
                 </When>
                 <ImageActions image=image/>

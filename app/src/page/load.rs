@@ -45,6 +45,7 @@ pub enum Wanted {
     Templates,
     Template(String),
     Flavors,
+    Volumes,
     Choices,
     /// To know who looks is enough.
     Nothing,
@@ -65,6 +66,7 @@ impl Wanted {
             | Self::Templates
             | Self::Template(_)
             | Self::Flavors
+            | Self::Volumes
             | Self::Choices
             | Self::Nothing => false,
         }
@@ -86,6 +88,7 @@ pub enum Found {
     Templates(Vec<TemplateView>),
     Template(Box<FoundTemplate>),
     Flavors(Vec<FlavorView>),
+    Volumes(Vec<VolumeView>),
     Choices(Catalogue),
     Nothing,
 }
@@ -169,6 +172,7 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
             }))
         }
         Wanted::Flavors => Found::Flavors(flavors().await?),
+        Wanted::Volumes => Found::Volumes(volumes().await?),
         Wanted::Choices => Found::Choices(catalogue().await?),
         Wanted::Nothing => Found::Nothing,
     })

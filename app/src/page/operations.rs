@@ -195,12 +195,20 @@ fn Step(n: usize, operation: Memo<Option<OperationView>>) -> impl IntoView {
         let bytes = operation.with(|now| now.as_ref().and_then(|now| now.progress));
         bytes.filter(|_| under_way())
     });
+    let waits_for = memo(move || {
+        let waits_for = operation.with(|now| now.as_ref().and_then(|now| now.waits_for.clone()));
+        waits_for.filter(|_| under_way())
+    });
     let slug = move || Some(said(state.get()).0);
     view! {
         <li data-step=word(slug) aria-current=word(move || under_way().then_some("step"))>
             <span class="step-title">{title}</span>
             <span class="faint">{part(move || step.get().map(|step| view! { <StepLine step=step/> }))}</span>
-            <When is=Signal::derive(move || progress.get().is_some())>
+            {part(move || waits_for.get().map(|what| {
+                let text = format!("It waits for {what}.");
+                view! { <p class="faint" role="status"><Prose text=text/></p> }
+            }))}
+            <When is=Signal::derive(move || progress.get().is_some() && waits_for.get().is_none())>
                 <Moved label=title.unwrap_or_default() progress=progress/>
             </When>
         </li>

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vimana_driver::{Fault, FaultKind, Observed};
 use vimana_model::operation::Progress;
 use vimana_model::{VmId, VolumeId};
-use vimana_protocol::agent::{Command, CommandRef, FromAgent, Outcome};
+use vimana_protocol::agent::{Command, CommandRef, FromAgent, Outcome, VolumeOrder};
 
 pub use pen::Written;
 
@@ -203,6 +203,12 @@ impl Ledger {
     pub fn volume_removed(&self, volume_id: VolumeId) {
         self.reports
             .queue(FromAgent::VolumeRemoved { volume_id }, 0);
+    }
+
+    /// A volume's content does not come.
+    pub fn volume_not_sent(&self, order: VolumeOrder, fault: Fault) {
+        self.reports
+            .queue(FromAgent::VolumeNotSent { order, fault }, 0);
     }
 
     /// Nothing is left of a machine that was to go.

@@ -48,6 +48,10 @@ pub const MAX_TRANSFER_TRIES: u32 = 6;
 pub const DOWNLOAD_STALL: Duration = Duration::from_secs(30);
 /// Bytes read of what the server says of a request that it refuses.
 pub const MAX_PROBLEM_BYTES: usize = 64 << 10;
+/// Tries to copy a volume while other things are done with it …
+pub const MAX_COPY_TRIES: u32 = 60;
+/// … and how long it waits after each.
+pub const COPY_PAUSE: Duration = Duration::from_secs(5);
 /// How long an upload may stand still until it is tried anew; the server
 /// brings it to its disk within this time, too.
 pub const UPLOAD_STALL: Duration = Duration::from_secs(120);

@@ -1,5 +1,5 @@
-//! Saved machines on their way to the datastore and back, and backups on
-//! theirs.
+//! Saved machines on their way to the datastore and back; backups, and copies of
+//! volumes, on their way to the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use tokio_util::io::ReaderStream;
 use vimana_driver::{BackupFile, Fault, FaultKind, Part, SavedMachine, SavedPart};
 use vimana_model::backup::KeptDisk;
 use vimana_model::{BackupId, VmId};
+use vimana_protocol::agent::VolumeOrder;
 
 use crate::Meter;
 use crate::data_dir::sweep;
@@ -27,8 +28,14 @@ use crate::transfer::{Failure, Promise, Transfer, broken, receive, refused, stal
 
 /// What directories of machines that are on their way are called.
 const PARTIAL_PREFIX: &str = ".partial-";
-const COPYING: &str = "copying the machine to the datastore";
-const READING: &str = "reading what is to be copied";
+const COPYING: Upload = Upload {
+    doing: "copying the machine to the datastore",
+    reading: "reading what is to be copied",
+};
+const SENDING: Upload = Upload {
+    doing: "sending the volume's content",
+    reading: "reading the volume's copy",
+};
 const FETCHING: &str = "fetching the saved machine";
 const MISSING: &str = "the datastore does not have the saved machine";
 
@@ -71,6 +78,21 @@ pub trait Datastore: Send + Sync + 'static {
         saved: &SavedMachine,
         meter: &Meter,
     ) -> Result<Fetched, Fault>;
+
+    /// Sends a copy of a volume, for the image that is to be made of it; fine
+    /// where nobody wants it any more.
+    ///
+    /// # Errors
+    /// `Unavailable` where the server is, `BadImage` where it does not take
+    /// it, or `Host`.
+    async fn send_volume(&self, order: &VolumeOrder, copy: &Path) -> Result<(), Fault>;
+}
+
+/// What a file is sent for, in words.
+#[derive(Clone, Copy)]
+struct Upload {
+    doing: &'static str,
+    reading: &'static str,
 }
 
 /// The files of a saved machine. What is still there when it is dropped goes.
@@ -117,19 +139,20 @@ impl ServerDatastore {
     /// Sends files, each to its URL, in as many tries as that takes.
     async fn put_all(
         &self,
+        what: Upload,
         files: &[(String, &Path)],
         meter: &Meter,
     ) -> Result<Vec<Stored>, Fault> {
         for (_, path) in files {
             let data = tokio::fs::metadata(path).await;
-            let data = data.map_err(|error| Fault::io(READING, &error))?;
+            let data = data.map_err(|error| Fault::io(what.reading, &error))?;
             meter.expect(data.len());
         }
         let mut all = Vec::with_capacity(files.len());
         for (url, path) in files {
             let mut tries = self.transfer.tries();
             all.push(loop {
-                match self.put(url, path, meter).await {
+                match self.put(what, url, path, meter).await {
                     Ok(stored) => break stored,
                     Err(failure) => tries.after(failure).await?,
                 }
@@ -138,12 +161,20 @@ impl ServerDatastore {
         Ok(all)
     }
 
-    async fn put(&self, url: &str, path: &Path, meter: &Meter) -> Result<Stored, Failure> {
-        let reading = |error: io::Error| Fault::io(READING, &error);
+    async fn put(
+        &self,
+        what: Upload,
+        url: &str,
+        path: &Path,
+        meter: &Meter,
+    ) -> Result<Stored, Failure> {
+        let reading = |error: io::Error| Fault::io(what.reading, &error);
         let file = File::open(path).await.map_err(reading)?;
         let size_bytes = file.metadata().await.map_err(reading)?.len();
         let outflow = Arc::new(Outflow::default());
-        let result = self.send(url, file, size_bytes, &outflow, meter).await;
+        let result = self
+            .send(what.doing, url, file, size_bytes, &outflow, meter)
+            .await;
         if result.is_err() {
             meter.moved_in_vain(outflow.sent().1);
         }
@@ -154,7 +185,7 @@ impl ServerDatastore {
             sha256: format!("{:x}", hash.finalize()),
         };
         if sent != size_bytes || stored != ours {
-            let message = format!("{COPYING}: other bytes arrived than went");
+            let message = format!("{}: other bytes arrived than went", what.doing);
             return Err(Failure::Passing(Fault::new(FaultKind::BadImage, message)));
         }
         Ok(stored)
@@ -162,6 +193,7 @@ impl ServerDatastore {
 
     async fn send(
         &self,
+        doing: &'static str,
         url: &str,
         file: File,
         size_bytes: u64,
@@ -177,18 +209,22 @@ impl ServerDatastore {
         let answer = async {
             let request = self.transfer.put(url).header(CONTENT_LENGTH, size_bytes);
             let response = request.body(Body::wrap_stream(body)).send().await;
-            let response = response.map_err(|error| broken(COPYING, error))?;
+            let response = response.map_err(|error| broken(doing, error))?;
             match response.status() {
                 StatusCode::OK | StatusCode::CREATED => {}
-                _ => return Err(refused(COPYING, response).await),
+                StatusCode::GONE => {
+                    let message = format!("{doing}: nobody wants it any more");
+                    return Err(Fault::new(FaultKind::Cancelled, message).into());
+                }
+                _ => return Err(refused(doing, response).await),
             }
             let stored = response.json().await;
-            stored.map_err(|error| broken(COPYING, error))
+            stored.map_err(|error| broken(doing, error))
         };
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = outflow.stall() => Err(stalled(COPYING, UPLOAD_STALL)),
+            () = outflow.stall() => Err(stalled(doing, UPLOAD_STALL)),
         }
     }
 
@@ -226,7 +262,9 @@ impl Datastore for ServerDatastore {
     ) -> Result<Vec<SavedPart>, Fault> {
         let urls = files.iter();
         let urls = urls.map(|(part, path)| (url(vm_id, run_epoch, *part), path.as_path()));
-        let stored = self.put_all(&urls.collect::<Vec<_>>(), meter).await?;
+        let stored = self
+            .put_all(COPYING, &urls.collect::<Vec<_>>(), meter)
+            .await?;
         let parts = files.iter().zip(stored);
         let parts = parts.map(|((part, _), stored)| SavedPart {
             part: *part,
@@ -246,7 +284,9 @@ impl Datastore for ServerDatastore {
             let url = format!("/agent/v1/backups/{backup}/{}", file.disk);
             (url, file.path.as_path())
         });
-        let stored = self.put_all(&urls.collect::<Vec<_>>(), meter).await?;
+        let stored = self
+            .put_all(COPYING, &urls.collect::<Vec<_>>(), meter)
+            .await?;
         let disks = files.iter().zip(stored).map(|(file, stored)| KeptDisk {
             disk: file.disk,
             size_mib: file.size,
@@ -283,6 +323,24 @@ impl Datastore for ServerDatastore {
             files,
             _dir: Some(dir),
         })
+    }
+
+    async fn send_volume(&self, order: &VolumeOrder, copy: &Path) -> Result<(), Fault> {
+        let VolumeOrder {
+            image_id,
+            operation_id,
+            ..
+        } = order;
+        let url = format!("/agent/v1/images/{image_id}/{operation_id}");
+        let meter = Meter::silent();
+        let mut tries = self.transfer.tries();
+        while let Err(failure) = self.put(SENDING, &url, copy, &meter).await {
+            match tries.after(failure).await {
+                Err(fault) if fault.kind == FaultKind::Cancelled => return Ok(()),
+                again => again?,
+            }
+        }
+        Ok(())
     }
 }
 

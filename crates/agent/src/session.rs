@@ -232,7 +232,10 @@ impl Host {
         asked: &mut VecDeque<BootTime>,
     ) -> Result<(), SessionError> {
         match frame {
-            ToAgent::Command(_) | ToAgent::Discard { .. } | ToAgent::RemoveVolume { .. }
+            ToAgent::Command(_)
+            | ToAgent::Discard { .. }
+            | ToAgent::RemoveVolume { .. }
+            | ToAgent::SendVolume(_)
                 if self.lease.is_over() =>
             {
                 return Err(SessionError::LeaseOver);
@@ -240,6 +243,7 @@ impl Host {
             ToAgent::Command(command) => self.work.submit(command),
             ToAgent::Discard { vm_id, run_epoch } => self.work.discard(vm_id, run_epoch),
             ToAgent::RemoveVolume { volume_id } => self.work.remove_volume(volume_id),
+            ToAgent::SendVolume(order) => self.work.send_volume(order),
             ToAgent::OpenConsole { console_id, vm_id } => {
                 if let Some(consoles) = &self.consoles {
                     consoles.open(console_id, vm_id);
@@ -304,6 +308,7 @@ async fn welcome(link: &mut AgentLink) -> Result<Opening, SessionError> {
             | ToAgent::OpenConsole { .. }
             | ToAgent::Discard { .. }
             | ToAgent::RemoveVolume { .. }
+            | ToAgent::SendVolume(_)
             | ToAgent::TakeInventory => {
                 return Err(SessionError::Unexpected);
             }

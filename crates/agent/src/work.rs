@@ -1,6 +1,7 @@
 //! Carries out commands: one lane per VM, one command at a time in each.
 
 mod carry_out;
+mod send;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use crate::ledger::{Arrival, Ledger, Written};
 use crate::limits::{MAX_BUSY_VMS, MAX_WAITING_PER_VM};
 use crate::tasks::Spawner;
 use crate::{Datastore, ImageSource};
+use send::Sending;
 
 /// All commands on this host.
 pub struct Workshop {
@@ -22,6 +24,7 @@ pub struct Workshop {
     datastore: Arc<dyn Datastore>,
     ledger: Arc<Ledger>,
     lanes: Mutex<BTreeMap<VmId, Lane>>,
+    sending: Sending,
     tasks: Spawner,
     stop: CancellationToken,
 }
@@ -70,6 +73,7 @@ impl Workshop {
             datastore,
             ledger,
             lanes: Mutex::default(),
+            sending: Sending::default(),
             tasks,
             stop,
         })

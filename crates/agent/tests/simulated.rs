@@ -14,6 +14,8 @@ mod kills;
 mod ledger;
 #[path = "agent/orders.rs"]
 mod orders;
+#[path = "simulated/sending.rs"]
+mod sending;
 #[path = "simulated/sessions.rs"]
 mod sessions;
 #[path = "simulated/shelf.rs"]

@@ -24,8 +24,8 @@ pub use backup::{
 pub use flavor::{ChangeFlavor, CreateFlavor, DeleteFlavor, Flavor};
 pub use host::{Discard, Host, HostShown, JoinToken};
 pub use image::{
-    Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RefreshImage, RetryImage,
-    UploadImage, WaitImport,
+    DownloadImage, Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RefreshImage,
+    RetryImage, UploadImage, WaitImport,
 };
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
@@ -38,9 +38,9 @@ pub use vm::{
     Shown, Vm, VmList, Wait,
 };
 pub use volume::{
-    AttachVolume, ChangeVolume, CreateVolume, DeleteSnapshot, DeleteVolume, DetachVolume,
-    GrowVolume, Revert, Snapshot, SnapshotList, TakeSnapshot, Volume, VolumeShown, WaitThrough,
-    WhichSnapshot,
+    AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteSnapshot, DeleteVolume,
+    DetachVolume, DownloadVolume, GrowVolume, Revert, Snapshot, SnapshotList, TakeSnapshot, Volume,
+    VolumeShown, WaitThrough, WhichSnapshot,
 };
 
 const AFTER_HELP: &str = "\

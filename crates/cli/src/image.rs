@@ -1,5 +1,7 @@
 //! Images.
 
+mod download;
+mod line;
 mod upload;
 
 use vimana_client::Client;
@@ -21,12 +23,15 @@ use crate::text::shown;
 use crate::wait::OperationWatch;
 use crate::{credentials, output, terminal};
 
+pub use download::to_file;
+
 pub async fn run(command: Image) -> Outcome {
     match command {
         Image::List(json) => list(json).await,
         Image::Show(args) => show(args).await,
         Image::Import(args) => import(args).await,
         Image::Upload(args) => upload::run(args).await,
+        Image::Download(args) => download::run(args).await,
         Image::Delete(args) => act(args, ImageAction::Delete).await,
         Image::Restore(args) => act(args, ImageAction::Restore).await,
         Image::Purge(args) => purge(args).await,
@@ -180,6 +185,7 @@ async fn import(args: ImportImage) -> Outcome {
         path,
         from_backup,
         disk,
+        from_volume,
         terms,
         wait,
     } = args;
@@ -197,6 +203,7 @@ async fn import(args: ImportImage) -> Outcome {
         path,
         backup,
         refresh_seconds: refresh.map(RefreshEvery::seconds),
+        volume: from_volume,
         ..form(terms)?
     };
     let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
@@ -314,7 +321,7 @@ async fn timeline(ImageShown { which, json }: ImageShown) -> Outcome {
 
 /// An id, or a name: that of the one image that holds it, or else of the one
 /// image that once did.
-async fn resolve(client: &Client, text: &str) -> Outcome<ImageId> {
+pub async fn resolve(client: &Client, text: &str) -> Outcome<ImageId> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }

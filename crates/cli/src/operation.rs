@@ -123,6 +123,9 @@ pub fn line(operation: &OperationView) -> String {
     if let Some(error) = &operation.error {
         line.push_str(&format!(": {error}"));
     }
+    if let Some(waits_for) = &operation.waits_for {
+        line.push_str(&format!("; it waits for {waits_for}"));
+    }
     line
 }
 
@@ -131,7 +134,9 @@ pub fn steps(operation: &OperationView) -> impl Iterator<Item = String> {
     operation.steps.iter().map(|step| {
         let mut line = format!("{}: {}", step.kind.title(), state_of(step));
         let under_way = matches!(step.state, StepState::Running | StepState::Undoing);
-        if let (true, Some(progress)) = (under_way, operation.progress) {
+        if let (true, Some(progress)) = (under_way, operation.progress)
+            && progress.done_bytes.max(progress.total_bytes) > 0
+        {
             line.push_str(&format!(
                 ", {} of {}",
                 MiB::from_bytes(progress.done_bytes),

@@ -1,13 +1,15 @@
 //! Volumes.
 
+mod copy;
+
 use vimana_client::Client;
 use vimana_model::unit::MiB;
 use vimana_model::volume::{self as model, AcceptedVolume, VolumeView};
 use vimana_model::{VolumeId, operation::OperationView};
 
 use crate::args::{
-    AttachVolume, ChangeVolume, CreateVolume, DeleteVolume, DetachVolume, GrowVolume, Json, Volume,
-    VolumeShown, WaitThrough,
+    AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteVolume, DetachVolume, GrowVolume,
+    Json, Volume, VolumeShown, WaitThrough,
 };
 use crate::failure::{Failure, Outcome};
 use crate::input::cannot_read;
@@ -25,6 +27,8 @@ pub async fn run(command: Volume) -> Outcome {
         Volume::Detach(args) => detach(args).await,
         Volume::Grow(args) => grow(args).await,
         Volume::Change(args) => change(args).await,
+        Volume::Download(args) => copy::download(args).await,
+        Volume::Clone(args) => clone(args).await,
         Volume::Delete(args) => delete(args).await,
         Volume::Timeline(args) => timeline(args).await,
     }
@@ -149,6 +153,24 @@ async fn grow(args: GrowVolume) -> Outcome {
     let size_mib = MiB(size_mib);
     let accepted = client.grow_volume(id, model::GrowVolume { size_mib });
     follow(&client, watch, accepted.await?, &wait).await
+}
+
+async fn clone(args: CloneVolume) -> Outcome {
+    let CloneVolume {
+        which,
+        name,
+        delete_with_vm,
+        wait,
+    } = args;
+    let client = credentials::client()?;
+    let id = resolve(&client, &which.volume).await?;
+    let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
+    let form = model::CloneVolume {
+        name,
+        delete_with_vm,
+    };
+    let accepted = client.clone_volume(id, &form).await?;
+    follow(&client, watch, accepted, &wait).await
 }
 
 /// To the end of the operation, where that is waited for.

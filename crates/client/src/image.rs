@@ -1,8 +1,8 @@
 //! Images.
 
 use bytes::Bytes;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, Response};
+use reqwest::header::{CONTENT_TYPE, RANGE};
+use reqwest::{Method, Response, StatusCode};
 use vimana_model::event::EventView;
 use vimana_model::image::{AcceptedImage, ImageAction, ImageView, ImportImage, RefreshImage};
 use vimana_model::{ImageId, Result};
@@ -22,6 +22,25 @@ pub struct UploadReach {
     pub offset_bytes: u64,
     /// Bytes of the whole file.
     pub size_bytes: u64,
+}
+
+/// An image's bytes on their way.
+pub struct ImageDownload<'a> {
+    client: &'a Client,
+    /// Where in the image the first of them belongs.
+    pub offset_bytes: u64,
+    answer: Response,
+}
+
+impl ImageDownload<'_> {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// `Unavailable` where they stop coming: ask for the rest.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let chunk = self.answer.chunk().await;
+        chunk.map_err(|error| self.client.unreachable(error))
+    }
 }
 
 impl Client {
@@ -93,6 +112,26 @@ impl Client {
             .body(part);
         let answer = self.answer(request.timeout(REQUEST_TIMEOUT)).await?;
         self.reach(&answer)
+    }
+
+    /// Begins to download an image, as it is stored, from that byte on. A server
+    /// that does not go on where it is asked to begins at the beginning.
+    pub async fn download_image(
+        &self,
+        id: ImageId,
+        offset_bytes: u64,
+    ) -> Result<ImageDownload<'_>> {
+        let mut request = self.prepare(Method::GET, &content(id))?;
+        if offset_bytes > 0 {
+            request = request.header(RANGE, format!("bytes={offset_bytes}-"));
+        }
+        let answer = self.answer(request).await?;
+        let goes_on = answer.status() == StatusCode::PARTIAL_CONTENT;
+        Ok(ImageDownload {
+            client: self,
+            offset_bytes: if goes_on { offset_bytes } else { 0 },
+            answer,
+        })
     }
 
     fn reach(&self, answer: &Response) -> Result<UploadReach> {

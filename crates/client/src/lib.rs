@@ -34,7 +34,7 @@ use std::sync::Arc;
 pub use base::BaseUrl;
 pub use console::{Console, ConsoleReader, ConsoleWriter};
 pub use event::Notice;
-pub use image::UploadReach;
+pub use image::{ImageDownload, UploadReach};
 pub use request::RequestFilter;
 pub use tls::CaFile;
 use vimana_model::Result;

@@ -2,7 +2,7 @@
 
 use vimana_model::event::EventView;
 use vimana_model::volume::{
-    AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, VolumeView,
+    AcceptedVolume, AttachVolume, ChangeVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView,
 };
 use vimana_model::{Result, VmId, VolumeId};
 
@@ -43,6 +43,10 @@ impl Client {
 
     pub async fn grow_volume(&self, id: VolumeId, form: GrowVolume) -> Result<AcceptedVolume> {
         self.post_json(&format!("{}/grow", of(id)), &form).await
+    }
+
+    pub async fn clone_volume(&self, id: VolumeId, form: &CloneVolume) -> Result<AcceptedVolume> {
+        self.post_json(&format!("{}/clone", of(id)), form).await
     }
 
     /// Oldest first.

@@ -24,7 +24,7 @@ use crate::record::{
 };
 use crate::snapshot::SnapshotRecord;
 use crate::supervisor::{reconnect, record_end, record_no_process};
-use crate::volume::VolumeRecord;
+use crate::volume::{self, VolumeRecord};
 
 /// What a VM's records say.
 struct Found {
@@ -211,6 +211,7 @@ impl Adoption<'_> {
             }
             Verdict::Keep => {
                 self.runs(started).await?;
+                volume::copy::abandon(&qmp).await;
                 let parts = Parts {
                     qmp,
                     events,

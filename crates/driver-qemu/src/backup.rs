@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
 use vimana_driver::{BackupFile, BackupFiles, Fault, FaultKind};
 use vimana_model::BackupId;
 use vimana_model::backup::DiskId;
@@ -25,8 +24,8 @@ use vimana_model::unit::MiB;
 
 use crate::argv::{DISK, DISK_NODE, VOLUME};
 use crate::host::{Held, Turn, blocking, overtaken};
-use crate::limits::{BACKUP_TIMEOUT, JOB_POLL};
-use crate::machine;
+use crate::job::Job;
+use crate::limits::BACKUP_TIMEOUT;
 use crate::prepare::enough_room;
 use crate::qcow2;
 use crate::qmp::{Bitmap, Qmp, QmpError};
@@ -311,57 +310,32 @@ async fn marks(qmp: &Qmp, sources: &[Source]) -> Result<Vec<(String, Bitmap)>, Q
     Ok(ours.collect())
 }
 
-/// Waits for the end of every copy.
+/// Waits for the end of every copy, whatever becomes of the others.
 async fn ended(qmp: &Qmp, sources: &[Source]) -> Result<(), QmpError> {
-    let mut events = qmp.events().ok_or(QmpError::Closed)?;
-    let deadline = Instant::now() + BACKUP_TIMEOUT;
-    let mut failure = None;
+    let mut all = Ok(());
     for source in sources {
-        let job_id = source.target();
-        loop {
-            match qmp.job(&job_id).await? {
-                None => break,
-                Some(job) if job.over => {
-                    qmp.job_dismiss(&job_id).await?;
-                    failure = failure.or(job.error);
-                    break;
-                }
-                Some(_) if Instant::now() < deadline => {}
-                Some(_) => {
-                    return Err(QmpError::Timeout {
-                        command: "blockdev-backup",
-                        within: BACKUP_TIMEOUT,
-                    });
-                }
-            }
-            let heard = machine::heard(&mut events, "JOB_STATUS_CHANGE");
-            let _ = timeout(JOB_POLL, heard).await;
+        match job(&source.target()).ended(qmp).await {
+            Ok(()) => {}
+            Err(error @ QmpError::Refused { .. }) => all = all.and(Err(error)),
+            Err(error) => return Err(error),
         }
     }
-    match failure {
-        None => Ok(()),
-        Some(description) => Err(QmpError::Refused {
-            command: "blockdev-backup",
-            description,
-        }),
+    all
+}
+
+/// The job that copies to the target.
+fn job(target: &str) -> Job<'_> {
+    Job {
+        id: target,
+        command: "blockdev-backup",
+        within: BACKUP_TIMEOUT,
     }
 }
 
 /// Ends what QEMU still does for a backup, and lets go of its files.
 async fn give_up(qmp: &Qmp, sources: &[Source]) -> Result<(), QmpError> {
-    let mut cancelled = false;
     for source in sources {
-        let job_id = source.target();
-        if qmp.job(&job_id).await?.is_some_and(|job| !job.over) {
-            // One that ends meanwhile cannot be cancelled, and need not be.
-            let _ = qmp.job_cancel(&job_id).await;
-            cancelled = true;
-        }
-    }
-    if let Err(error) = ended(qmp, sources).await
-        && !cancelled
-    {
-        tracing::debug!(%error, "an earlier backup failed");
+        job(&source.target()).cancel(qmp).await?;
     }
     let nodes = qmp.block_nodes().await?;
     for source in sources {

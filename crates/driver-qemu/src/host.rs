@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast;
+use tokio::sync::{OwnedMutexGuard, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{Capabilities, Fault, FaultKind, Observed, Power, SerialHub};
 use vimana_model::VmId;
@@ -41,7 +41,7 @@ pub struct Vm {
     pub id: VmId,
     cell: Mutex<Cell>,
     /// One call at a time.
-    work: Arc<tokio::sync::Mutex<()>>,
+    line: Line,
     /// Cancels the calls that wait or run when a kill or clean overtakes them.
     calls: Mutex<CancellationToken>,
 }
@@ -64,6 +64,46 @@ pub struct Held {
     pub machine: Option<Arc<Machine>>,
     /// Outlives the machine, for its last words.
     pub serial: Option<Arc<SerialHub>>,
+}
+
+/// Who works on something: one at a time, in the order in which they came.
+#[derive(Default)]
+pub struct Line {
+    work: Arc<tokio::sync::Mutex<()>>,
+    waiting: watch::Sender<usize>,
+}
+
+/// The right to work on it, until dropped.
+pub type Place = OwnedMutexGuard<()>;
+
+impl Line {
+    pub async fn wait(&self) -> Place {
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let _counted = Counted(&self.waiting);
+        self.wait_politely().await
+    }
+
+    /// The same for work that makes way for all other: it is to end when
+    /// [`Line::is_wanted`] returns.
+    pub async fn wait_politely(&self) -> Place {
+        Arc::clone(&self.work).lock_owned().await
+    }
+
+    /// Returns when somebody waits who is not polite.
+    pub async fn is_wanted(&self) {
+        let mut waiting = self.waiting.subscribe();
+        // The sender is ours: it is not gone before we are.
+        let _ = waiting.wait_for(|waiting| *waiting > 0).await;
+    }
+}
+
+struct Counted<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0
+            .send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+    }
 }
 
 /// How a call gets its turn.
@@ -136,8 +176,7 @@ impl Host {
             cancelled: cancelled.clone(),
         };
         let task = tokio::spawn(async move {
-            let free = Arc::clone(&vm.work).lock_owned();
-            let turn_came = cancelled.run_until_cancelled(free).await;
+            let turn_came = cancelled.run_until_cancelled(vm.line.wait()).await;
             let _working = turn_came.ok_or_else(overtaken)?;
             // A later epoch may have come by while this call waited.
             vm.admit(epoch)?;
@@ -166,7 +205,7 @@ impl Vm {
                 highest_epoch: 0,
                 held: None,
             }),
-            work: Arc::default(),
+            line: Line::default(),
             calls: Mutex::new(closing.child_token()),
         }
     }
@@ -183,8 +222,13 @@ impl Vm {
     }
 
     /// Waits until no call works on it.
-    pub async fn at_rest(&self) -> tokio::sync::OwnedMutexGuard<()> {
-        Arc::clone(&self.work).lock_owned().await
+    pub async fn at_rest(&self) -> Place {
+        self.line.wait().await
+    }
+
+    /// Whose turn it is.
+    pub const fn line(&self) -> &Line {
+        &self.line
     }
 
     pub fn held(&self) -> Option<Held> {

@@ -20,7 +20,7 @@
 //!
 //! A volume is a directory beside them, named by its id, with `volume.qcow2`
 //! and `volume.json`, which says how large it is and which VM has it: a volume
-//! cannot belong to two.
+//! cannot belong to two. `<volume_id>.copy` holds a copy of one, on its way out.
 //!
 //! QEMU outlives the agent; [`QemuDriver::open`] finds it again.
 
@@ -32,6 +32,7 @@ mod boot_sector;
 mod carry;
 mod config;
 mod host;
+mod job;
 mod limits;
 mod load;
 mod machine;
@@ -233,6 +234,16 @@ impl HostDriver for QemuDriver {
     async fn grow_volume(&self, volume: VolumeId, size: MiB) -> Result<(), Fault> {
         let host = Arc::clone(&self.host);
         volume::to_its_end(volume::grow(host, volume, size)).await
+    }
+
+    async fn copy_volume(&self, volume: VolumeId) -> Result<PathBuf, Fault> {
+        let host = Arc::clone(&self.host);
+        volume::to_its_end(volume::copy::copy(host, volume)).await
+    }
+
+    async fn remove_copy(&self, volume: VolumeId) -> Result<(), Fault> {
+        let host = Arc::clone(&self.host);
+        volume::to_its_end(volume::copy::remove(host, volume)).await
     }
 
     async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault> {

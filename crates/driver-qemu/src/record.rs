@@ -139,6 +139,8 @@ pub enum Entry {
 
 const HALF_MADE: &str = ".part";
 const HALF_GONE: &str = ".gone";
+/// A copy of a volume; nobody waits for it any more.
+const COPY: &str = ".copy";
 
 impl Layout {
     #[must_use]
@@ -161,11 +163,18 @@ impl Layout {
         self.state.join(volume.to_string())
     }
 
+    /// Where a copy of a volume is made and kept.
+    #[must_use]
+    pub fn copy(&self, volume: &VolumeId) -> Scratch {
+        Scratch(self.state.join(format!("{volume}{COPY}")))
+    }
+
     #[must_use]
     pub fn entry(name: &str) -> Entry {
         let half = name
             .strip_suffix(HALF_MADE)
-            .or_else(|| name.strip_suffix(HALF_GONE));
+            .or_else(|| name.strip_suffix(HALF_GONE))
+            .or_else(|| name.strip_suffix(COPY));
         let entry = |name: &str| match (name.parse(), name.parse()) {
             (Ok(vm), _) => Some(Entry::Vm(vm)),
             (Err(_), Ok(volume)) => Some(Entry::Volume(volume)),
@@ -233,6 +242,11 @@ impl Layout {
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
+    /// Lets it outlive this use.
+    pub fn keep(mut self) {
+        self.0 = PathBuf::new();
+    }
+
     pub fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.0) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -383,6 +397,7 @@ mod tests {
         assert_eq!(Layout::entry(&id), Entry::Vm(vm()));
         assert_eq!(Layout::entry(&format!("{id}.part")), Entry::Debris);
         assert_eq!(Layout::entry(&format!("{id}.gone")), Entry::Debris);
+        assert_eq!(Layout::entry(&format!("{id}.copy")), Entry::Debris);
         for other in ["lock", "x.part", "..", "accelerator.json"] {
             assert_eq!(Layout::entry(other), Entry::Other, "{other}");
         }

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::{Instant, timeout};
 use vimana_driver::{Fault, FaultKind, ObservedSnapshot};
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
@@ -20,8 +19,9 @@ use vimana_model::{SnapshotId, VmId, VolumeId};
 use crate::argv::{DISK, DISK_NODE, VOLUME};
 use crate::backup;
 use crate::host::{Host, Turn, blocking, lock, not_running, overtaken};
-use crate::limits::{JOB_POLL, SNAPSHOT_TIMEOUT};
-use crate::machine::{self, Machine};
+use crate::job::Job;
+use crate::limits::SNAPSHOT_TIMEOUT;
+use crate::machine::Machine;
 use crate::prepare::enough_room;
 use crate::qmp::{Qmp, QmpError};
 use crate::record::{self, Record};
@@ -282,55 +282,25 @@ fn files(host: &Host, vm: VmId, volumes: &[VolumeId]) -> Vec<(PathBuf, &'static 
     disk.chain(volumes).collect()
 }
 
-/// Has QEMU do a job and waits for its end, after that of an earlier one whose
-/// agent died.
+/// Has QEMU do something to a snapshot.
 async fn job(
     qmp: &Qmp,
     command: &'static str,
     tag: &str,
     nodes: &[String],
 ) -> Result<(), QmpError> {
-    if let Err(error) = ended(qmp, command).await {
-        tracing::debug!(%error, "an earlier job on a snapshot failed");
-    }
-    let mut arguments = json!({"job-id": JOB, "tag": tag, "devices": nodes});
+    let job = Job {
+        id: JOB,
+        command,
+        within: SNAPSHOT_TIMEOUT,
+    };
+    let mut arguments = json!({"tag": tag, "devices": nodes});
     if command != "snapshot-delete"
         && let Some(fields) = arguments.as_object_mut()
     {
         fields.insert("vmstate".to_owned(), json!(DISK_NODE));
     }
-    qmp.snapshot_job(command, arguments).await?;
-    ended(qmp, command).await
-}
-
-/// Waits until there is no job of ours.
-async fn ended(qmp: &Qmp, command: &'static str) -> Result<(), QmpError> {
-    let mut events = qmp.events().ok_or(QmpError::Closed)?;
-    let deadline = Instant::now() + SNAPSHOT_TIMEOUT;
-    loop {
-        match qmp.job(JOB).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(job)) if job.over => {
-                qmp.job_dismiss(JOB).await?;
-                return match job.error {
-                    None => Ok(()),
-                    Some(description) => Err(QmpError::Refused {
-                        command,
-                        description,
-                    }),
-                };
-            }
-            // It says nothing while it moves the memory.
-            Ok(Some(_)) | Err(QmpError::Timeout { .. }) if Instant::now() < deadline => {}
-            Ok(Some(_)) => {
-                let within = SNAPSHOT_TIMEOUT;
-                return Err(QmpError::Timeout { command, within });
-            }
-            Err(error) => return Err(error),
-        }
-        let heard = machine::heard(&mut events, "JOB_STATUS_CHANGE");
-        let _ = timeout(JOB_POLL, heard).await;
-    }
+    job.run(qmp, arguments).await
 }
 
 /// First on the disk, then in memory.

@@ -5,6 +5,7 @@
 //! was interrupted leaves it attached, and repeating the call looks what is
 //! missing. Volumes are qcow2, whatever they were copied from.
 
+pub mod copy;
 pub mod img;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 use vimana_driver::{Fault, FaultKind, ObservedVolume, VolumeSource};
 use vimana_model::image::ImageFormat;
@@ -21,7 +21,7 @@ use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
 use crate::argv::{Plug, VOLUME};
-use crate::host::{Host, Turn, blocking, lock, overtaken};
+use crate::host::{Host, Line, Place, Turn, blocking, lock, overtaken};
 use crate::limits::{COPY_TIMEOUT, DETACH_POLL, DETACH_TIMEOUT, IMG_TIMEOUT, VOLUMES};
 use crate::machine;
 use crate::prepare::{enough_room, measure};
@@ -58,7 +58,7 @@ pub struct Volumes {
     records: Mutex<BTreeMap<VolumeId, VolumeRecord>>,
     /// One call at a time. A call that also works on a VM has that VM's turn
     /// first.
-    work: Mutex<BTreeMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
+    lines: Mutex<BTreeMap<VolumeId, Arc<Line>>>,
 }
 
 impl Volumes {
@@ -97,9 +97,12 @@ impl Volumes {
         lock(&self.records).get(&volume).cloned()
     }
 
-    async fn turn(&self, volume: VolumeId) -> OwnedMutexGuard<()> {
-        let work = Arc::clone(lock(&self.work).entry(volume).or_default());
-        work.lock_owned().await
+    async fn turn(&self, volume: VolumeId) -> Place {
+        self.line(volume).wait().await
+    }
+
+    fn line(&self, volume: VolumeId) -> Arc<Line> {
+        Arc::clone(lock(&self.lines).entry(volume).or_default())
     }
 }
 
@@ -115,9 +118,9 @@ fn plug(record: &VolumeRecord) -> Option<(VmId, Plug)> {
 
 /// Does the work in a task of its own: a caller that goes away leaves nothing
 /// half done.
-pub async fn to_its_end(
-    work: impl Future<Output = Result<(), Fault>> + Send + 'static,
-) -> Result<(), Fault> {
+pub async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Fault>> + Send + 'static,
+) -> Result<T, Fault> {
     tokio::spawn(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a call of the QEMU driver broke");
         let message = "the driver met an internal error";

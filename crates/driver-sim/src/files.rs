@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use vimana_driver::{Fault, FaultKind, Part};
-use vimana_model::VmId;
+use vimana_model::{VmId, VolumeId};
 
 /// No such directory exists on any machine.
 const NOWHERE: &str = "/simulated";
@@ -26,6 +26,7 @@ pub(crate) struct Files {
     /// Where files are real.
     pub dir: Option<PathBuf>,
     held: BTreeMap<PathBuf, Bytes>,
+    copies: BTreeMap<VolumeId, PathBuf>,
 }
 
 /// What a simulated machine remembers.
@@ -119,6 +120,42 @@ impl Files {
     /// Removes the files of a VM's backup.
     pub fn remove_backup(&mut self, vm: VmId) {
         self.remove_below(&self.place(vm).join(BACKUP));
+    }
+
+    /// Makes a copy of a volume, in the place of an earlier one.
+    pub fn copy(&mut self, volume: VolumeId, bytes: Vec<u8>) -> io::Result<PathBuf> {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(NOWHERE));
+        let path = dir.join(format!("{volume}.copy"));
+        if self.dir.is_some() {
+            std::fs::create_dir_all(dir)?;
+            std::fs::write(&path, &bytes)?;
+        } else {
+            self.held.insert(path.clone(), Bytes::from(bytes));
+        }
+        self.copies.insert(volume, path.clone());
+        Ok(path)
+    }
+
+    pub fn remove_copy(&mut self, volume: VolumeId) -> io::Result<()> {
+        let Some(path) = self.copies.remove(&volume) else {
+            return Ok(());
+        };
+        match self.held.remove(&path) {
+            Some(_) => Ok(()),
+            None => std::fs::remove_file(path),
+        }
+    }
+
+    pub fn remove_copies(&mut self) {
+        let copied: Vec<VolumeId> = self.copies.keys().copied().collect();
+        for volume in copied {
+            // Where it was real and is gone, it is gone.
+            let _ = self.remove_copy(volume);
+        }
+    }
+
+    pub fn copies(&self) -> Vec<PathBuf> {
+        self.copies.values().cloned().collect()
     }
 
     /// Removes what was exported of a VM.

@@ -286,6 +286,8 @@ impl SimHost {
             | Call::CreateVolume
             | Call::RemoveVolume
             | Call::GrowVolume
+            | Call::CopyVolume
+            | Call::RemoveCopy
             | Call::Volumes
             | Call::Attach
             | Call::Detach

@@ -59,6 +59,7 @@ impl SimDriver {
             accelerator_note: "machines are simulated; no guest code runs".to_owned(),
             hot_resize: host.hot_resize(),
         };
+        host.remove_copies();
         Self { host, capabilities }
     }
 
@@ -240,6 +241,18 @@ impl HostDriver for SimDriver {
         let rest = self.host.begin(Call::GrowVolume, None).await?;
         let result = self.host.grow_volume(volume, size);
         rest.end(Call::GrowVolume, result).await
+    }
+
+    async fn copy_volume(&self, volume: VolumeId) -> Result<PathBuf, Fault> {
+        let rest = self.host.begin(Call::CopyVolume, None).await?;
+        let result = self.host.copy_volume(volume);
+        rest.end(Call::CopyVolume, result).await
+    }
+
+    async fn remove_copy(&self, volume: VolumeId) -> Result<(), Fault> {
+        let rest = self.host.begin(Call::RemoveCopy, None).await?;
+        let result = self.host.remove_copy(volume);
+        rest.end(Call::RemoveCopy, result).await
     }
 
     async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault> {

@@ -26,6 +26,8 @@ pub enum Call {
     CreateVolume,
     RemoveVolume,
     GrowVolume,
+    CopyVolume,
+    RemoveCopy,
     Volumes,
     Attach,
     Detach,

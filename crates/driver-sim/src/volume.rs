@@ -1,5 +1,7 @@
 //! What the calls of the trait do to simulated volumes, each in one moment.
 
+use std::path::PathBuf;
+
 use vimana_driver::{Fault, FaultKind, ObservedVolume, Power, VolumeSource};
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
@@ -62,6 +64,29 @@ impl SimHost {
         Ok(())
     }
 
+    pub(crate) fn copy_volume(&self, id: VolumeId) -> Result<PathBuf, Fault> {
+        let mut state = self.state();
+        let Volume { size, written, .. } = *state.volume(id)?;
+        let bytes = content(id, size, written);
+        let copied = state.files.copy(id, bytes);
+        copied.map_err(|error| Fault::io("copying the volume", &error))
+    }
+
+    pub(crate) fn remove_copy(&self, id: VolumeId) -> Result<(), Fault> {
+        let removed = self.state().files.remove_copy(id);
+        removed.map_err(|error| Fault::io("removing the volume's copy", &error))
+    }
+
+    pub(crate) fn remove_copies(&self) {
+        self.state().files.remove_copies();
+    }
+
+    /// The copies of volumes that the host holds.
+    #[must_use]
+    pub fn copies(&self) -> Vec<PathBuf> {
+        self.state().files.copies()
+    }
+
     pub(crate) fn volumes(&self) -> Vec<ObservedVolume> {
         let state = self.state();
         let held = state.volumes.iter();
@@ -106,6 +131,30 @@ impl SimHost {
         state.vms.entry(vm).or_default().effects.detached += 1;
         Ok(())
     }
+}
+
+/// An empty qcow2 image of that size, as far as its header goes, and behind it
+/// what it is a copy of.
+fn content(id: VolumeId, size: MiB, written: bool) -> Vec<u8> {
+    const CLUSTER: u64 = 1 << 16;
+    let bytes = size.bytes().unwrap_or(u64::MAX);
+    let l1_entries = bytes.div_ceil(CLUSTER * (CLUSTER / 8));
+    let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER).max(1);
+    let entries = u32::try_from(l1_entries).unwrap_or(u32::MAX);
+    let mut image = Vec::new();
+    image.extend_from_slice(b"QFI\xfb\0\0\0\x02");
+    image.extend_from_slice(&[0; 12]);
+    image.extend_from_slice(&16_u32.to_be_bytes());
+    image.extend_from_slice(&bytes.to_be_bytes());
+    image.extend_from_slice(&[0; 4]);
+    image.extend_from_slice(&entries.to_be_bytes());
+    image.extend_from_slice(&(2 * CLUSTER).to_be_bytes());
+    image.extend_from_slice(&CLUSTER.to_be_bytes());
+    image.extend_from_slice(&1_u32.to_be_bytes());
+    image.resize(usize::try_from((2 + l1_clusters) * CLUSTER).unwrap_or(0), 0);
+    let what = if written { "written" } else { "empty" };
+    image.extend_from_slice(format!("{id}: {what}\n").as_bytes());
+    image
 }
 
 impl State {

@@ -27,7 +27,13 @@ impl Harness for Sim {
 
     async fn driver_on_full_disk(&self) -> Arc<dyn HostDriver> {
         let fault = Fault::new(FaultKind::NoSpace, "the host's disk is full");
-        for call in [Call::Prepare, Call::Save, Call::Import, Call::CreateVolume] {
+        for call in [
+            Call::Prepare,
+            Call::Save,
+            Call::Import,
+            Call::CreateVolume,
+            Call::CopyVolume,
+        ] {
             self.0.fail_next(call, fault.clone());
         }
         self.driver().await
@@ -89,6 +95,16 @@ impl Harness for Sim {
 
     fn zeros_kept(&self, chain: &[Vec<u8>]) -> bool {
         value(chain) == 0
+    }
+
+    fn copy_reads_zeros(&self, copy: &Path) -> bool {
+        let copy = self.0.read_file(copy).unwrap();
+        !copy.windows(7).any(|at| at == b"written")
+    }
+
+    fn copies(&self) -> Vec<String> {
+        let copies = self.0.copies().into_iter();
+        copies.map(|path| path.display().to_string()).collect()
     }
 
     async fn plugged(&self, driver: &dyn HostDriver, vm: VmId) -> usize {

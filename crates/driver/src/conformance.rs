@@ -13,6 +13,7 @@
 
 mod backups;
 mod cases;
+mod copies;
 mod restarting;
 mod saving;
 mod snapshots;
@@ -32,6 +33,7 @@ use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, Serial
 
 pub use backups::*;
 pub use cases::*;
+pub use copies::*;
 pub use restarting::*;
 pub use saving::*;
 pub use snapshots::*;
@@ -97,6 +99,12 @@ pub trait Harness: Send + Sync + Sized {
 
     /// Whether a volume reads zeros throughout, in the same manner.
     fn zeros_kept(&self, chain: &[Vec<u8>]) -> bool;
+
+    /// Whether a copy of a volume reads zeros throughout.
+    fn copy_reads_zeros(&self, copy: &Path) -> bool;
+
+    /// The copies of volumes that the host holds.
+    fn copies(&self) -> Vec<String>;
 
     /// How many volumes the guest's hardware has right now.
     async fn plugged(&self, driver: &dyn HostDriver, vm: VmId) -> usize;
@@ -169,6 +177,11 @@ macro_rules! conformance_suite {
             saved_machine_comes_back_with_its_volumes
             clean_detaches_volumes_and_keeps_them
             cancelled_attach_and_detach_can_be_repeated
+            free_volume_is_copied
+            volume_is_copied_while_its_machine_runs_is_off_or_saved
+            copying_makes_way_for_everything_else
+            copy_that_cannot_be_made_leaves_nothing
+            driver_that_starts_removes_copies
             running_machine_goes_back_to_its_memory
             machine_that_is_off_goes_back_to_its_disks
             volumes_are_in_the_snapshot

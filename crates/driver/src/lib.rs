@@ -152,6 +152,18 @@ pub trait HostDriver: Send + Sync + 'static {
     /// [`FaultKind::Conflict`] where its machine's memory is saved.
     async fn grow_volume(&self, volume: VolumeId, size: MiB) -> Result<(), Fault>;
 
+    /// Copies what is on a volume at one instant into a file of its own on this
+    /// host: qcow2, with nothing behind it, and no larger than it has to be.
+    /// The volume's machine goes on meanwhile, and so does its guest's writing.
+    /// Whatever else is asked of either comes first and ends the copying
+    /// ([`FaultKind::Cancelled`]). An earlier copy of the volume makes way.
+    /// [`FaultKind::NoSuchVolume`] where there is none. A failed call leaves
+    /// nothing behind, and a driver that starts removes all copies.
+    async fn copy_volume(&self, volume: VolumeId) -> Result<PathBuf, Fault>;
+
+    /// Removes the copy of a volume; fine if there is none.
+    async fn remove_copy(&self, volume: VolumeId) -> Result<(), Fault>;
+
     /// All volumes of this host, by id.
     async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault>;
 

@@ -334,6 +334,9 @@ impl End {
             FromAgent::VolumeRemoved { volume_id } => {
                 engine.volume_removed(speaker, volume_id).await
             }
+            FromAgent::VolumeNotSent { order, fault } => {
+                engine.volume_not_sent(speaker, order, &fault).await
+            }
             FromAgent::Discarded { vm_id } => engine.orphan_discarded(speaker, vm_id).await,
             FromAgent::Done {
                 command,

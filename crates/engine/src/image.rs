@@ -3,7 +3,8 @@
 //! An image is imported by an operation of two steps, both the server's own
 //! work (`image/import.rs`): its bytes are fetched into a staging area and
 //! checked, and then get their place. What people send comes in before that
-//! (`image/upload.rs`). Where that is asked for, what is new at its source takes
+//! (`image/upload.rs`), and so does what was on a volume, from its host
+//! (`image/volume.rs`). Where that is asked for, what is new at its source takes
 //! its name (`image/refresh.rs`). Deleted, it lies in the trash for a while
 //! (`image/trash.rs`). What the repository holds and no record wants is removed
 //! by the sweep.
@@ -14,6 +15,7 @@ mod import;
 mod refresh;
 mod trash;
 mod upload;
+mod volume;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -23,17 +25,27 @@ pub use import::{Imports, NewImage};
 pub use upload::{UploadPart, UploadReach};
 use vimana_authz::Permission;
 use vimana_model::event::EventView;
-use vimana_model::image::{ImageState, ImageView, RefreshView};
+use vimana_model::image::{ImageContent, ImageState, ImageView, RefreshView};
+use vimana_model::name::ImageName;
 use vimana_model::operation::OperationView;
 use vimana_model::{Error, ImageId, OperationId, Result, TenantId};
 use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::{event, image, operation, vm};
+pub(crate) use volume::content_at_hand;
 
 use crate::Engine;
 use crate::authorize::{Authorized, Owned, authorized, permit};
 use crate::context::OpContext;
 use crate::limits::MAX_TIMELINE;
+
+/// An image that can be downloaded.
+#[derive(Clone, Debug)]
+pub struct ImageDownload {
+    pub path: PathBuf,
+    pub name: ImageName,
+    pub content: ImageContent,
+}
 
 impl Owned for ImageRecord {
     fn tenant_id(&self) -> Option<TenantId> {
@@ -86,6 +98,27 @@ impl Engine {
         let found = operation::for_image(&self.store().read(), id).await?;
         let view = |operation| self.operation_view(operation);
         Ok(found.into_iter().map(view).collect())
+    }
+
+    /// An image's bytes, for people.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` where they are not there.
+    pub async fn image_download(&self, cx: &OpContext, id: ImageId) -> Result<ImageDownload> {
+        let found = self.viewable_image(cx, id).await?.into_inner();
+        let (name, state) = (found.name, found.state);
+        match found.content.filter(|_| state == ImageState::Ready) {
+            Some(content) => Ok(ImageDownload {
+                path: self.inner.repository.path(id, content.format),
+                name,
+                content,
+            }),
+            None => {
+                let (state, why) = (state.name().to_lowercase(), state.meaning());
+                let message = format!("image `{name}` cannot be downloaded: it is {state}, {why}");
+                Err(Error::conflict(message))
+            }
+        }
     }
 
     /// Where an image's bytes are, for the agents that ask for them.

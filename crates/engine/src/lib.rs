@@ -72,7 +72,7 @@ pub use datastore::{Datastores, Transfer, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use idempotency::IdempotencyKey;
-pub use image::{UploadPart, UploadReach};
+pub use image::{ImageDownload, UploadPart, UploadReach};
 pub use join_token::issue_join_token;
 pub use limits::SESSION_LIFE;
 pub use placement::{SchedulerHandle, SchedulerSession};

@@ -127,6 +127,7 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
         requested_by,
         cancelled_by,
         error,
+        waits_for: None,
         progress: progress.filter(|_| !state.is_over()),
         created_at,
         ended_at,
@@ -255,6 +256,13 @@ impl Engine {
 
     pub(crate) fn operation_view(&self, record: OperationRecord) -> OperationView {
         let progress = self.inner.progress.of(record.id);
-        view(record, progress)
+        let waits_for = match record.object {
+            Object::Image(id) if !record.state.is_over() => self.import_waits_for(id),
+            Object::Image(_) | Object::Vm(_) => None,
+        };
+        OperationView {
+            waits_for,
+            ..view(record, progress)
+        }
     }
 }

@@ -61,8 +61,12 @@ impl Engine {
                 .sweep_images()),
             repeat(&cancel, REFRESH_EVERY, "images to be refreshed", || self
                 .refresh_due()),
-            repeat(&cancel, SWEEP_DATASTORE_EVERY, "deleted volumes", || self
-                .remove_volumes(None)),
+            repeat(
+                &cancel,
+                SWEEP_DATASTORE_EVERY,
+                "errands with volumes",
+                || self.remind_of_volumes(None)
+            ),
         );
     }
 

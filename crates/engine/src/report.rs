@@ -92,7 +92,7 @@ impl Engine {
                 self.dispatch(&vm, operation.as_ref()).await;
             }
         }
-        self.remove_volumes(Some(speaker.host_id)).await?;
+        self.remind_of_volumes(Some(speaker.host_id)).await?;
         self.quarantine(speaker, held).await
     }
 
@@ -238,7 +238,7 @@ impl Engine {
             self.inner.sightings.forget(vm.id);
         }
         if vm.state.is_final()
-            && let Err(error) = self.remove_volumes(None).await
+            && let Err(error) = self.remind_of_volumes(None).await
         {
             // The sweep does it.
             tracing::error!(vm = %vm.id, error = ?error, "its volumes are not removed yet");

@@ -18,7 +18,7 @@ use vimana_model::name::ImageName;
 use vimana_model::unit::MiB;
 use vimana_model::volume::{
     AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, VolumeAction,
-    VolumeState, VolumeView,
+    VolumeRequest, VolumeState, VolumeView,
 };
 use vimana_model::{Error, FieldError, HostId, Result, TenantId, VolumeId};
 use vimana_protocol::agent::ToAgent;
@@ -85,44 +85,59 @@ impl Engine {
                 return Ok(answer);
             }
             permit(cx, Permission::ManageVolumes, Some(tenant_id))?;
-            let count = volume::list(tx, tenant_id).await?.len();
-            if count >= MAX_VOLUMES {
-                let message = format!("the tenant has {MAX_VOLUMES} volumes already");
-                return Err(Error::conflict(message).into());
-            }
             let image = match &wanted.image {
                 Some(name) => Some(image_of(tx, tenant_id, name, wanted.size).await?),
                 None => None,
             };
-            let now = self.world().now();
-            let record = VolumeRecord {
-                id: new_id!(self.world(), VolumeId),
-                tenant_id,
-                owner_name: cx.subject.user_name.clone(),
-                name: wanted.name.clone(),
-                state: VolumeState::Ready,
-                size: wanted.size,
-                image,
-                made: false,
-                delete_with_vm: wanted.delete_with_vm,
-                host: None,
-                vm: None,
-                generation: 1,
-                created_at: now,
-            };
-            volume::insert(tx, &record)
-                .await
-                .map_err(|error| name::in_use(error, "a volume", record.name.as_str()))?;
-            let created = EventKind::VolumeCreated {
-                name: record.name.clone(),
-            };
-            self.note(tx, user(cx), &record, created).await?;
-            let answer = view(record);
-            remember(tx, cx, now, &answer).await?;
+            let id = new_id!(self.world(), VolumeId);
+            let answer = self.record_volume(tx, cx, id, wanted.clone(), image);
+            let answer = answer.await?;
+            remember(tx, cx, self.world().now(), &answer).await?;
             Ok(answer)
         })?;
         self.inner.hub.wake();
         Ok(answer)
+    }
+
+    /// Records a new volume of the caller's tenant, which begins as that image.
+    pub(crate) async fn record_volume(
+        &self,
+        tx: &WriteTx,
+        cx: &OpContext,
+        id: VolumeId,
+        wanted: VolumeRequest,
+        image: Option<ImageOf>,
+    ) -> Result<VolumeView, TxError> {
+        let tenant_id = cx.subject.tenant_id;
+        permit(cx, Permission::ManageVolumes, Some(tenant_id))?;
+        let count = volume::list(tx, tenant_id).await?.len();
+        if count >= MAX_VOLUMES {
+            let message = format!("the tenant has {MAX_VOLUMES} volumes already");
+            return Err(Error::conflict(message).into());
+        }
+        let record = VolumeRecord {
+            id,
+            tenant_id,
+            owner_name: cx.subject.user_name.clone(),
+            name: wanted.name,
+            state: VolumeState::Ready,
+            size: wanted.size,
+            image,
+            made: false,
+            delete_with_vm: wanted.delete_with_vm,
+            host: None,
+            vm: None,
+            generation: 1,
+            created_at: self.world().now(),
+        };
+        volume::insert(tx, &record)
+            .await
+            .map_err(|error| name::in_use(error, "a volume", record.name.as_str()))?;
+        let created = EventKind::VolumeCreated {
+            name: record.name.clone(),
+        };
+        self.note(tx, user(cx), &record, created).await?;
+        Ok(view(record))
     }
 
     /// Changes what becomes of a volume when its VM goes.
@@ -310,6 +325,12 @@ impl Engine {
         self.inner.hub.wake();
         if let Some(record) = removing {
             self.send_removal(&record);
+            // Those of it come to their end.
+            let asked = self.ask_for_volumes(record.host.map(|host| host.id)).await;
+            if let Err(error) = asked {
+                // The sweep does it.
+                tracing::error!(volume = %id, error = ?error, "imports of a deleted volume still wait");
+            }
         }
         Ok(answer)
     }
@@ -360,12 +381,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Has hosts remove what was deleted: one host, or all.
-    pub(crate) async fn remove_volumes(&self, host: Option<HostId>) -> Result<()> {
+    /// Reminds hosts, one or all, of what they have to do with volumes: remove
+    /// what was deleted, send what images are made of.
+    pub(crate) async fn remind_of_volumes(&self, host: Option<HostId>) -> Result<()> {
         for record in volume::removing(&self.store().read(), host).await? {
             self.send_removal(&record);
         }
-        Ok(())
+        self.ask_for_volumes(host).await
     }
 
     fn send_removal(&self, record: &VolumeRecord) {
@@ -435,7 +457,7 @@ fn user(cx: &OpContext) -> Actor {
     Actor::User(cx.subject.user_name.clone())
 }
 
-fn accept(record: &VolumeRecord, action: VolumeAction) -> Result<(), Error> {
+pub fn accept(record: &VolumeRecord, action: VolumeAction) -> Result<(), Error> {
     action
         .judge(record.state)
         .map_err(|refusal| Error::conflict(format!("volume `{}` {refusal}", record.name)))

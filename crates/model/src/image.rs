@@ -11,11 +11,11 @@ pub use refresh::{InvalidRefresh, RefreshEvery, RefreshImage, RefreshView};
 
 use crate::action::Refusal;
 use crate::backup::{BackupSource, FromBackup};
-use crate::name::ImageName;
+use crate::name::{ImageName, VolumeName};
 use crate::operation::OperationView;
 use crate::unit::MiB;
 use crate::vm::field;
-use crate::{BackupId, Error, FieldError, ImageId, TenantId, Timestamp};
+use crate::{BackupId, Error, FieldError, ImageId, TenantId, Timestamp, VolumeId};
 
 /// How an image's bytes are laid out; recorded once and never guessed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -271,6 +271,19 @@ pub enum Origin {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fetched: Option<Fetched>,
     },
+    /// What was on a volume at one instant.
+    Volume {
+        volume_id: VolumeId,
+        /// What it was called.
+        name: VolumeName,
+        /// The volume that is to begin with this content, where the image is
+        /// there for nothing else: it goes to the trash once it is whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clone: Option<VolumeName>,
+        /// Bytes that its host sent, once all were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched: Option<Fetched>,
+    },
 }
 
 impl Origin {
@@ -281,7 +294,8 @@ impl Origin {
             Self::Url { fetched, .. }
             | Self::File { fetched, .. }
             | Self::Backup { fetched, .. }
-            | Self::Upload { fetched, .. } => fetched.as_ref(),
+            | Self::Upload { fetched, .. }
+            | Self::Volume { fetched, .. } => fetched.as_ref(),
         }
     }
 
@@ -290,7 +304,8 @@ impl Origin {
             Self::Url { fetched, .. }
             | Self::File { fetched, .. }
             | Self::Backup { fetched, .. }
-            | Self::Upload { fetched, .. } => *fetched = came,
+            | Self::Upload { fetched, .. }
+            | Self::Volume { fetched, .. } => *fetched = came,
         }
     }
 }
@@ -316,12 +331,15 @@ impl fmt::Display for Origin {
             Self::Backup {
                 backup, vm, disk, ..
             } => write!(f, "{disk} of {vm} in {backup}"),
+            Self::Volume { name, .. } => write!(f, "volume {name}"),
         }
     }
 }
 
 /// The form that imports an image. Exactly one of `url`, `upload`, `path` and
-/// `backup` says where its bytes are: a raw or qcow2 image, packed by gzip, xz or zstd
+/// The form that imports an image. Exactly one of `url`, `upload`, `path`,
+/// `backup` and `volume` says where its bytes are: a raw or qcow2 image, packed by
+/// gzip, xz or zstd
 /// or not at all, or one of another hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -341,6 +359,10 @@ pub struct ImportImage {
     /// A disk in a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<FromBackup>,
+    /// Id or name of a volume, attached or not, whose content it is to have as
+    /// it is at one instant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// SHA-256 or SHA-512 of the file as it is fetched, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
@@ -389,6 +411,7 @@ pub enum ImageSource {
     /// Absolute.
     Path(String),
     Backup(BackupSource),
+    Volume(VolumeId),
 }
 
 impl fmt::Debug for ImageSource {
@@ -398,6 +421,7 @@ impl fmt::Debug for ImageSource {
             Self::Upload(upload) => upload.fmt(f),
             Self::Path(path) => write!(f, "Path({path:?})"),
             Self::Backup(backup) => backup.from.fmt(f),
+            Self::Volume(id) => write!(f, "Volume({id})"),
         }
     }
 }
@@ -409,7 +433,8 @@ const MAX_FILE_NAME_CHARS: usize = 255;
 
 impl ImportImage {
     /// Checks every field and reports all that are wrong at once. What only
-    /// the server can know about the source, it says when the form arrives.
+    /// the server can know about the source, it says when the form arrives;
+    /// which volume a name means is known to it, too.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] with one entry per field at fault.
@@ -453,12 +478,13 @@ impl ImportImage {
     }
 
     fn source(&self) -> Result<ImageSource, Vec<FieldError>> {
-        const PLACES: &str = "one of url, upload, path and backup";
+        const PLACES: &str = "one of url, upload, path, backup and volume";
         let given = [
             self.url.as_ref().map(|_| "url"),
             self.upload.as_ref().map(|_| "upload"),
             self.path.as_ref().map(|_| "path"),
             self.backup.as_ref().map(|_| "backup"),
+            self.volume.as_ref().map(|_| "volume"),
         ];
         if let Some(second) = given.into_iter().flatten().nth(1) {
             let message = format!("an image comes from one place: give {PLACES}");
@@ -481,6 +507,10 @@ impl ImportImage {
                 from: from.clone(),
                 restoration: None,
             }));
+        }
+        if let Some(text) = &self.volume {
+            let volume = field("volume", volume(text.trim()));
+            return volume.map(ImageSource::Volume).map_err(one);
         }
         let message = format!("say where the image is: give {PLACES}");
         Err(vec![FieldError::new("url", message)])
@@ -517,6 +547,11 @@ fn file_name(text: &str) -> Result<String, &'static str> {
         return Err("a file name has no directories in it");
     }
     Ok(text.to_owned())
+}
+
+fn volume(text: &str) -> Result<VolumeId, String> {
+    text.parse()
+        .map_err(|_| format!("there is no volume `{text}`"))
 }
 
 fn path(text: &str) -> Result<String, &'static str> {
@@ -686,6 +721,27 @@ mod tests {
         assert_eq!(two(Some(file()), None), ["upload"]);
         assert_eq!(two(None, Some("/x")), ["path"]);
         assert_eq!(two(Some(file()), Some("/x")), ["upload"]);
+        let volume = ImportImage {
+            name: "debian-12".to_owned(),
+            volume: Some(VolumeId::from_parts(1, [1; 10]).to_string()),
+            ..ImportImage::default()
+        };
+        let id = VolumeId::from_parts(1, [1; 10]);
+        let source = volume.check().unwrap().source;
+        assert_eq!(source, ImageSource::Volume(id));
+        for wrong in [
+            ImportImage {
+                url: Some("ftp://h/x".to_owned()),
+                ..volume.clone()
+            },
+            ImportImage {
+                volume: Some("../data".to_owned()),
+                ..volume
+            },
+        ] {
+            let fields = wrong.check().unwrap_err().fields;
+            assert_eq!(fields.first().unwrap().field, "volume");
+        }
         let both = form(None, Some(file()), Some("/x"));
         assert_eq!(both, Err(vec!["path".to_owned()]));
         let upload = form(None, Some(file()), None);

@@ -561,6 +561,9 @@ pub struct OperationView {
     pub error: Option<String>,
     /// How far the step under way is, where the host tells.
     pub progress: Option<Progress>,
+    /// What the step under way waits for, where that is away, in the user's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }

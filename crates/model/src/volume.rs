@@ -105,16 +105,19 @@ pub enum VolumeAction {
     Grow,
     /// Keep it when its VM goes, or not.
     Change,
+    /// Make an image of what is on it.
+    Copy,
     /// Remove it and its content.
     Delete,
 }
 
 impl VolumeAction {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Attach,
         Self::Detach,
         Self::Grow,
         Self::Change,
+        Self::Copy,
         Self::Delete,
     ];
 
@@ -125,6 +128,7 @@ impl VolumeAction {
             Self::Detach => "detach",
             Self::Grow => "grow",
             Self::Change => "change",
+            Self::Copy => "copy",
             Self::Delete => "delete",
         }
     }
@@ -138,7 +142,7 @@ impl VolumeAction {
         let refusal = match (self, state) {
             (Self::Attach | Self::Delete, S::Ready)
             | (Self::Detach, S::Attached)
-            | (Self::Grow, S::Ready | S::Attached)
+            | (Self::Grow | Self::Copy, S::Ready | S::Attached)
             | (Self::Change, S::Ready | S::Attaching | S::Attached | S::Detaching) => return Ok(()),
             (_, S::Removing | S::Removed) => "is deleted",
             (Self::Attach, S::Attached) => "is attached to a VM already",
@@ -186,8 +190,8 @@ pub struct VmRef {
     pub name: VmName,
 }
 
-/// A volume, and the operation of a VM that was just accepted for it, where
-/// there is one.
+/// A volume, and the operation that was just accepted for it, where there is one:
+/// of a VM, or the import of what it is to begin with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AcceptedVolume {
@@ -278,6 +282,26 @@ impl GrowVolume {
 #[serde(deny_unknown_fields)]
 pub struct AttachVolume {
     pub vm_id: VmId,
+}
+
+/// The form that makes another volume of what is on one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CloneVolume {
+    /// What the new one is to be called.
+    pub name: String,
+    /// Delete it together with the VM that has it.
+    #[serde(default)]
+    pub delete_with_vm: bool,
+}
+
+impl CloneVolume {
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] naming the field at fault.
+    pub fn check(&self) -> Result<VolumeName, Error> {
+        Ok(field("name", VolumeName::new(self.name.as_str()))?)
+    }
 }
 
 fn size(size: MiB) -> Result<MiB, FieldError> {

@@ -3,8 +3,10 @@
 //! All of it on the peer listener, with the host's certificate:
 //! `GET /agent/v1/session` is the control connection, `GET
 //! /agent/v1/console/{console_id}` carries one viewer's serial line as binary
-//! frames, `GET /agent/v1/images/{image_id}` gives an image's bytes, `PUT` and
-//! `GET /agent/v1/saved/{vm_id}/{run_epoch}/{part}` those of a saved machine,
+//! frames, `GET /agent/v1/images/{image_id}` gives an image's bytes, `PUT
+//! /agent/v1/images/{image_id}/{operation_id}` takes those of one that is made of
+//! a volume (410 where nobody wants them any more), `PUT` and `GET
+//! /agent/v1/saved/{vm_id}/{run_epoch}/{part}` are about a saved machine's, and
 //! `PUT /agent/v1/backups/{backup_id}/{disk}` takes those of a backup.
 
 mod capacity;
@@ -18,7 +20,7 @@ use vimana_model::backup::MadeBackup;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::operation::Progress;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, ConsoleId, HostId, OperationId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, ConsoleId, HostId, ImageId, OperationId, SnapshotId, VmId, VolumeId};
 
 pub use capacity::Capacity;
 
@@ -96,6 +98,8 @@ pub enum FromAgent {
     Discarded { vm_id: VmId },
     /// Answer to [`ToAgent::RemoveVolume`]: nothing of it is left.
     VolumeRemoved { volume_id: VolumeId },
+    /// [`ToAgent::SendVolume`] came to nothing.
+    VolumeNotSent { order: VolumeOrder, fault: Fault },
     /// Nothing happened, all is well.
     Heartbeat,
     /// Of a later version.
@@ -241,6 +245,9 @@ pub enum ToAgent {
     RemoveVolume {
         volume_id: VolumeId,
     },
+    /// Send what is on a volume. The server says it again until it has come, or
+    /// nobody wants it any more.
+    SendVolume(VolumeOrder),
     /// Say once more everything the host holds.
     TakeInventory,
     /// Answers an agent's heartbeat; the lease runs anew from when the agent
@@ -252,6 +259,15 @@ pub enum ToAgent {
     /// Of a later version.
     #[serde(other)]
     Unknown,
+}
+
+/// An image is to be made of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VolumeOrder {
+    pub volume_id: VolumeId,
+    pub image_id: ImageId,
+    /// The image's import; a later one wants a later copy.
+    pub operation_id: OperationId,
 }
 
 /// Something to do. Commands for one VM are carried out one after another,

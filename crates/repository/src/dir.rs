@@ -91,6 +91,10 @@ impl DirRepository {
                 local(move || LocalFile::beneath(&dirs, &path)).await
             }
             ImageSource::Backup(_) => Err(not_here()),
+            // Its host sends it: it comes as an upload.
+            ImageSource::Volume(_) => Err(Refusal {
+                message: "has not been sent".to_owned(),
+            }),
         }
     }
 
@@ -213,6 +217,7 @@ impl Repository for DirRepository {
                     fetched,
                 }
             }
+            ImageSource::Volume(_) => return Err(refusal("has not been sent")),
         })
     }
 

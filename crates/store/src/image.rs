@@ -427,6 +427,7 @@ pub(crate) fn from_row(row: Model) -> Result<ImageRecord> {
 const UPLOAD: &str = "upload:";
 const PATH: &str = "path:";
 const BACKUP: &str = "backup:";
+const VOLUME: &str = "volume:";
 
 fn source_text(row: &Row<'_>, source: &ImageSource) -> Result<String> {
     Ok(match source {
@@ -434,6 +435,7 @@ fn source_text(row: &Row<'_>, source: &ImageSource) -> Result<String> {
         ImageSource::Upload(upload) => format!("{UPLOAD}{}", row.to_json("source", upload)?),
         ImageSource::Path(path) => format!("{PATH}{path}"),
         ImageSource::Backup(backup) => format!("{BACKUP}{}", row.to_json("source", backup)?),
+        ImageSource::Volume(id) => format!("{VOLUME}{id}"),
     })
 }
 
@@ -443,6 +445,9 @@ fn source_of(row: &Row<'_>, text: String) -> Result<ImageSource> {
     }
     if let Some(json) = text.strip_prefix(BACKUP) {
         return Ok(ImageSource::Backup(row.json("source", json)?));
+    }
+    if let Some(id) = text.strip_prefix(VOLUME) {
+        return Ok(ImageSource::Volume(row.parse("source", id.to_owned())?));
     }
     Ok(match text.strip_prefix(PATH) {
         Some(path) => ImageSource::Path(path.to_owned()),

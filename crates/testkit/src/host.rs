@@ -154,6 +154,12 @@ async fn serve(
                     driver.remove_volume(volume_id).await.unwrap();
                     handle.receive(FromAgent::VolumeRemoved { volume_id });
                 }
+                Some(ToAgent::SendVolume(order)) => {
+                    // Bytes go another way, which such a host does not have.
+                    let message = "the volume cannot be read";
+                    let fault = Fault::new(FaultKind::Host, message);
+                    handle.receive(FromAgent::VolumeNotSent { order, fault });
+                }
                 Some(ToAgent::TakeInventory) => {
                     let inventory = driver.inventory().await.unwrap();
                     let disks = Some(Disks {

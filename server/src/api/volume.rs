@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use vimana_model::event::EventView;
 use vimana_model::volume::{
-    AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, VolumeView,
+    AcceptedVolume, AttachVolume, ChangeVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView,
 };
 use vimana_model::{Problem, VolumeId};
 
@@ -182,6 +182,36 @@ pub async fn detach(
     let engine = app.engine.clone();
     let accepted = app
         .detached(async move { engine.detach_volume(&cx, id).await })
+        .await?;
+    Ok(accepted_or_done(accepted))
+}
+
+/// Make another volume of what is on one, as it is at one instant
+///
+/// Attached or not. The new one is there at once and can be attached once its
+/// content is, which the operation tells; its bytes come to be on the host of
+/// the VM that is given it first.
+#[utoipa::path(
+    post, path = "/volumes/{volume_id}/clone", tag = "volume", operation_id = "clone_volume",
+    params(("volume_id" = VolumeId, Path)),
+    request_body = CloneVolume,
+    responses(
+        (status = 202, description = "Accepted", body = AcceptedVolume),
+        (status = 404, description = "No such volume", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The name is in use, or there is nothing on the volume", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not a name it can have", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn clone(
+    State(app): State<App>,
+    Once(cx): Once,
+    Id(id): Id<VolumeId>,
+    Json(form): Json<CloneVolume>,
+) -> ApiResult<(StatusCode, Answer<AcceptedVolume>)> {
+    let engine = app.engine.clone();
+    let accepted = app
+        .detached(async move { engine.clone_volume(&cx, id, &form).await })
         .await?;
     Ok(accepted_or_done(accepted))
 }

@@ -25,8 +25,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// What was stored.
 #[derive(Serialize)]
 pub struct Stored {
-    size_bytes: u64,
-    sha256: String,
+    pub size_bytes: u64,
+    pub sha256: String,
 }
 
 pub async fn upload(

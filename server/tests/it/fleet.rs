@@ -97,7 +97,7 @@ pub fn serve(host: Agent, mut agent: Socket) -> JoinHandle<()> {
     })
 }
 
-async fn schedule(mut socket: Socket, host_id: HostId) {
+pub async fn schedule(mut socket: Socket, host_id: HostId) {
     while let Some(frame) = heard(&mut socket).await {
         let pending = match frame["frame"].as_str().unwrap() {
             "pending" => vec![frame.clone()],

@@ -42,5 +42,6 @@ mod upload;
 mod version;
 mod vm;
 mod volume;
+mod volume_content;
 mod watch;
 mod world;

@@ -279,7 +279,9 @@ async fn what_is_no_part_is_refused_in_words_and_changes_nothing() {
     let demo = demo.unwrap()["id"].as_str().unwrap();
     let refused = problem(world.part(&token, demo, 0, &bytes).await, 409).await;
     assert_eq!(refused["detail"], "image `demo` is not uploaded");
-    assert_eq!(world.reach(&token, demo).await.status(), 409);
+    let there = world.reach(&token, demo).await;
+    assert_eq!(there.status(), 200, "it can be downloaded");
+    assert!(!there.headers().contains_key("upload-offset"));
     let none = format!("image_{}", "0".repeat(32));
     problem(world.part(&token, &none, 0, &bytes).await, 404).await;
     assert_eq!(world.reach(&token, &none).await.status(), 404);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::world::{World, problem};
 
 impl World {
-    async fn make_tenant(&self, name: &str) {
+    pub async fn make_tenant(&self, name: &str) {
         let form = json!({ "name": name });
         let answer = self.post("/api/v1/tenants").json(&form);
         let answer = answer.bearer_auth(self.token().await).send().await.unwrap();
@@ -19,7 +19,7 @@ impl World {
         answer.bearer_auth(token).send().await.unwrap()
     }
 
-    async fn volume(&self, token: &str, name: &str) -> Value {
+    pub async fn volume(&self, token: &str, name: &str) -> Value {
         let form = json!({ "name": name, "size_mib": 10 });
         let answer = self.make_volume(token, &form).await;
         assert_eq!(answer.status(), 201);

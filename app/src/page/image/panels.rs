@@ -41,6 +41,11 @@ pub fn Provenance(image: ArcRwSignal<ImageView>) -> impl IntoView {
             {disk.clone()} " of " {vm.clone()} ", as backup " <code>{backup.clone()}</code> " has it"
         }
         .into_any(),
+        Origin::Volume { name, clone, .. } => view! {
+            "what was on volume " <code>{name.to_string()}</code>
+            {clone.as_ref().map(|clone| view! { ", for its clone " <code>{clone.to_string()}</code> }.into_any())}
+        }
+        .into_any(),
         Origin::Upload {
             file_name,
             size_bytes,

@@ -57,6 +57,7 @@ fn page(asked: Asked) -> AnyView {
                 | Found::Image(_)
                 | Found::Backups(_)
                 | Found::Templates(_)
+                | Found::Volumes(_)
                 | Found::Flavors(_)
                 | Found::Nothing => None,
             })

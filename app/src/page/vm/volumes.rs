@@ -4,21 +4,20 @@ use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::action::VmAction;
-use vimana_model::unit::MiB;
 use vimana_model::vm::VmView;
 use vimana_model::volume::{CreateVolume, GrowVolume, VolumeAction, VolumeState, VolumeView};
 use vimana_model::{VmId, VolumeId};
 use vimana_ui::{
     Badge, Button, ButtonKind, Cell, CheckField, Confirm, Dialog, Each, FormError, IconName, Item,
-    Submit, Table, TextField, ToastKind, Toasts, Tone, When, memo, press,
+    Submit, Table, TextField, ToastKind, Toasts, When, memo, press,
 };
 
 use super::snapshots::follow;
 use crate::api::{ApiError, Key, VmArgs, create_volume, delete_volume, once, volumes};
 use crate::live::Timeline;
 use crate::page::refused::{of_field, otherwise};
-use crate::page::sentence;
 use crate::page::vm_actions::{VmDesk, blocked};
+use crate::page::volume::{condition, refusal, size as parsed};
 use crate::session::{Caller, CurrentSession};
 
 /// What a dialog is open for.
@@ -134,13 +133,7 @@ fn Row(shelf: Shelf, volume: VolumeView, of: VmId) -> impl IntoView {
     };
     let (key, shown) = (name.clone(), name.clone());
     let with_vm = volume.delete_with_vm.then_some("goes with its VM");
-    let (tone, word) = match volume.state {
-        VolumeState::Attached => (Tone::Good, "attached"),
-        VolumeState::Attaching => (Tone::Moving, "being attached"),
-        VolumeState::Detaching => (Tone::Moving, "being detached"),
-        VolumeState::Ready => (Tone::Resting, "free"),
-        VolumeState::Removing | VolumeState::Removed => (Tone::Over, "deleted"),
-    };
+    let (tone, word) = condition(volume.state);
     let grow = Asked::Grow(volume.clone());
     let delete = Asked::Delete(volume.clone());
     let buttons = if own {
@@ -201,14 +194,7 @@ fn Row(shelf: Shelf, volume: VolumeView, of: VmId) -> impl IntoView {
 
 fn delete_refused(volume: &VolumeView) -> Signal<Option<String>> {
     let caller = expect_context::<Caller>();
-    let refused = if caller.may_manage_volumes() {
-        let judged = VolumeAction::Delete.judge(volume.state);
-        judged
-            .err()
-            .map(|refusal| sentence(&format!("it {refusal}")))
-    } else {
-        Some("Your role does not allow this.".to_owned())
-    };
+    let refused = refusal(&caller, VolumeAction::Delete, volume);
     Signal::derive(move || refused.clone())
 }
 
@@ -285,11 +271,6 @@ fn deletion(shelf: Shelf, named: Memo<Option<Asked>>) -> Callback<()> {
     })
 }
 
-/// An amount as it was typed; one that is none is out of bounds.
-fn amount(text: &str) -> MiB {
-    MiB(text.trim().parse().unwrap_or(0))
-}
-
 #[component]
 fn NewForm(shelf: Shelf, close: Callback<()>) -> impl IntoView {
     let desk = expect_context::<VmDesk>();
@@ -305,7 +286,7 @@ fn NewForm(shelf: Shelf, close: Callback<()>) -> impl IntoView {
         }
         let form = CreateVolume {
             name: name.get_untracked().trim().to_owned(),
-            size_mib: amount(&size.get_untracked()),
+            size_mib: parsed(&size.get_untracked()),
             image: None,
             delete_with_vm: goes.get_untracked(),
         };
@@ -373,7 +354,7 @@ fn GrowForm(shelf: Shelf, volume: VolumeView, close: Callback<()>) -> impl IntoV
         if busy.get_untracked() {
             return;
         }
-        let size_mib = amount(&size.get_untracked());
+        let size_mib = parsed(&size.get_untracked());
         if let Err(error) = (GrowVolume { size_mib }).check() {
             refused.set(Some(error.into()));
             return;

@@ -136,6 +136,7 @@ mod tests {
             cancelled_by: None,
             error: None,
             progress: None,
+            waits_for: None,
             created_at: Timestamp::from_ms(0),
             ended_at: None,
         }

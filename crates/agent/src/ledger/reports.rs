@@ -48,6 +48,7 @@ impl Reports {
             | FromAgent::Inventory { .. }
             | FromAgent::Discarded { .. }
             | FromAgent::VolumeRemoved { .. }
+            | FromAgent::VolumeNotSent { .. }
             | FromAgent::Heartbeat
             | FromAgent::Unknown) => self.queues().frames.push_front((frame, 0)),
         }

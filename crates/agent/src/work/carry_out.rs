@@ -282,7 +282,7 @@ impl Workshop {
 }
 
 /// A driver that panics must not take its VM's lane with it.
-async fn caught<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+pub(super) async fn caught<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|_| {
         let message = "the agent stumbled over a fault of its own";

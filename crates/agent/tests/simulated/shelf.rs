@@ -1,7 +1,7 @@
 //! Images, the datastore and the lease, in memory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use vimana_driver::{BackupFile, Fault, FaultKind, ImageRef, Part, SavedMachine, 
 use vimana_driver_sim::SimHost;
 use vimana_model::backup::{DiskId, KeptDisk};
 use vimana_model::{BackupId, VmId};
+use vimana_protocol::agent::VolumeOrder;
 
 /// What a part of a saved machine is kept under.
 type Place = (VmId, u64, Part);
@@ -23,6 +24,10 @@ type Place = (VmId, u64, Part);
 pub struct Store {
     parts: Mutex<BTreeMap<Place, Vec<u8>>>,
     pub backups: Mutex<BTreeMap<(BackupId, DiskId), Vec<u8>>>,
+    /// Volumes' contents that came.
+    pub sent: Mutex<Vec<(VolumeOrder, Vec<u8>)>>,
+    /// What becomes of the next ones that come, the last first.
+    pub sending: Mutex<Vec<Fault>>,
 }
 
 /// A host's way to the store.
@@ -108,6 +113,13 @@ impl Datastore for Shelf {
             files.push((part.part, path));
         }
         Ok(Fetched::lent(files))
+    }
+
+    async fn send_volume(&self, order: &VolumeOrder, copy: &Path) -> Result<(), Fault> {
+        let bytes = self.host.read_file(copy).unwrap().to_vec();
+        let faults = self.store.sending.lock().unwrap().pop();
+        self.store.sent.lock().unwrap().push((*order, bytes));
+        faults.map_or(Ok(()), Err)
     }
 }
 

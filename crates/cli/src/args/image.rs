@@ -26,18 +26,28 @@ is next due.
 A password in the URL is kept for as long as the image is refreshed, and shown to
 nobody; once it is not, the URL has to be given again.";
 
+const DOWNLOAD_HELP: &str = "\
+A connection that breaks is made again. When the command itself ends before all
+is there, the same command goes on from there: until then the bytes are in a
+file beside the one that is asked for, which appears once its SHA-256 is right.";
+
 #[derive(Subcommand)]
 pub enum Image {
     /// List the images that VMs can be made from, and those on their way
     List(Json),
     /// Show one image, with where it came from
     Show(ImageShown),
-    /// Import an image from http(s)://, ftp:// or nfs://
+    /// Import an image from http(s)://, ftp:// or nfs://, or of what is on a
+    /// volume
     Import(ImportImage),
     /// Send a file of this machine as an image; sent again, it goes on where
     /// it was
     #[command(after_help = UPLOAD_HELP)]
     Upload(UploadImage),
+    /// Bring an image to this machine, as it is stored; asked again, it goes on
+    /// where it was
+    #[command(after_help = DOWNLOAD_HELP)]
+    Download(DownloadImage),
     /// Put an image in the trash; one that is being imported, or failed, goes
     /// at once
     Delete(ImageChange),
@@ -99,7 +109,7 @@ pub struct ImportImage {
     /// What the image is to be called
     pub name: String,
     /// Where it is: http(s)://, ftp:// or nfs://server/export/path
-    #[arg(long, value_name = "URL", required_unless_present_any = ["path", "from_backup"])]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["path", "from_backup", "from_volume"])]
     pub from: Option<String>,
     /// Ask the URL that often for something new, which takes the name: daily,
     /// weekly, or hours and days such as 12h and 30d, from 1h to 90d. A password
@@ -116,6 +126,9 @@ pub struct ImportImage {
     /// Which of the backup's disks: root, or the id of a volume
     #[arg(long, default_value = "root", requires = "from_backup")]
     pub disk: DiskId,
+    /// Name or id of a volume, attached or not: what is on it at one instant
+    #[arg(long, value_name = "VOLUME", conflicts_with_all = ["from", "path", "from_backup"])]
+    pub from_volume: Option<String>,
     #[command(flatten)]
     pub terms: ImageTerms,
     #[command(flatten)]
@@ -141,6 +154,14 @@ pub struct RefreshImage {
     pub now: bool,
     #[command(flatten)]
     pub json: Json,
+}
+
+#[derive(Args)]
+pub struct DownloadImage {
+    #[command(flatten)]
+    pub which: WhichImage,
+    /// Where it is to be [default: the image's name, and its format as ending]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -1,8 +1,14 @@
 //! What can be asked of volumes and snapshots.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::{Json, Timeout};
+
+const VIA_IMAGE_HELP: &str = "\
+An image is made of the volume on the way, and removed at the end. What stays of it when the command is interrupted, the command says at
+its beginning.";
 
 #[derive(Subcommand)]
 pub enum Volume {
@@ -20,6 +26,11 @@ pub enum Volume {
     Grow(GrowVolume),
     /// Say whether a volume goes with its VM
     Change(ChangeVolume),
+    /// Bring what is on a volume at one instant to this machine, attached or not
+    #[command(after_help = VIA_IMAGE_HELP)]
+    Download(DownloadVolume),
+    /// Make another volume of what is on one at one instant, attached or not
+    Clone(CloneVolume),
     /// Delete a volume with what is on it
     Delete(DeleteVolume),
     /// What happened to a volume, and who did it
@@ -97,6 +108,28 @@ pub struct ChangeVolume {
     pub delete_with_vm: bool,
     #[command(flatten)]
     pub json: Json,
+}
+
+#[derive(Args)]
+pub struct DownloadVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    /// Where it is to be: a qcow2 image
+    pub file: PathBuf,
+}
+
+#[derive(Args)]
+pub struct CloneVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    /// What the new volume is to be called; its bytes come to be where it is
+    /// first attached
+    pub name: String,
+    /// Delete the new volume together with the VM that has it
+    #[arg(long)]
+    pub delete_with_vm: bool,
+    #[command(flatten)]
+    pub wait: WaitThrough,
 }
 
 #[derive(Args)]

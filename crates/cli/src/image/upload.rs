@@ -2,7 +2,6 @@
 //! an earlier command left off.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -12,18 +11,17 @@ use tokio::time::Instant;
 use vimana_client::{Client, UploadReach};
 use vimana_model::image::{self as model, ImageState, ImageView, Origin};
 use vimana_model::name::ImageName;
-use vimana_model::unit::MiB;
 use vimana_model::{Error, ErrorKind};
 
+use super::line::Line;
 use super::{follow, form};
 use crate::args::UploadImage;
 use crate::credentials;
 use crate::failure::{Failure, Outcome};
 use crate::limits::{
     FIRST_PART_BYTES, FIRST_UPLOAD_PAUSE, LAST_UPLOAD_PAUSE, MAX_PART_BYTES, MIN_PART_BYTES,
-    QUICK_PART, TELL_EVERY, UPLOAD_PATIENCE,
+    QUICK_PART, UPLOAD_PATIENCE,
 };
-use crate::text::shown;
 use crate::wait::OperationWatch;
 
 /// What an image's file is called after its name.
@@ -54,7 +52,7 @@ pub async fn run(args: UploadImage) -> Outcome {
         Some(image) => image,
         None => client.import_image(&form).await?.image,
     };
-    let mut line = Line::new(image.name.as_str());
+    let mut line = Line::new(image.name.as_str(), "sent");
     let sent = Sender::new(&client, &image, file).send(&mut line).await;
     line.end();
     sent?;
@@ -111,7 +109,10 @@ fn waits_for(image: &ImageView, name: &ImageName, upload: &model::Upload, public
             size_bytes,
             fetched: _,
         } => *file_name == upload.file_name && *size_bytes == upload.size_bytes,
-        Origin::Url { .. } | Origin::File { .. } | Origin::Backup { .. } => false,
+        Origin::Url { .. }
+        | Origin::File { .. }
+        | Origin::Backup { .. }
+        | Origin::Volume { .. } => false,
     };
     same && image.name == *name
         && image.state == ImageState::Importing
@@ -151,7 +152,7 @@ impl<'a> Sender<'a> {
             let error = match tried {
                 Ok(reach) if reach.offset_bytes >= reach.size_bytes => return Ok(()),
                 Ok(reach) => {
-                    line.tell(reach);
+                    line.tell(reach.offset_bytes, reach.size_bytes);
                     // Only what is sent is progress, not what is asked.
                     if known.is_some() {
                         (self.stuck_since, self.pause) = (Instant::now(), FIRST_UPLOAD_PAUSE);
@@ -229,77 +230,6 @@ const fn passes(error: &Error, asked: bool) -> bool {
     }
 }
 
-/// One line on the terminal, written over and over; none where nobody watches.
-struct Line {
-    name: String,
-    watched: bool,
-    told_at: Option<Instant>,
-    /// When and where this command began, to tell how fast it goes.
-    began: Option<(Instant, u64)>,
-}
-
-impl Line {
-    fn new(name: &str) -> Self {
-        Self {
-            name: shown(name),
-            watched: io::stderr().is_terminal(),
-            told_at: None,
-            began: None,
-        }
-    }
-
-    fn tell(&mut self, reach: UploadReach) {
-        let now = Instant::now();
-        let (since, from) = *self.began.get_or_insert((now, reach.offset_bytes));
-        if self.told_at.is_some_and(|at| now - at < TELL_EVERY) {
-            return;
-        }
-        self.told_at = Some(now);
-        let text = progress(reach, reach.offset_bytes.saturating_sub(from), now - since);
-        self.write(&text);
-    }
-
-    fn broken(&mut self, error: &Error) {
-        self.told_at = None;
-        let text = format!("{}; trying again", shown(&error.public));
-        self.write(&text);
-    }
-
-    fn write(&self, text: &str) {
-        if self.watched {
-            // Back to the left, and nothing of what was there before.
-            let _ = write!(io::stderr(), "\r\u{1b}[K{}: {text}", self.name);
-        }
-    }
-
-    fn end(&self) {
-        if self.watched {
-            let _ = write!(io::stderr(), "\r\u{1b}[K");
-        }
-    }
-}
-
-fn progress(reach: UploadReach, came: u64, within: Duration) -> String {
-    let UploadReach {
-        offset_bytes,
-        size_bytes,
-    } = reach;
-    let percent = u128::from(offset_bytes) * 100 / u128::from(size_bytes.max(1));
-    let mut text = format!(
-        "{} of {} sent ({percent} %)",
-        MiB::from_bytes(offset_bytes),
-        MiB::from_bytes(size_bytes)
-    );
-    let rate = u128::from(came) * 1000 / within.as_millis().max(1);
-    if let Ok(rate) = u64::try_from(rate)
-        && rate > 0
-        && within.as_secs() > 0
-    {
-        text.push_str(&format!(", {} KiB/s", rate >> 10));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,15 +248,5 @@ mod tests {
         for odd in [".qcow2", "my disk.img", "é.raw"] {
             assert!(matches!(name(odd), Err(Failure::Usage(_))), "{odd}");
         }
-    }
-
-    #[test]
-    fn progress_is_told_in_few_words() {
-        let reach = UploadReach {
-            offset_bytes: 512 << 20,
-            size_bytes: 3 << 30,
-        };
-        let told = progress(reach, 100 << 20, Duration::from_secs(10));
-        assert_eq!(told, "512 MiB of 3 GiB sent (16 %), 10240 KiB/s");
     }
 }

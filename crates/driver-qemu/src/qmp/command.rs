@@ -155,12 +155,8 @@ impl Qmp {
         self.transaction(actions.collect()).await
     }
 
-    /// Begins a job on snapshots.
-    pub async fn snapshot_job(
-        &self,
-        command: &'static str,
-        arguments: Value,
-    ) -> Result<(), QmpError> {
+    /// Begins a job.
+    pub async fn job_begin(&self, command: &'static str, arguments: Value) -> Result<(), QmpError> {
         self.execute(command, Some(arguments)).await.map(drop)
     }
 
@@ -181,6 +177,7 @@ impl Qmp {
         }))
     }
 
+    /// Asks for a job's end before its time.
     pub async fn job_cancel(&self, id: &str) -> Result<(), QmpError> {
         let arguments = json!({"id": id});
         self.execute("job-cancel", Some(arguments)).await.map(drop)

@@ -203,10 +203,14 @@ impl Harness for QemuHost {
     }
 
     fn reads_zeros(&self, volume: VolumeId) -> bool {
+        self.copy_reads_zeros(&self.volume_file(volume))
+    }
+
+    fn copy_reads_zeros(&self, copy: &Path) -> bool {
         let raw = self.file("raw");
         let did = Command::new("qemu-img")
             .args(["convert", "-f", "qcow2", "-O", "raw"])
-            .args([self.volume_file(volume), raw.clone()])
+            .args([copy, &raw])
             .output();
         assert!(did.unwrap().status.success());
         fs::read(raw).unwrap().iter().all(|byte| *byte == 0)
@@ -222,6 +226,12 @@ impl Harness for QemuHost {
 
     fn zeros_kept(&self, chain: &[Vec<u8>]) -> bool {
         self.content(chain).iter().all(|byte| *byte == 0)
+    }
+
+    fn copies(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.config().state_dir).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".copy")).collect()
     }
 
     async fn plugged(&self, _driver: &dyn HostDriver, vm: VmId) -> usize {

@@ -10,11 +10,11 @@ use crate::{Fault, FaultKind, HostDriver, ObservedVolume, Power, VolumeSource};
 
 const SIZE: MiB = MiB(2);
 
-fn kind<T>(result: Result<T, Fault>) -> Option<FaultKind> {
+pub(super) fn kind<T>(result: Result<T, Fault>) -> Option<FaultKind> {
     result.err().map(|fault| fault.kind)
 }
 
-async fn empty(driver: &dyn HostDriver) -> VolumeId {
+pub(super) async fn empty(driver: &dyn HostDriver) -> VolumeId {
     let volume = new_volume();
     let made = driver.create_volume(volume, SIZE, &VolumeSource::Empty);
     made.await.unwrap();
@@ -26,7 +26,7 @@ async fn seen(driver: &dyn HostDriver, volume: VolumeId) -> Option<ObservedVolum
     all.into_iter().find(|seen| seen.volume_id == volume)
 }
 
-async fn owner(driver: &dyn HostDriver, volume: VolumeId) -> Option<VmId> {
+pub(super) async fn owner(driver: &dyn HostDriver, volume: VolumeId) -> Option<VmId> {
     seen(driver, volume).await.unwrap().attached_to
 }
 

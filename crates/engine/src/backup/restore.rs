@@ -103,7 +103,7 @@ impl Engine {
             name,
             tenant_id: Some(record.tenant_id),
             order,
-            origin,
+            origin: Some(origin),
             refresh: None,
         };
         self.begin_import(cx, image, Permission::CreateVm).await

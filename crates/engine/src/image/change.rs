@@ -2,7 +2,7 @@
 //! with the events that causes.
 
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::image::ImageState;
+use vimana_model::image::{ImageState, Origin};
 use vimana_model::operation::{Object, OperationKind, OperationState, Situation, StepState};
 use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
 use vimana_store::event::NewEvent;
@@ -160,6 +160,11 @@ impl<'a> ImageChange<'a> {
             None => {
                 self.retire(OperationState::Succeeded, None);
                 self.turn(ImageState::Ready);
+                // A clone's content is nobody's to choose; the clone keeps it
+                // from being removed.
+                if matches!(self.image.origin, Origin::Volume { clone: Some(_), .. }) {
+                    self.turn(ImageState::Trashed);
+                }
             }
         }
     }

@@ -10,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
 use vimana_model::backup::Restoration;
 use vimana_model::event::{Actor, EventKind, ProgressItem};
-use vimana_model::image::{AcceptedImage, Fetched, ImageSource, ImageState, ImportImage, Origin};
+use vimana_model::image::{
+    AcceptedImage, Fetched, ImageSource, ImageState, ImportImage, Origin, Upload,
+};
 use vimana_model::name::ImageName;
 use vimana_model::operation::{Progress, StepKind};
+use vimana_model::vm::HostRef;
 use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
 use vimana_store::image::{ImageOrder, ImageRecord, ImageRefresh};
@@ -21,6 +24,7 @@ use vimana_store::{TxError, image, operation, write_tx};
 
 use super::change::ImageChange;
 use super::refresh;
+use super::volume::{as_copied, origin_of_volume};
 use crate::Engine;
 use crate::authorize::{current, permit};
 use crate::context::{OpContext, new_id};
@@ -35,6 +39,8 @@ pub struct Imports {
     by_image: Mutex<HashMap<ImageId, CancellationToken>>,
     /// When something last came of each upload that waits for more.
     heard_at: Mutex<HashMap<ImageId, Duration>>,
+    /// The hosts that are to send what is on a volume.
+    senders: Mutex<HashMap<ImageId, HostRef>>,
     /// Of each tenant, so that slow sources of one keep nobody else waiting.
     rooms: Mutex<HashMap<Option<TenantId>, Arc<Semaphore>>>,
 }
@@ -43,6 +49,7 @@ impl Imports {
     /// Work on an image begins; whatever was done for it before ends.
     fn enter(&self, id: ImageId) -> CancellationToken {
         self.silence().remove(&id);
+        self.senders().remove(&id);
         let token = CancellationToken::new();
         if let Some(before) = self.lock().insert(id, token.clone()) {
             before.cancel();
@@ -70,6 +77,30 @@ impl Imports {
             token.cancel();
         }
         self.silence().remove(&id);
+        self.senders().remove(&id);
+    }
+
+    /// Whether somebody works on it.
+    pub fn is_worked_on(&self, id: ImageId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Its bytes are to come from that host.
+    pub fn comes_from(&self, id: ImageId, host: HostRef) {
+        self.senders().insert(id, host);
+    }
+
+    pub fn comes_from_nobody(&self, id: ImageId) {
+        self.senders().remove(&id);
+    }
+
+    /// Where its bytes are to come from.
+    pub fn sender(&self, id: ImageId) -> Option<HostRef> {
+        self.senders().get(&id).cloned()
+    }
+
+    fn senders(&self) -> MutexGuard<'_, HashMap<ImageId, HostRef>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something of its upload came, or is waited for from now on.
@@ -174,7 +205,7 @@ impl Engine {
     /// taken from; `Conflict` for a name in use; `Forbidden`, also for a path
     /// of the server's machine where no administrator asks.
     pub async fn import_image(&self, cx: &OpContext, form: &ImportImage) -> Result<AcceptedImage> {
-        let wanted = form.check()?;
+        let wanted = self.with_volume_found(cx, form).await?.check()?;
         let tenant_id = (!wanted.public).then_some(cx.subject.tenant_id);
         // Before anything is looked up for somebody who may not ask for it.
         permit(cx, Permission::ManageImages, tenant_id)?;
@@ -186,11 +217,17 @@ impl Engine {
             checksum: wanted.checksum,
             declared: wanted.format,
         };
-        let origin = match &order.source {
-            ImageSource::Backup(backup) => self.judge_backup(cx, &backup.from).await?,
+        let (order, origin) = match &order.source {
+            // A host answers for it: the transaction looks at the volume.
+            ImageSource::Volume(_) => (as_copied(order)?, None),
+            ImageSource::Backup(backup) => {
+                let origin = self.judge_backup(cx, &backup.from).await?;
+                (order, Some(origin))
+            }
             source @ (ImageSource::Url(_) | ImageSource::Upload(_) | ImageSource::Path(_)) => {
                 let judged = self.inner.repository.judge(&order_of(&order)).await;
-                judged.map_err(|refusal| refused(source, &refusal))?
+                let origin = judged.map_err(|refusal| refused(source, &refusal))?;
+                (order, Some(origin))
             }
         };
         let image = NewImage {
@@ -234,6 +271,11 @@ impl Engine {
             if is_path {
                 permit(cx, permission, None)?;
             }
+            let origin = match (&origin, &order.source) {
+                (Some(origin), _) => origin.clone(),
+                (None, ImageSource::Volume(id)) => origin_of_volume(tx, cx, *id).await?,
+                (None, _) => return Err(Error::internal("an order without an origin").into()),
+            };
             let now = self.world().now();
             let record = ImageRecord {
                 id,
@@ -243,7 +285,7 @@ impl Engine {
                 state: ImageState::Importing,
                 state_since: now,
                 failure: None,
-                origin: origin.clone(),
+                origin,
                 order: Some(order.clone()),
                 content: None,
                 operation_id: None,
@@ -295,15 +337,25 @@ impl Engine {
                     return;
                 }
             }
-            let token = engine.inner.imports.enter(id);
-            let work = Box::pin(engine.work_on_import(id));
-            // What came in before it was stopped is the sweep's.
-            token.run_until_cancelled(work).await;
-            engine.inner.imports.leave(id, &token);
+            engine.work_alone(id, None).await;
         });
     }
 
-    async fn work_on_import(&self, id: ImageId) {
+    /// The same for one whose bytes have come whole.
+    pub(super) fn spawn_whole(&self, id: ImageId, came: Upload) {
+        let engine = self.clone();
+        self.spawn(async move { engine.work_alone(id, Some(came)).await });
+    }
+
+    async fn work_alone(&self, id: ImageId, came: Option<Upload>) {
+        let token = self.inner.imports.enter(id);
+        let work = Box::pin(self.work_on_import(id, came));
+        // What came in before it was stopped is the sweep's.
+        token.run_until_cancelled(work).await;
+        self.inner.imports.leave(id, &token);
+    }
+
+    async fn work_on_import(&self, id: ImageId, came: Option<Upload>) {
         let mut room = None;
         loop {
             let recorded = self.persist("an import", || self.import_under_way(id));
@@ -325,7 +377,9 @@ impl Engine {
             let fetches =
                 saga::current(&operation).is_some_and(|current| current.kind == StepKind::Fetch);
             let done = if fetches {
-                Done::Fetched(Box::new(self.fetch(&record, &operation).await))
+                Done::Fetched(Box::new(
+                    self.fetch(&record, &operation, came.as_ref()).await,
+                ))
             } else {
                 Done::Entered(self.enter(&record).await)
             };
@@ -357,6 +411,7 @@ impl Engine {
         &self,
         record: &ImageRecord,
         operation: &OperationRecord,
+        came: Option<&Upload>,
     ) -> Result<Arrived, Refusal> {
         let Some(order) = &record.order else {
             return Err(Refusal {
@@ -369,9 +424,11 @@ impl Engine {
             return self.fetch_backup(record.id, &backup.from, &tell).await;
         }
         let repository = &self.inner.repository;
-        repository
-            .fetch(place(record), &order_of(order), &tell)
-            .await
+        let mut order = order_of(order);
+        if let Some(came) = came {
+            order.source = ImageSource::Upload(came.clone());
+        }
+        repository.fetch(place(record), &order, &tell).await
     }
 
     async fn enter(&self, record: &ImageRecord) -> Result<(), Refusal> {
@@ -475,7 +532,8 @@ pub struct NewImage {
     pub name: ImageName,
     pub tenant_id: Option<TenantId>,
     pub order: ImageOrder,
-    pub origin: Origin,
+    /// None of a volume's: that is looked at when the image is recorded.
+    pub origin: Option<Origin>,
     pub refresh: Option<ImageRefresh>,
 }
 
@@ -506,7 +564,10 @@ pub(super) fn fetched_of(arrived: &Arrived, verified: bool) -> Fetched {
 fn restoration_of(image: &ImageRecord) -> Option<Restoration> {
     match &image.order.as_ref()?.source {
         ImageSource::Backup(backup) => backup.restoration.clone(),
-        ImageSource::Url(_) | ImageSource::Upload(_) | ImageSource::Path(_) => None,
+        ImageSource::Url(_)
+        | ImageSource::Upload(_)
+        | ImageSource::Path(_)
+        | ImageSource::Volume(_) => None,
     }
 }
 
@@ -525,6 +586,7 @@ pub(super) fn refused(source: &ImageSource, refusal: &Refusal) -> Error {
         ImageSource::Upload(_) => ("upload.size_bytes", "file"),
         ImageSource::Path(_) => ("path", "file"),
         ImageSource::Backup(_) => ("backup", "backup"),
+        ImageSource::Volume(_) => ("volume", "volume"),
     };
     FieldError::new(field, format!("the {what} {}", refusal.message)).into()
 }

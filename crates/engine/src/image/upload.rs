@@ -6,9 +6,9 @@
 
 use vimana_authz::Permission;
 use vimana_model::event::Actor;
-use vimana_model::image::{ImageSource, Origin, Upload};
+use vimana_model::image::{ImageSource, ImageState, Origin, Upload};
 use vimana_model::operation::{Progress, StepKind};
-use vimana_model::{Error, ErrorKind, ImageId, Result};
+use vimana_model::{Error, ErrorKind, ImageId, OperationId, Result};
 use vimana_repository::Receiving;
 use vimana_store::image::{self, ImageRecord};
 use vimana_store::operation::OperationRecord;
@@ -36,12 +36,12 @@ pub struct UploadReach {
 /// A part of an upload on its way in, alone. Dropped before it is kept, it
 /// never came.
 pub struct UploadPart {
-    engine: Engine,
-    record: ImageRecord,
-    upload: Upload,
-    receiving: Receiving,
-    working: Working,
-    teller: Teller,
+    pub(super) engine: Engine,
+    pub(super) record: ImageRecord,
+    pub(super) upload: Upload,
+    pub(super) receiving: Receiving,
+    pub(super) working: Working,
+    pub(super) teller: Teller,
 }
 
 /// An image that waits for bytes.
@@ -155,6 +155,9 @@ impl Engine {
     async fn still_waiting(&self, id: ImageId) -> Result<()> {
         let found = image::find(&self.store().read(), id).await?;
         let found = found.ok_or_else(|| Error::not_found(what(id)))?;
+        if matches!(found.origin, Origin::Volume { .. }) && found.state == ImageState::Importing {
+            return Ok(());
+        }
         self.waiting(found).await.map(|_| ())
     }
 
@@ -166,18 +169,25 @@ impl Engine {
         })
     }
 
-    /// Whether the import can be worked on: it is under way, and no upload that
-    /// waits for more.
+    /// Whether the import can be worked on: it is under way, no upload that
+    /// waits for more, and not of a volume whose host is asked for it.
     pub(super) async fn is_whole(&self, id: ImageId) -> Result<bool> {
         let Some((record, operation)) = self.import_under_way(id).await? else {
             return Ok(false);
         };
-        let Some(ImageSource::Upload(upload)) = record.order.map(|order| order.source) else {
-            return Ok(true);
-        };
         if !fetches(&operation) {
             return Ok(true);
         }
+        let upload = match record.order.as_ref().map(|order| order.source.clone()) {
+            Some(ImageSource::Upload(upload)) => upload,
+            Some(ImageSource::Volume(volume)) => {
+                self.ask_for_volume(&record, operation, volume).await?;
+                return Ok(false);
+            }
+            Some(ImageSource::Url(_) | ImageSource::Path(_) | ImageSource::Backup(_)) | None => {
+                return Ok(true);
+            }
+        };
         let reach = self.reach_of(id, &upload).await?;
         if reach.offset_bytes == reach.size_bytes {
             return Ok(true);
@@ -192,7 +202,13 @@ impl Engine {
     pub(crate) async fn give_up_silent_uploads(&self) -> Result<()> {
         let now = self.world().passed();
         for id in self.inner.imports.take_silent(now, UPLOAD_PATIENCE) {
-            if let Err(error) = self.give_up_upload(id).await {
+            let hours = UPLOAD_PATIENCE.as_secs() / 3600;
+            let why = format!("the source was not sent to its end: nothing came for {hours} hours");
+            let given_up = self.give_up_waiting(id, None, &why).await;
+            if matches!(given_up, Ok(false)) {
+                self.inner.imports.heard(id, self.world().passed());
+            }
+            if let Err(error) = given_up {
                 tracing::error!(image = %id, error = ?error, "an upload cannot be given up");
                 self.inner.imports.heard(id, now);
             }
@@ -200,32 +216,39 @@ impl Engine {
         Ok(())
     }
 
-    async fn give_up_upload(&self, id: ImageId) -> Result<()> {
+    /// Ends an import that waits for bytes, this one where one is named; false
+    /// where they are coming.
+    pub(super) async fn give_up_waiting(
+        &self,
+        id: ImageId,
+        only: Option<OperationId>,
+        why: &str,
+    ) -> Result<bool> {
         let Some(working) = Working::alone(self, id) else {
-            self.inner.imports.heard(id, self.world().passed());
-            return Ok(());
+            return Ok(false);
         };
         let failed = write_tx!(self.store(), |tx| {
             let lock = ImageChange::lock(tx, self.world(), Actor::System, id).await?;
             let Some(mut change) = lock else {
                 return Ok(false);
             };
-            if !change.operation.as_ref().is_some_and(fetches) {
+            let waits = change.operation.as_ref().is_some_and(|operation| {
+                fetches(operation) && only.is_none_or(|only| only == operation.id)
+            });
+            if !waits {
                 return Ok(false);
             }
-            let hours = UPLOAD_PATIENCE.as_secs() / 3600;
-            change.fail(&format!(
-                "the source was not sent to its end: nothing came for {hours} hours"
-            ));
+            change.fail(why);
             change.save().await?;
             Ok(true)
         })?;
         drop(working);
         self.inner.hub.wake();
         if failed {
+            self.inner.imports.comes_from_nobody(id);
             self.clear_repository(id).await;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -320,7 +343,7 @@ impl UploadPart {
         };
         let size_bytes = upload.size_bytes;
         if offset_bytes == size_bytes {
-            engine.spawn_import(id);
+            engine.spawn_whole(id, upload);
         }
         Ok(UploadReach {
             offset_bytes,
@@ -336,6 +359,6 @@ impl UploadPart {
     }
 }
 
-fn fetches(operation: &OperationRecord) -> bool {
+pub(super) fn fetches(operation: &OperationRecord) -> bool {
     saga::current(operation).is_some_and(|current| current.kind == StepKind::Fetch)
 }

@@ -12,6 +12,7 @@ use vimana_store::{TxError, snapshot, volume};
 
 use super::{accept, claim_growth, what};
 use crate::change::Change;
+use crate::image::content_at_hand;
 use crate::limits::MAX_VOLUMES_OF_VM;
 
 fn piece(record: &VolumeRecord) -> Piece {
@@ -26,6 +27,7 @@ impl Change<'_> {
     pub(crate) async fn begin_attach(&mut self, by: &str, id: VolumeId) -> Result<(), TxError> {
         let mut record = self.locked_volume(id).await?;
         accept(&record, VolumeAction::Attach)?;
+        content_at_hand(self.tx, &mut record).await?;
         let has = volume::of_vm(self.tx, self.vm.id).await?.len();
         if has >= MAX_VOLUMES_OF_VM {
             let message = format!("`{}` has {MAX_VOLUMES_OF_VM} volumes already", self.vm.name);

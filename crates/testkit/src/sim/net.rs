@@ -85,6 +85,7 @@ impl Road {
                     | FromAgent::Inventory { .. }
                     | FromAgent::Discarded { .. }
                     | FromAgent::VolumeRemoved { .. }
+                    | FromAgent::VolumeNotSent { .. }
                     | FromAgent::Heartbeat
                     | FromAgent::Unknown,
                 )
@@ -101,6 +102,7 @@ impl Road {
                     | ToAgent::OpenConsole { .. }
                     | ToAgent::Discard { .. }
                     | ToAgent::RemoveVolume { .. }
+                    | ToAgent::SendVolume(_)
                     | ToAgent::TakeInventory
                     | ToAgent::Heartbeat { .. }
                     | ToAgent::Unknown,

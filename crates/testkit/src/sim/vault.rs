@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use vimana_driver_sim::{Course, Mishap, SimHost};
 use vimana_engine::Transfer;
 use vimana_model::backup::{DiskId, KeptDisk};
 use vimana_model::{BackupId, Error, HostId, VmId};
+use vimana_protocol::agent::VolumeOrder;
 
 use super::chance::Chance;
 use super::server::Server;
@@ -302,6 +303,11 @@ impl vimana_agent::Datastore for AgentVault {
             files.push((promised.part, path));
         }
         Ok(Fetched::lent(files))
+    }
+
+    async fn send_volume(&self, _order: &VolumeOrder, _copy: &Path) -> Result<(), Fault> {
+        // The simulated server takes no images in.
+        Err(unavailable("no images are taken in here"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! A whole agent and a watchdog; only the server is played.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use vimana_model::backup::KeptDisk;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{BackupId, HostId, VmId};
-use vimana_protocol::agent::{FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent};
+use vimana_protocol::agent::{FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent, VolumeOrder};
 use vimana_protocol::dial::{Dial, DialError, FarEnd, Random, Wire};
 use vimana_watchdog::protocol::State;
 use vimana_watchdog::{BootTime, Client};
@@ -69,6 +69,10 @@ impl Datastore for Nothing {
     }
 
     async fn download(&self, _: VmId, _: &SavedMachine, _: &Meter) -> Result<Fetched, Fault> {
+        unreachable!()
+    }
+
+    async fn send_volume(&self, _: &VolumeOrder, _: &Path) -> Result<(), Fault> {
         unreachable!()
     }
 }

@@ -5,15 +5,17 @@
 use std::pin::pin;
 
 use axum::body::{Body, BodyDataStream};
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt as _;
+use tower_http::services::ServeFile;
 use utoipa::ToSchema;
-use vimana_engine::{OpContext, UploadPart, UploadReach};
+use vimana_engine::{ImageDownload, OpContext, UploadPart, UploadReach};
 use vimana_model::{Error, ErrorKind, ImageId, Problem, Result};
 
 use crate::api::extract::{Caller, Id};
@@ -32,14 +34,92 @@ const PART: &str = "application/offset+octet-stream";
 #[expect(dead_code, reason = "nobody makes one")]
 struct ImagePart(Vec<u8>);
 
-/// How far the upload of an image is
+/// Download an image
 ///
+/// As it is stored; `ETag` is the SHA-256 of it. Parts can be asked for with
+/// `Range`, so that a download that broke goes on.
+#[utoipa::path(
+    get, path = "/images/{image_id}/content", tag = "image", operation_id = "download_image",
+    params(
+        ("image_id" = ImageId, Path),
+        ("Range" = Option<String>, Header, description = "The part that is wanted, `bytes=FROM-`"),
+    ),
+    responses(
+        (status = 200, description = "All of it", body = ImagePart, content_type = "application/octet-stream"),
+        (status = 206, description = "The part", body = ImagePart, content_type = "application/octet-stream"),
+        (status = 404, description = "No such image", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not ready", body = Problem, content_type = "application/problem+json"),
+        (status = 416, description = "There is no such part"),
+        Refusals,
+    ),
+)]
+pub async fn download(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<ImageId>,
+    request: Request,
+) -> ApiResult<Response> {
+    let image = app.engine.image_download(&cx, id).await?;
+    Ok(file_of(&image, request).await?)
+}
+
+/// A file that never changes, or the part of it that is asked for.
+async fn file_of(image: &ImageDownload, mut request: Request) -> Result<Response> {
+    let ImageDownload {
+        path,
+        name,
+        content,
+    } = image;
+    let tag = format!("\"{}\"", content.sha256);
+    // A part of something else would be of no use.
+    let other = request.headers().get(header::IF_RANGE);
+    if other.is_some_and(|given| given.as_bytes() != tag.as_bytes()) {
+        request.headers_mut().remove(header::RANGE);
+    }
+    // When the file came has nothing to do with what it is.
+    for conditional in [
+        header::IF_RANGE,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+        header::ACCEPT_ENCODING,
+    ] {
+        request.headers_mut().remove(conditional);
+    }
+    let served = ServeFile::new(path).oneshot(request).await;
+    let served = served.map_err(Error::internal)?;
+    let mut response = served.map(Body::new);
+    if !response.status().is_success() && response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
+        return Err(Error::unavailable("the image's file cannot be read now"));
+    }
+    // An image's name has no character that means anything here.
+    let file = format!("attachment; filename=\"{name}.{}\"", content.format);
+    let headers = response.headers_mut();
+    headers.remove(header::LAST_MODIFIED);
+    let kind = "application/octet-stream".to_owned();
+    for (field, value) in [
+        (header::CONTENT_TYPE, kind),
+        (header::ETAG, tag),
+        (header::CONTENT_DISPOSITION, file),
+    ] {
+        let value = HeaderValue::try_from(value).map_err(Error::internal)?;
+        headers.insert(field, value);
+    }
+    Ok(response)
+}
+
+/// How far the upload of an image is, and how large an image is
+///
+/// Of one that is there: what a download of it answers, without the bytes.
 /// `Upload-Offset` is where the next part begins: so many bytes are here for
 /// good, and equal `Upload-Length` when all are.
 #[utoipa::path(
     head, path = "/images/{image_id}/content", tag = "image", operation_id = "image_upload",
     params(("image_id" = ImageId, Path)),
     responses(
+        (status = 200, description = "It is there", headers(
+            ("Content-Length" = u64, description = "Bytes of the image, as it is stored"),
+            ("ETag" = String, description = "Its SHA-256"),
+        )),
         (status = 204, description = "How far it is", headers(
             ("Upload-Offset" = u64, description = "Bytes that are here for good"),
             ("Upload-Length" = u64, description = "Bytes of the whole file"),
@@ -53,8 +133,17 @@ pub async fn reach(
     State(app): State<App>,
     Caller(cx): Caller,
     Id(id): Id<ImageId>,
+    request: Request,
 ) -> ApiResult<Response> {
-    Ok(answer(app.engine.image_upload(&cx, id).await?))
+    let reach = app.engine.image_upload(&cx, id).await;
+    let Ok(image) = app.engine.image_download(&cx, id).await else {
+        return Ok(answer(reach?));
+    };
+    let mut response = file_of(&image, request).await?;
+    if let Ok(reach) = reach {
+        response.headers_mut().extend(reach_headers(reach));
+    }
+    Ok(response)
 }
 
 /// Send the next part of an image
@@ -188,15 +277,18 @@ async fn take_in(
 }
 
 fn answer(reach: UploadReach) -> Response {
+    (StatusCode::NO_CONTENT, reach_headers(reach)).into_response()
+}
+
+fn reach_headers(reach: UploadReach) -> HeaderMap {
     let UploadReach {
         offset_bytes,
         size_bytes,
     } = reach;
-    let headers = [
-        (UPLOAD_OFFSET, offset_bytes.to_string()),
-        (UPLOAD_LENGTH, size_bytes.to_string()),
-    ];
-    (StatusCode::NO_CONTENT, headers).into_response()
+    HeaderMap::from_iter([
+        (UPLOAD_OFFSET, HeaderValue::from(offset_bytes)),
+        (UPLOAD_LENGTH, HeaderValue::from(size_bytes)),
+    ])
 }
 
 fn malformed(what: &str) -> Error {

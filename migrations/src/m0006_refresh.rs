@@ -8,7 +8,7 @@ pub struct Migration;
 
 impl MigrationName for Migration {
     fn name(&self) -> &'static str {
-        "m0007_refresh"
+        "m0006_refresh"
     }
 }
 

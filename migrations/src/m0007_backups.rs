@@ -7,7 +7,7 @@ pub struct Migration;
 
 impl MigrationName for Migration {
     fn name(&self) -> &'static str {
-        "m0008_backups"
+        "m0007_backups"
     }
 }
 

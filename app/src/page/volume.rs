@@ -1,0 +1,44 @@
+//! What the pages say of a volume.
+
+use vimana_model::unit::MiB;
+use vimana_model::volume::{VolumeAction, VolumeState, VolumeView};
+use vimana_ui::Tone;
+
+use super::sentence;
+use crate::session::Caller;
+
+/// How it is, as a badge says it.
+pub const fn condition(state: VolumeState) -> (Tone, &'static str) {
+    match state {
+        VolumeState::Attached => (Tone::Good, "attached"),
+        VolumeState::Attaching => (Tone::Moving, "being attached"),
+        VolumeState::Detaching => (Tone::Moving, "being detached"),
+        VolumeState::Ready => (Tone::Resting, "free"),
+        VolumeState::Removing | VolumeState::Removed => (Tone::Over, "deleted"),
+    }
+}
+
+/// Why `action` is not possible now; `None` where it is.
+pub fn refusal(caller: &Caller, action: VolumeAction, volume: &VolumeView) -> Option<String> {
+    let may = match action {
+        VolumeAction::Copy => caller.may_import(false),
+        VolumeAction::Attach
+        | VolumeAction::Detach
+        | VolumeAction::Grow
+        | VolumeAction::Change
+        | VolumeAction::Delete => caller.may_manage_volumes(),
+    };
+    if !may {
+        return Some("Your role does not allow this.".to_owned());
+    }
+    if let Err(refusal) = action.judge(volume.state) {
+        return Some(sentence(&format!("it {refusal}")));
+    }
+    let nothing = action == VolumeAction::Copy && volume.host.is_none();
+    nothing.then(|| "It was never attached: there is nothing on it yet.".to_owned())
+}
+
+/// An amount as it was typed; one that is none is out of bounds.
+pub fn size(text: &str) -> MiB {
+    MiB(text.trim().parse().unwrap_or(0))
+}

@@ -1,0 +1,395 @@
+//! What is asked before something is done with a volume.
+
+use leptos::ev::SubmitEvent;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::use_navigate;
+use vimana_model::VmId;
+use vimana_model::image::ImportImage;
+use vimana_model::vm::VmView;
+use vimana_model::volume::{AttachVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView};
+use vimana_ui::{
+    CheckField, Choice, Confirm, Dialog, FormError, SelectField, Submit, TextField, ToastKind,
+    Toasts, part, press,
+};
+
+use super::{Question, Questions};
+use crate::api::{
+    ApiError, ApiResult, Key, Show, attach_volume, clone_volume, create_volume, delete_volume,
+    grow_volume, import_image, once, vms,
+};
+use crate::live::{Live, Mark};
+use crate::page::refused::{of_field, otherwise};
+use crate::page::volume::size;
+use crate::session::CurrentSession;
+
+#[component]
+pub fn Dialogs(questions: Questions) -> impl IntoView {
+    // What is asked about stays while a dialog closes.
+    let named = Memo::new(move |before: Option<&Option<Question>>| {
+        questions.get().or_else(|| before.cloned().flatten())
+    });
+    let close = Callback::new(move |()| questions.set(None));
+    let open = move |is: fn(&Question) -> bool| {
+        Signal::derive(move || questions.with(|asked| asked.as_ref().is_some_and(is)))
+    };
+    let title = Signal::derive(move || match named.get() {
+        Some(Question::Attach(volume)) => format!("Attach {}", volume.name),
+        Some(Question::Grow(volume)) => format!("Make {} larger", volume.name),
+        Some(Question::Copy(volume)) => format!("Make an image of {}", volume.name),
+        Some(Question::Clone(volume)) => format!("Clone {}", volume.name),
+        Some(Question::Delete(volume)) => format!("Delete {}?", volume.name),
+        Some(Question::New) | None => String::new(),
+    });
+    let about = move || match named.get_untracked()? {
+        Question::New => None,
+        Question::Attach(volume)
+        | Question::Grow(volume)
+        | Question::Copy(volume)
+        | Question::Clone(volume)
+        | Question::Delete(volume) => Some(volume),
+    };
+    view! {
+        <Dialog id="new-volume-dialog" open=open(|q| *q == Question::New) on_close=close title="New volume".to_owned() wide=true>
+            <NewForm close=close/>
+        </Dialog>
+        <Dialog id="attach-volume" open=open(|q| matches!(q, Question::Attach(_))) on_close=close title=title>
+            {about().map(|volume| view! { <AttachForm volume=volume close=close/> })}
+        </Dialog>
+        <Dialog id="grow-volume" open=open(|q| matches!(q, Question::Grow(_))) on_close=close title=title>
+            {about().map(|volume| view! { <GrowForm volume=volume close=close/> })}
+        </Dialog>
+        <Dialog id="copy-volume" open=open(|q| matches!(q, Question::Copy(_))) on_close=close title=title>
+            {about().map(|volume| view! { <CopyForm volume=volume close=close/> })}
+        </Dialog>
+        <Dialog id="clone-volume" open=open(|q| matches!(q, Question::Clone(_))) on_close=close title=title>
+            {about().map(|volume| view! { <CloneForm volume=volume close=close/> })}
+        </Dialog>
+        <Confirm
+            id="delete-volume"
+            open=open(|q| matches!(q, Question::Delete(_)))
+            on_close=close
+            title=title
+            text=Signal::derive(|| "It is deleted with all that is on it. Nobody can bring it back.".to_owned())
+            yes=Signal::derive(move || match named.get() {
+                Some(Question::Delete(volume)) => format!("Delete {}", volume.name),
+                Some(Question::New | Question::Attach(_) | Question::Grow(_) | Question::Copy(_) | Question::Clone(_)) | None => String::new(),
+            })
+            no="Keep it"
+            on_yes=deletion(named)
+        />
+    }
+}
+
+fn deletion(named: Memo<Option<Question>>) -> Callback<()> {
+    let live = expect_context::<Live>();
+    let session = expect_context::<CurrentSession>();
+    let toasts = expect_context::<Toasts>();
+    Callback::new(move |()| {
+        let Some(Question::Delete(volume)) = named.get_untracked() else {
+            return;
+        };
+        let live = live.clone();
+        spawn_local(async move {
+            let answer = once(Key::fresh(), |key| delete_volume(volume.id, key));
+            match live.ask(answer).await {
+                Ok((asked, now)) => {
+                    let text = format!("{} is deleted.", volume.name);
+                    toasts.show(ToastKind::Info, text);
+                    live.adopt_volume(asked, now);
+                }
+                Err(error) => {
+                    session.notice(&error);
+                    toasts.show(ToastKind::Error, error.sentence());
+                }
+            }
+        });
+    })
+}
+
+/// A form in a dialog: what it was refused for, and whether it is under way.
+#[derive(Clone)]
+struct Sheet {
+    live: Live,
+    session: CurrentSession,
+    refused: RwSignal<Option<ApiError>>,
+    busy: RwSignal<bool>,
+    close: Callback<()>,
+}
+
+impl Sheet {
+    fn new(close: Callback<()>) -> Self {
+        Self {
+            live: expect_context::<Live>(),
+            session: expect_context::<CurrentSession>(),
+            refused: RwSignal::new(None),
+            busy: RwSignal::new(false),
+            close,
+        }
+    }
+
+    /// Sends what was found to be in order, and closes once it is accepted.
+    fn send<T, F>(
+        &self,
+        checked: Result<(), ApiError>,
+        answer: impl FnOnce() -> F,
+        then: impl FnOnce(&Live, Mark, T) + 'static,
+    ) where
+        T: 'static,
+        F: Future<Output = ApiResult<T>> + 'static,
+    {
+        if self.busy.get_untracked() {
+            return;
+        }
+        if let Err(error) = checked {
+            self.refused.set(Some(error));
+            return;
+        }
+        self.busy.set(true);
+        let (sheet, answer) = (self.clone(), answer());
+        spawn_local(async move {
+            match sheet.live.ask(answer).await {
+                Ok((asked, value)) => {
+                    then(&sheet.live, asked, value);
+                    sheet.close.run(());
+                }
+                Err(error) => {
+                    sheet.session.notice(&error);
+                    sheet.busy.try_set(false);
+                    sheet.refused.try_set(Some(error));
+                }
+            }
+        });
+    }
+}
+
+fn keep(live: &Live, asked: Mark, volume: VolumeView) {
+    live.adopt_volume(asked, volume);
+}
+
+#[component]
+fn Answers(sheet: Sheet, label: &'static str, fields: &'static [&'static str]) -> impl IntoView {
+    let Sheet {
+        refused,
+        busy,
+        close,
+        ..
+    } = sheet;
+    view! {
+        <FormError error=otherwise(refused, fields)/>
+        <div class="dialog-answers">
+            <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
+            <Submit label=label.to_owned() busy=busy/>
+        </div>
+    }
+    .into_any()
+}
+
+#[component]
+fn NewForm(close: Callback<()>) -> impl IntoView {
+    let sheet = Sheet::new(close);
+    let refused = sheet.refused;
+    let name = RwSignal::new(String::new());
+    let mib = RwSignal::new("1024".to_owned());
+    let image = RwSignal::new(String::new());
+    let goes = RwSignal::new(false);
+    let sent = sheet.clone();
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let image = image.get_untracked().trim().to_owned();
+        let form = CreateVolume {
+            name: name.get_untracked().trim().to_owned(),
+            size_mib: size(&mib.get_untracked()),
+            image: (!image.is_empty()).then_some(image),
+            delete_with_vm: goes.get_untracked(),
+        };
+        let checked = form.check().map(drop).map_err(ApiError::from);
+        let answer = || once(Key::fresh(), move |key| create_volume(form.clone(), key));
+        sent.send(checked, answer, keep);
+    };
+    view! {
+        <form class="dialog-form" method="post" novalidate on:submit=submit>
+            <TextField id="volume-name" label="Name" placeholder="data" autofocus=true value=name error=of_field(refused, "name")/>
+            <TextField id="volume-size" label="Size in MiB" numeric=true value=mib error=of_field(refused, "size_mib")/>
+            <TextField
+                id="volume-image"
+                label="Image"
+                hint="Name of an image that it begins as a copy of."
+                optional=true
+                value=image
+                error=of_field(refused, "image")
+            />
+            <CheckField
+                id="volume-goes"
+                label="Delete it together with its VM"
+                hint="Otherwise it stays when the VM goes, for another one on the same host."
+                value=goes
+            />
+            <Answers sheet=sheet label="Make it" fields=&["name", "size_mib", "image"]/>
+        </form>
+    }
+    .into_any()
+}
+
+#[component]
+fn AttachForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
+    let sheet = Sheet::new(close);
+    let refused = sheet.refused;
+    let chosen = RwSignal::new(String::new());
+    let fitting = RwSignal::new(None::<Vec<VmView>>);
+    let of = volume.clone();
+    spawn_local(async move {
+        match vms(Show::Active).await {
+            Ok(mut all) => {
+                all.retain(|vm| fits(&of, vm));
+                let first = all.first().map(|vm| vm.id.to_string());
+                chosen.try_set(first.unwrap_or_default());
+                fitting.try_set(Some(all));
+            }
+            Err(error) => {
+                refused.try_set(Some(error));
+            }
+        }
+    });
+    let (id, sent) = (volume.id, sheet.clone());
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let Ok(vm_id) = chosen.get_untracked().parse::<VmId>() else {
+            return;
+        };
+        let form = AttachVolume { vm_id };
+        let answer = || {
+            once(Key::fresh(), move |key| {
+                attach_volume(id, form.clone(), key)
+            })
+        };
+        sent.send(Ok(()), answer, keep);
+    };
+    view! {
+        <form class="dialog-form" method="post" novalidate on:submit=submit>
+            {part(move || Some(match fitting.get() {
+                None => view! { <p class="faint" role="status">"Looking for VMs…"</p> }.into_any(),
+                Some(all) if all.is_empty() => view! {
+                    <p class="faint" role="status">"There is no VM that it could be attached to: it has to be on the volume's host."</p>
+                }
+                .into_any(),
+                Some(all) => {
+                    let choice = |vm: VmView| Choice { value: vm.id.to_string(), text: vm.name.to_string() };
+                    view! { <SelectField id="attach-vm" label="VM" choices=all.into_iter().map(choice).collect() value=chosen/> }.into_any()
+                }
+            }))}
+            <Answers sheet=sheet label="Attach it" fields=&[]/>
+        </form>
+    }
+    .into_any()
+}
+
+/// Whether the VM could be given the volume, as far as places go.
+fn fits(volume: &VolumeView, vm: &VmView) -> bool {
+    let (here, there) = (volume.host.as_ref(), vm.host.as_ref());
+    vm.tenant_id == volume.tenant_id
+        && there.is_some_and(|there| here.is_none_or(|here| here.id == there.id))
+}
+
+#[component]
+fn GrowForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
+    let sheet = Sheet::new(close);
+    let refused = sheet.refused;
+    let mib = RwSignal::new(volume.size_mib.0.saturating_mul(2).to_string());
+    let (id, sent) = (volume.id, sheet.clone());
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let form = GrowVolume {
+            size_mib: size(&mib.get_untracked()),
+        };
+        let checked = form.check().map(drop).map_err(ApiError::from);
+        let answer = || once(Key::fresh(), move |key| grow_volume(id, form, key));
+        sent.send(checked, answer, keep);
+    };
+    view! {
+        <form class="dialog-form" method="post" novalidate on:submit=submit>
+            <TextField
+                id="grow-size"
+                label="Size in MiB"
+                hint=format!("It has {} and never shrinks. The guest sees it at once where it runs.", volume.size_mib)
+                numeric=true
+                autofocus=true
+                value=mib
+                error=of_field(refused, "size_mib")
+            />
+            <Answers sheet=sheet label="Make it larger" fields=&["size_mib"]/>
+        </form>
+    }
+    .into_any()
+}
+
+#[component]
+fn CloneForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
+    let sheet = Sheet::new(close);
+    let refused = sheet.refused;
+    let name = RwSignal::new(format!("{}-2", volume.name));
+    let (id, sent) = (volume.id, sheet.clone());
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let form = CloneVolume {
+            name: name.get_untracked().trim().to_owned(),
+            delete_with_vm: false,
+        };
+        let checked = form.check().map(drop).map_err(ApiError::from);
+        let answer = || once(Key::fresh(), move |key| clone_volume(id, form.clone(), key));
+        sent.send(checked, answer, keep);
+    };
+    view! {
+        <form class="dialog-form" method="post" novalidate on:submit=submit>
+            <TextField
+                id="clone-name"
+                label="Name of the new volume"
+                hint="It holds what is on this one at one instant, and can be attached once that has been copied."
+                autofocus=true
+                value=name
+                error=of_field(refused, "name")
+            />
+            <Answers sheet=sheet label="Clone it" fields=&["name"]/>
+        </form>
+    }
+    .into_any()
+}
+
+#[component]
+fn CopyForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
+    let navigate = use_navigate();
+    let sheet = Sheet::new(close);
+    let refused = sheet.refused;
+    let name = RwSignal::new(volume.name.to_string());
+    let (id, sent) = (volume.id, sheet.clone());
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let form = ImportImage {
+            name: name.get_untracked().trim().to_owned(),
+            volume: Some(id.to_string()),
+            ..ImportImage::default()
+        };
+        let checked = form.check().map(drop).map_err(ApiError::from);
+        let answer = || once(Key::fresh(), move |key| import_image(form.clone(), key));
+        let navigate = navigate.clone();
+        sent.send(checked, answer, move |live, asked, accepted| {
+            let url = format!("/images/{}", accepted.image.id);
+            live.adopt_image(asked, accepted.image);
+            navigate(&url, Default::default());
+        });
+    };
+    view! {
+        <form class="dialog-form" method="post" novalidate on:submit=submit>
+            <TextField
+                id="image-name"
+                label="Name of the image"
+                hint="It holds what is on the volume at one instant; a VM that has the volume runs on."
+                autofocus=true
+                value=name
+                error=of_field(refused, "name")
+            />
+            <Answers sheet=sheet label="Make the image" fields=&["name"]/>
+        </form>
+    }
+    .into_any()
+}

@@ -1,0 +1,199 @@
+// What is on a volume leaves its host: an image of it while its machine runs,
+// a download that is what the guest wrote, and the page of all volumes.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import {
+  ask,
+  checkPage,
+  confirm,
+  counted,
+  createVm,
+  inEveryLook,
+  launch,
+  openConsole,
+  openPage,
+  signIn,
+  startCounting,
+  untilState,
+} from '../lib/browser.mjs';
+import { Cli } from '../lib/cli.mjs';
+import { Api, PASSWORD, Stack } from '../lib/stack.mjs';
+
+let stack, browser, api, page, cli, vmId;
+
+before(async () => {
+  stack = await Stack.create();
+  await stack.start();
+  api = await Api.signIn(stack.url);
+  browser = await launch();
+  page = await openPage(browser, stack.url);
+  await signIn(page);
+  await page.getByRole('heading', { name: 'My VMs' }).waitFor();
+  cli = new Cli(stack.data);
+}, { timeout: 1_200_000 });
+
+after(async () => {
+  await browser?.close();
+  await stack?.destroy();
+});
+
+const button = (name) => page.getByRole('button', { name, exact: true });
+const volume = (name) => page.locator(`[data-volume="${name}"]`);
+const way = (name) => page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name });
+
+async function good(line, options) {
+  const ran = await cli.run(line, options);
+  assert.equal(ran.status, 0, `${line}: ${ran.err}`);
+  return ran.out;
+}
+
+// The disk that a guest would see in a qcow2 file.
+function disk(file) {
+  const raw = `${file}.raw`;
+  execFileSync('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', file, raw]);
+  return readFileSync(raw);
+}
+
+const read = (bytes, at) => bytes.subarray(at, at + 12).toString();
+
+describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
+  test('a volume is made on its page, and given to a machine that runs', async () => {
+    await createVm(page, 'precious');
+    vmId = page.url().split('/').at(-1);
+    await untilState(page, 'running');
+    await way('Volumes').click();
+    await page.getByText('No volumes yet').waitFor();
+    await page.evaluate(() => (window.neverReloaded = true));
+    await button('New volume').click();
+    await page.getByLabel('Name').fill('../x');
+    await button('Make it').click();
+    await page.getByText('only letters').waitFor();
+    await page.getByLabel('Name').fill('data');
+    await page.getByLabel('Size in MiB').fill('64');
+    await button('Make it').click();
+    await volume('data').getByText('free').waitFor();
+    const copy = volume('data').getByRole('button', { name: 'Make an image of data' });
+    assert.equal(await copy.getAttribute('aria-disabled'), 'true', 'nothing is on it yet');
+    await volume('data').getByRole('button', { name: 'Attach data to a VM' }).click();
+    await page.getByLabel('VM', { exact: true }).selectOption('precious');
+    await button('Attach it').click();
+    await volume('data').getByText('attached', { exact: true }).waitFor({ timeout: 60_000 });
+    await volume('data').getByRole('link', { name: 'precious' }).waitFor();
+    await volume('data').getByRole('button', { name: 'Make data larger' }).click();
+    await page.getByLabel('Size in MiB').fill('96');
+    await button('Make it larger').click();
+    await volume('data').getByText('96 MiB').waitFor({ timeout: 60_000 });
+  });
+
+  test('an image is made of it while the guest writes on', async () => {
+    await volume('data').getByRole('link', { name: 'precious' }).click();
+    await openConsole(page);
+    await startCounting(page);
+    const put = (text, block) =>
+      ask(
+        page,
+        `printf ${text} | dd of=/dev/sda bs=512 seek=${block} conv=fsync,notrunc 2>/dev/null; echo put-$?`,
+        'put-0',
+      );
+    await put('before-image', 0);
+    // At its end, too: a copy that tears has one of them and not the other.
+    await put('before-image', 2048 * 90);
+    const before = await counted(page);
+    await way('Volumes').click();
+    await volume('data').getByRole('button', { name: 'Make an image of data' }).click();
+    await page.getByLabel('Name of the image').fill('of-data');
+    await button('Make the image').click();
+    await page.waitForURL(/\/images\/image_[0-9a-f]{32}$/);
+    await page.getByText('what was on volume').waitFor();
+    await page.getByRole('link', { name: 'Download' }).waitFor({ timeout: 120_000 });
+    await page.goto(`/vms/${vmId}`);
+    await page.getByRole('button', { name: 'Open the console' }).click();
+    await put('after--image', 0);
+    assert.ok((await counted(page)) > before, 'the guest never stood still for good');
+    assert.deepEqual(stack.traces('.copy'), [], 'no copy is left on the host');
+  });
+
+  test('what is downloaded is what the guest had written', async () => {
+    await page.goto('/images');
+    await page.getByRole('link', { name: 'of-data' }).click();
+    const arrives = page.waitForEvent('download');
+    await page.getByRole('link', { name: 'Download' }).click();
+    const download = await arrives;
+    assert.equal(download.suggestedFilename(), 'of-data.qcow2');
+    const file = join(stack.data, 'from-portal.qcow2');
+    await download.saveAs(file);
+    const { items } = await api.call('GET', '/images');
+    const { content } = items.find(({ name }) => name === 'of-data');
+    const sum = createHash('sha256').update(readFileSync(file)).digest('hex');
+    assert.equal(sum, content.sha256);
+    assert.ok(content.size_bytes < 8 << 20, `${content.size_bytes} bytes for a few blocks`);
+    const bytes = disk(file);
+    assert.equal(bytes.length, 96 << 20);
+    assert.deepEqual([read(bytes, 0), read(bytes, 90 << 20)], ['before-image', 'before-image']);
+  });
+
+  test('the command line downloads and clones', async () => {
+    await good(`login --url ${stack.url} --user admin --password-stdin`, { input: PASSWORD });
+    const image = join(stack.data, 'of-data.qcow2');
+    assert.match(await good(`image download of-data ${image}`), /is in .*of-data\.qcow2 \(SHA-256/);
+    assert.equal(read(disk(image), 0), 'before-image');
+    const again = await cli.run(`image download of-data ${image}`);
+    assert.match(again.err, /is there already/);
+
+    const now = join(stack.data, 'now.qcow2');
+    await good(`volume download data ${now}`);
+    const bytes = disk(now);
+    assert.deepEqual([read(bytes, 0), read(bytes, 90 << 20)], ['after--image', 'before-image']);
+    const names = async () => (await api.call('GET', '/images')).items.map(({ name }) => name);
+    assert.deepEqual((await names()).filter((name) => name.startsWith('download-')), []);
+
+    await page.goto('/volumes');
+    await volume('data').getByRole('button', { name: 'Clone data' }).click();
+    await page.getByLabel('Name of the new volume').fill('twin');
+    await button('Clone it').click();
+    await volume('twin').getByText('free').waitFor();
+    assert.match(await good('volume clone data third --wait'), /^state +ready/m);
+    await good('volume attach twin precious --wait');
+    await volume('twin').getByText('attached', { exact: true }).waitFor({ timeout: 60_000 });
+    const twin = join(stack.data, 'twin.qcow2');
+    await good(`volume download twin ${twin}`);
+    assert.equal(read(disk(twin), 0), 'after--image');
+  });
+
+  test('the page is as it should be in every look', async () => {
+    await inEveryLook(async (look, name) => {
+      const other = await openPage(browser, stack.url, look);
+      await signIn(other);
+      await other.getByRole('heading', { name: 'My VMs' }).waitFor();
+      await other.goto('/volumes');
+      await other.locator('[data-volume="data"]').waitFor();
+      await checkPage(other, name);
+      await other.getByRole('button', { name: 'New volume' }).click();
+      await other.getByLabel('Size in MiB').waitFor();
+      await checkPage(other, `${name} with a dialog`);
+      const pictures = process.env.VIMANA_PICTURES;
+      if (pictures) await other.screenshot({ path: `${pictures}/volumes-${name}.png` });
+      assert.deepEqual(other.complaints, []);
+      await other.context().close();
+    });
+  });
+
+  test('free again, a volume is deleted, and the page says so at once', async () => {
+    const { items } = await api.call('GET', '/volumes');
+    for (const { id, name } of items) {
+      await good(`volume detach ${name} --wait`);
+      await volume(name).getByText('free').waitFor({ timeout: 60_000 });
+      await volume(name).getByRole('button', { name: `Delete ${name}` }).click();
+      await confirm(page, `Delete ${name}`);
+      await volume(name).waitFor({ state: 'detached', timeout: 60_000 });
+      assert.deepEqual(stack.traces(id), []);
+    }
+    await page.getByText('No volumes yet').waitFor();
+    assert.deepEqual(page.complaints, []);
+  });
+});
