@@ -15,6 +15,7 @@ import {
   createVm,
   inEveryLook,
   launch,
+  number,
   openConsole,
   openPage,
   signIn,
@@ -103,6 +104,11 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     await put('before-image', 0);
     // At its end, too: a copy that tears has one of them and not the other.
     await put('before-image', 2048 * 90);
+    // It counts at both ends, one after the other, all the while.
+    const note = (block) =>
+      `printf %08d $n | dd of=/dev/sda bs=512 seek=${block} conv=fsync,notrunc`;
+    const loop = `n=0; while :; do n=$((n+1)); ${note(8)}; ${note(2048 * 95)}; done &`;
+    await number(page, `sh -c '${loop}' >/dev/null 2>&1; echo 0`);
     const before = await counted(page);
     await way('Volumes').click();
     await volume('data').getByRole('button', { name: 'Make an image of data' }).click();
@@ -135,6 +141,9 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const bytes = disk(file);
     assert.equal(bytes.length, 96 << 20);
     assert.deepEqual([read(bytes, 0), read(bytes, 90 << 20)], ['before-image', 'before-image']);
+    const count = (block) => Number(bytes.subarray(block * 512, block * 512 + 8).toString());
+    const [first, last] = [count(8), count(2048 * 95)];
+    assert.ok(last > 0 && (last === first || last === first - 1), `${first} and ${last}: torn`);
   });
 
   test('the command line downloads and clones', async () => {
@@ -156,7 +165,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     await volume('data').getByRole('button', { name: 'Clone data' }).click();
     await page.getByLabel('Name of the new volume').fill('twin');
     await button('Clone it').click();
-    await volume('twin').getByText('free').waitFor();
+    await volume('twin').getByText('began as image clone-of-data-').waitFor();
     assert.match(await good('volume clone data third --wait'), /^state +ready/m);
     await good('volume attach twin precious --wait');
     await volume('twin').getByText('attached', { exact: true }).waitFor({ timeout: 60_000 });
@@ -173,11 +182,11 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
       await other.goto('/volumes');
       await other.locator('[data-volume="data"]').waitFor();
       await checkPage(other, name);
+      const pictures = process.env.VIMANA_PICTURES;
+      if (pictures) await other.screenshot({ path: `${pictures}/volumes-${name}.png`, fullPage: true });
       await other.getByRole('button', { name: 'New volume' }).click();
       await other.getByLabel('Size in MiB').waitFor();
       await checkPage(other, `${name} with a dialog`);
-      const pictures = process.env.VIMANA_PICTURES;
-      if (pictures) await other.screenshot({ path: `${pictures}/volumes-${name}.png` });
       assert.deepEqual(other.complaints, []);
       await other.context().close();
     });
@@ -185,8 +194,8 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
 
   test('free again, a volume is deleted, and the page says so at once', async () => {
     const { items } = await api.call('GET', '/volumes');
-    for (const { id, name } of items) {
-      await good(`volume detach ${name} --wait`);
+    for (const { id, name, state } of items) {
+      if (state === 'attached') await good(`volume detach ${name} --wait`);
       await volume(name).getByText('free').waitFor({ timeout: 60_000 });
       await volume(name).getByRole('button', { name: `Delete ${name}` }).click();
       await confirm(page, `Delete ${name}`);

@@ -165,7 +165,7 @@ async fn a_clone_is_there_at_once_and_attached_once_its_content_is() {
     let made: Value = made.json().await.unwrap();
     assert_eq!(made["volume"]["size_mib"], 10);
     let twin = made["volume"]["id"].as_str().unwrap().to_owned();
-    let image = format!("for-{twin}");
+    let image = format!("clone-of-data-{}", &twin[twin.len() - 8..]);
     let attach = format!("/api/v1/volumes/{twin}/attach");
     let early = scene.post(attach.clone(), json!({ "vm_id": owner })).await;
     let told = format!("volume `twin` is to begin as image `{image}`, which is still on its way");

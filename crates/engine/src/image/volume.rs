@@ -9,7 +9,7 @@ use vimana_authz::Permission;
 use vimana_driver::Fault;
 use vimana_model::event::Actor;
 use vimana_model::image::{ImageFormat, ImageSource, ImageState, ImportImage, Origin, Upload};
-use vimana_model::name::ImageName;
+use vimana_model::name::{ImageName, VolumeName};
 use vimana_model::operation::{Object, Progress};
 use vimana_model::volume::{AcceptedVolume, CloneVolume, VolumeAction, VolumeRequest};
 use vimana_model::{Error, ErrorKind, FieldError, HostId, ImageId, OperationId, Result, VolumeId};
@@ -93,6 +93,14 @@ async fn volume_with_content(
     Ok(record)
 }
 
+/// For people, and nobody else's: it ends as the clone's id does.
+fn name_for(clone: VolumeId, source: &VolumeName) -> Result<ImageName> {
+    let (id, source) = (clone.to_string(), source.as_str());
+    let source: String = source.chars().take(40).collect();
+    let tail = id.get(id.len().saturating_sub(8)..).unwrap_or_default();
+    ImageName::new(format!("clone-of-{source}-{tail}")).map_err(Error::internal)
+}
+
 /// Whether the volume's content can be laid down where it is attached now; it
 /// grows to what that takes.
 pub async fn content_at_hand(tx: &WriteTx, record: &mut VolumeRecord) -> Result<(), TxError> {
@@ -146,7 +154,7 @@ impl Engine {
                 id: new_id!(self.world(), ImageId),
                 tenant_id: Some(source.tenant_id),
                 owner_name: Some(cx.subject.user_name.clone()),
-                name: ImageName::new(format!("for-{clone}")).map_err(Error::internal)?,
+                name: name_for(clone, &source.name)?,
                 state: ImageState::Importing,
                 state_since: now,
                 failure: None,
