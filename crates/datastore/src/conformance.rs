@@ -2,6 +2,12 @@
 //!
 //! [`run`] takes an empty one. A panic says which promise is broken.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a suite of tests: a broken promise panics"
+)]
+
 use std::io;
 
 use tokio::io::AsyncReadExt as _;

@@ -83,14 +83,9 @@ impl Checked {
             }
             (VmAction::Attach | VmAction::Detach, ActionArgs::Volume(id)) => Ok(Self::Volume(id)),
             (VmAction::Grow, ActionArgs::Grow { volume, size }) => Ok(Self::Grow { volume, size }),
-            (VmAction::Backup, args @ (ActionArgs::Backup(_) | ActionArgs::None)) => {
-                let form = match args {
-                    ActionArgs::Backup(form) => form,
-                    _ => TakeBackup::default(),
-                };
-                let request = form.check()?;
-                let datastore = datastores.for_backups(request.datastore.as_ref())?;
-                Ok(Self::Backup(BackupPlan::asked(request, datastore)))
+            (VmAction::Backup, ActionArgs::Backup(form)) => Self::backup(datastores, &form),
+            (VmAction::Backup, ActionArgs::None) => {
+                Self::backup(datastores, &TakeBackup::default())
             }
             (
                 VmAction::Hold
@@ -111,6 +106,12 @@ impl Checked {
                 "{action} does not take these arguments"
             ))),
         }
+    }
+
+    fn backup(datastores: &Datastores, form: &TakeBackup) -> Result<Self> {
+        let request = form.check()?;
+        let datastore = datastores.for_backups(request.datastore.as_ref())?;
+        Ok(Self::Backup(BackupPlan::asked(request, datastore)))
     }
 }
 
