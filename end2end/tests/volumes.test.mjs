@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import {
@@ -95,12 +95,12 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     await volume('data').getByRole('link', { name: 'precious' }).click();
     await openConsole(page);
     await startCounting(page);
-    const put = (text, block) =>
-      ask(
-        page,
-        `printf ${text} | dd of=/dev/sda bs=512 seek=${block} conv=fsync,notrunc 2>/dev/null; echo put-$?`,
-        'put-0',
-      );
+    // Each says something of its own: the console repeats what it said before.
+    const put = (text, block) => {
+      const write = `dd of=/dev/sda bs=512 seek=${block} conv=fsync,notrunc`;
+      const said = `${text}-at-${block}`;
+      return ask(page, `printf ${text} | ${write} 2>/dev/null; echo ${said}-$?`, `${said}-0`);
+    };
     await put('before-image', 0);
     // At its end, too: a copy that tears has one of them and not the other.
     await put('before-image', 2048 * 90);
@@ -149,6 +149,16 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
   test('the command line downloads and clones', async () => {
     await good(`login --url ${stack.url} --user admin --password-stdin`, { input: PASSWORD });
     const image = join(stack.data, 'of-data.qcow2');
+    // What an earlier command left is gone on from; what is damaged is told.
+    const whole = readFileSync(join(stack.data, 'from-portal.qcow2'));
+    const { items } = await api.call('GET', '/images');
+    const { sha256 } = items.find(({ name }) => name === 'of-data').content;
+    const part = `${image}.${sha256.slice(0, 12)}.part`;
+    writeFileSync(part, Buffer.alloc(1000, 'x'));
+    const damaged = await cli.run(`image download of-data ${image}`);
+    assert.match(damaged.err, /damaged, and is removed; ask again/);
+    assert.equal(existsSync(part), false);
+    writeFileSync(part, whole.subarray(0, 70_000));
     assert.match(await good(`image download of-data ${image}`), /is in .*of-data\.qcow2 \(SHA-256/);
     assert.equal(read(disk(image), 0), 'before-image');
     const again = await cli.run(`image download of-data ${image}`);
