@@ -116,7 +116,12 @@ pub fn describe(document: &mut Document) {
         if keyless.iter().any(|end| path.ends_with(end)) {
             continue;
         }
-        let changes = [&mut item.post, &mut item.patch, &mut item.delete];
+        let changes = [
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ];
         for operation in changes.into_iter().filter_map(Option::as_mut) {
             describe_operation(operation);
         }

@@ -18,6 +18,8 @@ fn filled(path: &str) -> String {
         .replace("{image_id}", &format!("image_{zeros}"))
         .replace("{host_id}", &format!("host_{zeros}"))
         .replace("{tenant_id}", &format!("tenant_{zeros}"))
+        .replace("{backup_id}", &format!("backup_{zeros}"))
+        .replace("{kind}", "backup")
         .replace("{template_id}", &format!("template_{zeros}"))
         .replace("{name}", "none")
         .replace("{action}", "approve");
