@@ -495,7 +495,7 @@ impl Engine {
             let more = change.operation.is_some();
             // Whatever of it has come: it failed, or is what is there already.
             let came = match place == id {
-                true => change.image.state == ImageState::Ready,
+                true => change.image.state.has_content(),
                 false => successor.is_some(),
             };
             let unwanted = (!more && !came).then_some(place);
