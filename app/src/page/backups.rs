@@ -97,21 +97,23 @@ fn Page(data: BackupsData) -> impl IntoView {
         <div class="page-head">
             <h1>"Backups"</h1>
         </div>
-        <When
-            is=some
-            otherwise=|| view! {
-                <EmptyState
-                    title="No backups yet"
-                    text="A backup is a copy of a VM's disks in a datastore: it outlives the VM and its host. Back a VM up from its menu, or have it done again and again, below."
-                />
-            }
-        >
-            <Table caption="Backups" columns=&["Backup", "VM", "State", "Holds", "Stored", "Made", "Actions"]>
-                <Each items=rows/>
-            </Table>
-        </When>
-        <Schedules shelf=shelf/>
-        <Datastores shelf=shelf/>
+        <div class="sections">
+            <When
+                is=some
+                otherwise=|| view! {
+                    <EmptyState
+                        title="No backups yet"
+                        text="A backup is a copy of a VM's disks in a datastore: it outlives the VM and its host. Back a VM up from its menu, or have it done again and again, below."
+                    />
+                }
+            >
+                <Table caption="Backups" columns=&["Backup", "VM", "State", "Holds", "Stored", "Made", "Actions"]>
+                    <Each items=rows/>
+                </Table>
+            </When>
+            <Schedules shelf=shelf/>
+            <Datastores shelf=shelf/>
+        </div>
         <Dialogs shelf=shelf/>
     }
     .into_any()

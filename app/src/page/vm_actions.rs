@@ -21,10 +21,11 @@ pub use dialogs::VmDialogs;
 
 /// Everything, in the order of the menu, which has two columns where there is
 /// room: what belongs together stands side by side; what cannot be undone, last.
-const MENU: [VmAction; 15] = [
+const MENU: [VmAction; 16] = [
     VmAction::Console,
     VmAction::Resize,
     VmAction::Snapshot,
+    VmAction::Backup,
     VmAction::Suspend,
     VmAction::Stop,
     VmAction::Resume,
@@ -84,7 +85,8 @@ const fn icon(action: VmAction) -> IconName {
         VmAction::Hold => IconName::Hold,
         VmAction::Release | VmAction::Resume => IconName::Release,
         VmAction::Suspend => IconName::Suspend,
-        VmAction::Stop | VmAction::Backup => IconName::Stop,
+        VmAction::Stop => IconName::Stop,
+        VmAction::Backup => IconName::Archive,
         VmAction::PowerOff | VmAction::Start => IconName::Power,
         VmAction::Reboot => IconName::Reboot,
         VmAction::Reset => IconName::Reset,
@@ -248,7 +250,6 @@ mod tests {
                 action,
                 VmAction::Revert
                     | VmAction::RemoveSnapshot
-                    | VmAction::Backup
                     | VmAction::Attach
                     | VmAction::Detach
                     | VmAction::Grow

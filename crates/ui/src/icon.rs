@@ -4,6 +4,7 @@ use leptos::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IconName {
+    Archive,
     Camera,
     Check,
     Chevron,
@@ -39,6 +40,7 @@ pub enum IconName {
 impl IconName {
     const fn path(self) -> &'static str {
         match self {
+            Self::Archive => "M2 3h12v3H2zM3 6v7h10V6M6.5 9h3",
             Self::Camera => {
                 "M2 5h3l1-1.8h4L11 5h3v8H2zM8 6.8a2.2 2.2 0 1 0 0 4.4 2.2 2.2 0 0 0 0-4.4"
             }
