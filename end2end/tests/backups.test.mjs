@@ -34,8 +34,7 @@ before(async () => {
   await stack.start();
   api = await Api.signIn(stack.url);
   browser = await launch();
-  // A backup that another one needs.
-  // What is refused is provoked here.
+  // A backup that another one needs, and a name that is none.
   page = await openPage(browser, stack.url, { expected: /409 \(Conflict\)|422 \(Unproc/ });
   await signIn(page);
   await page.getByRole('heading', { name: 'My VMs' }).waitFor();
