@@ -43,9 +43,15 @@ export async function signIn(page, password = PASSWORD, user = 'admin') {
   await page.getByRole('button', { name: 'Sign in' }).click();
 }
 
+// The list stays until the form is there, and has a field for names as well.
+export async function newVm(page) {
+  await page.getByRole('link', { name: 'New VM' }).first().click();
+  await page.getByRole('heading', { name: 'New VM', level: 1 }).waitFor();
+}
+
 // Fills in the form; ends on the VM's page. Answers the VM's id.
 export async function createVm(page, name, { flavor = 'tiny', hold = false } = {}) {
-  await page.getByRole('link', { name: 'New VM' }).first().click();
+  await newVm(page);
   await page.getByLabel('Name').fill(name);
   await page.getByLabel('Flavor').selectOption(flavor);
   if (hold) await page.getByLabel('Hold it').check();

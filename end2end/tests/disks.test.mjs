@@ -13,6 +13,7 @@ import {
   counted,
   inEveryLook,
   launch,
+  newVm,
   number,
   openConsole,
   openPage,
@@ -77,7 +78,7 @@ describe('disks', { concurrency: false, timeout: 900_000 }, () => {
       state = (await api.call('GET', `/images/${image.id}`)).state;
     }
     assert.equal(state, 'ready');
-    await page.getByRole('link', { name: 'New VM' }).first().click();
+    await newVm(page);
     await page.getByLabel('Name').fill('precious');
     await page.getByLabel('Image').selectOption('linux');
     await page.getByRole('button', { name: 'Create VM' }).click();

@@ -11,6 +11,7 @@ import {
   inEveryLook,
   launch,
   litStates,
+  newVm,
   openConsole,
   openPage,
   signIn,
@@ -118,7 +119,7 @@ describe('portal', { concurrency: false, timeout: 600_000 }, () => {
 
   test('the form says what is wrong as one types', async () => {
     await withPage(async (page) => {
-      await page.getByRole('link', { name: 'New VM' }).first().click();
+      await newVm(page);
       const name = page.getByLabel('Name');
       await name.fill('"><svg onload=alert(1)>');
       await name.blur();

@@ -3,7 +3,15 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { checkPage, confirm, inEveryLook, launch, openPage, signIn } from '../lib/browser.mjs';
+import {
+  checkPage,
+  confirm,
+  inEveryLook,
+  launch,
+  newVm,
+  openPage,
+  signIn,
+} from '../lib/browser.mjs';
 import { Fleet } from '../lib/fleet.mjs';
 import { Api, PASSWORD } from '../lib/stack.mjs';
 
@@ -73,7 +81,7 @@ describe('templates', () => {
     await withPage('otto', async (page) => {
       await page.goto('/templates');
       assert.equal(await row(page, 'web').getByRole('button').count(), 0);
-      await page.getByRole('link', { name: 'New VM' }).first().click();
+      await newVm(page);
       await page.getByLabel('Name', { exact: true }).fill('web-1');
       await page.getByLabel('Template').selectOption('web');
       assert.equal(await page.getByLabel('Flavor').inputValue(), 'small');

@@ -77,7 +77,7 @@ impl Change<'_> {
             owner_name: by.to_owned().try_into().map_err(Error::internal)?,
             name: match &plan.name {
                 Some(name) => name.clone(),
-                None => dated("backup", self.now)?,
+                None => unused_name(&before, self.now)?,
             },
             state: BackupState::Making,
             datastore: plan.datastore.clone(),
@@ -231,6 +231,18 @@ fn base(before: &[BackupRecord], plan: &BackupPlan, most: u32) -> Option<BackupI
         length = length.saturating_add(1);
     }
     (length < most).then_some(latest.id)
+}
+
+/// A name after the time, or after the next moment whose name is free.
+fn unused_name(before: &[BackupRecord], now: Timestamp) -> Result<BackupName, Error> {
+    let mut at = now;
+    loop {
+        let name = dated("backup", at)?;
+        if before.iter().all(|record| record.name != name) {
+            return Ok(name);
+        }
+        at = at.plus_ms(1);
+    }
 }
 
 /// `backup-20261129-141503-207`.
