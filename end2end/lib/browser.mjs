@@ -44,9 +44,9 @@ export async function signIn(page, password = PASSWORD, user = 'admin') {
 }
 
 // The list stays until the form is there, and has a field for names as well.
-export async function newVm(page) {
-  await page.getByRole('link', { name: 'New VM' }).first().click();
-  await page.getByRole('heading', { name: 'New VM', level: 1 }).waitFor();
+export async function newVm(page, title = 'New VM') {
+  await page.getByRole('link', { name: title }).first().click();
+  await page.getByRole('heading', { name: title, level: 1 }).waitFor();
 }
 
 // Fills in the form; ends on the VM's page. Answers the VM's id.

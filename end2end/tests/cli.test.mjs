@@ -84,7 +84,8 @@ async function refusesTheRest(state) {
     const sentence = TABLE.get(`${action} ${nameOf(state)}`);
     if (!sentence) continue;
     const size = action === 'resize' ? ' --vcpus 2' : '';
-    const line = action === 'snapshot' ? 'snapshot create web now' : `vm ${action} web${size}`;
+    const own = { snapshot: 'snapshot create web now', backup: 'backup create web' };
+    const line = own[action] ?? `vm ${action} web${size}`;
     await bad(line, `\`web\` ${sentence}`);
     refused += 1;
   }

@@ -9,6 +9,7 @@ import {
   confirm,
   inEveryLook,
   launch,
+  newVm,
   openPage,
   signIn,
   untilState,
@@ -49,7 +50,7 @@ const textbox = (page, name) => page.getByRole('textbox', { name });
 
 // Sends the form; ends on the page of the request.
 async function request(page, name, purpose, flavor = 'small') {
-  await page.getByRole('link', { name: 'New request' }).first().click();
+  await newVm(page, 'New request');
   await page.getByLabel('Name').fill(name);
   await page.getByLabel('Flavor').selectOption(flavor);
   await textbox(page, 'Purpose').fill(purpose);
