@@ -9,8 +9,8 @@ use leptos_meta::Title;
 use vimana_model::flavor::{ChangeFlavor, CreateFlavor, FlavorView};
 use vimana_model::unit::MiB;
 use vimana_ui::{
-    Cell, Confirm, Dialog, EmptyState, FormError, Icon, IconName, Submit, Table, TextField,
-    ToastKind, Toasts, part, press,
+    Answers, Cell, Confirm, Dialog, EmptyState, Icon, IconName, Table, TextField, ToastKind,
+    Toasts, part, press,
 };
 
 use super::lazy::lazy_page;
@@ -301,13 +301,7 @@ fn FlavorForm(list: List, about: Option<FlavorView>, close: Callback<()>) -> imp
                 value=draft.disk
                 error=wrong("disk_mib")
             />
-            <FormError error=otherwise(refused, FIELDS)/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>
-                    "Cancel"
-                </button>
-                <Submit label=Signal::derive(move || if is_new { "Make it" } else { "Save" }.to_owned()) busy=busy/>
-            </div>
+            <Answers error=otherwise(refused, FIELDS) on_cancel=close label=Signal::derive(move || if is_new { "Make it" } else { "Save" }.to_owned()) busy=busy/>
         </form>
     }
     .into_any()

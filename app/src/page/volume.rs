@@ -1,10 +1,13 @@
 //! What the pages say of a volume.
 
+use leptos::prelude::*;
 use vimana_model::unit::MiB;
 use vimana_model::volume::{VolumeAction, VolumeState, VolumeView};
-use vimana_ui::Tone;
+use vimana_ui::{TextField, Tone};
 
+use super::refused::of_field;
 use super::sentence;
+use crate::api::ApiError;
 use crate::session::Caller;
 
 /// How it is, as a badge says it.
@@ -41,4 +44,24 @@ pub fn refusal(caller: &Caller, action: VolumeAction, volume: &VolumeView) -> Op
 /// An amount as it was typed; one that is none is out of bounds.
 pub fn size(text: &str) -> MiB {
     MiB(text.trim().parse().unwrap_or(0))
+}
+
+/// The size that a volume is to have, in MiB as it is typed.
+#[component]
+pub fn LargerSize(
+    volume: VolumeView,
+    value: RwSignal<String>,
+    refused: RwSignal<Option<ApiError>>,
+) -> impl IntoView {
+    view! {
+        <TextField
+            id="grow-size"
+            label="Size in MiB"
+            hint=format!("It has {} and never shrinks. The guest sees it at once where it runs.", volume.size_mib)
+            numeric=true
+            autofocus=true
+            value=value
+            error=of_field(refused, "size_mib")
+        />
+    }
 }

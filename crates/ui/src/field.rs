@@ -3,7 +3,7 @@
 use leptos::html;
 use leptos::prelude::*;
 
-use crate::follow::{Follow, Part, flag, part, text};
+use crate::follow::{Follow, Part, flag, part, press, text};
 use crate::icon::{Icon, IconName};
 use crate::prose::Prose;
 
@@ -68,6 +68,30 @@ pub fn Submit(
         >
             {label}
         </button>
+    }
+}
+
+/// The end of a form in a dialog: what is wrong with all of it, the way out and
+/// the button that sends it.
+#[component]
+pub fn Answers(
+    #[prop(into)] error: Signal<Option<String>>,
+    on_cancel: Callback<()>,
+    #[prop(into)] label: Signal<String>,
+    #[prop(into)] busy: Signal<bool>,
+    /// As of [`Submit`].
+    #[prop(into, optional)]
+    idle: Signal<bool>,
+    #[prop(optional)] danger: bool,
+) -> impl IntoView {
+    view! {
+        <FormError error=error/>
+        <div class="dialog-answers">
+            <button r#type="button" class="button" data-kind="plain" on:click=press(move || on_cancel.run(()))>
+                "Cancel"
+            </button>
+            <Submit label=label busy=busy idle=idle danger=danger/>
+        </div>
     }
 }
 

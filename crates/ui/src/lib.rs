@@ -22,7 +22,9 @@ pub use button::{Button, ButtonKind};
 pub use diagram::{Diagram, Drawing, Node};
 pub use dialog::{Confirm, Dialog};
 pub use empty::EmptyState;
-pub use field::{CheckField, Choice, FormError, SelectField, Submit, TextAreaField, TextField};
+pub use field::{
+    Answers, CheckField, Choice, FormError, SelectField, Submit, TextAreaField, TextField,
+};
 pub use file::{FileField, Picked};
 pub use follow::{Each, Follow, Item, Part, When, flag, memo, part, press, text, word};
 pub use icon::{Icon, IconName};

@@ -4,7 +4,7 @@ use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::backup::{BackupView, RestoreBackup};
-use vimana_ui::{Choice, FormError, SelectField, Submit, TextField, ToastKind, Toasts, press};
+use vimana_ui::{Answers, Choice, SelectField, TextField, ToastKind, Toasts};
 
 use super::Shelf;
 use crate::api::{ApiError, Key, once, restore_backup};
@@ -66,11 +66,7 @@ pub fn RestoreForm(shelf: Shelf, backup: BackupView, close: Callback<()>) -> imp
                 value=flavor
                 error=of_field(refused, "flavor")
             />
-            <FormError error=otherwise(refused, &["name", "flavor"])/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
-                <Submit label="Make the VM".to_owned() busy=busy/>
-            </div>
+            <Answers error=otherwise(refused, &["name", "flavor"]) on_cancel=close label="Make the VM".to_owned() busy=busy/>
         </form>
     }
     .into_any()

@@ -6,8 +6,8 @@ use leptos::task::spawn_local;
 use vimana_model::VmId;
 use vimana_model::schedule::{ScheduleKind, ScheduleView, SetSchedule};
 use vimana_ui::{
-    Button, ButtonKind, Cell, Choice, Dialog, Each, FormError, IconName, Item, SelectField, Submit,
-    Table, TextField, Time, ToastKind, Toasts, When, memo, press,
+    Answers, Button, ButtonKind, Cell, Choice, Dialog, Each, IconName, Item, SelectField, Table,
+    TextField, Time, ToastKind, Toasts, When, memo,
 };
 
 use super::Shelf;
@@ -235,11 +235,7 @@ fn Form(shelf: Shelf, close: Callback<()>) -> impl IntoView {
                 value=keep
                 error=of_field(refused, "keep")
             />
-            <FormError error=otherwise(refused, &["every_s", "keep"])/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
-                <Submit label="Set it; the first is made now".to_owned() busy=busy/>
-            </div>
+            <Answers error=otherwise(refused, &["every_s", "keep"]) on_cancel=close label="Set it; the first is made now".to_owned() busy=busy/>
         </form>
     }
     .into_any()

@@ -7,8 +7,8 @@ use leptos::task::spawn_local;
 use vimana_model::request::{RequestAction, RequestDecision, RequestView, check_remark};
 use vimana_model::vm::CreateVm;
 use vimana_ui::{
-    Dialog, FormError, Icon, IconName, Submit, TextAreaField, ToastKind, Toasts, When, memo, part,
-    press, text, word,
+    Answers, Dialog, Icon, IconName, TextAreaField, ToastKind, Toasts, When, memo, part, press,
+    text, word,
 };
 
 use super::actions::meaning;
@@ -243,13 +243,7 @@ fn DecisionForm(
                 on_leave=Callback::new(move |()| draft.said.set(true))
             />
             {takes_terms(action).then(|| view! { <OtherTerms asked=asked draft=draft/> })}
-            <FormError error=general/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>
-                    "Cancel"
-                </button>
-                <Submit label=label busy=busy danger=gives_up(action)/>
-            </div>
+            <Answers error=general on_cancel=close label=label busy=busy danger=gives_up(action)/>
         </form>
     }
     .into_any()

@@ -8,8 +8,8 @@ use vimana_model::vm::VmView;
 use vimana_model::volume::{CreateVolume, GrowVolume, VolumeAction, VolumeState, VolumeView};
 use vimana_model::{VmId, VolumeId};
 use vimana_ui::{
-    Badge, Button, ButtonKind, Cell, CheckField, Confirm, Dialog, Each, FormError, IconName, Item,
-    Submit, Table, TextField, ToastKind, Toasts, When, memo, press,
+    Answers, Badge, Button, ButtonKind, Cell, CheckField, Confirm, Dialog, Each, IconName, Item,
+    Table, TextField, ToastKind, Toasts, When, memo,
 };
 
 use super::snapshots::follow;
@@ -17,7 +17,7 @@ use crate::api::{ApiError, Key, VmArgs, create_volume, delete_volume, once, volu
 use crate::live::Timeline;
 use crate::page::refused::{of_field, otherwise};
 use crate::page::vm_actions::{VmDesk, blocked};
-use crate::page::volume::{condition, refusal, size as parsed};
+use crate::page::volume::{LargerSize, condition, refusal, size as parsed};
 use crate::session::{Caller, CurrentSession};
 
 /// What a dialog is open for.
@@ -323,11 +323,7 @@ fn NewForm(shelf: Shelf, close: Callback<()>) -> impl IntoView {
                 hint="Otherwise it stays when the VM goes, for another one on the same host."
                 value=goes
             />
-            <FormError error=otherwise(refused, &["name", "size_mib"])/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
-                <Submit label="Make and attach it".to_owned() busy=busy/>
-            </div>
+            <Answers error=otherwise(refused, &["name", "size_mib"]) on_cancel=close label="Make and attach it".to_owned() busy=busy/>
         </form>
     }
     .into_any()
@@ -377,20 +373,8 @@ fn GrowForm(shelf: Shelf, volume: VolumeView, close: Callback<()>) -> impl IntoV
     };
     view! {
         <form class="dialog-form" method="post" novalidate on:submit=submit>
-            <TextField
-                id="grow-size"
-                label="Size in MiB"
-                hint=format!("It has {} and never shrinks. The guest sees it at once where it runs.", volume.size_mib)
-                numeric=true
-                autofocus=true
-                value=size
-                error=of_field(refused, "size_mib")
-            />
-            <FormError error=otherwise(refused, &["size_mib"])/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
-                <Submit label="Make it larger".to_owned() busy=busy/>
-            </div>
+            <LargerSize volume=volume value=size refused=refused/>
+            <Answers error=otherwise(refused, &["size_mib"]) on_cancel=close label="Make it larger".to_owned() busy=busy/>
         </form>
     }
     .into_any()

@@ -10,7 +10,7 @@ use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::{ResizeVm, VmView};
 use vimana_model::{Error, FieldError, VmState};
 use vimana_ui::{
-    Choice, FormError, SelectField, Submit, TextField, When, flag, memo, part, press, text, word,
+    Answers, Choice, SelectField, TextField, When, flag, memo, part, press, text, word,
 };
 
 use super::desk::VmDesk;
@@ -176,11 +176,7 @@ fn Sizes(vm: ArcRwSignal<VmView>, flavors: Vec<FlavorView>, close: Callback<()>)
             {running.then(|| view! {
                 <p class="faint">"It runs: it changes at once where its host can do that, or else once it is powered off."</p>
             }.into_any())}
-            <FormError error=Signal::derive(move || refused.get().map(|error| error.sentence()))/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
-                <Submit label=label busy=busy idle=Signal::derive(nothing)/>
-            </div>
+            <Answers error=Signal::derive(move || refused.get().map(|error| error.sentence())) on_cancel=close label=label busy=busy idle=Signal::derive(nothing)/>
         </form>
     }
     .into_any()

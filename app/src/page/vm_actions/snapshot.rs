@@ -7,7 +7,7 @@ use vimana_model::VmState;
 use vimana_model::action::VmAction;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::vm::VmView;
-use vimana_ui::{CheckField, FormError, Submit, TextField, press};
+use vimana_ui::{Answers, CheckField, TextField};
 
 use super::desk::VmDesk;
 use crate::api::{ApiError, VmArgs};
@@ -66,11 +66,7 @@ pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVi
                     value=memory
                 />
             }.into_any())}
-            <FormError error=otherwise(refused, &["name"])/>
-            <div class="dialog-answers">
-                <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
-                <Submit label="Take it".to_owned() busy=busy/>
-            </div>
+            <Answers error=otherwise(refused, &["name"]) on_cancel=close label="Take it".to_owned() busy=busy/>
         </form>
     }
     .into_any()

@@ -9,8 +9,7 @@ use vimana_model::image::ImportImage;
 use vimana_model::vm::VmView;
 use vimana_model::volume::{AttachVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView};
 use vimana_ui::{
-    CheckField, Choice, Confirm, Dialog, FormError, SelectField, Submit, TextField, ToastKind,
-    Toasts, part, press,
+    Answers, CheckField, Choice, Confirm, Dialog, SelectField, TextField, ToastKind, Toasts, part,
 };
 
 use super::{Question, Questions};
@@ -20,7 +19,7 @@ use crate::api::{
 };
 use crate::live::{Live, Mark};
 use crate::page::refused::{of_field, otherwise};
-use crate::page::volume::size;
+use crate::page::volume::{LargerSize, size};
 use crate::session::CurrentSession;
 
 #[component]
@@ -168,24 +167,6 @@ fn keep(live: &Live, asked: Mark, volume: VolumeView) {
 }
 
 #[component]
-fn Answers(sheet: Sheet, label: &'static str, fields: &'static [&'static str]) -> impl IntoView {
-    let Sheet {
-        refused,
-        busy,
-        close,
-        ..
-    } = sheet;
-    view! {
-        <FormError error=otherwise(refused, fields)/>
-        <div class="dialog-answers">
-            <button r#type="button" class="button" data-kind="plain" on:click=press(move || close.run(()))>"Cancel"</button>
-            <Submit label=label.to_owned() busy=busy/>
-        </div>
-    }
-    .into_any()
-}
-
-#[component]
 fn NewForm(close: Callback<()>) -> impl IntoView {
     let sheet = Sheet::new(close);
     let refused = sheet.refused;
@@ -225,7 +206,7 @@ fn NewForm(close: Callback<()>) -> impl IntoView {
                 hint="Otherwise it stays when the VM goes, for another one on the same host."
                 value=goes
             />
-            <Answers sheet=sheet label="Make it" fields=&["name", "size_mib", "image"]/>
+            <Answers error=otherwise(refused, &["name", "size_mib", "image"]) on_cancel=close label="Make it".to_owned() busy=sheet.busy/>
         </form>
     }
     .into_any()
@@ -278,7 +259,7 @@ fn AttachForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
                     view! { <SelectField id="attach-vm" label="VM" choices=all.into_iter().map(choice).collect() value=chosen/> }.into_any()
                 }
             }))}
-            <Answers sheet=sheet label="Attach it" fields=&[]/>
+            <Answers error=otherwise(refused, &[]) on_cancel=close label="Attach it".to_owned() busy=sheet.busy/>
         </form>
     }
     .into_any()
@@ -308,16 +289,8 @@ fn GrowForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
     };
     view! {
         <form class="dialog-form" method="post" novalidate on:submit=submit>
-            <TextField
-                id="grow-size"
-                label="Size in MiB"
-                hint=format!("It has {} and never shrinks. The guest sees it at once where it runs.", volume.size_mib)
-                numeric=true
-                autofocus=true
-                value=mib
-                error=of_field(refused, "size_mib")
-            />
-            <Answers sheet=sheet label="Make it larger" fields=&["size_mib"]/>
+            <LargerSize volume=volume value=mib refused=refused/>
+            <Answers error=otherwise(refused, &["size_mib"]) on_cancel=close label="Make it larger".to_owned() busy=sheet.busy/>
         </form>
     }
     .into_any()
@@ -349,7 +322,7 @@ fn CloneForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
                 value=name
                 error=of_field(refused, "name")
             />
-            <Answers sheet=sheet label="Clone it" fields=&["name"]/>
+            <Answers error=otherwise(refused, &["name"]) on_cancel=close label="Clone it".to_owned() busy=sheet.busy/>
         </form>
     }
     .into_any()
@@ -388,7 +361,7 @@ fn CopyForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
                 value=name
                 error=of_field(refused, "name")
             />
-            <Answers sheet=sheet label="Make the image" fields=&["name"]/>
+            <Answers error=otherwise(refused, &["name"]) on_cancel=close label="Make the image".to_owned() busy=sheet.busy/>
         </form>
     }
     .into_any()
