@@ -192,7 +192,7 @@ impl<'a> Change<'a> {
     }
 
     /// As [`Change::hold_exactly`], everything counted.
-    pub(crate) async fn claim_exactly(&mut self, wanted: Resources) -> Result<(), TxError> {
+    async fn claim_exactly(&mut self, wanted: Resources) -> Result<(), TxError> {
         let Some(host) = &self.vm.host else {
             return Ok(());
         };
@@ -206,6 +206,24 @@ impl<'a> Change<'a> {
                 Err(Error::conflict(message).into())
             }
         }
+    }
+
+    /// Holds so much beside what the VM itself needs: for its snapshots, and for
+    /// a backup that is being made.
+    ///
+    /// # Errors
+    /// `Conflict` where the host has no room for more.
+    pub(crate) async fn keep(&mut self, kept: MiB) -> Result<(), TxError> {
+        let before = std::mem::replace(&mut self.vm.kept, kept);
+        if self.vm.host.is_none() {
+            return Ok(());
+        }
+        let claim = claim::find(self.tx, self.vm.id).await?;
+        let missing = || Error::internal("a machine on a host without a claim");
+        let mut wanted = claim.ok_or_else(missing)?.resources;
+        let own = wanted.disk_mib.0.saturating_sub(before.0);
+        wanted.disk_mib = MiB(own.saturating_add(kept.0));
+        self.claim_exactly(wanted).await
     }
 
     /// Gives everything on the host back. Its snapshots went with its disk; its

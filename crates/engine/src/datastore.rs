@@ -92,11 +92,9 @@ impl Datastores {
     /// # Errors
     /// `Invalid` where there is no such datastore, or it takes no backups.
     pub(crate) fn for_backups(&self, asked: Option<&DatastoreName>) -> Result<DatastoreName> {
-        let mut names = self.all().map(|(name, _)| name);
-        let mut taking = names.by_ref().filter(|name| self.takes_backups(name));
         let Some(asked) = asked else {
-            let first = taking.next().unwrap_or(&self.main_name);
-            return Ok(first.clone());
+            let first = self.others.first().map(|(name, _)| name);
+            return Ok(first.unwrap_or(&self.main_name).clone());
         };
         if self.find(asked).is_none() {
             let message = format!("there is no datastore `{asked}`");

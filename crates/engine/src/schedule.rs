@@ -163,7 +163,6 @@ impl Engine {
     async fn run_schedule(&self, due: &ScheduleRecord) -> Result<()> {
         let now = self.world().now();
         let every = i64::try_from(due.schedule.every_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-        let next = next_after(due.next_at, now, every);
         if due.next_at > now {
             // The clock was set back: it counts from now on.
             let next = now.plus_ms(every);
@@ -172,6 +171,7 @@ impl Engine {
                 Ok(())
             });
         }
+        let next = next_after(due.next_at, now, every);
         match self.take_on(due, next).await {
             Ok(Some(changed)) => self.moved(changed).await,
             Ok(None) => {}

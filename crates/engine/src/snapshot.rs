@@ -20,7 +20,7 @@ use vimana_store::snapshot::{Held, SnapshotRecord};
 use vimana_store::{TxError, snapshot, volume};
 
 use crate::Engine;
-use crate::change::{Change, Holding};
+use crate::change::Change;
 use crate::context::{OpContext, new_id};
 use crate::name;
 
@@ -121,7 +121,8 @@ impl Change<'_> {
         snapshot::insert(self.tx, &record)
             .await
             .map_err(|error| name::in_use(error, "a snapshot", record.name.as_str()))?;
-        self.keep(self.vm.kept.0.saturating_add(claimed)).await?;
+        self.keep(MiB(self.vm.kept.0.saturating_add(claimed)))
+            .await?;
         let kind = OperationKind::Snapshot;
         self.begin(kind, &[StepKind::Snapshot], by).await?;
         self.set_piece(piece(&record));
@@ -219,7 +220,7 @@ impl Change<'_> {
             self.vm.snapshot_id = record.parent_id;
         }
         let kept = self.vm.kept.0.saturating_sub(record.claimed.0);
-        self.keep(kept).await?;
+        self.keep(MiB(kept)).await?;
         Ok(record.name)
     }
 
@@ -239,15 +240,5 @@ impl Change<'_> {
         };
         let message = format!("`{}` has {has}, or suspend it instead", self.vm.name);
         Err(Error::conflict(message).into())
-    }
-
-    async fn keep(&mut self, kept: u64) -> Result<(), TxError> {
-        self.vm.kept = MiB(kept);
-        let holding = if self.vm.state == VmState::PoweredOff {
-            Holding::Disk
-        } else {
-            Holding::Full
-        };
-        self.hold(holding).await
     }
 }

@@ -9,7 +9,7 @@ use vimana_model::unit::MiB;
 use vimana_model::{BackupId, Error, Timestamp};
 use vimana_store::backup::{BackupRecord, DiskRecord, StoredFile};
 use vimana_store::operation::OperationRecord;
-use vimana_store::{TxError, backup, claim, schedule, volume};
+use vimana_store::{TxError, backup, schedule, volume};
 
 use crate::change::Change;
 use crate::context::new_id;
@@ -96,7 +96,9 @@ impl Change<'_> {
         backup::insert(self.tx, &record)
             .await
             .map_err(|error| name::in_use(error, "a backup", record.name.as_str()))?;
-        self.keep_more(claimed).await?;
+        // Its copies are on the host beside the disks.
+        self.keep(MiB(self.vm.kept.0.saturating_add(claimed.0)))
+            .await?;
         let kind = OperationKind::Backup;
         self.begin(kind, &[StepKind::Backup], by).await?;
         self.set_piece(Piece::Backup {
@@ -135,7 +137,8 @@ impl Change<'_> {
         record.state = BackupState::Ready;
         let claimed = record.claimed;
         backup::update(self.tx, &mut record).await?;
-        self.keep_less(claimed).await?;
+        self.keep(MiB(self.vm.kept.0.saturating_sub(claimed.0)))
+            .await?;
         self.add_event(EventKind::BackedUp { name: record.name });
         if record.scheduled {
             self.prune_backups().await?;
@@ -174,7 +177,8 @@ impl Change<'_> {
             record.failure = Some(why);
             record.since = None;
             backup::update(self.tx, &mut record).await?;
-            self.keep_less(claimed).await?;
+            self.keep(MiB(self.vm.kept.0.saturating_sub(claimed.0)))
+                .await?;
             if record.scheduled {
                 let schedule = (self.vm.id, ScheduleKind::Backup);
                 let why = record.failure.as_deref();
@@ -188,30 +192,6 @@ impl Change<'_> {
         let found = backup::lock(self.tx, id).await?;
         let making = found.filter(|record| record.state == BackupState::Making);
         Ok(making.filter(|record| record.vm_id == self.vm.id))
-    }
-
-    /// Its copies are on the host beside the disks.
-    async fn keep_more(&mut self, amount: MiB) -> Result<(), TxError> {
-        self.vm.kept = MiB(self.vm.kept.0.saturating_add(amount.0));
-        let claim = claim::find(self.tx, self.vm.id).await?;
-        let missing = || Error::internal("a machine on a host without a claim");
-        let mut wanted = claim.ok_or_else(missing)?.resources;
-        wanted.disk_mib = MiB(wanted.disk_mib.0.saturating_add(amount.0));
-        self.claim_exactly(wanted).await
-    }
-
-    async fn keep_less(&mut self, amount: MiB) -> Result<(), TxError> {
-        if self.vm.host.is_none() {
-            // Everything was given back.
-            return Ok(());
-        }
-        self.vm.kept = MiB(self.vm.kept.0.saturating_sub(amount.0));
-        let Some(claim) = claim::find(self.tx, self.vm.id).await? else {
-            return Ok(());
-        };
-        let mut wanted = claim.resources;
-        wanted.disk_mib = MiB(wanted.disk_mib.0.saturating_sub(amount.0));
-        self.claim_exactly(wanted).await
     }
 }
 

@@ -2,8 +2,7 @@
 
 use vimana_datastore::Item;
 use vimana_model::backup::BackupState;
-use vimana_model::name::DatastoreName;
-use vimana_model::{Error, Result};
+use vimana_model::{BackupId, Error, Result};
 use vimana_store::{backup, write_tx};
 
 use crate::Engine;
@@ -22,8 +21,9 @@ impl Engine {
 
     /// Removes the files of backups that are deleted, or never came to be.
     pub(crate) async fn sweep_backups(&self) -> Result<()> {
-        let datastores = self.inner.datastores.clone();
-        for (name, datastore) in datastores.all() {
+        // What is deleted from here on is removed by the next sweep.
+        let removing = backup::removing(&self.store().read()).await?;
+        for (name, datastore) in self.inner.datastores.all() {
             let held = match datastore.holds().await {
                 Ok(held) => held,
                 Err(error) => {
@@ -44,37 +44,24 @@ impl Engine {
                 tracing::info!(backup = %id, datastore = %name, "a backup that nobody wants is removed");
                 datastore.discard(item).await.map_err(Error::internal)?;
             }
-            self.forget_removed(name).await?;
+            for gone in removing.iter().filter(|gone| gone.datastore == *name) {
+                self.forget_backup(gone.id).await?;
+            }
         }
         Ok(())
     }
 
-    /// Nothing of them is left in a datastore that was just swept. What was
-    /// deleted meanwhile is removed by the next sweep.
-    async fn forget_removed(&self, name: &DatastoreName) -> Result<()> {
-        for found in backup::removing(&self.store().read()).await? {
-            if found.datastore != *name {
-                continue;
-            }
-            let datastores = &self.inner.datastores;
-            let left = match datastores.find(name) {
-                Some(datastore) => datastore.holds().await.map_err(Error::internal)?,
-                None => continue,
+    /// Nothing is left of it.
+    async fn forget_backup(&self, id: BackupId) -> Result<()> {
+        write_tx!(self.store(), |tx| {
+            let Some(mut record) = backup::lock(tx, id).await? else {
+                return Ok(());
             };
-            if left.contains(&Item::Backup(found.id)) {
-                continue;
+            if record.state == BackupState::Removing {
+                record.state = BackupState::Removed;
+                backup::update(tx, &mut record).await?;
             }
-            write_tx!(self.store(), |tx| {
-                let Some(mut record) = backup::lock(tx, found.id).await? else {
-                    return Ok(());
-                };
-                if record.state == BackupState::Removing {
-                    record.state = BackupState::Removed;
-                    backup::update(tx, &mut record).await?;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

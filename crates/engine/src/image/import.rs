@@ -20,7 +20,7 @@ use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
 use vimana_store::image::{ImageOrder, ImageRecord, ImageRefresh};
 use vimana_store::operation::OperationRecord;
-use vimana_store::{TxError, image, operation, write_tx};
+use vimana_store::{TxError, WriteTx, image, operation, write_tx};
 
 use super::change::ImageChange;
 use super::refresh;
@@ -252,61 +252,65 @@ impl Engine {
         image: NewImage,
         permission: Permission,
     ) -> Result<AcceptedImage> {
-        let NewImage {
-            id,
-            name,
-            tenant_id,
-            order,
-            origin,
-            refresh,
-        } = image;
-        let is_path = matches!(order.source, ImageSource::Path(_));
-        let actor = Actor::User(cx.subject.user_name.clone());
-        let (answer, record) = write_tx!(self.store(), |tx| {
+        let (answer, begun) = write_tx!(self.store(), |tx| {
             let cx = &current(tx, cx).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok((answer, None));
             }
-            permit(cx, permission, tenant_id)?;
-            if is_path {
+            permit(cx, permission, image.tenant_id)?;
+            if matches!(image.order.source, ImageSource::Path(_)) {
                 permit(cx, permission, None)?;
             }
-            let origin = match (&origin, &order.source) {
+            let origin = match (&image.origin, &image.order.source) {
                 (Some(origin), _) => origin.clone(),
                 (None, ImageSource::Volume(id)) => origin_of_volume(tx, cx, *id).await?,
                 (None, _) => return Err(Error::internal("an order without an origin").into()),
             };
-            let now = self.world().now();
-            let record = ImageRecord {
-                id,
-                tenant_id,
-                owner_name: Some(cx.subject.user_name.clone()),
-                name: name.clone(),
-                state: ImageState::Importing,
-                state_since: now,
-                failure: None,
-                origin,
-                order: Some(order.clone()),
-                content: None,
-                operation_id: None,
-                generation: 1,
-                created_at: now,
-                refresh: refresh.clone(),
-                superseded_at: None,
-            };
-            let mut change = ImageChange::of(tx, self.world(), actor.clone(), record);
-            let id = new_id!(self.world(), OperationId);
-            change.begin_import(id, cx.subject.user_name.as_str());
-            let (record, operation) = change.save().await?;
-            let answer = self.accepted_image(record.clone(), operation)?;
-            remember(tx, cx, now, &answer).await?;
-            Ok((answer, Some(record)))
+            let (record, operation) = self.record_import(tx, cx, &image, origin).await?;
+            let id = record.id;
+            let answer = self.accepted_image(record, operation)?;
+            remember(tx, cx, self.world().now(), &answer).await?;
+            Ok((answer, Some(id)))
         })?;
         self.inner.hub.wake();
-        if let Some(record) = record {
-            self.spawn_import(record.id);
+        if let Some(id) = begun {
+            self.spawn_import(id);
         }
         Ok(answer)
+    }
+
+    /// Records the image, and the operation that imports it.
+    pub(super) async fn record_import(
+        &self,
+        tx: &WriteTx,
+        cx: &OpContext,
+        image: &NewImage,
+        origin: Origin,
+    ) -> Result<(ImageRecord, Option<OperationRecord>), TxError> {
+        let now = self.world().now();
+        let by = &cx.subject.user_name;
+        let record = ImageRecord {
+            id: image.id,
+            tenant_id: image.tenant_id,
+            owner_name: Some(by.clone()),
+            name: image.name.clone(),
+            state: ImageState::Importing,
+            state_since: now,
+            failure: None,
+            origin,
+            order: Some(image.order.clone()),
+            content: None,
+            operation_id: None,
+            generation: 1,
+            created_at: now,
+            refresh: image.refresh.clone(),
+            superseded_at: None,
+        };
+        let actor = Actor::User(by.clone());
+        let mut change = ImageChange::of(tx, self.world(), actor, record);
+        let id = new_id!(self.world(), OperationId);
+        change.begin_import(id, by.as_str());
+        change.save().await
     }
 
     pub(super) fn accepted_image(

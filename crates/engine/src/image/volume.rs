@@ -7,7 +7,6 @@
 
 use vimana_authz::Permission;
 use vimana_driver::Fault;
-use vimana_model::event::Actor;
 use vimana_model::image::{ImageFormat, ImageSource, ImageState, ImportImage, Origin, Upload};
 use vimana_model::name::{ImageName, VolumeName};
 use vimana_model::operation::{Object, Progress};
@@ -20,8 +19,7 @@ use vimana_store::operation::OperationRecord;
 use vimana_store::volume::{ImageOf, VolumeRecord};
 use vimana_store::{TxError, WriteTx, image, operation, volume, write_tx};
 
-use super::change::ImageChange;
-use super::import::{Teller, Working};
+use super::import::{NewImage, Teller, Working};
 use super::upload::{UploadPart, fetches};
 use crate::Engine;
 use crate::agent::Speaker;
@@ -140,7 +138,6 @@ impl Engine {
         form: &CloneVolume,
     ) -> Result<AcceptedVolume> {
         let name = form.check()?;
-        let actor = Actor::User(cx.subject.user_name.clone());
         let found = volume::find(&self.store().read(), id).await?;
         authorized(cx, Permission::ViewVolume, format!("volume `{id}`"), found)?;
         let (answer, begun) = write_tx!(self.store(), |tx| {
@@ -150,40 +147,29 @@ impl Engine {
             }
             let source = volume_with_content(tx, cx, id).await?;
             let (now, clone) = (self.world().now(), new_id!(self.world(), VolumeId));
-            let image = ImageRecord {
+            let origin = Origin::Volume {
+                volume_id: id,
+                name: source.name.clone(),
+                clone: Some(name.clone()),
+                fetched: None,
+            };
+            let image = NewImage {
                 id: new_id!(self.world(), ImageId),
-                tenant_id: Some(source.tenant_id),
-                owner_name: Some(cx.subject.user_name.clone()),
                 name: name_for(clone, &source.name)?,
-                state: ImageState::Importing,
-                state_since: now,
-                failure: None,
-                origin: Origin::Volume {
-                    volume_id: id,
-                    name: source.name,
-                    clone: Some(name.clone()),
-                    fetched: None,
-                },
-                order: Some(ImageOrder {
+                tenant_id: Some(source.tenant_id),
+                order: as_copied(ImageOrder {
                     source: ImageSource::Volume(id),
                     checksum: None,
-                    declared: Some(ImageFormat::Qcow2),
-                }),
-                content: None,
-                operation_id: None,
-                generation: 1,
-                created_at: now,
+                    declared: None,
+                })?,
+                origin: None,
                 refresh: None,
-                superseded_at: None,
             };
+            let (_, operation) = self.record_import(tx, cx, &image, origin).await?;
             let of = ImageOf {
                 id: image.id,
-                name: image.name.clone(),
+                name: image.name,
             };
-            let mut change = ImageChange::of(tx, self.world(), actor.clone(), image);
-            let import = new_id!(self.world(), OperationId);
-            change.begin_import(import, cx.subject.user_name.as_str());
-            let (image, operation) = change.save().await?;
             let wanted = VolumeRequest {
                 name: name.clone(),
                 size: source.size,
