@@ -6,8 +6,10 @@ use std::path::{Component, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, Parser};
 use ipnet::IpNet;
+use vimana_datastore::DirDatastore;
 use vimana_model::name::{DatastoreName, ImageName};
 
 use crate::limits::MAX_CERTIFICATE_DAYS;
@@ -217,6 +219,25 @@ impl FromStr for ImageSource {
 pub struct DatastoreSource {
     pub name: DatastoreName,
     pub path: PathBuf,
+}
+
+impl DatastoreSource {
+    /// The datastore in its place. One that is not mounted is refused: it would
+    /// look like one that lost everything, and be made on another file system
+    /// than the one that is meant.
+    ///
+    /// # Errors
+    /// A sentence about the directory that is not there.
+    pub fn open(&self) -> anyhow::Result<DirDatastore> {
+        if !self.path.is_dir() {
+            bail!(
+                "datastore {}: {} is not a directory, or not mounted",
+                self.name,
+                self.path.display()
+            );
+        }
+        Ok(DirDatastore::new(self.path.clone()))
+    }
 }
 
 impl FromStr for DatastoreSource {

@@ -148,16 +148,16 @@ async fn read_datastores(
         }
         Err(error) => unread.push(format!("the datastore cannot be read: {error}")),
     }
-    for DatastoreSource { name, path } in others {
-        // One that is not mounted must not look like one that lost everything.
-        if !path.is_dir() {
-            unread.push(format!(
-                "datastore {name}: {} is not a directory, or not mounted",
-                path.display()
-            ));
-            continue;
-        }
-        match DirDatastore::new(path.clone()).contents().await {
+    for source in others {
+        let name = &source.name;
+        let datastore = match source.open() {
+            Ok(datastore) => datastore,
+            Err(error) => {
+                unread.push(error.to_string());
+                continue;
+            }
+        };
+        match datastore.contents().await {
             Ok(contents) => {
                 outside.backups.insert(name.clone(), contents.backups);
             }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use vimana_pki::{Authority, Serial, server_config};
 use vimana_repository::{DirRepository, Terms};
 use vimana_store::Store;
 
-use crate::config::{Config, DatastoreSource, ImageSource};
+use crate::config::{Config, ImageSource};
 use crate::control::Control;
 use crate::data_dir::DataDir;
 use crate::secret::PeerSecrets;
@@ -115,24 +114,18 @@ async fn open_engine(
     .context("cannot start the engine")
 }
 
-/// The server's own, and those that its operator names. A directory that is not
-/// there would be made on another file system than the one that is meant.
+/// The server's own, and those that its operator names.
 fn datastores(config: &Config, data_dir: &DataDir) -> anyhow::Result<Datastores> {
     let reserve = config.datastore_reserve_gib.saturating_mul(1 << 30);
-    let at = |path: PathBuf| Arc::new(DirDatastore::new(path).with_reserve(reserve));
     let saved = data_dir.saved();
     std::fs::create_dir_all(&saved).context("cannot make the datastore's directory")?;
     let mut others: Vec<(DatastoreName, Arc<dyn DatastoreDriver>)> = Vec::new();
-    for DatastoreSource { name, path } in &config.datastore {
-        if !path.is_dir() {
-            bail!(
-                "datastore {name}: {} is not a directory, or not mounted",
-                path.display()
-            );
-        }
-        others.push((name.clone(), at(path.clone())));
+    for source in &config.datastore {
+        let datastore = source.open()?.with_reserve(reserve);
+        others.push((source.name.clone(), Arc::new(datastore)));
     }
-    Datastores::new(at(saved), others).map_err(|error| anyhow::anyhow!("{}", error.public))
+    let main = DirDatastore::new(saved).with_reserve(reserve);
+    Datastores::new(Arc::new(main), others).map_err(|error| anyhow::anyhow!("{}", error.public))
 }
 
 /// On which terms images are taken in.

@@ -136,7 +136,7 @@ impl ServerDatastore {
         })
     }
 
-    /// Sends files, each to its URL, in as many tries as that takes.
+    /// Sends files, each to its URL.
     async fn put_all(
         &self,
         what: Upload,
@@ -150,18 +150,29 @@ impl ServerDatastore {
         }
         let mut all = Vec::with_capacity(files.len());
         for (url, path) in files {
-            let mut tries = self.transfer.tries();
-            all.push(loop {
-                match self.put(what, url, path, meter).await {
-                    Ok(stored) => break stored,
-                    Err(failure) => tries.after(failure).await?,
-                }
-            });
+            all.push(self.put(what, url, path, meter).await?);
         }
         Ok(all)
     }
 
+    /// Sends a file, in as many tries as that takes.
     async fn put(
+        &self,
+        what: Upload,
+        url: &str,
+        path: &Path,
+        meter: &Meter,
+    ) -> Result<Stored, Fault> {
+        let mut tries = self.transfer.tries();
+        loop {
+            match self.try_put(what, url, path, meter).await {
+                Ok(stored) => return Ok(stored),
+                Err(failure) => tries.after(failure).await?,
+            }
+        }
+    }
+
+    async fn try_put(
         &self,
         what: Upload,
         url: &str,
@@ -332,15 +343,10 @@ impl Datastore for ServerDatastore {
             ..
         } = order;
         let url = format!("/agent/v1/images/{image_id}/{operation_id}");
-        let meter = Meter::silent();
-        let mut tries = self.transfer.tries();
-        while let Err(failure) = self.put(SENDING, &url, copy, &meter).await {
-            match tries.after(failure).await {
-                Err(fault) if fault.kind == FaultKind::Cancelled => return Ok(()),
-                again => again?,
-            }
+        match self.put(SENDING, &url, copy, &Meter::silent()).await {
+            Err(fault) if fault.kind == FaultKind::Cancelled => Ok(()),
+            sent => sent.map(drop),
         }
-        Ok(())
     }
 }
 

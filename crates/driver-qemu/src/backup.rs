@@ -398,9 +398,7 @@ fn unmade(error: std::io::Error) -> Fault {
 }
 
 fn failed(error: &QmpError) -> Fault {
-    if let QmpError::Refused { description, .. } = error
-        && description.contains("No space left")
-    {
+    if error.is_full() {
         let message = "making the backup: the host's disk is full";
         return Fault::new(FaultKind::NoSpace, message);
     }

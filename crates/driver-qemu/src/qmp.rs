@@ -45,6 +45,13 @@ pub enum QmpError {
     Unexpected,
 }
 
+impl QmpError {
+    /// Whether it is the host's disk that has no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Refused { description, .. } if description.contains("No space left"))
+    }
+}
+
 /// A connection; clones share it, and it ends with the last of them.
 #[derive(Clone)]
 pub struct Qmp {

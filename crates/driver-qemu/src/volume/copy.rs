@@ -148,7 +148,7 @@ async fn fill(
         let_go(&qmp).await
     };
     backed_up.await.map_err(|error| match &error {
-        QmpError::Refused { description, .. } if description.contains("No space left") => {
+        error if error.is_full() => {
             let message = "copying the volume: the host's disk is full";
             Fault::new(FaultKind::NoSpace, message)
         }
