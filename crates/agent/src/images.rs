@@ -85,12 +85,12 @@ impl ImageSource for ImageCache {
             let _turn = turn.lock().await;
             if is_cached(&path, image).await? {
                 self.make_room().await;
-                room::mark_used(&path);
             } else {
                 let _coming = Coming::announce(self, image);
                 self.make_room().await;
                 self.fetch(image, &path, meter).await?;
             }
+            room::mark_used(&path);
         }
         Ok(LocalImage {
             path,

@@ -13,7 +13,6 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use vimana_driver::Fault;
 use vimana_model::ImageId;
 use vimana_model::image::ImageFormat;
@@ -47,12 +46,12 @@ pub fn file_name(id: ImageId, format: ImageFormat) -> String {
 
 /// The image in the file was used just now. Where that cannot be noted, it may
 /// go sooner than others: no reason to fail.
+///
+/// The clock's own time is written: what the kernel would note of itself moves
+/// by a tick of some milliseconds, and two uses within one would be alike.
 pub fn mark_used(path: &Path) {
-    let now = Timestamps {
-        last_access: untouched(UTIME_OMIT),
-        last_modification: untouched(UTIME_NOW),
-    };
-    let marked = std::fs::File::open(path).and_then(|file| Ok(rustix::fs::futimens(file, &now)?));
+    let now = SystemTime::now();
+    let marked = std::fs::File::open(path).and_then(|file| file.set_modified(now));
     if let Err(error) = marked {
         tracing::warn!(%error, path = %path.display(), "the use of an image is not noted");
     }
@@ -183,13 +182,6 @@ fn image_of(name: &str) -> Option<ImageId> {
     id.parse().ok()
 }
 
-const fn untouched(nanoseconds: i64) -> Timespec {
-    Timespec {
-        tv_sec: 0,
-        tv_nsec: nanoseconds,
-    }
-}
-
 async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -256,5 +248,18 @@ mod tests {
         ] {
             assert_eq!(image_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn two_uses_right_after_each_other_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+        let used_at = |path| std::fs::metadata(path).unwrap().modified().unwrap();
+        for path in [&second, &first] {
+            std::fs::write(path, "").unwrap();
+        }
+        mark_used(&first);
+        mark_used(&second);
+        assert!(used_at(&first) < used_at(&second));
     }
 }
