@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${VIMANA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vimana}/demo-image
 
 # Bump to get newer packages than the cached ones.
-packages_wanted=1
+packages_wanted=2
 
 inputs=$({ echo $packages_wanted; cd "$here" && find build.sh init rootfs -type f | sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
 if [ -s "$output" ] && [ "$(cat "$output.inputs" 2>/dev/null)" = "$inputs" ]; then
@@ -37,18 +37,22 @@ done
 [ -z "$missing" ] || fail "missing:$missing; tools/setup.sh run installs them"
 
 # --- packages ---------------------------------------------------------------------------------------------------
-# Cached as a whole: the directory appears when both packages are in it.
+# Cached as a whole: the directory appears when all packages are in it.
 packages=$cache/packages-$packages_wanted
 
 download() { # with the apt options given
     kernel=$(apt-cache "$@" depends linux-image-cloud-amd64 2>/dev/null |
         awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
-    [ -n "$kernel" ] && (cd "$packages.new" && apt-get "$@" -q download "$kernel" busybox-static)
+    # The guest agent, and the libraries it may need.
+    agent=$(apt-cache "$@" depends --recurse --no-pre-depends --no-recommends --no-suggests --no-conflicts --no-breaks \
+        --no-replaces --no-enhances qemu-guest-agent 2>/dev/null | grep -E '^(qemu-guest-agent|lib|zlib)')
+    [ -n "$kernel" ] && [ -n "$agent" ] &&
+        (cd "$packages.new" && apt-get "$@" -q download "$kernel" busybox-static $agent)
 }
 
 if [ ! -d "$packages" ]; then
-    command -v apt-get >/dev/null || fail "the kernel and busybox come from Debian packages: apt-get is needed"
-    echo "demo image: downloading a kernel and busybox"
+    command -v apt-get >/dev/null || fail "the guest's programs come from Debian packages: apt-get is needed"
+    echo "demo image: downloading a kernel, busybox and the guest agent"
     rm -rf "$packages.new"
     mkdir -p "$packages.new"
     log=$cache/download.log
@@ -136,6 +140,21 @@ done
 for name in poweroff reboot halt; do
     ln -sf stop-now "$root/sbin/$name"
 done
+# QEMU's guest agent, with the libraries that its own loader finds it to need.
+agent=$work/packages/usr/sbin/qemu-ga
+loader=$(echo "$work"/packages/lib64/ld-linux-*.so.2 "$work"/packages/usr/lib64/ld-linux-*.so.2 | tr ' ' '\n' | grep -v '\*' | head -n 1)
+places=$(find "$work/packages" -name 'lib*.so.*' -exec dirname {} + | sort -u | tr '\n' ':')
+install -m 755 "$agent" "$root/usr/sbin/qemu-ga"
+mkdir -p "$root/lib64"
+install -m 755 "$loader" "$root/lib64/"
+"$loader" --inhibit-cache --library-path "$places" --list "$agent" | awk '/=> \// { print $3 }' >"$work/libraries"
+[ -s "$work/libraries" ] || fail "the libraries of the guest agent were not found"
+while read -r library; do
+    case $library in
+    "$work"/*) install -m 644 "$library" "$root/lib/" ;;
+    *) fail "the guest agent needs $library, which is in none of the packages" ;;
+    esac
+done <"$work/libraries"
 ln -s /proc/mounts "$root/etc/mtab"
 echo vimana-demo >"$root/etc/hostname"
 echo "PRETTY_NAME=\"Vimana demo image (Debian kernel, busybox)\"" >"$root/etc/os-release"

@@ -28,7 +28,7 @@ pub use flavor::{change_flavor, create_flavor, flavors, retire_flavor};
 pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};
 pub use image::{
     ImageShow, act_on_image, image, image_operations, image_timeline, images, import_image,
-    set_image_refresh,
+    refresh_image, set_image_refresh,
 };
 pub use once::{Key, PAUSES, once, sleep};
 pub use operation::cancel_operation;

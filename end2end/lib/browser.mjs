@@ -175,7 +175,7 @@ async function type(page, command) {
   await page.keyboard.press('Enter');
 }
 
-// Types at the serial console and waits for the answer.
+// Types at the serial console and waits for the answer, which must not be in what is typed: the screen shows that, too.
 export async function ask(page, command, answer, timeout = 60_000) {
   await type(page, command);
   await page.waitForFunction(

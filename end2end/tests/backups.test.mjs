@@ -48,8 +48,9 @@ after(async () => {
 const button = (name) => page.getByRole('button', { name, exact: true });
 const row = (name) => page.locator(`[data-backup="${name}"]`);
 const backups = async () => (await api.call('GET', '/backups')).items;
+// The answer is not in the line that is typed: that alone says nothing.
 const write = (text) =>
-  ask(page, `echo ${text} > /data/said; sync; cat /data/said`, text);
+  ask(page, `echo ${text} > /data/said; sync; echo said-$(cat /data/said)`, `said-${text}`);
 
 async function backUp(name, form = {}) {
   const { operation } = await api.call('POST', `/vms/${vmId}/backups`, { name, ...form });
@@ -86,13 +87,15 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     await untilState(page, 'running');
     await openConsole(page);
     await write('first');
+    const agent = 'until pidof qemu-ga >/dev/null; do usleep 20000; done; echo agent-$((1+1))';
+    await ask(page, agent, 'agent-2');
     await choose(page, 'Back up');
     const title = page.getByRole('article', { name: 'Back up', exact: true }).first();
     await title.getByText('succeeded').waitFor({ timeout: 120_000 });
     const [made] = await backups();
     assert.deepEqual(
-      [made.state, made.since, made.datastore, made.disks.length],
-      ['ready', null, 'shelf', 1],
+      [made.state, made.since, made.datastore, made.disks.length, made.frozen],
+      ['ready', null, 'shelf', 1, true],
     );
     assert.deepEqual(readdirSync(join(kept, made.id)), ['root']);
   });
@@ -152,11 +155,19 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     await button('Set it; the first is made now').click();
     await page.getByText('From 1 to 365').waitFor();
     await page.getByLabel('How many are kept').fill('3');
+    await page.getByLabel('Every so many is a full one').fill('0');
+    await button('Set it; the first is made now').click();
+    await page.getByText('From 1 to 365').waitFor();
+    await page.getByLabel('Every so many is a full one').fill('5');
+    await page.getByLabel('Datastore').selectOption('shelf');
     await button('Set it; the first is made now').click();
     await page.locator('[data-schedule="backup of again"]').getByText('a backup, every day').waitFor();
+    await page.locator('[data-schedule="backup of again"]').getByText('in shelf').waitFor();
     await page.getByText('by its schedule').waitFor({ timeout: 60_000 });
     const { items } = await api.call('GET', '/vms');
     const again = items.find(({ name }) => name === 'again');
+    const [schedule] = (await api.call('GET', `/vms/${again.id}/schedules`)).items;
+    assert.deepEqual([schedule.keep, schedule.full_every], [3, 5]);
     assert.match(await cli('schedule list again'), /^backup +1d +3 /m);
     await cli('schedule remove again backup');
     assert.deepEqual((await api.call('GET', `/vms/${again.id}/schedules`)).items, []);

@@ -50,7 +50,9 @@ class Source {
   static async open() {
     const source = new Source();
     source.slow = new Set();
+    source.asked = [];
     source.server = createServer((request, response) => {
+      source.asked.push(request.url);
       if (request.url === '/broken.qcow2') return void response.writeHead(404).end();
       response.writeHead(200, { 'content-length': content.length });
       if (request.url === '/slow.qcow2') source.drip(response);
@@ -162,6 +164,25 @@ describe('images', { concurrency: false, timeout: 600_000 }, () => {
       await inList.waitFor({ state: 'detached' });
     });
     await leave(watcher);
+  });
+
+  test('what is kept up to date is asked for at once', async () => {
+    await withPage('admin', async (page) => {
+      const id = await importImage(page, 'fresh.qcow2');
+      await badge(page, 'Ready').waitFor();
+      const now = page.getByRole('button', { name: 'Ask it now' });
+      assert.equal(await now.count(), 0, 'it is not kept up to date');
+      await page.getByLabel('Ask its source for something new').selectOption('86400');
+      await page.getByRole('button', { name: 'Save' }).click();
+      await page.getByText('fresh is refreshed every 1 day.').waitFor();
+      assert.equal(await page.getByText('Last up to date').count(), 0);
+      const before = source.asked.length;
+      await now.click();
+      await page.getByText('The source of fresh is asked.').waitFor();
+      await page.getByText('Last up to date').waitFor();
+      assert.ok(source.asked.length > before);
+      await removeForGood(id);
+    });
   });
 
   test('the form says what is wrong as one types, and so does the server', async () => {

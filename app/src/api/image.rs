@@ -134,6 +134,19 @@ pub async fn set_image_refresh(
         .map_err(ssr::refuse)
 }
 
+/// Has its source asked at once.
+#[server(name = RefreshImageCall, prefix = "/portal/api", endpoint = "refresh-image", input = Json, output = Json)]
+pub async fn refresh_image(id: ImageId, key: Key) -> Result<ImageView, ApiError> {
+    let cx = ssr::caller_once("refresh-image", &id, key)
+        .await
+        .map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .refresh_image(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
 /// Does it, or begins to; answers how the image is then.
 #[server(name = ActOnImageCall, prefix = "/portal/api", endpoint = "act-on-image", input = Json, output = Json)]
 pub async fn act_on_image(

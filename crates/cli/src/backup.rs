@@ -96,6 +96,10 @@ fn print(backup: &BackupView, Json { json }: Json) -> Outcome {
             None => "all of the disks".to_owned(),
         },
     ));
+    if backup.frozen {
+        let rest = "its file systems stood still: the guest's agent saw to it";
+        pairs.push(("guest", rest.to_owned()));
+    }
     pairs.push(("stored", stored(backup.stored_bytes)));
     for disk in &backup.disks {
         let name = match (disk.disk, &disk.volume) {

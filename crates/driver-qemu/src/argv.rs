@@ -21,6 +21,9 @@ const VOLUME_BUS: &str = "volumes";
 pub const SEED: &str = "seed.iso";
 pub const QMP_SOCKET: &str = "qmp.sock";
 pub const SERIAL_SOCKET: &str = "serial.sock";
+/// Where the agent in the guest is talked to, and that end's name.
+pub const GUEST_SOCKET: &str = "guest.sock";
+pub const GUEST_PORT: &str = "guest";
 
 /// Machine and processor are named with their version, so that a guest meets
 /// the same hardware under every QEMU that runs it.
@@ -117,11 +120,22 @@ pub fn machine(launch: &Launch<'_>) -> Vec<String> {
         "-device",
         json!({"driver": "virtio-scsi-pci", "id": VOLUME_BUS}).to_string(),
     );
+    push(
+        "-device",
+        json!({"driver": "virtio-serial-pci", "id": "ports", "max_ports": 2}).to_string(),
+    );
+    push(
+        "-device",
+        json!({"driver": "virtserialport", "id": "guest0", "bus": "ports.0", "nr": 1,
+               "chardev": GUEST_PORT, "name": "org.qemu.guest_agent.0"})
+        .to_string(),
+    );
     for volume in &launch.volumes {
         push("-blockdev", volume.node().to_string());
         push("-device", volume.device().to_string());
     }
     push("-chardev", socket("serial", SERIAL_SOCKET));
+    push("-chardev", socket(GUEST_PORT, GUEST_SOCKET));
     push("-chardev", socket("qmp", QMP_SOCKET));
     push("-mon", "chardev=qmp,mode=control".to_owned());
     // Paused until told to run; and when the guest switches itself off, QEMU

@@ -23,9 +23,11 @@ use vimana_model::backup::DiskId;
 use vimana_model::unit::MiB;
 
 use crate::argv::{DISK, DISK_NODE, VOLUME};
+use crate::guest;
 use crate::host::{Held, Turn, blocking, overtaken};
 use crate::job::Job;
 use crate::limits::BACKUP_TIMEOUT;
+use crate::machine::Machine;
 use crate::prepare::enough_room;
 use crate::qcow2;
 use crate::qmp::{Bitmap, Qmp, QmpError};
@@ -80,10 +82,10 @@ pub async fn back_up(
     }
     turn.still_wanted()?;
     let made = match &held.machine {
-        Some(machine) => copy(&turn, &machine.qmp(), id, since).await,
+        Some(machine) => copy(&turn, &machine.qmp(), Some(machine), id, since).await,
         None => {
             let daemon = offline::start(&turn, &held).await?;
-            let made = copy(&turn, &daemon.qmp, id, since).await;
+            let made = copy(&turn, &daemon.qmp, None, id, since).await;
             // What it knows of the bitmaps is in the disks only then.
             daemon.end().await.and(made)
         }
@@ -160,10 +162,12 @@ pub async fn forget_marks(
     Ok(())
 }
 
-/// Has QEMU, which holds the disks, copy them to new files.
+/// Has QEMU, which holds the disks, copy them to new files. `machine` is whose
+/// guest runs.
 async fn copy(
     turn: &Turn,
     qmp: &Qmp,
+    machine: Option<&Arc<Machine>>,
     id: BackupId,
     since: Option<BackupId>,
 ) -> Result<Made, Fault> {
@@ -173,12 +177,21 @@ async fn copy(
             .await
             .map_err(|error| failed(&error))?;
         make_targets(turn, &sources).await?;
-        let begun = begin(qmp, &sources, id, since).await;
-        let copied = match begun {
-            Ok(since) => ended(qmp, &sources).await.map(|()| since),
-            Err(error) => Err(error),
+        let copied = async {
+            let (since, actions) = ready(qmp, &sources, id, since).await?;
+            let begin = qmp.transaction(actions);
+            let frozen = match machine {
+                Some(machine) => {
+                    let (begun, frozen) = guest::still(machine, &turn.dir(), begin).await;
+                    begun.map(|()| frozen)
+                }
+                None => begin.await.map(|()| false),
+            };
+            let frozen = frozen?;
+            ended(qmp, &sources).await?;
+            Ok((since, frozen))
         };
-        copied.map_err(|error| failed(&error))
+        copied.await.map_err(|error| failed(&error))
     };
     let copied = turn.cancelled.run_until_cancelled(copying).await;
     let copied = copied.unwrap_or_else(|| Err(overtaken()));
@@ -193,10 +206,11 @@ async fn copy(
             closed.map_err(|error| failed(&error))?;
         }
     }
+    let (since, frozen) = copied?;
     let made = Made {
         backup_id: id,
-        since: copied?,
-        frozen: false,
+        since,
+        frozen,
         disks: sources
             .iter()
             .map(|source| (source.disk, MiB(source.bytes.div_ceil(1 << 20))))
@@ -255,14 +269,15 @@ async fn make_targets(turn: &Turn, sources: &[Source]) -> Result<(), Fault> {
     .await
 }
 
-/// Begins to copy all disks as they are at this instant, or what has changed of
-/// all of them since that backup: says which.
-async fn begin(
+/// Gets everything ready for a transaction that begins to copy all disks as they
+/// are at that instant, or what has changed of all of them since that backup:
+/// says which.
+async fn ready(
     qmp: &Qmp,
     sources: &[Source],
     id: BackupId,
     since: Option<BackupId>,
-) -> Result<Option<BackupId>, QmpError> {
+) -> Result<(Option<BackupId>, Vec<Value>), QmpError> {
     let mark = since.map(|since| since.to_string());
     let mut usable = 0;
     for (node, bitmap) in marks(qmp, sources).await? {
@@ -296,8 +311,7 @@ async fn begin(
         }
         actions.push(json!({"type": "blockdev-backup", "data": copy}));
     }
-    qmp.transaction(actions).await?;
-    Ok(since.filter(|_| mark.is_some()))
+    Ok((since.filter(|_| mark.is_some()), actions))
 }
 
 /// Our bitmaps in the disks, each with its node.

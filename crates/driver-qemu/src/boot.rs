@@ -11,7 +11,7 @@ use vimana_driver::{Fault, FaultKind, IncarnationSpec, Power};
 use vimana_model::host::Accelerator;
 use vimana_model::unit::Resources;
 
-use crate::argv::{self, DISK, Launch, Plug, QMP_SOCKET, SERIAL_SOCKET};
+use crate::argv::{self, DISK, GUEST_SOCKET, Launch, Plug, QMP_SOCKET, SERIAL_SOCKET};
 use crate::host::{Held, Turn, blocking, no_such_vm, overtaken};
 use crate::limits::{START_POLL, START_TIMEOUT};
 use crate::machine::{self, Machine, Parts};
@@ -132,7 +132,8 @@ pub fn make_ready(dir: &Path, record: &Prepared) -> Result<(), Fault> {
         run_epoch: record.spec.run_epoch,
         process: None,
     };
-    let stale = [QMP_SOCKET, SERIAL_SOCKET].map(|socket| record::remove_file(&dir.join(socket)));
+    let stale = [QMP_SOCKET, SERIAL_SOCKET, GUEST_SOCKET]
+        .map(|socket| record::remove_file(&dir.join(socket)));
     let ready = stale.into_iter().collect::<Result<(), _>>();
     ready
         .and_then(|()| record::write(dir, record))

@@ -31,6 +31,7 @@ mod boot;
 mod boot_sector;
 mod carry;
 mod config;
+mod guest;
 mod host;
 mod job;
 mod limits;

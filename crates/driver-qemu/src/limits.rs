@@ -36,6 +36,12 @@ pub const VOLUMES: u8 = 16;
 pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// All disks of a machine are copied within this.
 pub const BACKUP_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// The agent in a guest answers within this.
+pub const GUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// It has written out what its file systems hold, and stopped them.
+pub const FREEZE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often one that does not answer is asked to let them go on.
+pub const THAW_EVERY: Duration = Duration::from_secs(2);
 /// A process that has only disks ends within this.
 pub const STORAGE_END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an event of a QEMU's job is waited for before asking.
@@ -56,6 +62,8 @@ pub const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One line of QMP.
 pub const QMP_LINE_BYTES: usize = 1 << 20;
+/// One line of a guest's agent.
+pub const GUEST_LINE_BYTES: u64 = 64 * 1024;
 /// QMP events that may wait for the supervisor; then it asks for the status.
 pub const QMP_EVENTS: usize = 256;
 /// QMP commands that may wait.

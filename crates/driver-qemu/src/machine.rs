@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use vimana_driver::{Fault, FaultKind, Power, SerialHub};
 
+use crate::guest;
 use crate::host::{Host, Vm};
 use crate::limits::{
     KILL_TIMEOUT, MIGRATION_CANCEL_TIMEOUT, MIGRATION_POLL, QMP_TIMEOUT, QUIT_TIMEOUT,
@@ -25,6 +26,8 @@ pub struct Machine {
     intent: Mutex<Intent>,
     /// Held by whoever stops, resets or continues the guest.
     motion: tokio::sync::Mutex<()>,
+    /// Held by whoever talks to the guest's agent.
+    pub guest: Arc<tokio::sync::Mutex<()>>,
     /// The supervisor is to look at the machine.
     pub look: Notify,
     /// Held while the end is recorded, and while a saved memory is: whichever
@@ -78,6 +81,7 @@ impl Machine {
             serial: Arc::clone(&serial),
             intent: Mutex::new(Intent::None),
             motion: tokio::sync::Mutex::default(),
+            guest: Arc::default(),
             look: Notify::new(),
             ending: tokio::sync::Mutex::default(),
             restarting: AtomicBool::new(false),
@@ -94,10 +98,12 @@ impl Machine {
             let pump = supervisor::pump(line, serial, keys);
             AbortOnDropHandle::new(tokio::spawn(pump))
         });
+        let dir = host.layout.vm(vm.id);
+        guest::go_on(&machine, &dir);
         let supervisor = Supervisor {
             host: Arc::clone(host),
             vm: Arc::clone(vm),
-            dir: host.layout.vm(vm.id),
+            dir,
             machine,
             child: parts.child,
             end: None,

@@ -18,6 +18,7 @@ use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::argv::{DISK, DISK_NODE, VOLUME};
 use crate::backup;
+use crate::guest;
 use crate::host::{Host, Turn, blocking, lock, not_running, overtaken};
 use crate::job::Job;
 use crate::limits::SNAPSHOT_TIMEOUT;
@@ -113,7 +114,7 @@ pub async fn take(turn: Turn, id: SnapshotId, memory: bool) -> Result<(), Fault>
     let others = record.clone();
     record.taken.push(taken.clone());
     write(&turn, record).await?;
-    let made = make(&turn, held.machine.as_deref(), &taken).await;
+    let made = make(&turn, held.machine.as_ref(), &taken).await;
     if let Err(fault) = made {
         // Otherwise it is found, not whole, by whoever repeats the call.
         if discard(&turn, held.machine.as_deref(), &taken)
@@ -130,7 +131,7 @@ pub async fn take(turn: Turn, id: SnapshotId, memory: bool) -> Result<(), Fault>
     write(&turn, record).await
 }
 
-async fn make(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Result<(), Fault> {
+async fn make(turn: &Turn, machine: Option<&Arc<Machine>>, taken: &Taken) -> Result<(), Fault> {
     let tag = taken.snapshot_id.to_string();
     let Some(machine) = machine else {
         for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
@@ -145,7 +146,8 @@ async fn make(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Result<(
         if taken.memory {
             job(&qmp, "snapshot-save", &tag, &nodes).await
         } else {
-            qmp.snapshot_disks(&nodes, &tag).await
+            let taken = qmp.snapshot_disks(&nodes, &tag);
+            guest::still(machine, &turn.dir(), taken).await.0
         }
     };
     let made = turn.cancelled.run_until_cancelled(making).await;

@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use vimana_driver::{Fault, Power, SerialHub};
 
-use crate::argv::{QMP_SOCKET, SERIAL_SOCKET};
+use crate::argv::{GUEST_SOCKET, QMP_SOCKET, SERIAL_SOCKET};
+use crate::guest::Frozen;
 use crate::host::{Host, Vm, blocking};
 use crate::limits::{ADOPT_TIMEOUT, IO_ERROR_RETRY, LOG_TRIM_EVERY, RECONNECT_EVERY};
 use crate::machine::{self, Intent, Machine};
@@ -193,7 +194,8 @@ pub fn record_end(dir: &Path, ended: &Ended) -> io::Result<()> {
 
 /// Nothing runs any more. Blocks.
 pub fn record_no_process(dir: &Path) -> io::Result<()> {
-    for name in [QMP_SOCKET, SERIAL_SOCKET, Restarting::FILE] {
+    let sockets = [QMP_SOCKET, SERIAL_SOCKET, GUEST_SOCKET];
+    for name in sockets.into_iter().chain([Restarting::FILE, Frozen::FILE]) {
         record::remove_file(&dir.join(name))?;
     }
     record::erase::<Started>(dir)

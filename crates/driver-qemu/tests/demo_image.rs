@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_driver::conformance::{new_vm, read_until};
 use vimana_driver::{
     GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed, SerialStream,
@@ -24,7 +24,7 @@ use vimana_model::image::ImageFormat;
 use vimana_model::ssh_key::SshKeys;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::user_data::UserData;
-use vimana_model::{ImageId, VmId};
+use vimana_model::{BackupId, ImageId, SnapshotId, VmId};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ2rGOwkGpQ8bDJcCk3vYrdcDnVK6tA0gGwXz1iHx9r a b";
@@ -47,10 +47,20 @@ impl DemoHost {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::copy(demo_image(), dir.path().join("image")).unwrap();
+        Self::open(dir).await
+    }
+
+    async fn open(dir: TempDir) -> Self {
         let mut config = QemuConfig::new(dir.path().join("vms"));
         config.accelerator = AcceleratorSetting::Tcg;
         let driver = QemuDriver::open(config).await.unwrap();
         Self { dir, driver }
+    }
+
+    /// The host's agent is another one from now on.
+    async fn reopened(self) -> Self {
+        drop(self.driver);
+        Self::open(self.dir).await
     }
 
     fn image(&self) -> PathBuf {
@@ -206,6 +216,98 @@ async fn linux_goes_on_from_its_memory_here_and_elsewhere_and_reboots() {
     output(&mut line, "vimana-demo ready boots=3").await;
     two.driver.kill(vm, 3).await.unwrap();
     two.driver.clean(vm, 3).await.unwrap();
+}
+
+/// Types a command at the guest's shell, and waits for what it says then.
+async fn ask(line: &mut Box<dyn SerialStream>, command: &str, answer: &str) {
+    assert!(!command.contains(answer), "the guest repeats what is typed");
+    let typed = format!("{command}\n");
+    line.write_all(typed.as_bytes()).await.unwrap();
+    output(line, answer).await;
+}
+
+/// A Linux at its prompt, whose guest agent listens.
+async fn with_agent(host: &DemoHost, spec: &IncarnationSpec) -> Box<dyn SerialStream> {
+    let mut line = host.run(spec).await;
+    output(&mut line, "root@web-1:~# ").await;
+    let listens = "ls -l /proc/$(pidof qemu-ga)/fd | grep -q vport";
+    let waiting = format!("until {listens}; do usleep 20000; done 2>/dev/null; echo up-$((1+1))");
+    ask(&mut line, &waiting, "up-2").await;
+    line
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_backed_up_has_written_down_what_it_knows_and_goes_on() {
+    let host = DemoHost::new().await;
+    let spec = host.spec("#!/bin/sh\n");
+    let vm = spec.vm_id;
+    let _guard = host.guard(vm);
+    let mut line = with_agent(&host, &spec).await;
+    // In the guest's memory alone: nobody asked it to bring it to its disk.
+    let said = "echo unsynced-$((40+2)) >/data/said; echo said-$((1+1))";
+    ask(&mut line, said, "said-2").await;
+    let id = BackupId::from_parts(1, [1; 10]);
+    let made = host.driver.back_up(vm, 1, id, None).await.unwrap();
+    assert!(made.frozen);
+    let raw = host.dir.path().join("raw");
+    let mut convert = std::process::Command::new("qemu-img");
+    convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
+    convert.arg(&made.files.first().unwrap().path).arg(&raw);
+    assert!(convert.status().unwrap().success());
+    let disk = std::fs::read(raw).unwrap();
+    let kept = disk.windows(11).any(|bytes| bytes == b"unsynced-42");
+    assert!(kept, "what the guest had said is not in its backup");
+    host.driver.end_backup(vm, 1, id, true).await.unwrap();
+    ask(&mut line, "sync; echo on-$((1+1))", "on-2").await;
+    // So does a snapshot, and a guest whose agent is away is no reason not to
+    // make one.
+    for (n, command) in [(1, "echo a >/data/a"), (2, "kill -STOP $(pidof qemu-ga)")] {
+        ask(&mut line, &format!("{command}; echo did-$((1+1))"), "did-2").await;
+        let id = SnapshotId::from_parts(n, [1; 10]);
+        host.driver.snapshot(vm, 1, id, false).await.unwrap();
+        ask(&mut line, "sync; echo on-$((1+1))", "on-2").await;
+    }
+    assert!(
+        !host
+            .dir
+            .path()
+            .join(format!("vms/{vm}/frozen.json"))
+            .exists()
+    );
+    host.driver.kill(vm, 1).await.unwrap();
+    host.driver.clean(vm, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_stands_still_when_its_agent_dies_goes_on_with_the_next() {
+    let host = DemoHost::new().await;
+    let spec = host.spec("#!/bin/sh\n");
+    let vm = spec.vm_id;
+    let _guard = host.guard(vm);
+    drop(with_agent(&host, &spec).await);
+    let dir = host.dir.path().join("vms").join(vm.to_string());
+    std::fs::write(dir.join("frozen.json"), "{}").unwrap();
+    let mut agent = tokio::net::UnixStream::connect(dir.join("guest.sock"))
+        .await
+        .unwrap();
+    agent
+        .write_all(b"{\"execute\": \"guest-fsfreeze-freeze\"}\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 64];
+    let read = agent.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"{\"return\": 1}"));
+    drop(agent);
+
+    let host = host.reopened().await;
+    let mut line = host.driver.serial(vm).await.unwrap();
+    ask(&mut line, "echo a >/data/a; sync; echo on-$((1+1))", "on-2").await;
+    // The record goes right after.
+    while dir.join("frozen.json").exists() {
+        tokio::task::yield_now().await;
+    }
+    host.driver.kill(vm, 1).await.unwrap();
+    host.driver.clean(vm, 1).await.unwrap();
 }
 
 /// The machine outlives the driver, but not the test.

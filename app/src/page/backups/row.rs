@@ -48,6 +48,9 @@ pub fn Row(shelf: Shelf, backup: BackupView) -> impl IntoView {
         (false, 1) => "the whole disk and a volume".to_owned(),
         (false, count) => format!("the whole disk and {count} volumes"),
     };
+    let rest = backup
+        .frozen
+        .then(|| view! { <span class="why">"its file systems at rest"</span> }.into_any());
     let failure = backup.failure.as_deref().map(sentence);
     let (row, shown) = (name.clone(), name.clone());
     view! {
@@ -58,7 +61,7 @@ pub fn Row(shelf: Shelf, backup: BackupView) -> impl IntoView {
                 <Badge tone=tone text=state.name().to_lowercase()/>
                 {failure.map(|failure| view! { <span class="why">{failure}</span> }.into_any())}
             </Cell>
-            <Cell title="Holds">{holds}</Cell>
+            <Cell title="Holds">{holds}{rest}</Cell>
             <Cell title="Stored">
                 {amount(backup.stored_bytes)}
                 <span class="why">{format!("in {}", backup.datastore)}</span>

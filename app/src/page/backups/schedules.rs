@@ -124,11 +124,15 @@ fn Row(shelf: Shelf, schedule: ScheduleView) -> impl IntoView {
     );
     let trouble = schedule.trouble.as_deref().map(sentence);
     let last = schedule.last_at;
+    let place = schedule.datastore.map(|name| format!("in {name}"));
     view! {
         <tr role="row" data-schedule=row>
             <Cell title="VM"><a href=format!("/vms/{vm}")>{name}</a></Cell>
             <Cell title="What">{format!("a {kind}, {}", often(schedule.every_s))}</Cell>
-            <Cell title="Keeps">{schedule.keep.to_string()}</Cell>
+            <Cell title="Keeps">
+                {schedule.keep.to_string()}
+                {place.map(|place| view! { <span class="why">{place}</span> }.into_any())}
+            </Cell>
             <Cell title="Next"><Time at_ms=schedule.next_at.as_ms()/></Cell>
             <Cell title="Last">
                 {last.map(|last| view! { <Time at_ms=last.as_ms()/> }.into_any())}
@@ -164,6 +168,20 @@ fn Form(shelf: Shelf, close: Callback<()>) -> impl IntoView {
     let kind = RwSignal::new(ScheduleKind::Backup.name().to_owned());
     let every = RwSignal::new((24 * 3600).to_string());
     let keep = RwSignal::new("7".to_owned());
+    let full_every = RwSignal::new("7".to_owned());
+    let places = data.datastores.iter().filter(|place| place.takes_backups);
+    let places = Vec::from_iter(places.map(|place| Choice {
+        value: place.name.to_string(),
+        text: place.name.to_string(),
+    }));
+    let datastore = RwSignal::new(
+        places
+            .first()
+            .map(|place| place.value.clone())
+            .unwrap_or_default(),
+    );
+    let is_backup = memo(move || kind.with(|kind| kind == ScheduleKind::Backup.name()));
+    let places = StoredValue::new(places);
     let refused = RwSignal::new(None::<ApiError>);
     let busy = RwSignal::new(false);
     let submit = move |event: SubmitEvent| {
@@ -177,11 +195,14 @@ fn Form(shelf: Shelf, close: Callback<()>) -> impl IntoView {
         if busy.get_untracked() {
             return;
         }
+        let is_backup = kind == ScheduleKind::Backup;
         let form = SetSchedule {
             every_s: every.get_untracked().parse().unwrap_or(0),
             keep: keep.get_untracked().trim().parse().unwrap_or(0),
-            full_every: None,
-            datastore: None,
+            full_every: is_backup.then(|| full_every.get_untracked().trim().parse().unwrap_or(0)),
+            datastore: is_backup
+                .then(|| datastore.get_untracked())
+                .filter(|name| !name.is_empty()),
         };
         if let Err(error) = form.check(kind) {
             refused.set(Some(error.into()));
@@ -235,7 +256,24 @@ fn Form(shelf: Shelf, close: Callback<()>) -> impl IntoView {
                 value=keep
                 error=of_field(refused, "keep")
             />
-            <Answers error=otherwise(refused, &["every_s", "keep"]) on_cancel=close label="Set it; the first is made now".to_owned() busy=busy/>
+            <When is=is_backup>
+                <TextField
+                    id="schedule-full"
+                    label="Every so many is a full one"
+                    hint="The others hold what has changed since the one before."
+                    numeric=true
+                    value=full_every
+                    error=of_field(refused, "full_every")
+                />
+                <SelectField
+                    id="schedule-datastore"
+                    label="Datastore"
+                    choices=places.get_value()
+                    value=datastore
+                    error=of_field(refused, "datastore")
+                />
+            </When>
+            <Answers error=otherwise(refused, &["every_s", "keep", "full_every", "datastore"]) on_cancel=close label="Set it; the first is made now".to_owned() busy=busy/>
         </form>
     }
     .into_any()

@@ -4,9 +4,9 @@ use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::image::{ImageState, ImageView, Origin, RefreshEvery, RefreshImage};
-use vimana_ui::{Choice, FormError, SelectField, Submit, ToastKind, Toasts, When, memo};
+use vimana_ui::{Button, Choice, FormError, SelectField, Submit, ToastKind, Toasts, When, memo};
 
-use crate::api::{ApiError, Key, once, set_image_refresh};
+use crate::api::{ApiError, Key, once, refresh_image, set_image_refresh};
 use crate::live::Live;
 use crate::session::{Caller, CurrentSession};
 
@@ -39,6 +39,7 @@ fn RefreshForm(image: ArcRwSignal<ImageView>) -> impl IntoView {
     let every = RwSignal::new(value(now));
     let busy = RwSignal::new(false);
     let refused = RwSignal::new(None::<ApiError>);
+    let id = StoredValue::new(image.with_untracked(|image| image.id));
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
         if busy.get_untracked() {
@@ -48,7 +49,7 @@ fn RefreshForm(image: ArcRwSignal<ImageView>) -> impl IntoView {
         refused.set(None);
         let form = every.with_untracked(|every| every.parse().ok().and_then(chosen));
         let live = live.clone();
-        let id = image.with_untracked(|image| image.id);
+        let id = id.get_value();
         spawn_local(async move {
             let answer = once(Key::fresh(), |key| set_image_refresh(id, form.clone(), key));
             let answer = live.ask(answer).await;
@@ -66,6 +67,37 @@ fn RefreshForm(image: ArcRwSignal<ImageView>) -> impl IntoView {
             }
         });
     };
+    let refreshed = {
+        let image = image.clone();
+        memo(move || image.with(|image| image.refresh.is_some()))
+    };
+    let (asks, askers) = (RwSignal::new(false), expect_context::<Live>());
+    let ask = Callback::new(move |()| {
+        if asks.get_untracked() {
+            return;
+        }
+        asks.set(true);
+        refused.set(None);
+        let live = askers.clone();
+        let id = id.get_value();
+        spawn_local(async move {
+            let answer = live
+                .ask(once(Key::fresh(), |key| refresh_image(id, key)))
+                .await;
+            asks.try_set(false);
+            match answer {
+                Ok((asked, image)) => {
+                    let text = format!("The source of {} is asked.", image.name);
+                    live.adopt_image(asked, image);
+                    toasts.show(ToastKind::Info, text);
+                }
+                Err(error) => {
+                    session.notice(&error);
+                    refused.try_set(Some(error));
+                }
+            }
+        });
+    });
     let error =
         Signal::derive(move || refused.with(|refused| refused.as_ref().map(ApiError::sentence)));
     view! {
@@ -82,6 +114,14 @@ fn RefreshForm(image: ArcRwSignal<ImageView>) -> impl IntoView {
                 <FormError error=error/>
                 <div class="form-answers">
                     <Submit label=Signal::derive(|| "Save".to_owned()) busy=busy/>
+                    <When is=refreshed>
+                        <Button
+                            id="refresh-now"
+                            label="Ask it now".to_owned()
+                            blocked=Signal::derive(move || asks.get().then(|| "It is asked just now.".to_owned()))
+                            on_press=ask
+                        />
+                    </When>
                 </div>
             </form>
         </section>

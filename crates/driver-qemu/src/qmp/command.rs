@@ -82,6 +82,21 @@ impl Qmp {
         }
     }
 
+    /// Whether the guest listens at its end of a port.
+    pub async fn is_port_open(&self, chardev: &str) -> Result<bool, QmpError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Port {
+            label: String,
+            frontend_open: bool,
+        }
+        let value = self.execute("query-chardev", None).await?;
+        let all: Vec<Port> = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
+        Ok(all
+            .iter()
+            .any(|port| port.label == chardev && port.frontend_open))
+    }
+
     /// Presses the power button.
     pub async fn system_powerdown(&self) -> Result<(), QmpError> {
         self.execute("system_powerdown", None).await.map(drop)

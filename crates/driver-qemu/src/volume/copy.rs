@@ -17,6 +17,7 @@ use vimana_model::VolumeId;
 
 use super::{VolumeRecord, hypervisor, img, no_such_volume, plug};
 use crate::argv::VOLUME;
+use crate::guest;
 use crate::host::{Host, blocking, overtaken};
 use crate::job::Job;
 use crate::limits::{COPY_TIMEOUT, QMP_TIMEOUT};
@@ -64,7 +65,7 @@ pub async fn copy(host: Arc<Host>, id: VolumeId) -> Result<PathBuf, Fault> {
             biased;
             () = wanted => Err(overtaken()),
             () = host.closing.cancelled() => Err(overtaken()),
-            copied = fill(&host, &record, machine.as_deref(), &part) => copied,
+            copied = fill(&host, &record, machine.as_ref(), &part) => copied,
         };
         if let (Some(machine), Err(_)) = (&machine, &copied) {
             abandon(&machine.qmp()).await;
@@ -114,7 +115,7 @@ async fn begin(host: &Arc<Host>, id: VolumeId) -> Result<Scratch, Fault> {
 async fn fill(
     host: &Host,
     record: &VolumeRecord,
-    machine: Option<&Machine>,
+    machine: Option<&Arc<Machine>>,
     part: &Scratch,
 ) -> Result<(), Fault> {
     let file = host.layout.volume(record.volume_id).join(VOLUME);
@@ -126,7 +127,7 @@ async fn fill(
         let message = "the volume's machine is just ending";
         return Err(Fault::new(FaultKind::Cancelled, message));
     }
-    let Some((_, plug)) = plug(record) else {
+    let Some((owner, plug)) = plug(record) else {
         return Err(no_such_volume());
     };
     let place = part.0.join(VOLUME);
@@ -144,7 +145,10 @@ async fn fill(
         let arguments = json!({
             "device": plug.name(), "target": COPY, "sync": "full", "auto-dismiss": false,
         });
-        JOB.run(&qmp, arguments).await?;
+        let dir = host.layout.vm(owner);
+        let begun = JOB.begin(&qmp, arguments);
+        guest::still(machine, &dir, begun).await.0?;
+        JOB.ended(&qmp).await?;
         let_go(&qmp).await
     };
     backed_up.await.map_err(|error| match &error {
