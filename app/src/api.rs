@@ -41,7 +41,10 @@ pub use vm::{
     Show, VmArgs, act_on_vm, console_ticket, create_vm, vm, vm_operations, vm_snapshots,
     vm_timeline, vms,
 };
-pub use volume::{attach_volume, clone_volume, create_volume, delete_volume, grow_volume, volumes};
+pub use volume::{
+    attach_volume, clone_volume, create_volume, delete_volume, grow_volume, move_volume,
+    volume_datastores, volumes,
+};
 
 pub type ApiResult<T> = Result<T, ApiError>;
 

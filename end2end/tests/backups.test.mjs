@@ -159,7 +159,7 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     await button('Set it; the first is made now').click();
     await page.getByText('From 1 to 365').waitFor();
     await page.getByLabel('Every so many is a full one').fill('5');
-    await page.getByLabel('Datastore').selectOption('shelf');
+    await page.getByLabel('Datastore', { exact: true }).selectOption('shelf');
     await button('Set it; the first is made now').click();
     await page.locator('[data-schedule="backup of again"]').getByText('a backup, every day').waitFor();
     await page.locator('[data-schedule="backup of again"]').getByText('in shelf').waitFor();

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import {
@@ -25,10 +25,13 @@ import {
 import { Cli } from '../lib/cli.mjs';
 import { Api, PASSWORD, Stack } from '../lib/stack.mjs';
 
-let stack, browser, api, page, cli, vmId;
+let stack, browser, api, page, cli, fast, vmId;
 
 before(async () => {
   stack = await Stack.create();
+  fast = join(stack.data, 'fast');
+  mkdirSync(fast);
+  stack.environment.VIMANA_AGENT_DATASTORE = `fast=${fast}`;
   await stack.start();
   api = await Api.signIn(stack.url);
   browser = await launch();
@@ -182,6 +185,39 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const twin = join(stack.data, 'twin.qcow2');
     await good(`volume download twin ${twin}`);
     assert.equal(read(disk(twin), 0), 'after--image');
+  });
+
+  test('a volume moves to another datastore while its guest counts', async () => {
+    const { items } = await api.call('GET', '/volumes');
+    const { id } = items.find(({ name }) => name === 'data');
+    const there = () => existsSync(join(fast, id, 'volume.qcow2'));
+    await page.goto(`/vms/${vmId}`);
+    await page.getByRole('button', { name: 'Open the console' }).click();
+    const before = await counted(page);
+    await way('Volumes').click();
+    await volume('data').getByRole('button', { name: 'Move data to another datastore' }).click();
+    await page.getByLabel('To datastore').selectOption('fast');
+    await button('Move it').click();
+    await volume('data').getByText('in fast', { exact: true }).waitFor({ timeout: 60_000 });
+    assert.ok(there());
+    assert.match(await good('volume move data --to local --wait'), /^datastore +local$/m);
+    assert.equal(there(), false);
+    assert.match(await good('volume move data --to fast --wait'), /^datastore +fast$/m);
+    const nowhere = await cli.run('volume move data --to slow --wait');
+    assert.match(nowhere.err, /has no datastore `slow`/);
+    const again = await cli.run('volume move data --to fast');
+    assert.match(again.err, /is in datastore `fast` already/);
+    await page.goto(`/vms/${vmId}`);
+    await page.getByRole('button', { name: 'Open the console' }).click();
+    assert.ok((await counted(page)) > before, 'the guest never stood still for good');
+    const moved = join(stack.data, 'moved.qcow2');
+    await good(`volume download data ${moved}`);
+    assert.deepEqual([read(disk(moved), 0), read(disk(moved), 90 << 20)], ['after--image', 'before-image']);
+    const [host] = (await api.call('GET', '/hosts')).items;
+    assert.deepEqual([host.datastores[0].name, host.datastores[0].used_mib], ['fast', 96]);
+    await page.goto(`/hosts/${host.id}`);
+    await page.getByRole('meter', { name: 'Datastore fast' }).or(page.getByText('Datastore fast')).first().waitFor();
+    await page.goto('/volumes');
   });
 
   test('the page is as it should be in every look', async () => {

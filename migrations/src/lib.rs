@@ -12,6 +12,7 @@ mod m0004_volumes;
 mod m0005_templates;
 mod m0006_refresh;
 mod m0007_backups;
+mod m0008_host_datastores;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_templates::Migration),
             Box::new(m0006_refresh::Migration),
             Box::new(m0007_backups::Migration),
+            Box::new(m0008_host_datastores::Migration),
         ]
     }
 }

@@ -144,6 +144,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(volume::attach))
         .routes(routes!(volume::detach))
         .routes(routes!(volume::grow))
+        .routes(routes!(volume::relocate))
+        .routes(routes!(volume::datastores))
         .routes(routes!(backup::list))
         .routes(routes!(backup::of_vm, backup::take))
         .routes(routes!(backup::show, backup::delete))

@@ -10,7 +10,8 @@ use anyhow::bail;
 use clap::{Args, Parser};
 use ipnet::IpNet;
 use vimana_datastore::DirDatastore;
-use vimana_model::name::{DatastoreName, ImageName};
+use vimana_model::datastore::DatastoreDir;
+use vimana_model::name::ImageName;
 
 use crate::limits::MAX_CERTIFICATE_DAYS;
 
@@ -134,7 +135,7 @@ pub struct Config {
         value_name = "NAME=DIR",
         value_delimiter = ','
     )]
-    pub datastore: Vec<DatastoreSource>,
+    pub datastore: Vec<DatastoreDir>,
 
     /// Kept free in each datastore's file system, in GiB
     #[arg(
@@ -214,43 +215,20 @@ impl FromStr for ImageSource {
     }
 }
 
-/// A datastore's name and place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DatastoreSource {
-    pub name: DatastoreName,
-    pub path: PathBuf,
-}
-
-impl DatastoreSource {
-    /// The datastore in its place. One that is not mounted is refused: it would
-    /// look like one that lost everything, and be made on another file system
-    /// than the one that is meant.
-    ///
-    /// # Errors
-    /// A sentence about the directory that is not there.
-    pub fn open(&self) -> anyhow::Result<DirDatastore> {
-        if !self.path.is_dir() {
-            bail!(
-                "datastore {}: {} is not a directory, or not mounted",
-                self.name,
-                self.path.display()
-            );
-        }
-        Ok(DirDatastore::new(self.path.clone()))
+/// The datastore in its place. One that is not mounted is refused: it would look
+/// like one that lost everything, and be made on another file system than the one
+/// that is meant.
+///
+/// # Errors
+/// A sentence about the directory that is not there.
+pub fn open_datastore(DatastoreDir { name, path }: &DatastoreDir) -> anyhow::Result<DirDatastore> {
+    if !path.is_dir() {
+        bail!(
+            "datastore {name}: {} is not a directory, or not mounted",
+            path.display()
+        );
     }
-}
-
-impl FromStr for DatastoreSource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, path) = text
-            .split_once('=')
-            .ok_or_else(|| "expected NAME=DIR, such as backup=/srv/backup".to_owned())?;
-        let name = DatastoreName::new(name).map_err(|error| format!("`{name}`: {error}"))?;
-        let path = directory(path)?;
-        Ok(Self { name, path })
-    }
+    Ok(DirDatastore::new(path.clone()))
 }
 
 /// A password that does not show itself.

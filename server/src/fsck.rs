@@ -13,13 +13,13 @@ use anyhow::Context;
 use clap::Args;
 use vimana_datastore::{DatastoreDriver as _, DirDatastore};
 use vimana_engine::check::{Named, Outside, check, hosts_to_hear};
-use vimana_model::datastore::MAIN;
+use vimana_model::datastore::{DatastoreDir, MAIN};
 use vimana_model::name::DatastoreName;
 use vimana_model::{Error, HostId};
 use vimana_repository::{DirRepository, Repository as _, Terms};
 use vimana_store::{Conn, Store, backup};
 
-use crate::config::DatastoreSource;
+use crate::config::open_datastore;
 use crate::control;
 use crate::data_dir::Layout;
 use crate::tool::Place;
@@ -42,7 +42,7 @@ pub struct FsckArgs {
         value_name = "NAME=DIR",
         value_delimiter = ','
     )]
-    pub datastore: Vec<DatastoreSource>,
+    pub datastore: Vec<DatastoreDir>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -137,7 +137,7 @@ async fn look_once(store: &Store, layout: &Layout, args: &FsckArgs) -> anyhow::R
 async fn read_datastores(
     layout: &Layout,
     main: &DatastoreName,
-    others: &[DatastoreSource],
+    others: &[DatastoreDir],
     outside: &mut Outside,
 ) -> Vec<String> {
     let mut unread = Vec::new();
@@ -150,7 +150,7 @@ async fn read_datastores(
     }
     for source in others {
         let name = &source.name;
-        let datastore = match source.open() {
+        let datastore = match open_datastore(source) {
             Ok(datastore) => datastore,
             Err(error) => {
                 unread.push(error.to_string());
@@ -171,7 +171,7 @@ async fn read_datastores(
 async fn unnamed(
     conn: &impl Conn,
     outside: &Outside,
-    named: &[DatastoreSource],
+    named: &[DatastoreDir],
 ) -> Result<Vec<String>, Error> {
     let backups = backup::with_content(conn).await?;
     let recorded: BTreeSet<_> = backups.into_iter().map(|backup| backup.datastore).collect();

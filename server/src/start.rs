@@ -16,7 +16,7 @@ use vimana_pki::{Authority, Serial, server_config};
 use vimana_repository::{DirRepository, Terms};
 use vimana_store::Store;
 
-use crate::config::{Config, ImageSource};
+use crate::config::{Config, ImageSource, open_datastore};
 use crate::control::Control;
 use crate::data_dir::DataDir;
 use crate::secret::PeerSecrets;
@@ -121,7 +121,7 @@ fn datastores(config: &Config, data_dir: &DataDir) -> anyhow::Result<Datastores>
     std::fs::create_dir_all(&saved).context("cannot make the datastore's directory")?;
     let mut others: Vec<(DatastoreName, Arc<dyn DatastoreDriver>)> = Vec::new();
     for source in &config.datastore {
-        let datastore = source.open()?.with_reserve(reserve);
+        let datastore = open_datastore(source)?.with_reserve(reserve);
         others.push((source.name.clone(), Arc::new(datastore)));
     }
     let main = DirDatastore::new(saved).with_reserve(reserve);

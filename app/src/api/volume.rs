@@ -1,6 +1,9 @@
 use leptos::prelude::*;
 use vimana_model::VolumeId;
-use vimana_model::volume::{AttachVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView};
+use vimana_model::name::DatastoreName;
+use vimana_model::volume::{
+    AttachVolume, CloneVolume, CreateVolume, GrowVolume, MoveVolume, VolumeView,
+};
 
 use super::codec::Json;
 use super::{ApiError, Key};
@@ -72,6 +75,31 @@ pub async fn grow_volume(id: VolumeId, form: GrowVolume, key: Key) -> Result<Vol
         .await
         .map_err(ssr::refuse)?;
     Ok(accepted.volume)
+}
+
+/// Brings it to another datastore of its host, or begins to.
+#[server(name = MoveVolumeCall, prefix = "/portal/api", endpoint = "move-volume", input = Json, output = Json)]
+pub async fn move_volume(id: VolumeId, form: MoveVolume, key: Key) -> Result<VolumeView, ApiError> {
+    let cx = ssr::caller_once("move-volume", &(id, &form), key)
+        .await
+        .map_err(ssr::refuse)?;
+    let accepted = ssr::engine()
+        .map_err(ssr::refuse)?
+        .move_volume(&cx, id, &form)
+        .await
+        .map_err(ssr::refuse)?;
+    Ok(accepted.volume)
+}
+
+/// The datastores that it can be in, or that a new one can.
+#[server(name = VolumeDatastoresCall, prefix = "/portal/api", endpoint = "volume-datastores", input = Json, output = Json)]
+pub async fn volume_datastores(id: Option<VolumeId>) -> Result<Vec<DatastoreName>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .volume_datastores(&cx, id)
+        .await
+        .map_err(ssr::refuse)
 }
 
 /// Makes another one of what is on it.

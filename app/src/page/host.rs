@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos_meta::Title;
-use vimana_model::host::{HostView, OrphanView};
-use vimana_ui::{Time, Until, memo, part, text};
+use vimana_model::host::{HostDatastoreView, HostView, OrphanView};
+use vimana_ui::{Meter, Time, Until, memo, part, text, thousandths};
 
 use super::hosts::{AmountMeter, HostCondition, VcpuMeter};
 use super::lazy::lazy_page;
@@ -89,6 +89,7 @@ fn Machine(host: HostEntry, orphans: Vec<OrphanView>, events: Events) -> impl In
 /// What it has to give and what is taken.
 #[component]
 fn Room(host: RwSignal<HostView>) -> impl IntoView {
+    let places = memo(move || host.with(|host| host.datastores.clone()));
     view! {
         <section class="panel" aria-labelledby="room-title">
             <h2 id="room-title">"Room"</h2>
@@ -105,6 +106,25 @@ fn Room(host: RwSignal<HostView>) -> impl IntoView {
                     <dt>"Disk"</dt>
                     <dd><AmountMeter label="Disk".to_owned() host=host used=|host| host.used.disk_mib max=|host| host.capacity.disk_mib/></dd>
                 </div>
+                {part(move || Some(places.get().into_iter().map(|place| {
+                    let HostDatastoreView { name, capacity_mib, used_mib, present, .. } = place;
+                    let part = thousandths(used_mib.0, capacity_mib.0);
+                    let away = if present { "" } else { "; the host does not reach it" };
+                    let text = format!("{used_mib} of {capacity_mib}{away}");
+                    view! {
+                        <div>
+                            <dt>{format!("Datastore {name}")}</dt>
+                            <dd>
+                                <Meter
+                                    label=format!("Datastore {name}")
+                                    used=Signal::derive(move || part)
+                                    text=Signal::derive(move || text.clone())
+                                />
+                            </dd>
+                        </div>
+                    }
+                    .into_any()
+                }).collect::<Vec<_>>().into_any()))}
             </dl>
         </section>
     }

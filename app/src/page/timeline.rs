@@ -69,6 +69,7 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         | EventKind::VolumeCreated { .. }
         | EventKind::VolumeDetached { .. }
         | EventKind::VolumeGrown { .. }
+        | EventKind::VolumeMoved { .. }
         | EventKind::VolumeRemoved { .. }
         | EventKind::Resized { .. }
         | EventKind::Request { action: Some(_) }

@@ -74,6 +74,7 @@ const fn leads_on(action: VmAction) -> bool {
         | VmAction::Attach
         | VmAction::Detach
         | VmAction::Grow
+        | VmAction::Move
         | VmAction::Shutdown
         | VmAction::Delete
         | VmAction::Console => false,
@@ -91,6 +92,7 @@ const fn icon(action: VmAction) -> IconName {
         VmAction::Reboot => IconName::Reboot,
         VmAction::Reset => IconName::Reset,
         VmAction::Resize | VmAction::Grow => IconName::Resize,
+        VmAction::Move => IconName::Move,
         VmAction::Snapshot => IconName::Camera,
         VmAction::Revert => IconName::Undo,
         VmAction::Attach => IconName::Plus,
@@ -253,6 +255,7 @@ mod tests {
                     | VmAction::Attach
                     | VmAction::Detach
                     | VmAction::Grow
+                    | VmAction::Move
             )
         });
         all.sort_unstable();

@@ -28,6 +28,7 @@ pub fn refusal(caller: &Caller, action: VolumeAction, volume: &VolumeView) -> Op
         VolumeAction::Attach
         | VolumeAction::Detach
         | VolumeAction::Grow
+        | VolumeAction::Move
         | VolumeAction::Change
         | VolumeAction::Delete => caller.may_manage_volumes(),
     };
@@ -37,8 +38,22 @@ pub fn refusal(caller: &Caller, action: VolumeAction, volume: &VolumeView) -> Op
     if let Err(refusal) = action.judge(volume.state) {
         return Some(sentence(&format!("it {refusal}")));
     }
+    if action == VolumeAction::Move && volume.host.is_some() && volume.vm.is_none() {
+        return Some("It moves while a VM has it: attach it first.".to_owned());
+    }
     let nothing = action == VolumeAction::Copy && volume.host.is_none();
     nothing.then(|| "It was never attached: there is nothing on it yet.".to_owned())
+}
+
+/// In which of its host's datastores it is, where that is not the host's own
+/// directory.
+pub fn datastore(volume: &VolumeView) -> String {
+    let is = &volume.datastore;
+    match &volume.moving_to {
+        Some(to) => format!("in {is}, on its way to {to}"),
+        None if is.is_local() => String::new(),
+        None => format!("in {is}"),
+    }
 }
 
 /// An amount as it was typed; one that is none is out of bounds.

@@ -29,6 +29,7 @@ enum Question {
     New,
     Attach(VolumeView),
     Grow(VolumeView),
+    Move(VolumeView),
     Copy(VolumeView),
     Clone(VolumeView),
     Delete(VolumeView),

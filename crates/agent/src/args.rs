@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use vimana_agent::{JoinTerms, capacity};
 use vimana_driver_qemu::AcceleratorSetting;
+use vimana_model::datastore::DatastoreDir;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
 
@@ -79,6 +80,15 @@ pub struct ServeArgs {
     /// least recently used before others [default: a quarter of the disk]
     #[arg(long, value_name = "MIB", env = "VIMANA_AGENT_IMAGE_CACHE_MIB")]
     image_cache_mib: Option<u64>,
+    /// A further directory for volumes, such as fast=/srv/fast; repeatable.
+    /// `local` is the data directory
+    #[arg(
+        long,
+        env = "VIMANA_AGENT_DATASTORE",
+        value_name = "NAME=DIR",
+        value_delimiter = ','
+    )]
+    pub datastore: Vec<DatastoreDir>,
     /// What runs the machines
     #[arg(long, value_enum, default_value = "qemu", env = "VIMANA_AGENT_DRIVER")]
     pub driver: Driver,

@@ -27,13 +27,21 @@ pub fn detect(data_dir: &Path, vcpu_ratio: u32) -> io::Result<Resources> {
     #[allow(clippy::useless_conversion, reason = "not everywhere the same type")]
     let memory_bytes = u64::from(system.totalram).saturating_mul(system.mem_unit.into());
     let memory = MiB::from_bytes(memory_bytes);
-    let space = rustix::fs::statvfs(data_dir)?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
     Ok(Resources {
         vcpus: cores.saturating_mul(vcpu_ratio),
         memory_mib: MiB(memory.0.saturating_sub(MEMORY_RESERVE.0)),
-        disk_mib: MiB::from_bytes(free.saturating_add(held_bytes(data_dir))),
+        disk_mib: disk(data_dir)?,
     })
+}
+
+/// What is free for `directory`, or already in it.
+///
+/// # Errors
+/// Where the file system does not tell.
+pub fn disk(directory: &Path) -> io::Result<MiB> {
+    let space = rustix::fs::statvfs(directory)?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    Ok(MiB::from_bytes(free.saturating_add(held_bytes(directory))))
 }
 
 /// Bytes that the image cache in `directory` may fill: a share of the whole

@@ -8,6 +8,7 @@ use vimana_driver::HostDriver;
 use vimana_model::HostId;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
+use vimana_protocol::agent::HostDatastore;
 use vimana_protocol::dial::{Backoff, Dial, Random, Retry, Server};
 
 use crate::enrolment::Enrolled;
@@ -25,6 +26,8 @@ pub struct Config {
     pub zone: ZoneName,
     /// What the host gives to VMs.
     pub capacity: Resources,
+    /// Besides its own directory.
+    pub datastores: Vec<HostDatastore>,
     pub timing: Timing,
     pub random: Random,
 }

@@ -155,11 +155,15 @@ fn identity(root: &Path) -> Result<HostId, DataDirError> {
 }
 
 fn new_host_id() -> HostId {
+    HostId::from_parts(unix_ms(), rand::random())
+}
+
+/// For an id that is made now.
+pub fn unix_ms() -> u64 {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or_default();
-    HostId::from_parts(unix_ms, rand::random())
+    u64::try_from(since_epoch.as_millis()).unwrap_or_default()
 }
 
 fn write_identity(root: &Path, path: &Path, identity: &Identity) -> io::Result<()> {

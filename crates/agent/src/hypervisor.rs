@@ -1,12 +1,13 @@
 //! Opens the driver that was asked for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vimana_driver::{Fault, HostDriver};
 use vimana_driver_qemu::{AcceleratorSetting, ProbeImage, QemuConfig, QemuDriver};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 
 use crate::args::{Driver, ServeArgs};
 
@@ -19,10 +20,22 @@ pub async fn open(args: &ServeArgs, data_dir: &Path) -> Result<Arc<dyn HostDrive
             let mut config = config(data_dir, args.qemu.as_deref());
             config.accelerator = args.accel;
             config.probe_image = args.probe_image.as_deref().map(probe_image);
+            config.datastores = datastores(args).collect();
             Ok(Arc::new(QemuDriver::open(config).await?))
         }
-        Driver::Sim => Ok(Arc::new(SimDriver::new(SimHost::new()))),
+        Driver::Sim => {
+            let host = SimHost::new();
+            for (name, _) in datastores(args) {
+                host.add_datastore(name);
+            }
+            Ok(Arc::new(SimDriver::new(host)))
+        }
     }
+}
+
+fn datastores(args: &ServeArgs) -> impl Iterator<Item = (DatastoreName, PathBuf)> {
+    let all = args.datastore.iter();
+    all.map(|datastore| (datastore.name.clone(), datastore.path.clone()))
 }
 
 /// Opens the QEMU driver to end machines and to start none.

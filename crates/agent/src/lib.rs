@@ -14,6 +14,7 @@ pub mod capacity;
 mod config;
 mod console;
 mod data_dir;
+pub mod datastore;
 mod enrolment;
 mod images;
 mod journal;

@@ -13,7 +13,9 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use vimana_agent::{Agent, Config, DataDir, Enrolment, Parts, Timing, Watchdog, watchdog};
+use vimana_agent::{
+    Agent, Config, DataDir, Enrolment, Parts, Timing, Watchdog, datastore, watchdog,
+};
 use vimana_protocol::dial::Random;
 
 use args::{Args, Command, Driver, ServeArgs, StopArgs};
@@ -83,6 +85,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
     let data_dir = DataDir::open(args.data_dir()?)?;
     let enrolment = Enrolment::open(&data_dir, terms)?;
     let capacity = args.capacity(data_dir.path())?;
+    let datastores = datastore::open(&args.datastore)?;
     let driver = hypervisor::open(args, data_dir.path()).await?;
     let watchdog = guard(args, data_dir.path()).await;
     let can = driver.capabilities();
@@ -101,6 +104,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
         name,
         zone: args.zone.clone(),
         capacity,
+        datastores,
         timing: Timing::default(),
         random: Random::from_system(),
     };

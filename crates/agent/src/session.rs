@@ -199,6 +199,7 @@ impl Host {
             zone: self.config.zone.clone(),
             capabilities: self.driver.capabilities().clone(),
             capacity: self.config.capacity.into(),
+            datastores: self.config.datastores.clone(),
             inventory,
             session_number: self.ledger.session_number(),
             fenced: u32::try_from(machines).unwrap_or(u32::MAX),

@@ -288,6 +288,7 @@ fn overtakes(work: &Work) -> bool {
         | Work::Attach { .. }
         | Work::Detach { .. }
         | Work::Grow { .. }
+        | Work::Move { .. }
         | Work::Unknown => false,
     }
 }
@@ -314,6 +315,7 @@ fn name(work: &Work) -> &'static str {
         Work::Attach { .. } => "attach",
         Work::Detach { .. } => "detach",
         Work::Grow { .. } => "grow",
+        Work::Move { .. } => "move",
         Work::Unknown => "unknown",
     }
 }

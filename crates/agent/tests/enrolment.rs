@@ -142,6 +142,7 @@ impl World {
             name: HostName::new("host-a").unwrap(),
             zone: ZoneName::new("default").unwrap(),
             capacity: Resources::default(),
+            datastores: Vec::new(),
             timing: Timing {
                 retry,
                 ..Timing::default()

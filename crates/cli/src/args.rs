@@ -39,8 +39,8 @@ pub use vm::{
 };
 pub use volume::{
     AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteSnapshot, DeleteVolume,
-    DetachVolume, DownloadVolume, GrowVolume, Revert, Snapshot, SnapshotList, TakeSnapshot, Volume,
-    VolumeShown, WaitThrough, WhichSnapshot,
+    DetachVolume, DownloadVolume, GrowVolume, MoveVolume, Revert, Snapshot, SnapshotList,
+    TakeSnapshot, Volume, VolumeShown, WaitThrough, WhichSnapshot,
 };
 
 const AFTER_HELP: &str = "\

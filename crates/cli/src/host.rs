@@ -87,7 +87,7 @@ async fn show(args: HostShown) -> Outcome {
         "" => host.accelerator.to_string(),
         note => format!("{}: {note}", host.accelerator),
     };
-    output::fields(&[
+    let mut pairs = vec![
         ("name", host.name.to_string()),
         ("id", host.id.to_string()),
         ("zone", host.zone.to_string()),
@@ -110,9 +110,15 @@ async fn show(args: HostShown) -> Outcome {
         ),
         ("memory", of(host.used.memory_mib, host.capacity.memory_mib)),
         ("disk", of(host.used.disk_mib, host.capacity.disk_mib)),
-        ("vms", host.vms.to_string()),
-        ("orphans", host.orphans.to_string()),
-    ])
+    ];
+    for datastore in &host.datastores {
+        let room = of(datastore.used_mib, datastore.capacity_mib);
+        let away = if datastore.present { "" } else { "; away" };
+        pairs.push(("datastore", format!("{}: {room}{away}", datastore.name)));
+    }
+    pairs.push(("vms", host.vms.to_string()));
+    pairs.push(("orphans", host.orphans.to_string()));
+    output::fields(&pairs)
 }
 
 async fn events(args: HostShown) -> Outcome {

@@ -9,7 +9,7 @@ use vimana_model::{VolumeId, operation::OperationView};
 
 use crate::args::{
     AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteVolume, DetachVolume, GrowVolume,
-    Json, Volume, VolumeShown, WaitThrough,
+    Json, MoveVolume, Volume, VolumeShown, WaitThrough,
 };
 use crate::failure::{Failure, Outcome};
 use crate::input::cannot_read;
@@ -26,6 +26,7 @@ pub async fn run(command: Volume) -> Outcome {
         Volume::Attach(args) => attach(args).await,
         Volume::Detach(args) => detach(args).await,
         Volume::Grow(args) => grow(args).await,
+        Volume::Move(args) => relocate(args).await,
         Volume::Change(args) => change(args).await,
         Volume::Download(args) => copy::download(args).await,
         Volume::Clone(args) => clone(args).await,
@@ -50,6 +51,7 @@ async fn list(Json { json }: Json) -> Outcome {
                 volume.size_mib.to_string(),
                 vm.to_owned(),
                 host.to_owned(),
+                volume.datastore.to_string(),
                 volume.owner.clone(),
                 output::time(volume.created_at),
                 volume.id.to_string(),
@@ -57,7 +59,15 @@ async fn list(Json { json }: Json) -> Outcome {
         })
         .collect();
     let titles = [
-        "NAME", "STATE", "SIZE", "VM", "HOST", "OWNER", "CREATED", "ID",
+        "NAME",
+        "STATE",
+        "SIZE",
+        "VM",
+        "HOST",
+        "DATASTORE",
+        "OWNER",
+        "CREATED",
+        "ID",
     ];
     output::table(titles, &rows, "no volumes")
 }
@@ -91,6 +101,11 @@ fn print(volume: &VolumeView, operation: Option<&OperationView>, Json { json }: 
     let host = volume.host.as_ref();
     let place = host.map_or("nowhere before it is first attached", |host| &host.name);
     pairs.push(("host", place.to_owned()));
+    let datastore = match &volume.moving_to {
+        Some(to) => format!("{}, on its way to {to}", volume.datastore),
+        None => volume.datastore.to_string(),
+    };
+    pairs.push(("datastore", datastore));
     let with_vm = if volume.delete_with_vm {
         "deleted with it"
     } else {
@@ -111,6 +126,7 @@ async fn create(args: CreateVolume) -> Outcome {
         name,
         size_mib,
         image,
+        datastore,
         delete_with_vm,
         json,
     } = args;
@@ -118,6 +134,7 @@ async fn create(args: CreateVolume) -> Outcome {
         name,
         size_mib: MiB(size_mib),
         image,
+        datastore,
         delete_with_vm,
     };
     let volume = credentials::client()?.create_volume(&form).await?;
@@ -153,6 +170,16 @@ async fn grow(args: GrowVolume) -> Outcome {
     let size_mib = MiB(size_mib);
     let accepted = client.grow_volume(id, model::GrowVolume { size_mib });
     follow(&client, watch, accepted.await?, &wait).await
+}
+
+async fn relocate(args: MoveVolume) -> Outcome {
+    let MoveVolume { which, to, wait } = args;
+    let client = credentials::client()?;
+    let id = resolve(&client, &which.volume).await?;
+    let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
+    let form = model::MoveVolume { datastore: to };
+    let accepted = client.move_volume(id, &form).await?;
+    follow(&client, watch, accepted, &wait).await
 }
 
 async fn clone(args: CloneVolume) -> Outcome {

@@ -2,7 +2,8 @@
 
 use vimana_model::event::EventView;
 use vimana_model::volume::{
-    AcceptedVolume, AttachVolume, ChangeVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView,
+    AcceptedVolume, AttachVolume, ChangeVolume, CloneVolume, CreateVolume, GrowVolume, MoveVolume,
+    VolumeView,
 };
 use vimana_model::{Result, VmId, VolumeId};
 
@@ -39,6 +40,10 @@ impl Client {
 
     pub async fn detach_volume(&self, id: VolumeId) -> Result<AcceptedVolume> {
         self.post(&format!("{}/detach", of(id))).await
+    }
+
+    pub async fn move_volume(&self, id: VolumeId, form: &MoveVolume) -> Result<AcceptedVolume> {
+        self.post_json(&format!("{}/move", of(id)), form).await
     }
 
     pub async fn grow_volume(&self, id: VolumeId, form: GrowVolume) -> Result<AcceptedVolume> {

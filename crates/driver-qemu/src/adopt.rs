@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use vimana_driver::{Fault, Power};
 use vimana_model::VmId;
+use vimana_model::name::DatastoreName;
 
 use crate::argv::SERIAL_SOCKET;
 use crate::backup::offline;
@@ -24,7 +25,7 @@ use crate::record::{
 };
 use crate::snapshot::SnapshotRecord;
 use crate::supervisor::{reconnect, record_end, record_no_process};
-use crate::volume::{self, VolumeRecord};
+use crate::volume::{self, VolumeRecord, relocate};
 
 /// What a VM's records say.
 struct Found {
@@ -39,9 +40,16 @@ struct Found {
 /// Takes in every VM of the state directory. One that cannot be made sense
 /// of is left alone and logged.
 pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
-    let layout = host.layout.clone();
+    let datastores = host.volumes.datastores().clone();
     let found = blocking(move || {
-        survey(&layout).map_err(|error| Fault::io("reading the state directory", &error))
+        let mut all = (Vec::new(), Vec::new());
+        for (name, layout) in &datastores {
+            let what = format!("reading datastore `{name}`");
+            let (ids, volumes) = survey(name, layout).map_err(|error| Fault::io(&what, &error))?;
+            all.0.extend(ids);
+            all.1.extend(volumes);
+        }
+        Ok(all)
     });
     let (ids, volumes) = found.await?;
     host.volumes.take_in(volumes);
@@ -55,25 +63,32 @@ pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
         });
     }
     adoptions.join_all().await;
+    relocate::settle_rest(host).await;
     Ok(())
 }
 
-/// VMs and volumes; what is half made or half removed goes. Blocks.
-fn survey(layout: &Layout) -> io::Result<(Vec<VmId>, Vec<VolumeRecord>)> {
+/// VMs, which are in the host's own directory alone, and volumes; what is half
+/// made or half removed goes. Blocks.
+fn survey(
+    datastore: &DatastoreName,
+    layout: &Layout,
+) -> io::Result<(Vec<VmId>, Vec<VolumeRecord>)> {
     let (mut ids, mut volumes) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(layout.state())? {
         let entry = entry?;
         match entry.file_name().to_str().map(Layout::entry) {
-            Some(Entry::Vm(id)) => ids.push(id),
+            Some(Entry::Vm(id)) if datastore.is_local() => ids.push(id),
             Some(Entry::Volume(id)) => match record::read::<VolumeRecord>(&entry.path()) {
-                Ok(Some(volume)) if volume.volume_id == id => volumes.push(volume),
+                Ok(Some(volume)) if volume.volume_id == id && volume.datastore == *datastore => {
+                    volumes.push(volume);
+                }
                 other => {
                     let error = other.err();
                     tracing::error!(volume = %id, ?error, "a volume on this host is left alone: its record makes no sense");
                 }
             },
             Some(Entry::Debris) => std::fs::remove_dir_all(entry.path())?,
-            Some(Entry::Other) | None => {}
+            Some(Entry::Vm(_) | Entry::Other) | None => {}
         }
     }
     Ok((ids, volumes))
@@ -212,6 +227,7 @@ impl Adoption<'_> {
             Verdict::Keep => {
                 self.runs(started).await?;
                 volume::copy::abandon(&qmp).await;
+                relocate::settle_all(self.host, self.vm.id, &qmp).await;
                 let parts = Parts {
                     qmp,
                     events,
@@ -249,7 +265,7 @@ impl Adoption<'_> {
         let power = Power::Crashed { reason };
         let run_epoch = self.run_epoch();
         let (dir, saved) = (self.dir.to_owned(), self.saved);
-        let volumes = self.host.volumes.files(self.host, self.vm.id);
+        let volumes = self.host.volumes.files(self.vm.id);
         let rest = blocking(move || {
             let rest = match saved {
                 Some(saved) => load::after_end(&dir, &volumes, run_epoch, saved),

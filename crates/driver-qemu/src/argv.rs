@@ -47,30 +47,44 @@ pub struct Launch<'a> {
 
 /// A volume in a machine: its place says what it is called inside QEMU and
 /// where on the bus its guest finds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plug {
     pub volume: VolumeId,
     pub format: ImageFormat,
     pub place: u8,
+    /// How often it moved to another file while its machine ran.
+    pub moves: u32,
+    /// Its file, as QEMU finds it from the VM's directory; it only ever appears
+    /// as a JSON string.
+    pub file: String,
 }
 
 impl Plug {
-    /// Of its node and of its device; QEMU has room for 31 bytes.
+    /// Of its device; QEMU has room for 31 bytes.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn device_name(&self) -> String {
         format!("volume{}", self.place)
+    }
+
+    /// Of its node: no two of one device have the same.
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        match self.moves {
+            0 => self.device_name(),
+            moves => format!("volume{}.{moves}", self.place),
+        }
     }
 
     #[must_use]
     pub fn node(&self) -> Value {
         json!({
             "driver": self.format.name(),
-            "node-name": self.name(),
+            "node-name": self.node_name(),
             "discard": "unmap",
             "detect-zeroes": "unmap",
             "file": {
                 "driver": "file",
-                "filename": format!("../{}/{VOLUME}", self.volume),
+                "filename": self.file,
                 "discard": "unmap",
             },
         })
@@ -81,7 +95,7 @@ impl Plug {
     #[must_use]
     pub fn device(&self) -> Value {
         let id = self.volume.uuid().simple().to_string();
-        json!({"driver": "scsi-hd", "id": self.name(), "drive": self.name(),
+        json!({"driver": "scsi-hd", "id": self.device_name(), "drive": self.node_name(),
                "bus": format!("{VOLUME_BUS}.0"), "channel": 0, "scsi-id": self.place, "lun": 0,
                "serial": id, "device_id": id, "werror": "enospc", "rerror": "report"})
     }
@@ -253,6 +267,8 @@ mod tests {
                 volume: VolumeId::from_parts(1_700_000_000_000, [8; 10]),
                 format: ImageFormat::Qcow2,
                 place: 3,
+                moves: 0,
+                file: "../vol_018bcfe5680078088808080808080808/volume.qcow2".to_owned(),
             }],
             incoming: false,
         }

@@ -151,7 +151,7 @@ pub async fn forget_marks(
     let volumes = turn.host.volumes.of(turn.vm.id);
     let volumes = volumes
         .iter()
-        .map(|plug| (turn.host.layout.volume(plug.volume), VOLUME));
+        .map(|plug| (turn.host.volumes.dir(plug.volume), VOLUME));
     for (dir, name) in std::iter::once((turn.dir(), DISK)).chain(volumes) {
         for mark in img::bitmaps(&dir, name).await? {
             if mark.parse().is_ok_and(&goes) {
@@ -233,8 +233,8 @@ async fn sources(turn: &Turn) -> Result<Vec<Source>, Fault> {
     let root = (DiskId::Root, DISK_NODE.to_owned(), turn.dir().join(DISK));
     let volumes = turn.host.volumes.of(turn.vm.id).into_iter();
     let volumes = volumes.map(|plug| {
-        let file = turn.host.layout.volume(plug.volume).join(VOLUME);
-        (DiskId::Volume(plug.volume), plug.name(), file)
+        let file = turn.host.volumes.dir(plug.volume).join(VOLUME);
+        (DiskId::Volume(plug.volume), plug.node_name(), file)
     });
     let all: Vec<_> = std::iter::once(root).chain(volumes).collect();
     blocking(move || {

@@ -1,10 +1,12 @@
 //! What an administrator can set.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 
 /// How guest code is to run.
@@ -72,6 +74,8 @@ pub struct QemuConfig {
     /// software-virtualized hosts KVM runs a boot sector and nothing more.
     pub probe_image: Option<ProbeImage>,
     pub limits: GuestLimits,
+    /// Further places for volumes; each is used by one agent at a time.
+    pub datastores: BTreeMap<DatastoreName, PathBuf>,
     /// Disk space the host keeps: below it no machine is prepared.
     pub disk_reserve: MiB,
 }
@@ -86,6 +90,7 @@ impl QemuConfig {
             accelerator: AcceleratorSetting::default(),
             probe_image: None,
             limits: GuestLimits::default(),
+            datastores: BTreeMap::new(),
             disk_reserve: MiB(256),
         }
     }

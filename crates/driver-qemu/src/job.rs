@@ -36,6 +36,30 @@ impl Job<'_> {
         qmp.job_begin(self.command, arguments).await
     }
 
+    /// Waits until it is in step with what it mirrors.
+    pub async fn ready(self, qmp: &Qmp) -> Result<(), QmpError> {
+        let mut events = qmp.events().ok_or(QmpError::Closed)?;
+        let deadline = Instant::now() + self.within;
+        loop {
+            match qmp.job(self.id).await {
+                Ok(Some(job)) if job.ready => return Ok(()),
+                Ok(Some(job)) if job.over => {
+                    self.ended(qmp).await?;
+                    return Err(QmpError::Unexpected);
+                }
+                Ok(None) => return Err(QmpError::Unexpected),
+                Ok(Some(_)) | Err(QmpError::Timeout { .. }) if Instant::now() < deadline => {}
+                Ok(Some(_)) => {
+                    let (command, within) = (self.command, self.within);
+                    return Err(QmpError::Timeout { command, within });
+                }
+                Err(error) => return Err(error),
+            }
+            let heard = machine::heard(&mut events, "JOB_STATUS_CHANGE");
+            let _ = timeout(JOB_POLL, heard).await;
+        }
+    }
+
     /// Waits until there is none: how the last one ended. It must not be
     /// dismissed by QEMU itself.
     pub async fn ended(self, qmp: &Qmp) -> Result<(), QmpError> {

@@ -67,6 +67,7 @@ use vimana_driver::{
     BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
     ObservedSnapshot, ObservedVolume, Part, SerialStream, VolumeSource,
 };
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
@@ -97,11 +98,20 @@ impl QemuDriver {
             let name = process::shown(&config.qemu);
             Fault::new(FaultKind::Host, format!("`{name}` is not installed"))
         })?;
-        let lock = lock_state(&config.state_dir).await?;
+        let mut locks = vec![lock_state(&config.state_dir).await?];
+        for (name, dir) in &config.datastores {
+            if name.is_local() || !dir.is_absolute() || dir.to_str().is_none() {
+                let message = format!("datastore `{name}` cannot be where it is said to be");
+                return Err(Fault::new(FaultKind::Host, message));
+            }
+            locks.push(lock_state(dir).await?);
+        }
         let (numbers, version) = qemu_version(&qemu).await?;
         let (accelerator, accelerator_note) = probe::choose(&config, &qemu, &version).await?;
+        let layout = Layout::new(config.state_dir.clone());
+        let volumes = volume::Volumes::new(layout.clone(), &config.datastores);
         let host = Arc::new(Host {
-            layout: Layout::new(config.state_dir.clone()),
+            layout,
             config,
             qemu,
             version: numbers,
@@ -114,9 +124,9 @@ impl QemuDriver {
             changes: broadcast::Sender::new(limits::CHANGES),
             closing: CancellationToken::new(),
             vms: Mutex::new(BTreeMap::new()),
-            volumes: volume::Volumes::default(),
+            volumes,
             snapshots: snapshot::Snapshots::default(),
-            _lock: lock,
+            _locks: locks,
         });
         // From here on the host is let go of properly, whatever happens.
         let driver = Self { host };
@@ -222,9 +232,11 @@ impl HostDriver for QemuDriver {
         volume: VolumeId,
         size: MiB,
         from: &VolumeSource,
+        datastore: &DatastoreName,
     ) -> Result<(), Fault> {
         let (host, from) = (Arc::clone(&self.host), from.clone());
-        volume::to_its_end(volume::create(host, volume, size, from)).await
+        let made = volume::create(host, volume, size, from, datastore.clone());
+        volume::to_its_end(made).await
     }
 
     async fn remove_volume(&self, volume: VolumeId) -> Result<(), Fault> {
@@ -253,6 +265,18 @@ impl HostDriver for QemuDriver {
 
     async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
         let work = move |turn| volume::attach(turn, volume);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn move_volume(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        volume: VolumeId,
+        to: &DatastoreName,
+    ) -> Result<(), Fault> {
+        let to = to.clone();
+        let work = move |turn| volume::relocate::relocate(turn, volume, to);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 

@@ -77,7 +77,7 @@ async fn renumber(turn: &Turn, held: &Held, machine: &Machine) -> Result<(), Fau
 async fn resume(turn: &Turn, held: &Held, saved: Saved) -> Result<(), Fault> {
     let record = renewed(turn, held);
     let (dir, now) = (turn.dir(), Arc::clone(&record));
-    let files = turn.host.volumes.files(&turn.host, turn.vm.id);
+    let files = turn.host.volumes.files(turn.vm.id);
     blocking(move || {
         if DiskMark::of(&dir, &files).map_err(unrecorded)? != saved.disk {
             let message = "the disk was written since the memory was saved; they no longer fit";
@@ -151,7 +151,7 @@ async fn back_to_rest(turn: &Turn, mut parts: Parts, saved: Saved) -> Result<(),
         tracing::warn!(vm = %turn.vm.id, %error, "a failed QEMU cannot be ended");
     }
     let (dir, run_epoch) = (turn.dir(), turn.epoch);
-    let files = turn.host.volumes.files(&turn.host, turn.vm.id);
+    let files = turn.host.volumes.files(turn.vm.id);
     let rest = blocking(move || {
         let rest = if never_ran {
             unmark(&dir, saved).map(Rest::Saved)

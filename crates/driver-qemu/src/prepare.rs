@@ -106,7 +106,12 @@ pub fn images_in_use(host: &Host) -> Result<Vec<PathBuf>, Fault> {
 }
 
 pub fn enough_room(host: &Host) -> Result<(), Fault> {
-    let facts = rustix::fs::statvfs(host.layout.state())
+    enough_room_in(host, host.layout.state())
+}
+
+/// Whether the directory's file system has more than the host keeps free.
+pub fn enough_room_in(host: &Host, dir: &Path) -> Result<(), Fault> {
+    let facts = rustix::fs::statvfs(dir)
         .map_err(|error| Fault::io("looking for disk space", &error.into()))?;
     let free = facts.f_bavail.saturating_mul(facts.f_frsize);
     let reserve = host.config.disk_reserve;

@@ -107,7 +107,7 @@ async fn keep(turn: &Turn, machine: &Machine) -> Result<(), Fault> {
         return Err(unanswered(QmpError::Closed));
     }
     let (dir, ran_epoch) = (turn.dir(), turn.epoch);
-    let files = turn.host.volumes.files(&turn.host, turn.vm.id);
+    let files = turn.host.volumes.files(turn.vm.id);
     let saved = blocking(move || record_saved(&dir, &files, ran_epoch).map_err(unwritten)).await?;
     machine.intend(Intent::Saved);
     turn.vm.change(&turn.host, |held| held.saved = Some(saved));

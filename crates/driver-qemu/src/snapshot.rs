@@ -225,7 +225,7 @@ pub async fn forget(turn: &Turn) -> Result<(), Fault> {
     let record = turn.host.snapshots.of(turn.vm.id);
     for taken in &record.taken {
         for volume in &taken.volumes {
-            let dir = turn.host.layout.volume(*volume);
+            let dir = turn.host.volumes.dir(*volume);
             delete(&dir, VOLUME, &taken.snapshot_id.to_string()).await?;
         }
     }
@@ -274,13 +274,13 @@ fn nodes(turn: &Turn, taken: &Taken) -> Vec<String> {
     let plugs = turn.host.volumes.of(turn.vm.id).into_iter();
     let plugs = plugs.filter(|plug| taken.volumes.contains(&plug.volume));
     let disk = std::iter::once(DISK_NODE.to_owned());
-    disk.chain(plugs.map(|plug| plug.name())).collect()
+    disk.chain(plugs.map(|plug| plug.node_name())).collect()
 }
 
 /// The same, as directories and files.
 fn files(host: &Host, vm: VmId, volumes: &[VolumeId]) -> Vec<(PathBuf, &'static str)> {
     let disk = std::iter::once((host.layout.vm(vm), DISK));
-    let volumes = volumes.iter().map(|v| (host.layout.volume(*v), VOLUME));
+    let volumes = volumes.iter().map(|v| (host.volumes.dir(*v), VOLUME));
     disk.chain(volumes).collect()
 }
 

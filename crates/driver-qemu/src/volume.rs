@@ -7,6 +7,7 @@
 
 pub mod copy;
 pub mod img;
+pub mod relocate;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use vimana_driver::{Fault, FaultKind, ObservedVolume, VolumeSource};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
@@ -24,10 +26,10 @@ use crate::argv::{Plug, VOLUME};
 use crate::host::{Host, Line, Place, Turn, blocking, lock, overtaken};
 use crate::limits::{COPY_TIMEOUT, DETACH_POLL, DETACH_TIMEOUT, IMG_TIMEOUT, VOLUMES};
 use crate::machine;
-use crate::prepare::{enough_room, measure};
+use crate::prepare::{enough_room_in, measure};
 use crate::qcow2;
 use crate::qmp::{Qmp, QmpError};
-use crate::record::{self, Record};
+use crate::record::{self, Layout, Record};
 
 /// What a volume is, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,22 @@ pub struct VolumeRecord {
     /// Of its file: said here, never guessed.
     pub format: ImageFormat,
     pub attached: Option<Attached>,
+    /// The one whose directory this is in.
+    pub datastore: DatastoreName,
+    /// See [`Plug::moves`].
+    pub moves: u32,
+    /// Where it comes from, as long as it may be there too.
+    pub comes: Option<Coming>,
+}
+
+/// A volume on its way from one datastore to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coming {
+    pub from: DatastoreName,
+    /// All is here, and whatever is written comes here, too: this one counts.
+    /// Where it is not so, the other one does.
+    pub whole: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +71,9 @@ impl Record for VolumeRecord {
 }
 
 /// The volumes of a host.
-#[derive(Default)]
 pub struct Volumes {
+    /// The host's own directory, and what else there is.
+    datastores: BTreeMap<DatastoreName, Layout>,
     records: Mutex<BTreeMap<VolumeId, VolumeRecord>>,
     /// One call at a time. A call that also works on a VM has that VM's turn
     /// first.
@@ -62,10 +81,51 @@ pub struct Volumes {
 }
 
 impl Volumes {
-    /// Those found at the start.
+    pub fn new(local: Layout, others: &BTreeMap<DatastoreName, PathBuf>) -> Self {
+        let others = others.iter().map(|(name, dir)| {
+            let layout = Layout::new(dir.clone());
+            (name.clone(), layout)
+        });
+        Self {
+            datastores: others.chain([(DatastoreName::local(), local)]).collect(),
+            records: Mutex::default(),
+            lines: Mutex::default(),
+        }
+    }
+
+    pub const fn datastores(&self) -> &BTreeMap<DatastoreName, Layout> {
+        &self.datastores
+    }
+
+    fn datastore(&self, name: &DatastoreName) -> Result<&Layout, Fault> {
+        self.datastores.get(name).ok_or_else(|| {
+            let message = format!("the host has no datastore `{name}`");
+            Fault::new(FaultKind::Unsupported, message)
+        })
+    }
+
+    /// Those found at the start. Of two of one volume it is the one that comes,
+    /// until [`relocate::settle`] has decided.
     pub fn take_in(&self, found: Vec<VolumeRecord>) {
-        let found = found.into_iter().map(|record| (record.volume_id, record));
-        lock(&self.records).extend(found);
+        let mut records = lock(&self.records);
+        for record in found {
+            if record.comes.is_some() || !records.contains_key(&record.volume_id) {
+                records.insert(record.volume_id, record);
+            }
+        }
+    }
+
+    /// Where a volume is; where there is none, it is the host's own directory's.
+    pub fn dir(&self, volume: VolumeId) -> PathBuf {
+        let name = lock(&self.records)
+            .get(&volume)
+            .map(|r| r.datastore.clone());
+        self.place(&name.unwrap_or_else(DatastoreName::local), volume)
+    }
+
+    fn place(&self, datastore: &DatastoreName, volume: VolumeId) -> PathBuf {
+        let layout = self.datastores.get(datastore);
+        layout.map_or_else(PathBuf::new, |layout| layout.volume(volume))
     }
 
     pub fn observed(&self) -> Vec<ObservedVolume> {
@@ -74,6 +134,7 @@ impl Volumes {
             volume_id: record.volume_id,
             size_mib: record.size_mib,
             attached_to: record.attached.map(|attached| attached.vm_id),
+            datastore: record.datastore.clone(),
         });
         seen.collect()
     }
@@ -81,20 +142,39 @@ impl Volumes {
     /// What a machine has, in the order of its ids.
     pub fn of(&self, vm: VmId) -> Vec<Plug> {
         let records = lock(&self.records);
-        let plugs = records.values().filter_map(plug);
+        let plugs = records.values().filter_map(|record| self.plug(record));
         let ours = plugs.filter(|(owner, _)| *owner == vm);
         ours.map(|(_, plug)| plug).collect()
     }
 
     /// The files of what a machine has.
-    pub fn files(&self, host: &Host, vm: VmId) -> Vec<PathBuf> {
+    pub fn files(&self, vm: VmId) -> Vec<PathBuf> {
         let of = self.of(vm).into_iter();
-        of.map(|plug| host.layout.volume(plug.volume).join(VOLUME))
-            .collect()
+        of.map(|plug| self.dir(plug.volume).join(VOLUME)).collect()
     }
 
     fn get(&self, volume: VolumeId) -> Option<VolumeRecord> {
         lock(&self.records).get(&volume).cloned()
+    }
+
+    /// What it is in the machine that has it.
+    fn plug(&self, record: &VolumeRecord) -> Option<(VmId, Plug)> {
+        let Attached { vm_id, place } = record.attached?;
+        let file = if record.datastore.is_local() {
+            format!("../{}/{VOLUME}", record.volume_id)
+        } else {
+            let file = self.place(&record.datastore, record.volume_id).join(VOLUME);
+            // Paths of datastores are text: see `QemuDriver::open`.
+            file.to_str()?.to_owned()
+        };
+        let plug = Plug {
+            volume: record.volume_id,
+            format: record.format,
+            place,
+            moves: record.moves,
+            file,
+        };
+        Some((vm_id, plug))
     }
 
     async fn turn(&self, volume: VolumeId) -> Place {
@@ -104,16 +184,6 @@ impl Volumes {
     fn line(&self, volume: VolumeId) -> Arc<Line> {
         Arc::clone(lock(&self.lines).entry(volume).or_default())
     }
-}
-
-fn plug(record: &VolumeRecord) -> Option<(VmId, Plug)> {
-    let Attached { vm_id, place } = record.attached?;
-    let plug = Plug {
-        volume: record.volume_id,
-        format: record.format,
-        place,
-    };
-    Some((vm_id, plug))
 }
 
 /// Does the work in a task of its own: a caller that goes away leaves nothing
@@ -134,16 +204,18 @@ pub async fn create(
     id: VolumeId,
     size: MiB,
     from: VolumeSource,
+    datastore: DatastoreName,
 ) -> Result<(), Fault> {
     let _turn = host.volumes.turn(id).await;
     if host.volumes.get(id).is_some() {
         return Ok(());
     }
     let bytes = allowed(&host, size)?;
-    let place = Arc::clone(&host);
+    let layout = host.volumes.datastore(&datastore)?.clone();
+    let (place, dir) = (Arc::clone(&host), layout.clone());
     let begun = blocking(move || {
-        enough_room(&place)?;
-        place.layout.begin(&id).map_err(unmade)
+        enough_room_in(&place, dir.state())?;
+        dir.begin(&id).map_err(unmade)
     });
     let part = begun.await?;
     let file = part.0.join(VOLUME);
@@ -171,13 +243,16 @@ pub async fn create(
         size_mib: size,
         format: ImageFormat::Qcow2,
         attached: None,
+        datastore,
+        moves: 0,
+        comes: None,
     };
-    let (place, made) = (Arc::clone(&host), record.clone());
+    let made = record.clone();
     blocking(move || {
         let synced = File::open(part.0.join(VOLUME)).and_then(|file| file.sync_all());
         synced
             .and_then(|()| record::write(&part.0, &made))
-            .and_then(|()| place.layout.complete(&part, &id))
+            .and_then(|()| layout.complete(&part, &id))
             .map_err(unmade)
     })
     .await?;
@@ -188,10 +263,12 @@ pub async fn create(
 /// See [`vimana_driver::HostDriver::remove_volume`].
 pub async fn remove(host: Arc<Host>, id: VolumeId) -> Result<(), Fault> {
     let _turn = host.volumes.turn(id).await;
-    if host.volumes.get(id).is_some_and(|v| v.attached.is_some()) {
+    let record = host.volumes.get(id);
+    if record.as_ref().is_some_and(|v| v.attached.is_some()) {
         return Err(attached());
     }
-    let layout = host.layout.clone();
+    let datastore = record.map_or_else(DatastoreName::local, |record| record.datastore);
+    let layout = host.volumes.datastore(&datastore)?.clone();
     blocking(move || {
         let removed = layout.remove(&id);
         removed.map_err(|error| Fault::io("removing the volume", &error))
@@ -232,23 +309,23 @@ async fn grow_to(
     qmp: Option<Qmp>,
 ) -> Result<(), Fault> {
     let bytes = allowed(host, size)?;
-    let dir = host.layout.volume(record.volume_id);
+    let dir = host.volumes.dir(record.volume_id);
     let file = dir.join(VOLUME);
-    let place = Arc::clone(host);
+    let (place, root) = (Arc::clone(host), dir.clone());
     // The file says more than the record where a call was interrupted.
     let has = blocking(move || {
         let has = qcow2::overlay_size(&file);
         let has = has.map_err(|_| Fault::new(FaultKind::Host, "the volume is damaged"))?;
         if has < bytes {
-            enough_room(&place)?;
+            enough_room_in(&place, &root)?;
         }
         Ok(has)
     })
     .await?;
     if has < bytes {
-        match (qmp, plug(&record)) {
+        match (qmp, host.volumes.plug(&record)) {
             (Some(qmp), Some((_, plug))) => {
-                let grown = qmp.block_resize(&plug.name(), bytes).await;
+                let grown = qmp.block_resize(&plug.node_name(), bytes).await;
                 grown.map_err(|error| hypervisor("the volume does not grow", &error))?;
             }
             (Some(_) | None, _) => img::resize(&dir, bytes, IMG_TIMEOUT).await?,
@@ -282,7 +359,7 @@ pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
     let (Some(machine), None) = (held.machine, held.saved) else {
         return Ok(());
     };
-    let Some((_, plug)) = plug(&record) else {
+    let Some((_, plug)) = volumes.plug(&record) else {
         return Ok(());
     };
     let qmp = machine.qmp();
@@ -304,10 +381,12 @@ pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
     let held = turn.disks()?;
     let volumes = &turn.host.volumes;
     let _turn = volumes.turn(id).await;
-    let Some(mut record) = volumes.get(id) else {
+    if volumes.get(id).is_none() {
         return Ok(());
-    };
-    let Some((owner, plug)) = plug(&record) else {
+    }
+    let qmp = held.machine.as_ref().map(|machine| machine.qmp());
+    let mut record = relocate::settle(&turn.host, id, qmp.as_ref()).await?;
+    let Some((owner, plug)) = volumes.plug(&record) else {
         return Ok(());
     };
     if owner != turn.vm.id {
@@ -316,17 +395,8 @@ pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
     if held.saved.is_some() {
         return Err(saved());
     }
-    let snapshots = turn.host.snapshots.of(turn.vm.id);
-    if snapshots
-        .taken
-        .iter()
-        .any(|taken| taken.volumes.contains(&id))
-    {
-        let message = "the volume is in a snapshot of its machine";
-        return Err(Fault::new(FaultKind::Conflict, message));
-    }
-    if let Some(machine) = held.machine {
-        let qmp = machine.qmp();
+    in_no_snapshot(&turn, id)?;
+    if let Some(qmp) = qmp {
         let pulled = turn.cancelled.run_until_cancelled(pull_out(&qmp, &plug));
         let pulled = pulled.await.ok_or_else(overtaken)?;
         pulled.map_err(|error| hypervisor("the volume is still attached", &error))?;
@@ -349,11 +419,10 @@ pub async fn release(host: &Arc<Host>, vm: VmId) -> Result<(), Fault> {
 
 /// Whatever of it is in already stays.
 async fn plug_in(qmp: &Qmp, plug: &Plug) -> Result<(), QmpError> {
-    let name = plug.name();
-    if !qmp.block_nodes().await?.contains(&name) {
+    if !qmp.block_nodes().await?.contains(&plug.node_name()) {
         qmp.blockdev_add(plug.node()).await?;
     }
-    if !qmp.devices().await?.contains(&name) {
+    if !qmp.devices().await?.contains(&plug.device_name()) {
         qmp.device_add(plug.device()).await?;
     }
     Ok(())
@@ -361,7 +430,7 @@ async fn plug_in(qmp: &Qmp, plug: &Plug) -> Result<(), QmpError> {
 
 /// Whatever of it is out already is fine.
 async fn pull_out(qmp: &Qmp, plug: &Plug) -> Result<(), QmpError> {
-    let name = plug.name();
+    let (name, node) = (plug.device_name(), plug.node_name());
     let mut events = qmp.events().ok_or(QmpError::Closed)?;
     let deadline = Instant::now() + DETACH_TIMEOUT;
     let asked = match qmp.devices().await?.contains(&name) {
@@ -371,12 +440,12 @@ async fn pull_out(qmp: &Qmp, plug: &Plug) -> Result<(), QmpError> {
     };
     loop {
         let out = !qmp.devices().await?.contains(&name);
-        if !qmp.block_nodes().await?.contains(&name) {
+        if !qmp.block_nodes().await?.contains(&node) {
             return Ok(());
         }
         // A device that is out still lets go of its node.
         let deleted = match out {
-            true => qmp.blockdev_del(&name).await,
+            true => qmp.blockdev_del(&node).await,
             false => Err(QmpError::Timeout {
                 command: "device_del",
                 within: DETACH_TIMEOUT,
@@ -402,7 +471,8 @@ fn free_place(taken: &[Plug]) -> Result<u8, Fault> {
 
 /// First on the disk, then in memory.
 async fn write(host: &Arc<Host>, record: VolumeRecord) -> Result<(), Fault> {
-    let (dir, now) = (host.layout.volume(record.volume_id), record.clone());
+    let dir = host.volumes.place(&record.datastore, record.volume_id);
+    let now = record.clone();
     blocking(move || {
         let written = record::write(&dir, &now);
         written.map_err(|error| Fault::io("recording the volume", &error))
@@ -419,6 +489,16 @@ fn allowed(host: &Host, size: MiB) -> Result<u64, Fault> {
         let message = "the volume is larger than this host allows, or empty";
         Fault::new(FaultKind::Unsupported, message)
     })
+}
+
+fn in_no_snapshot(turn: &Turn, id: VolumeId) -> Result<(), Fault> {
+    let snapshots = turn.host.snapshots.of(turn.vm.id);
+    let mut taken = snapshots.taken.iter();
+    if taken.any(|taken| taken.volumes.contains(&id)) {
+        let message = "the volume is in a snapshot of its machine";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
+    Ok(())
 }
 
 fn unmade(error: std::io::Error) -> Fault {

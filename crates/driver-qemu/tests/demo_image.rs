@@ -17,14 +17,15 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_driver::conformance::{new_vm, read_until};
 use vimana_driver::{
-    GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed, SerialStream,
+    GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed, SerialStream, VolumeSource,
 };
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::ssh_key::SshKeys;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::user_data::UserData;
-use vimana_model::{BackupId, ImageId, SnapshotId, VmId};
+use vimana_model::{BackupId, ImageId, SnapshotId, VmId, VolumeId};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ2rGOwkGpQ8bDJcCk3vYrdcDnVK6tA0gGwXz1iHx9r a b";
@@ -35,6 +36,10 @@ fn demo_image() -> PathBuf {
     let path = PathBuf::from(path);
     assert!(path.is_file(), "VIMANA_DEMO_IMAGE names a file");
     path
+}
+
+fn other() -> DatastoreName {
+    DatastoreName::new("other").unwrap()
 }
 
 /// A host that has the demo image in its cache.
@@ -53,6 +58,7 @@ impl DemoHost {
     async fn open(dir: TempDir) -> Self {
         let mut config = QemuConfig::new(dir.path().join("vms"));
         config.accelerator = AcceleratorSetting::Tcg;
+        config.datastores.insert(other(), dir.path().join("other"));
         let driver = QemuDriver::open(config).await.unwrap();
         Self { dir, driver }
     }
@@ -308,6 +314,82 @@ async fn a_guest_that_stands_still_when_its_agent_dies_goes_on_with_the_next() {
     }
     host.driver.kill(vm, 1).await.unwrap();
     host.driver.clean(vm, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_writes_while_its_volume_moves_is_all_there() {
+    const MIB: usize = 1 << 20;
+    let host = DemoHost::new().await;
+    let spec = host.spec("#!/bin/sh\n");
+    let (vm, volume) = (spec.vm_id, VolumeId::from_parts(1, [1; 10]));
+    let _guard = host.guard(vm);
+    let mut line = host.run(&spec).await;
+    output(&mut line, "root@web-1:~# ").await;
+    let (driver, here) = (&host.driver, DatastoreName::local());
+    let made = driver.create_volume(volume, MiB(64), &VolumeSource::Empty, &here);
+    made.await.unwrap();
+    driver.attach(vm, 1, volume).await.unwrap();
+    let there = "until [ -e /dev/sda ]; do usleep 20000; done; echo 0 >/run/n";
+    ask(
+        &mut line,
+        &format!("{there}; echo there-$((1+1))"),
+        "there-2",
+    )
+    .await;
+    // It counts at both ends, and says how far both are.
+    let put = |block: usize| {
+        format!("printf %08d $n | dd of=/dev/sda bs=512 seek={block} conv=fsync,notrunc")
+    };
+    let [first, last] = [8, 2048 * 63].map(put);
+    let step = format!("n=$((n+1)); {first}; {last}; echo $n >/run/n");
+    let count = format!("(n=0; while [ ! -e /run/stop ]; do {step}; done; touch /run/over)");
+    ask(
+        &mut line,
+        &format!("{count} 2>/dev/null & echo counts-$((1+1))"),
+        "counts-2",
+    )
+    .await;
+    for to in [other(), here, other()] {
+        let further =
+            "m=$(cat /run/n); until [ $(cat /run/n) -gt $((m+3)) ]; do usleep 20000; done";
+        ask(
+            &mut line,
+            &format!("{further}; echo more-$((1+1))"),
+            "more-2",
+        )
+        .await;
+        driver.move_volume(vm, 1, volume, &to).await.unwrap();
+    }
+    let stop = "touch /run/stop; until [ -e /run/over ]; do usleep 20000; done";
+    ask(
+        &mut line,
+        &format!("{stop}; echo stopped-$((1+1))"),
+        "stopped-2",
+    )
+    .await;
+    line.write_all(b"echo last=$(cat /run/n)=$((1+1))\n")
+        .await
+        .unwrap();
+    let said = output(&mut line, "=2\r").await;
+    let last = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("last=")?.strip_suffix("=2"));
+    let last: u64 = last.unwrap().parse().unwrap();
+    driver.detach(vm, 1, volume).await.unwrap();
+    let raw = host.dir.path().join("raw");
+    let file = host.dir.path().join(format!("other/{volume}/volume.qcow2"));
+    let mut convert = std::process::Command::new("qemu-img");
+    convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
+    convert.arg(&file).arg(&raw);
+    assert!(convert.status().unwrap().success());
+    let disk = std::fs::read(raw).unwrap();
+    let number = |at: usize| -> u64 {
+        let text = String::from_utf8(disk[at..at + 8].to_vec()).unwrap();
+        text.parse().unwrap()
+    };
+    assert_eq!([number(8 * 512), number(63 * MIB)], [last; 2]);
+    driver.kill(vm, 1).await.unwrap();
+    driver.clean(vm, 1).await.unwrap();
 }
 
 /// The machine outlives the driver, but not the test.

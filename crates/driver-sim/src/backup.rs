@@ -27,6 +27,13 @@ impl Marks {
     pub fn forget(&mut self) {
         self.by_backup.clear();
     }
+
+    /// Nor of that volume alone.
+    pub fn forget_volume(&mut self, id: VolumeId) {
+        for marked in self.by_backup.values_mut() {
+            marked.remove(&id);
+        }
+    }
 }
 
 impl SimHost {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use vimana_driver::{Fault, FaultKind, Observed, Power, SerialHub};
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
@@ -44,6 +45,7 @@ pub struct Effects {
     pub cleaned: u32,
     pub attached: u32,
     pub detached: u32,
+    pub moved: u32,
     pub snapshots: u32,
     pub reverted: u32,
     pub backed_up: u32,
@@ -61,6 +63,8 @@ pub(crate) struct State {
     pub vms: BTreeMap<VmId, Vm>,
     pub files: Files,
     pub volumes: BTreeMap<VolumeId, Volume>,
+    /// Besides the one that every host has.
+    pub datastores: BTreeSet<DatastoreName>,
     plans: Plans,
     hot_resize: bool,
 }
@@ -109,6 +113,7 @@ impl SimHost {
                 vms: BTreeMap::new(),
                 files: Files::default(),
                 volumes: BTreeMap::new(),
+                datastores: BTreeSet::new(),
                 plans: Plans::default(),
                 hot_resize: true,
             }),
@@ -290,6 +295,7 @@ impl SimHost {
             | Call::RemoveCopy
             | Call::Volumes
             | Call::Attach
+            | Call::MoveVolume
             | Call::Detach
             | Call::Snapshot
             | Call::Revert

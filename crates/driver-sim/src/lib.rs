@@ -34,6 +34,7 @@ use vimana_driver::{
     ObservedSnapshot, ObservedVolume, Part, Power, SerialStream, VolumeSource,
 };
 use vimana_model::host::Accelerator;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
@@ -225,10 +226,11 @@ impl HostDriver for SimDriver {
         volume: VolumeId,
         size: MiB,
         from: &VolumeSource,
+        datastore: &DatastoreName,
     ) -> Result<(), Fault> {
         let rest = self.host.begin(Call::CreateVolume, None).await?;
-        self.host.create_volume(volume, size, from);
-        rest.end(Call::CreateVolume, Ok(())).await
+        let result = self.host.create_volume(volume, size, from, datastore);
+        rest.end(Call::CreateVolume, result).await
     }
 
     async fn remove_volume(&self, volume: VolumeId) -> Result<(), Fault> {
@@ -264,6 +266,18 @@ impl HostDriver for SimDriver {
         let rest = self.enter(Call::Attach, vm, epoch).await?;
         let result = self.host.attach(vm, epoch, volume);
         rest.end(Call::Attach, result).await
+    }
+
+    async fn move_volume(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        volume: VolumeId,
+        to: &DatastoreName,
+    ) -> Result<(), Fault> {
+        let rest = self.enter(Call::MoveVolume, vm, epoch).await?;
+        let result = self.host.move_volume(vm, epoch, volume, to);
+        rest.end(Call::MoveVolume, result).await
     }
 
     async fn detach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {

@@ -30,6 +30,7 @@ pub enum Call {
     RemoveCopy,
     Volumes,
     Attach,
+    MoveVolume,
     Detach,
     Snapshot,
     Revert,

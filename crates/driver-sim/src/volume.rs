@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vimana_driver::{Fault, FaultKind, ObservedVolume, Power, VolumeSource};
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
@@ -13,6 +14,7 @@ pub(crate) struct Volume {
     pub size: MiB,
     pub attached_to: Option<VmId>,
     pub written: bool,
+    pub datastore: DatastoreName,
 }
 
 impl SimHost {
@@ -31,15 +33,30 @@ impl SimHost {
         state.volumes.get(&volume).map(|volume| !volume.written)
     }
 
-    pub(crate) fn create_volume(&self, id: VolumeId, size: MiB, from: &VolumeSource) {
-        self.state().volumes.entry(id).or_insert_with(|| Volume {
+    /// A further place for volumes.
+    pub fn add_datastore(&self, name: DatastoreName) {
+        self.state().datastores.insert(name);
+    }
+
+    pub(crate) fn create_volume(
+        &self,
+        id: VolumeId,
+        size: MiB,
+        from: &VolumeSource,
+        datastore: &DatastoreName,
+    ) -> Result<(), Fault> {
+        let mut state = self.state();
+        state.reaches(datastore)?;
+        state.volumes.entry(id).or_insert_with(|| Volume {
             size,
+            datastore: datastore.clone(),
             attached_to: None,
             written: match from {
                 VolumeSource::Empty => false,
                 VolumeSource::Image { .. } => true,
             },
         });
+        Ok(())
     }
 
     pub(crate) fn remove_volume(&self, id: VolumeId) -> Result<(), Fault> {
@@ -66,7 +83,7 @@ impl SimHost {
 
     pub(crate) fn copy_volume(&self, id: VolumeId) -> Result<PathBuf, Fault> {
         let mut state = self.state();
-        let Volume { size, written, .. } = *state.volume(id)?;
+        let &mut Volume { size, written, .. } = state.volume(id)?;
         let bytes = content(id, size, written);
         let copied = state.files.copy(id, bytes);
         copied.map_err(|error| Fault::io("copying the volume", &error))
@@ -94,6 +111,7 @@ impl SimHost {
             volume_id: *id,
             size_mib: volume.size,
             attached_to: volume.attached_to,
+            datastore: volume.datastore.clone(),
         })
         .collect()
     }
@@ -113,6 +131,36 @@ impl SimHost {
         Ok(())
     }
 
+    pub(crate) fn move_volume(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        id: VolumeId,
+        to: &DatastoreName,
+    ) -> Result<(), Fault> {
+        self.of_disks(vm, epoch)?;
+        let mut state = self.state();
+        let volume = state.volume(id)?;
+        if volume.attached_to != Some(vm) {
+            let message = "the machine does not have the volume";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
+        if volume.datastore == *to {
+            return Ok(());
+        }
+        state.reaches(to)?;
+        if state.is_saved(vm) {
+            return Err(saved());
+        }
+        state.in_no_snapshot(vm, id)?;
+        state.volume(id)?.datastore = to.clone();
+        let vm = state.vms.entry(vm).or_default();
+        // The marks were in the file that it left.
+        vm.marks.forget_volume(id);
+        vm.effects.moved += 1;
+        Ok(())
+    }
+
     pub(crate) fn detach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<(), Fault> {
         self.of_disks(vm, epoch)?;
         let mut state = self.state();
@@ -122,11 +170,7 @@ impl SimHost {
             Some(_) if state.is_saved(vm) => return Err(saved()),
             Some(_) => {}
         }
-        let mut snapshots = state.vms.entry(vm).or_default().snapshots.values();
-        if snapshots.any(|snapshot| snapshot.volumes.contains_key(&id)) {
-            let message = "the volume is in a snapshot of its machine";
-            return Err(Fault::new(FaultKind::Conflict, message));
-        }
+        state.in_no_snapshot(vm, id)?;
         state.volume(id)?.attached_to = None;
         state.vms.entry(vm).or_default().effects.detached += 1;
         Ok(())
@@ -164,6 +208,24 @@ impl State {
             let message = "the host does not hold this volume";
             Fault::new(FaultKind::NoSuchVolume, message)
         })
+    }
+
+    fn reaches(&self, datastore: &DatastoreName) -> Result<(), Fault> {
+        if datastore.is_local() || self.datastores.contains(datastore) {
+            return Ok(());
+        }
+        let message = format!("the host has no datastore `{datastore}`");
+        Err(Fault::new(FaultKind::Unsupported, message))
+    }
+
+    fn in_no_snapshot(&self, vm: VmId, id: VolumeId) -> Result<(), Fault> {
+        let snapshots = self.vms.get(&vm).map(|vm| &vm.snapshots);
+        let mut snapshots = snapshots.into_iter().flat_map(|taken| taken.values());
+        if snapshots.any(|snapshot| snapshot.volumes.contains_key(&id)) {
+            let message = "the volume is in a snapshot of its machine";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
+        Ok(())
     }
 
     pub fn is_saved(&self, vm: VmId) -> bool {

@@ -10,6 +10,7 @@ use vimana_driver::conformance::Harness;
 use vimana_driver::{Fault, FaultKind, HostDriver, ImageRef};
 use vimana_driver_sim::{Call, SimDriver, SimHost};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{ImageId, VmId, VolumeId};
 
@@ -18,7 +19,9 @@ struct Sim(Arc<SimHost>);
 #[async_trait]
 impl Harness for Sim {
     async fn new() -> Self {
-        Self(SimHost::new())
+        let host = SimHost::new();
+        host.add_datastore(DatastoreName::new("other").unwrap());
+        Self(host)
     }
 
     async fn driver(&self) -> Arc<dyn HostDriver> {
@@ -53,6 +56,10 @@ impl Harness for Sim {
         let fault = Fault::new(FaultKind::BadImage, "the image is not qcow2");
         self.0.fail_next(Call::Prepare, fault);
         self.image()
+    }
+
+    fn datastore(&self) -> DatastoreName {
+        DatastoreName::new("other").unwrap()
     }
 
     fn resources(&self) -> Resources {

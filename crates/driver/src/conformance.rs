@@ -14,6 +14,7 @@
 mod backups;
 mod cases;
 mod copies;
+mod moves;
 mod restarting;
 mod saving;
 mod snapshots;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::Resources;
 use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
@@ -34,6 +36,7 @@ use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, Serial
 pub use backups::*;
 pub use cases::*;
 pub use copies::*;
+pub use moves::*;
 pub use restarting::*;
 pub use saving::*;
 pub use snapshots::*;
@@ -76,6 +79,9 @@ pub trait Harness: Send + Sync + Sized {
     /// What the host still holds for a VM: files, processes, entries. Empty
     /// when nothing is left.
     fn left_behind(&self, vm: VmId) -> Vec<String>;
+
+    /// A datastore of this host besides [`DatastoreName::local`].
+    fn datastore(&self) -> DatastoreName;
 
     /// Kills the machine from outside, not through the driver.
     async fn crash(&self, vm: VmId);
@@ -190,6 +196,13 @@ macro_rules! conformance_suite {
             clean_removes_snapshots_and_keeps_volumes
             snapshots_of_what_is_not_there_are_refused_or_fine
             volume_calls_for_what_is_not_there_are_refused_or_fine
+            volume_is_made_in_the_datastore_that_is_named
+            volume_moves_while_the_machine_is_off
+            volume_moves_while_the_machine_runs
+            moved_volume_survives_a_restart_of_the_driver
+            volume_that_cannot_move_stays
+            cancelled_move_can_be_repeated_either_way
+            volume_of_a_machine_that_dies_on_the_way_is_whole
             running_machine_is_backed_up_and_runs_on
             machine_that_is_off_is_backed_up
             backup_that_is_not_kept_costs_nothing

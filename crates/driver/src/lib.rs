@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
@@ -141,6 +142,7 @@ pub trait HostDriver: Send + Sync + 'static {
         volume: VolumeId,
         size: MiB,
         from: &VolumeSource,
+        datastore: &DatastoreName,
     ) -> Result<(), Fault>;
 
     /// Removes a volume and its content. Fine if there is none;
@@ -172,6 +174,21 @@ pub trait HostDriver: Send + Sync + 'static {
     /// [`FaultKind::Conflict`] where another machine has the volume, or this
     /// one's memory is saved. After a failed call it is not attached.
     async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault>;
+
+    /// Brings what is on a volume of the machine to another datastore of this
+    /// host: the machine runs on meanwhile, and so does its guest's writing.
+    /// Fine if it is there already. A failed call, and one that was overtaken,
+    /// leaves it in one of the two, with all that was ever written to it; a later
+    /// call brings it to either. [`FaultKind::Conflict`] where the machine does
+    /// not have the volume, its memory is saved, or one of its snapshots holds
+    /// the volume; [`FaultKind::Unsupported`] where the host has no such datastore.
+    async fn move_volume(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        volume: VolumeId,
+        to: &DatastoreName,
+    ) -> Result<(), Fault>;
 
     /// Takes the volume from the machine. Fine if it has none of that name.
     /// [`FaultKind::Conflict`] where another machine has the volume, or this

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
@@ -26,6 +27,12 @@ pub struct VolumeSpec {
     pub size_mib: MiB,
     /// What it begins as a copy of.
     pub image: Option<ImageRef>,
+    /// Where it is to be made.
+    #[serde(default = "DatastoreName::local")]
+    pub datastore: DatastoreName,
+    /// It was made before: a host that does not hold it has lost it.
+    #[serde(default)]
+    pub made: bool,
 }
 
 /// One volume as the driver sees it. A later version may say more.
@@ -35,4 +42,6 @@ pub struct ObservedVolume {
     pub size_mib: MiB,
     /// The machine that has it, whether it runs or not.
     pub attached_to: Option<VmId>,
+    #[serde(default = "DatastoreName::local")]
+    pub datastore: DatastoreName,
 }

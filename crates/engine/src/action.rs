@@ -4,7 +4,7 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::backup::TakeBackup;
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::name::FlavorName;
+use vimana_model::name::{DatastoreName, FlavorName};
 use vimana_model::operation::{OperationKind, OperationState, Piece, Situation, StepKind};
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::state::VmState;
@@ -40,6 +40,10 @@ pub enum ActionArgs {
         volume: VolumeId,
         size: MiB,
     },
+    Move {
+        volume: VolumeId,
+        to: DatastoreName,
+    },
     Backup(TakeBackup),
 }
 
@@ -62,6 +66,7 @@ enum Checked {
     Snapshot(SnapshotId),
     Volume(VolumeId),
     Grow { volume: VolumeId, size: MiB },
+    Move { volume: VolumeId, to: DatastoreName },
     Backup(BackupPlan),
 }
 
@@ -83,6 +88,7 @@ impl Checked {
             }
             (VmAction::Attach | VmAction::Detach, ActionArgs::Volume(id)) => Ok(Self::Volume(id)),
             (VmAction::Grow, ActionArgs::Grow { volume, size }) => Ok(Self::Grow { volume, size }),
+            (VmAction::Move, ActionArgs::Move { volume, to }) => Ok(Self::Move { volume, to }),
             (VmAction::Backup, ActionArgs::Backup(form)) => Self::backup(datastores, &form),
             (VmAction::Backup, ActionArgs::None) => {
                 Self::backup(datastores, &TakeBackup::default())
@@ -187,6 +193,7 @@ impl Engine {
             | VmAction::Attach
             | VmAction::Detach
             | VmAction::Grow
+            | VmAction::Move
             | VmAction::Retry
             | VmAction::Shutdown
             | VmAction::Delete => {
@@ -254,7 +261,8 @@ async fn act(
         | VmAction::Backup
         | VmAction::Attach
         | VmAction::Detach
-        | VmAction::Grow => with_arguments(change, by, action, args).await,
+        | VmAction::Grow
+        | VmAction::Move => with_arguments(change, by, action, args).await,
         VmAction::Retry => retry(change, by).await,
         VmAction::Shutdown => {
             let kind = OperationKind::Shutdown;
@@ -288,6 +296,7 @@ async fn with_arguments(
         (VmAction::Grow, Checked::Grow { volume, size }) => {
             change.begin_grow(by, *volume, *size).await
         }
+        (VmAction::Move, Checked::Move { volume, to }) => change.begin_move(by, *volume, to).await,
         _ => Err(Error::internal("an action with the arguments of another").into()),
     }
 }
@@ -351,6 +360,7 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow
+            | OperationKind::Move
             | OperationKind::Import
             | OperationKind::Refresh,
         )

@@ -164,6 +164,21 @@ impl Engine {
                     size_mib: volume.size,
                 }
             }
+            StepKind::Move => {
+                let volume = self.volume_record(volume_of(step)?).await?;
+                let nowhere = || Error::internal("a volume moves, and nobody knows where to");
+                Work::Move {
+                    volume_id: volume.id,
+                    to: volume.moving_to.ok_or_else(nowhere)?,
+                }
+            }
+            StepKind::MoveBack => {
+                let volume = self.volume_record(volume_of(step)?).await?;
+                Work::Move {
+                    volume_id: volume.id,
+                    to: volume.datastore,
+                }
+            }
         };
         Ok(Some(Command {
             command: command_ref(operation, current),
@@ -207,14 +222,23 @@ impl Engine {
     }
 
     async fn volume_spec(&self, id: VolumeId) -> Result<VolumeSpec> {
-        let VolumeRecord { size, image, .. } = self.volume_record(id).await?;
+        let VolumeRecord {
+            size,
+            image,
+            made,
+            datastore,
+            ..
+        } = self.volume_record(id).await?;
         Ok(VolumeSpec {
             volume_id: id,
             size_mib: size,
             image: match image {
-                Some(image) => Some(self.image_ref(image.id).await?),
-                None => None,
+                // Its content is needed once.
+                Some(image) if !made => Some(self.image_ref(image.id).await?),
+                Some(_) | None => None,
             },
+            datastore,
+            made,
         })
     }
 

@@ -21,11 +21,13 @@ use vimana_pki::{Authority, CertificateRequest, PeerIdentity, PkiError, Serial};
 use vimana_protocol::enrolment::{Certified, JoinRequest, RenewRequest};
 use vimana_store::host::{HostCertificate, HostRecord};
 use vimana_store::join_token::JoinTokenRecord;
-use vimana_store::{TxError, WriteTx, enrolment, event, host, join_token, write_tx};
+use vimana_store::{
+    TxError, WriteTx, enrolment, event, host, host_datastore, join_token, write_tx,
+};
 
 use crate::authorize::{current, permit};
 use crate::context::{OpContext, World};
-use crate::host::{host_event, host_view, name_in_use};
+use crate::host::{host_event, host_view, name_in_use, places};
 use crate::idempotency::{recall, remember};
 use crate::limits::{
     ALARM_BURST, ALARM_REFILL, JOIN_BURST, JOIN_REFILL, MAX_BUCKETS, MAX_PENDING_CERTIFICATES,
@@ -259,7 +261,8 @@ impl Engine {
             }
             let found = host::find(tx, id).await?;
             let found = found.ok_or_else(|| Error::not_found(format!("host `{id}`")))?;
-            let view: HostView = host_view(found);
+            let mut places = places(host_datastore::for_host(tx, id).await?);
+            let view: HostView = host_view(found, places.remove(&id).unwrap_or_default());
             remember(tx, cx, now, &view).await?;
             Ok((view, false))
         })?;

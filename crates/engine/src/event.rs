@@ -20,11 +20,12 @@ use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
 use vimana_model::{HostId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::EventRecord;
-use vimana_store::{event, host, request, vm};
+use vimana_store::host::HostRecord;
+use vimana_store::{event, host, host_datastore, request, vm};
 
 use crate::Engine;
 use crate::context::OpContext;
-use crate::host::host_view;
+use crate::host::{host_view, places};
 use crate::limits::{BROADCAST_EVENTS, BROADCAST_TELEMETRY, MAX_QUEUED_ITEMS, MAX_REPLAYED_EVENTS};
 
 /// How soon events of another server on the same database are noticed.
@@ -315,11 +316,17 @@ impl Engine {
 
     async fn hosts_of(&self, records: &[EventRecord]) -> Result<HashMap<HostId, HostView>> {
         let ids = distinct(records, |event| event.host_id);
-        let found = host::find_many(&self.store().read(), &ids).await?;
-        Ok(found
-            .into_iter()
-            .map(|host| (host.id, host_view(host)))
-            .collect())
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let read = self.store().read();
+        let found = host::find_many(&read, &ids).await?;
+        let mut places = places(host_datastore::for_hosts(&read, &ids).await?);
+        let view = |host: HostRecord| {
+            let places = places.remove(&host.id).unwrap_or_default();
+            (host.id, host_view(host, places))
+        };
+        Ok(found.into_iter().map(view).collect())
     }
 }
 

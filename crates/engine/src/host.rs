@@ -7,20 +7,25 @@ use tokio::sync::mpsc;
 use vimana_authz::Permission;
 use vimana_driver::Observed;
 use vimana_model::event::{Actor, EventKind, EventView};
-use vimana_model::host::{HostState, HostView};
+use vimana_model::host::{HostDatastoreView, HostState, HostView};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{Error, HostId, Result, Timestamp};
 use vimana_protocol::agent::{Capacity, Hello, ToAgent, negotiate};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_store::event::NewEvent;
 use vimana_store::host::HostRecord;
-use vimana_store::{StoreError, TxError, enrolment, event, host, write_tx};
+use vimana_store::host_datastore::HostDatastoreRecord;
+use vimana_store::{
+    StoreError, TxError, WriteTx, enrolment, event, host, host_datastore, write_tx,
+};
 
 use crate::Engine;
 use crate::agent::{AgentSession, Inventory, Speaker};
 use crate::authorize::permit;
 use crate::context::OpContext;
-use crate::limits::{MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_RUN_EPOCH, MAX_TIMELINE};
+use crate::limits::{
+    MAX_HOST_DATASTORES, MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_RUN_EPOCH, MAX_TIMELINE,
+};
 
 impl Engine {
     /// All hosts, by name.
@@ -29,8 +34,14 @@ impl Engine {
     /// `Forbidden` for anyone but staff.
     pub async fn hosts(&self, cx: &OpContext) -> Result<Vec<HostView>> {
         permit(cx, Permission::ViewHosts, None)?;
-        let found = host::list(&self.store().read()).await?;
-        Ok(found.into_iter().map(host_view).collect())
+        let read = self.store().read();
+        let found = host::list(&read).await?;
+        let mut places = places(host_datastore::list(&read).await?);
+        let view = |found: HostRecord| {
+            let places = places.remove(&found.id).unwrap_or_default();
+            host_view(found, places)
+        };
+        Ok(found.into_iter().map(view).collect())
     }
 
     /// What happened to a host itself, oldest first.
@@ -148,6 +159,7 @@ impl Engine {
                 return Ok((Err(refusal(known.as_ref(), hello)), known));
             };
             host::update_facts(tx, &record).await.map_err(name_in_use)?;
+            record_datastores(tx, hello).await?;
             let mut events = vec![EventKind::HostConnected];
             events.extend(doubt.map(|reason| EventKind::HostDoubted { reason }));
             if hello.fenced > 0 {
@@ -212,6 +224,64 @@ impl Engine {
             Ok(())
         })
     }
+}
+
+/// Records which datastores a host reaches now.
+async fn record_datastores(tx: &WriteTx, hello: &Hello) -> Result<(), StoreError> {
+    let host_id = hello.host_id;
+    let known = host_datastore::for_host(tx, host_id).await?;
+    let told = hello.datastores.iter().take(MAX_HOST_DATASTORES);
+    let told: BTreeMap<_, _> = told.map(|told| (&told.name, told)).collect();
+    for before in &known {
+        let is_there = told.get(&before.name).is_some_and(|told| {
+            // Volumes are in the one that had the name before.
+            told.id == before.id || before.used == MiB(0)
+        });
+        if !is_there && before.present {
+            tracing::warn!(host = %hello.name, datastore = %before.name, volumes = %before.used, "a datastore of a host is away");
+            let away = HostDatastoreRecord {
+                present: false,
+                ..before.clone()
+            };
+            host_datastore::put(tx, &away).await?;
+        }
+    }
+    for (name, told) in told {
+        let before = known.iter().find(|before| before.name == *name);
+        let another = before.is_some_and(|before| before.id != told.id && before.used != MiB(0));
+        if name.is_local() || another || told.capacity_mib.0 > MAX_HOST_MIB {
+            tracing::warn!(host = %hello.name, datastore = %name, another, "a datastore of a host is passed over");
+            continue;
+        }
+        let record = HostDatastoreRecord {
+            host_id,
+            name: name.clone(),
+            id: told.id,
+            capacity: told.capacity_mib,
+            used: MiB(0),
+            present: true,
+        };
+        host_datastore::put(tx, &record).await?;
+    }
+    Ok(())
+}
+
+/// Of each host, those it reaches and those that hold something.
+pub(crate) fn places(all: Vec<HostDatastoreRecord>) -> BTreeMap<HostId, Vec<HostDatastoreView>> {
+    let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for record in all {
+        if record.present || record.used > MiB(0) {
+            let of = places.entry(record.host_id).or_default();
+            of.push(HostDatastoreView {
+                name: record.name,
+                id: record.id,
+                capacity_mib: record.capacity,
+                used_mib: record.used,
+                present: record.present,
+            });
+        }
+    }
+    places
 }
 
 /// The version to speak with an agent.
@@ -349,7 +419,7 @@ pub(crate) fn host_event(at: Timestamp, actor: &Actor, id: HostId, event: EventK
     }
 }
 
-pub(crate) fn host_view(record: HostRecord) -> HostView {
+pub(crate) fn host_view(record: HostRecord, datastores: Vec<HostDatastoreView>) -> HostView {
     let HostRecord {
         id,
         name,
@@ -384,6 +454,7 @@ pub(crate) fn host_view(record: HostRecord) -> HostView {
         accelerator_note,
         capacity,
         used,
+        datastores,
         vms,
         agent_version,
         hot_resize,

@@ -59,6 +59,8 @@ pub const MAX_VOLUMES: usize = 10_000;
 pub const MAX_VOLUMES_OF_VM: usize = 16;
 /// Proposals of one scheduler that are checked at once.
 pub const MAX_PROPOSALS_AT_ONCE: usize = 64;
+/// Datastores that a host may have besides its own directory.
+pub const MAX_HOST_DATASTORES: usize = 32;
 /// Largest capacity a host may claim to have.
 pub const MAX_HOST_VCPUS: u32 = 65_536;
 pub const MAX_HOST_MIB: u64 = 1 << 40;
@@ -142,7 +144,11 @@ pub const fn patience(step: StepKind) -> Option<Duration> {
         StepKind::Attach => 3600,
         StepKind::Clean => 600,
         StepKind::Save => 1800,
-        StepKind::Upload | StepKind::Download | StepKind::Backup => 6 * 3600,
+        StepKind::Upload
+        | StepKind::Download
+        | StepKind::Backup
+        | StepKind::Move
+        | StepKind::MoveBack => 6 * 3600,
         StepKind::DropBackup => 600,
     };
     Some(Duration::from_secs(seconds))

@@ -20,6 +20,7 @@ use vimana_store::{claim, host, vm, write_tx};
 use crate::Engine;
 use crate::change::Change;
 use crate::event::HubItem;
+use crate::host::host_view;
 use crate::limits::MAX_PROPOSALS_AT_ONCE;
 
 /// The schedulers connected to this server.
@@ -171,7 +172,7 @@ impl Engine {
         let hosts = host::list(&read)
             .await?
             .into_iter()
-            .map(crate::host::host_view);
+            .map(|host| host_view(host, Vec::new()));
         let pending = vm::pending(&read).await?;
         Ok(ToScheduler::Snapshot {
             hosts: hosts.map(|host| facts(&host)).collect(),

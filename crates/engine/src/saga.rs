@@ -248,6 +248,7 @@ impl Change<'_> {
             | OperationKind::Attach
             | OperationKind::Detach
             | OperationKind::Grow
+            | OperationKind::Move
             | OperationKind::Import
             | OperationKind::Refresh => VmState::Running,
         })
@@ -373,7 +374,8 @@ impl Change<'_> {
             | OperationKind::Backup
             | OperationKind::Attach
             | OperationKind::Detach
-            | OperationKind::Grow => self.complete_of_disks(kind, piece).await,
+            | OperationKind::Grow
+            | OperationKind::Move => self.complete_of_disks(kind, piece).await,
             OperationKind::Reboot
             | OperationKind::Reset
             | OperationKind::Revert
@@ -407,6 +409,8 @@ impl Change<'_> {
             | StepKind::Backup
             | StepKind::Attach
             | StepKind::Grow
+            | StepKind::Move
+            | StepKind::MoveBack
             | StepKind::Fetch
             | StepKind::Enter => false,
             StepKind::RemoveSnapshot | StepKind::DropBackup | StepKind::Detach => current.undo,
@@ -558,6 +562,7 @@ impl Change<'_> {
                 | O::Attach
                 | O::Detach
                 | O::Grow
+                | O::Move
                 | O::Import
                 | O::Refresh,
                 _,
@@ -699,6 +704,11 @@ impl Change<'_> {
                     self.volume_detached(id).await?;
                 }
             }
+            OperationKind::Move => {
+                if let Some(Piece::Volume { id, .. }) = piece {
+                    self.volume_moved_back(id).await?;
+                }
+            }
             // These have no way back.
             OperationKind::PowerOff
             | OperationKind::Reboot
@@ -767,6 +777,7 @@ impl Change<'_> {
             (O::Attach, Some(Piece::Volume { id, .. })) => self.volume_attached(id).await,
             (O::Detach, Some(Piece::Volume { id, .. })) => self.volume_detached(id).await,
             (O::Grow, Some(Piece::Volume { id, .. })) => self.volume_grown(id).await,
+            (O::Move, Some(Piece::Volume { id, .. })) => self.volume_moved(id).await,
             _ => Ok(()),
         }
     }

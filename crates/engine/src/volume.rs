@@ -7,25 +7,25 @@
 //! until that says that nothing of it is left.
 
 mod attach;
+mod room;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::image::ImageState;
-use vimana_model::name::ImageName;
+use vimana_model::name::{DatastoreName, ImageName};
 use vimana_model::unit::MiB;
 use vimana_model::volume::{
-    AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, VolumeAction,
+    AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, MoveVolume, VolumeAction,
     VolumeRequest, VolumeState, VolumeView,
 };
 use vimana_model::{Error, FieldError, HostId, Result, TenantId, VolumeId};
 use vimana_protocol::agent::ToAgent;
-use vimana_store::claim::{self, Taken};
 use vimana_store::event::NewEvent;
 use vimana_store::volume::{ImageOf, VolumeRecord};
-use vimana_store::{TxError, WriteTx, event, image, volume, write_tx};
+use vimana_store::{TxError, WriteTx, event, host_datastore, image, volume, write_tx};
 
 use crate::Engine;
 use crate::action::{Acted, ActionArgs};
@@ -69,6 +69,35 @@ impl Engine {
     pub async fn volume_timeline(&self, cx: &OpContext, id: VolumeId) -> Result<Vec<EventView>> {
         self.viewable_volume(cx, id).await?;
         Ok(event::for_volume(&self.store().read(), id, MAX_TIMELINE).await?)
+    }
+
+    /// The datastores that a volume can be in: of its host, or of any host while
+    /// it has none, as a new one. `local` is the first.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`.
+    pub async fn volume_datastores(
+        &self,
+        cx: &OpContext,
+        id: Option<VolumeId>,
+    ) -> Result<Vec<DatastoreName>> {
+        let host = match id {
+            Some(id) => self.viewable_volume(cx, id).await?.host.clone(),
+            None => {
+                permit(cx, Permission::ViewVolume, Some(cx.subject.tenant_id))?;
+                None
+            }
+        };
+        let read = self.store().read();
+        let known = match host {
+            Some(host) => host_datastore::for_host(&read, host.id).await?,
+            None => host_datastore::list(&read).await?,
+        };
+        let present = known.into_iter().filter(|known| known.present);
+        let others: BTreeSet<_> = present.map(|known| known.name).collect();
+        Ok(std::iter::once(DatastoreName::local())
+            .chain(others)
+            .collect())
     }
 
     /// Records a volume; it is made where it is first attached.
@@ -126,6 +155,8 @@ impl Engine {
             made: false,
             delete_with_vm: wanted.delete_with_vm,
             host: None,
+            datastore: wanted.datastore,
+            moving_to: None,
             vm: None,
             generation: 1,
             created_at: self.world().now(),
@@ -240,6 +271,40 @@ impl Engine {
         self.accepted_volume(cx, id, acted).await
     }
 
+    /// Brings a volume to another datastore of its host, by an operation of the VM
+    /// that has it. One that was never attached is made there when it is.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is none, `Conflict` where it is there already,
+    /// its host has no such datastore or no room there, no VM has it, or a
+    /// snapshot holds it; `NotFound`, `Forbidden`.
+    pub async fn move_volume(
+        &self,
+        cx: &OpContext,
+        id: VolumeId,
+        form: &MoveVolume,
+    ) -> Result<AcceptedVolume> {
+        let to = form.check()?;
+        let found = self.viewable_volume(cx, id).await?;
+        if let Some(vm) = found.vm.clone() {
+            let args = ActionArgs::Move { volume: id, to };
+            let acted = self.act_on_vm(cx, vm.id, VmAction::Move, args).await?;
+            return self.accepted_volume(cx, id, acted).await;
+        }
+        let choose = |record: &mut VolumeRecord| {
+            if let Some(host) = &record.host {
+                let (name, host) = (&record.name, &host.name);
+                let message = format!(
+                    "volume `{name}` is on host `{host}`: it moves while a VM has it, so attach it first"
+                );
+                return Err(Error::conflict(message));
+            }
+            record.datastore = to.clone();
+            Ok(())
+        };
+        self.act_on_free(cx, id, VolumeAction::Move, choose).await
+    }
+
     async fn accepted_volume(
         &self,
         cx: &OpContext,
@@ -278,11 +343,15 @@ impl Engine {
             change(&mut record)?;
             claim_growth(tx, &before, record.size).await?;
             volume::update(tx, &mut record).await?;
-            let grown = EventKind::VolumeGrown {
-                name: record.name.clone(),
-                to: record.size,
+            let name = record.name.clone();
+            let changed = if action == VolumeAction::Move {
+                let to = record.datastore.clone();
+                EventKind::VolumeMoved { name, to }
+            } else {
+                let to = record.size;
+                EventKind::VolumeGrown { name, to }
             };
-            self.note(tx, user(cx), &record, grown).await?;
+            self.note(tx, user(cx), &record, changed).await?;
             let answer = Answered::Volume(Box::new(view(record)));
             remember(tx, cx, self.world().now(), &answer).await?;
             Ok(answer)
@@ -412,8 +481,7 @@ impl Engine {
             if !speaker.is_current(tx).await? {
                 return Ok(());
             }
-            // What shrinks always fits.
-            let _given_back = claim::change_disk(tx, host_id, record.size, MiB(0)).await?;
+            room::give_back(tx, host_id, &record).await?;
             let removed = EventKind::VolumeRemoved {
                 name: record.name.clone(),
             };
@@ -421,6 +489,7 @@ impl Engine {
                 .await?;
             record.state = VolumeState::Removed;
             record.host = None;
+            record.moving_to = None;
             Ok(volume::update(tx, &mut record).await?)
         })?;
         self.inner.hub.wake();
@@ -473,13 +542,10 @@ async fn claim_growth(tx: &WriteTx, record: &VolumeRecord, to: MiB) -> Result<()
     let Some(host) = &record.host else {
         return Ok(());
     };
-    match claim::change_disk(tx, host.id, record.size, to).await? {
-        Taken::Ok => Ok(()),
-        Taken::NoRoom => {
-            let message = format!("host `{}` has no room for {to}", host.name);
-            Err(Error::conflict(message).into())
-        }
+    for datastore in std::iter::once(&record.datastore).chain(&record.moving_to) {
+        room::change(tx, host, datastore, record.size, to).await?;
     }
+    Ok(())
 }
 
 /// The image of that name, which must fit.
@@ -516,6 +582,8 @@ fn view(record: VolumeRecord) -> VolumeView {
         made: _,
         delete_with_vm,
         host,
+        datastore,
+        moving_to,
         vm,
         generation: _,
         created_at,
@@ -529,6 +597,8 @@ fn view(record: VolumeRecord) -> VolumeView {
         image: image.map(|image| image.name),
         vm,
         host,
+        datastore,
+        moving_to,
         delete_with_vm,
         owner: owner_name.to_string(),
         created_at,

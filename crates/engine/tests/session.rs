@@ -37,6 +37,7 @@ impl Line {
                 hot_resize: false,
             },
             capacity: host.capacity.into(),
+            datastores: Vec::new(),
             inventory: holds.to_vec(),
             session_number: last,
             fenced: 0,

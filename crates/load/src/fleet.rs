@@ -96,6 +96,7 @@ fn host(root: &Path, name: String, token: &str, agent_url: &str) -> Result<Host>
         name,
         zone,
         capacity: CAPACITY,
+        datastores: Vec::new(),
         timing: Timing::default(),
         random: Random::from_system(),
     };

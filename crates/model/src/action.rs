@@ -50,6 +50,8 @@ pub enum VmAction {
     Detach,
     /// Make one of its volumes larger.
     Grow,
+    /// Bring one of its volumes to another datastore.
+    Move,
     /// Try again what failed.
     Retry,
     /// Ask the guest to switch itself off, then give everything back.
@@ -61,7 +63,7 @@ pub enum VmAction {
 }
 
 impl VmAction {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Hold,
         Self::Release,
         Self::Suspend,
@@ -79,6 +81,7 @@ impl VmAction {
         Self::Attach,
         Self::Detach,
         Self::Grow,
+        Self::Move,
         Self::Retry,
         Self::Shutdown,
         Self::Delete,
@@ -106,6 +109,7 @@ impl VmAction {
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::Grow => "grow",
+            Self::Move => "move",
             Self::Retry => "retry",
             Self::Shutdown => "shutdown",
             Self::Delete => "delete",
@@ -134,6 +138,7 @@ impl VmAction {
             Self::Attach => "Attach a volume",
             Self::Detach => "Detach",
             Self::Grow => "Make larger",
+            Self::Move => "Move",
             Self::Retry => "Retry",
             Self::Shutdown => "Shut down",
             Self::Delete => "Delete",
@@ -162,6 +167,7 @@ impl VmAction {
             Self::Attach => "give it a volume",
             Self::Detach => "take a volume from it; the volume stays",
             Self::Grow => "make one of its volumes larger",
+            Self::Move => "bring one of its volumes to another datastore; it runs on meanwhile",
             Self::Retry => "try again what failed",
             Self::Shutdown => "switch the guest off and give everything back",
             Self::Delete => "stop it at once and give everything back",
@@ -217,7 +223,8 @@ impl VmAction {
             | Self::Backup
             | Self::Attach
             | Self::Detach
-            | Self::Grow => disks(state),
+            | Self::Grow
+            | Self::Move => disks(state),
             Self::Retry => retry(state),
             Self::Shutdown => shutdown(state),
             Self::Delete => delete(state),
@@ -257,6 +264,7 @@ impl VmAction {
                 | OperationKind::Attach
                 | OperationKind::Detach
                 | OperationKind::Grow
+                | OperationKind::Move
                 | OperationKind::Import
                 | OperationKind::Refresh => {}
             },
@@ -275,6 +283,7 @@ impl VmAction {
             | Self::Attach
             | Self::Detach
             | Self::Grow
+            | Self::Move
             | Self::Retry
             | Self::Shutdown => {}
         }
@@ -297,6 +306,7 @@ impl VmAction {
             OperationKind::Attach => "is being given a volume; wait for it, or cancel it",
             OperationKind::Detach => "has a volume taken from it; wait for it",
             OperationKind::Grow => "has a volume made larger; wait for it",
+            OperationKind::Move => "has a volume moved; wait for it, or cancel it",
             OperationKind::Import | OperationKind::Refresh => "is being imported; wait for it",
         }))
     }

@@ -1,13 +1,51 @@
 //! Places that hold images, saved machines and backups.
 
 use std::fmt;
+use std::path::{Component, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::DatastoreName;
+use crate::name::{DatastoreName, InvalidName};
 
 /// The datastore that every installation has, in the server's own directory.
 pub const MAIN: &str = "main";
+
+/// A datastore's name and place, as an operator says them: `fast=/srv/fast`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatastoreDir {
+    pub name: DatastoreName,
+    pub path: PathBuf,
+}
+
+/// Why a text says no such thing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDatastoreDir {
+    #[error("expected NAME=DIR, such as fast=/srv/fast")]
+    Form,
+    #[error("`{name}`: {error}")]
+    Name { name: String, error: InvalidName },
+    // It would depend on where the program was started.
+    #[error("expected a path from / on, without `..`")]
+    Path,
+}
+
+impl FromStr for DatastoreDir {
+    type Err = InvalidDatastoreDir;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDatastoreDir> {
+        let (name, path) = text.split_once('=').ok_or(InvalidDatastoreDir::Form)?;
+        let name = DatastoreName::new(name).map_err(|error| InvalidDatastoreDir::Name {
+            name: name.to_owned(),
+            error,
+        })?;
+        let path = PathBuf::from(path);
+        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+            return Err(InvalidDatastoreDir::Path);
+        }
+        Ok(Self { name, path })
+    }
+}
 
 /// How a datastore is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::HostView;
 use crate::image::{ImageState, ImageView, RefreshEvery};
-use crate::name::{BackupName, HostName, SnapshotName, UserName, VolumeName};
+use crate::name::{BackupName, DatastoreName, HostName, SnapshotName, UserName, VolumeName};
 use crate::operation::{OperationKind, OperationView, StepKind};
 use crate::request::{RequestAction, RequestState, RequestView};
 use crate::state::VmState;
@@ -110,6 +110,11 @@ pub enum EventKind {
     VolumeGrown {
         name: VolumeName,
         to: MiB,
+    },
+    /// It is in another datastore now.
+    VolumeMoved {
+        name: VolumeName,
+        to: DatastoreName,
     },
     /// Someone deleted it, or it went with its VM.
     VolumeDeleted {
@@ -230,6 +235,7 @@ impl EventKind {
             Self::VolumeAttached { name } => format!("Volume {name} is attached"),
             Self::VolumeDetached { name } => format!("Volume {name} is detached"),
             Self::VolumeGrown { name, to } => format!("Volume {name} has {to} now"),
+            Self::VolumeMoved { name, to } => format!("Volume {name} is in datastore {to} now"),
             Self::VolumeDeleted { name } => format!("Volume {name} was deleted"),
             Self::VolumeRemoved { name } => format!("Nothing of volume {name} is left"),
             Self::Note { text } => text.clone(),

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{HostName, ZoneName};
-use crate::unit::Resources;
-use crate::{HostId, Timestamp, VmId};
+use crate::name::{DatastoreName, HostName, ZoneName};
+use crate::unit::{MiB, Resources};
+use crate::{DatastoreId, HostId, Timestamp, VmId};
 
 /// What a host may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct HostView {
     pub capacity: Resources,
     /// What is claimed of it.
     pub used: Resources,
+    /// Where it keeps volumes besides its own directory.
+    #[serde(default)]
+    pub datastores: Vec<HostDatastoreView>,
     /// VMs that hold a claim on it.
     pub vms: u32,
     pub agent_version: String,
@@ -113,6 +116,20 @@ pub struct HostView {
     pub revoked: bool,
     /// Machines it holds that are not recorded there.
     pub orphans: u32,
+}
+
+/// A place for volumes that a host has besides its own directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostDatastoreView {
+    pub name: DatastoreName,
+    /// Of the directory: two hosts that reach the same one say the same.
+    pub id: DatastoreId,
+    pub capacity_mib: MiB,
+    /// What volumes claim of it.
+    pub used_mib: MiB,
+    /// Its host can reach it.
+    pub present: bool,
 }
 
 /// A machine a host holds that is not recorded there. It is left alone until

@@ -112,6 +112,8 @@ ids! {
     VolumeId = "vol", "a volume";
     /// A point in time of a machine's disks.
     SnapshotId = "snap", "a snapshot";
+    /// A directory for volumes, whichever hosts reach it.
+    DatastoreId = "store", "a datastore";
     BackupId = "bak", "a backup";
     /// A named size.
     FlavorId = "flavor", "a flavor";

@@ -141,6 +141,21 @@ names! {
     DatastoreName;
 }
 
+impl DatastoreName {
+    /// The datastore that every host has: its agent's own directory.
+    #[must_use]
+    pub fn local() -> Self {
+        Self(LOCAL.to_owned())
+    }
+
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.0 == LOCAL
+    }
+}
+
+const LOCAL: &str = "local";
+
 impl VmName {
     /// The guest's host name: lower case, and `-` for what DNS does not take.
     #[must_use]

@@ -48,6 +48,8 @@ pub enum OperationKind {
     Detach,
     /// A volume becomes larger.
     Grow,
+    /// A volume is brought to another datastore of its host.
+    Move,
     /// An image is brought into the repository.
     Import,
     /// What is new at an image's source is brought in beside it, and takes its
@@ -103,6 +105,10 @@ pub enum StepKind {
     Detach,
     /// The host makes the volume larger.
     Grow,
+    /// The host brings the volume to another datastore.
+    Move,
+    /// The host brings it back to where it was.
+    MoveBack,
     /// The server fetches, unpacks and checks an image, in the staging area.
     Fetch,
     /// The checked image gets its place in the repository.
@@ -200,7 +206,7 @@ pub struct Situation {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Create,
         Self::Start,
         Self::Suspend,
@@ -219,6 +225,7 @@ impl OperationKind {
         Self::Attach,
         Self::Detach,
         Self::Grow,
+        Self::Move,
         Self::Import,
         Self::Refresh,
     ];
@@ -254,6 +261,7 @@ impl OperationKind {
             Self::Attach => &[S::Attach],
             Self::Detach => &[S::Detach],
             Self::Grow => &[S::Grow],
+            Self::Move => &[S::Move],
             Self::Import | Self::Refresh => &[S::Fetch, S::Enter],
         }
     }
@@ -275,6 +283,7 @@ impl OperationKind {
             (Self::Snapshot, S::Snapshot) => Some(S::RemoveSnapshot),
             (Self::Backup, S::Backup) => Some(S::DropBackup),
             (Self::Attach, S::Attach) => Some(S::Detach),
+            (Self::Move, S::Move) => Some(S::MoveBack),
             (
                 Self::Create
                 | Self::Start
@@ -294,6 +303,7 @@ impl OperationKind {
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
+                | Self::Move
                 // What is in the staging area is nobody's: the sweep removes it.
                 | Self::Import
                 | Self::Refresh,
@@ -328,6 +338,7 @@ impl OperationKind {
             | (Self::Snapshot, S::Snapshot)
             | (Self::Backup, S::Backup)
             | (Self::Attach, S::Attach)
+            | (Self::Move, S::Move)
             | (Self::Import | Self::Refresh, S::Fetch) => Ok(()),
             (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
             (Self::Stop, _) => Err(Refusal(
@@ -355,6 +366,7 @@ impl OperationKind {
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
+                | Self::Move
                 | Self::Import
                 | Self::Refresh,
                 _,
@@ -375,6 +387,7 @@ impl OperationKind {
                 | Self::Attach
                 | Self::Detach
                 | Self::Grow
+                | Self::Move
         )
     }
 
@@ -399,6 +412,7 @@ impl OperationKind {
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::Grow => "grow",
+            Self::Move => "move",
             Self::Import => "import",
             Self::Refresh => "refresh",
         }
@@ -426,6 +440,7 @@ impl OperationKind {
             Self::Attach => "Asked to attach a volume",
             Self::Detach => "Asked to detach a volume",
             Self::Grow => "Asked to make a volume larger",
+            Self::Move => "Asked to move a volume",
             Self::Import => "Asked to import it",
             Self::Refresh => "Asked its source for something new",
         }
@@ -445,7 +460,7 @@ const fn has_place(steps: &[StepKind]) -> bool {
 }
 
 impl StepKind {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Place,
         Self::Prepare,
         Self::Boot,
@@ -469,6 +484,8 @@ impl StepKind {
         Self::Attach,
         Self::Detach,
         Self::Grow,
+        Self::Move,
+        Self::MoveBack,
         Self::Fetch,
         Self::Enter,
     ];
@@ -500,6 +517,8 @@ impl StepKind {
             Self::Attach => "Attach the volume",
             Self::Detach => "Detach the volume",
             Self::Grow => "Make the volume larger",
+            Self::Move => "Bring the volume to the other datastore",
+            Self::MoveBack => "Bring it back",
             Self::Fetch => "Fetch and check the image",
             Self::Enter => "Take it into the repository",
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
 use crate::error::FieldError;
-use crate::name::{ImageName, VmName, VolumeName};
+use crate::name::{DatastoreName, ImageName, VmName, VolumeName};
 use crate::operation::OperationView;
 use crate::unit::MiB;
 use crate::vm::{HostRef, field};
@@ -103,6 +103,8 @@ pub enum VolumeAction {
     Detach,
     /// Make it larger.
     Grow,
+    /// Bring it to another datastore.
+    Move,
     /// Keep it when its VM goes, or not.
     Change,
     /// Make an image of what is on it.
@@ -112,10 +114,11 @@ pub enum VolumeAction {
 }
 
 impl VolumeAction {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Attach,
         Self::Detach,
         Self::Grow,
+        Self::Move,
         Self::Change,
         Self::Copy,
         Self::Delete,
@@ -127,6 +130,7 @@ impl VolumeAction {
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::Grow => "grow",
+            Self::Move => "move",
             Self::Change => "change",
             Self::Copy => "copy",
             Self::Delete => "delete",
@@ -142,7 +146,7 @@ impl VolumeAction {
         let refusal = match (self, state) {
             (Self::Attach | Self::Delete, S::Ready)
             | (Self::Detach, S::Attached)
-            | (Self::Grow | Self::Copy, S::Ready | S::Attached)
+            | (Self::Grow | Self::Move | Self::Copy, S::Ready | S::Attached)
             | (Self::Change, S::Ready | S::Attaching | S::Attached | S::Detaching) => return Ok(()),
             (_, S::Removing | S::Removed) => "is deleted",
             (Self::Attach, S::Attached) => "is attached to a VM already",
@@ -175,6 +179,10 @@ pub struct VolumeView {
     pub vm: Option<VmRef>,
     /// Where its bytes are; nowhere before it is first attached.
     pub host: Option<HostRef>,
+    /// Which of that host's datastores has them.
+    pub datastore: DatastoreName,
+    /// The one that it is on its way to.
+    pub moving_to: Option<DatastoreName>,
     /// Deleted together with the VM that has it.
     pub delete_with_vm: bool,
     /// Name of the user who made it.
@@ -209,6 +217,9 @@ pub struct CreateVolume {
     /// Name of an image that it begins as a copy of; empty otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The datastore of its host that it is made in: `local` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
     /// Delete it together with the VM that has it.
     #[serde(default)]
     pub delete_with_vm: bool,
@@ -220,6 +231,7 @@ pub struct VolumeRequest {
     pub name: VolumeName,
     pub size: MiB,
     pub image: Option<ImageName>,
+    pub datastore: DatastoreName,
     pub delete_with_vm: bool,
 }
 
@@ -233,15 +245,19 @@ impl CreateVolume {
         let size = size(self.size_mib);
         let image = self.image.as_deref().filter(|name| !name.trim().is_empty());
         let image = field("image", image.map(ImageName::new).transpose());
-        match (name, size, image) {
-            (Ok(name), Ok(size), Ok(image)) => Ok(VolumeRequest {
+        let datastore = self.datastore.as_deref();
+        let datastore = datastore.filter(|name| !name.trim().is_empty());
+        let datastore = field("datastore", datastore.map(DatastoreName::new).transpose());
+        match (name, size, image, datastore) {
+            (Ok(name), Ok(size), Ok(image), Ok(datastore)) => Ok(VolumeRequest {
                 name,
                 size,
                 image,
+                datastore: datastore.unwrap_or_else(DatastoreName::local),
                 delete_with_vm: self.delete_with_vm,
             }),
-            (name, size, image) => Err(Error::invalid(
-                [name.err(), size.err(), image.err()]
+            (name, size, image, datastore) => Err(Error::invalid(
+                [name.err(), size.err(), image.err(), datastore.err()]
                     .into_iter()
                     .flatten()
                     .collect(),
@@ -273,6 +289,23 @@ impl GrowVolume {
     /// [`crate::ErrorKind::Invalid`] naming the field at fault.
     pub fn check(self) -> Result<MiB, Error> {
         Ok(size(self.size_mib)?)
+    }
+}
+
+/// The form that brings a volume to another datastore of its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MoveVolume {
+    pub datastore: String,
+}
+
+impl MoveVolume {
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] naming the field at fault.
+    pub fn check(&self) -> Result<DatastoreName, Error> {
+        let name = DatastoreName::new(self.datastore.as_str());
+        Ok(field("datastore", name)?)
     }
 }
 

@@ -17,10 +17,12 @@ use vimana_driver::{
     VolumeSpec, text,
 };
 use vimana_model::backup::MadeBackup;
-use vimana_model::name::{HostName, ZoneName};
+use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::operation::Progress;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, ConsoleId, HostId, ImageId, OperationId, SnapshotId, VmId, VolumeId};
+use vimana_model::{
+    BackupId, ConsoleId, DatastoreId, HostId, ImageId, OperationId, SnapshotId, VmId, VolumeId,
+};
 
 pub use capacity::Capacity;
 
@@ -124,6 +126,9 @@ pub struct Hello {
     pub zone: ZoneName,
     pub capabilities: Capabilities,
     pub capacity: Capacity,
+    /// Where it can keep volumes, besides its own directory.
+    #[serde(default)]
+    pub datastores: Vec<HostDatastore>,
     pub inventory: Vec<Observed>,
     /// The number of the last session this host had; 0 before the first. Who
     /// names another one is another machine with a copy of the certificate.
@@ -131,6 +136,15 @@ pub struct Hello {
     /// Machines its watchdog stopped since the last session; 0 as a rule.
     #[serde(default)]
     pub fenced: u32,
+}
+
+/// A datastore that a host reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostDatastore {
+    pub name: DatastoreName,
+    /// Of the directory, whoever reaches it.
+    pub id: DatastoreId,
+    pub capacity_mib: MiB,
 }
 
 impl Hello {
@@ -347,6 +361,11 @@ pub enum Work {
     Grow {
         volume_id: VolumeId,
         size_mib: MiB,
+    },
+    /// Bring a volume of the machine to another datastore of the host.
+    Move {
+        volume_id: VolumeId,
+        to: DatastoreName,
     },
     /// Of a later version; answered with `Unsupported`.
     #[serde(other)]

@@ -336,6 +336,24 @@ pub mod schedule {
     plain!();
 }
 
+pub mod host_datastore {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "host_datastores")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub host_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub datastore_id: String,
+        pub cap_mib: i64,
+        pub used_mib: i64,
+        pub present: bool,
+    }
+    plain!();
+}
+
 pub mod volume {
     use super::*;
 
@@ -357,6 +375,8 @@ pub mod volume {
         pub host_id: Option<String>,
         pub host_name: Option<String>,
         pub host_zone: Option<String>,
+        pub datastore: String,
+        pub moving_to: Option<String>,
         pub vm_id: Option<String>,
         pub vm_name: Option<String>,
         pub generation: i64,

@@ -11,6 +11,7 @@ pub mod event;
 pub mod flavor;
 mod group;
 pub mod host;
+pub mod host_datastore;
 pub mod idempotency;
 pub mod image;
 pub mod join_token;

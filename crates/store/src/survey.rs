@@ -10,9 +10,9 @@ use sea_orm::{
 use crate::column::{Row, is_id};
 use crate::limits::SURVEY_PAGE;
 use crate::{
-    Conn, Result, StoreError, backup, claim, entity, event, flavor, host, idempotency, image,
-    join_token, operation, orphan, request, schedule, session, snapshot, template, tenant, token,
-    user, vm, volume,
+    Conn, Result, StoreError, backup, claim, entity, event, flavor, host, host_datastore,
+    idempotency, image, join_token, operation, orphan, request, schedule, session, snapshot,
+    template, tenant, token, user, vm, volume,
 };
 
 /// A row that makes no sense. Of what is in it nothing is kept but ids: the
@@ -59,6 +59,8 @@ surveys! {
     templates: template [Id] => template::TemplateRecord, template::from_row;
     images: image [Id] => image::ImageRecord, image::from_row;
     hosts: host [Id] => host::HostRecord, host::from_row;
+    host_datastores: host_datastore [HostId, Name]
+        => host_datastore::HostDatastoreRecord, host_datastore::from_row;
     claims: claim [VmId] => claim::ClaimRecord, claim::from_row;
     vms: vm [Id] => vm::VmRecord, vm::from_row_with_its_name;
     backups: backup [Id] => backup::BackupRecord, backup::from_row;

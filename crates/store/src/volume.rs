@@ -3,7 +3,7 @@
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
 };
-use vimana_model::name::{ImageName, UserName, VolumeName};
+use vimana_model::name::{DatastoreName, ImageName, UserName, VolumeName};
 use vimana_model::unit::MiB;
 use vimana_model::vm::HostRef;
 use vimana_model::volume::{VmRef, VolumeState};
@@ -30,6 +30,10 @@ pub struct VolumeRecord {
     pub made: bool,
     pub delete_with_vm: bool,
     pub host: Option<HostRef>,
+    /// The one of its host that it is in, or is to be made in.
+    pub datastore: DatastoreName,
+    /// The one that it may be in as well: its size is claimed of both.
+    pub moving_to: Option<DatastoreName>,
     pub vm: Option<VmRef>,
     pub generation: u64,
     pub created_at: Timestamp,
@@ -149,6 +153,8 @@ fn to_row(volume: &VolumeRecord) -> Result<Model> {
         made,
         delete_with_vm,
         host,
+        datastore,
+        moving_to,
         vm,
         generation,
         created_at,
@@ -173,6 +179,8 @@ fn to_row(volume: &VolumeRecord) -> Result<Model> {
         host_id: host.map(|host| host.id.to_string()),
         host_name: host.map(|host| host.name.clone()),
         host_zone: host.map(|host| host.zone.clone()),
+        datastore: datastore.to_string(),
+        moving_to: moving_to.as_ref().map(DatastoreName::to_string),
         vm_id: vm.map(|vm| vm.id.to_string()),
         vm_name: vm.map(|vm| vm.name.to_string()),
         generation: row.to_amount("generation", *generation)?,
@@ -197,6 +205,8 @@ pub(crate) fn from_row(row: Model) -> Result<VolumeRecord> {
         host_id,
         host_name,
         host_zone,
+        datastore,
+        moving_to,
         vm_id,
         vm_name,
         generation,
@@ -239,6 +249,9 @@ pub(crate) fn from_row(row: Model) -> Result<VolumeRecord> {
     if state.has_vm() != vm.is_some() || (vm.is_some() && host.is_none()) {
         return Err(row.corrupt("vm_id"));
     }
+    if moving_to.is_some() && host.is_none() {
+        return Err(row.corrupt("moving_to"));
+    }
     Ok(VolumeRecord {
         id: row.parse("id", id)?,
         tenant_id: row.parse("tenant_id", tenant_id)?,
@@ -250,6 +263,8 @@ pub(crate) fn from_row(row: Model) -> Result<VolumeRecord> {
         made,
         delete_with_vm,
         host,
+        datastore: row.parse("datastore", datastore)?,
+        moving_to: row.parse_option("moving_to", moving_to)?,
         vm,
         generation: row.amount("generation", generation)?,
         created_at: Timestamp::from_ms(created_at),

@@ -13,12 +13,12 @@ use vimana_driver::{Fault, FaultKind, GuestEnd, HostDriver, Observed, VolumeSour
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_engine::Engine;
 use vimana_model::backup::{KeptDisk, MadeBackup};
-use vimana_model::name::{HostName, ZoneName};
+use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::saved::{Part, SavedMachine, SavedPart};
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{HostId, VmId};
+use vimana_model::{DatastoreId, HostId, VmId};
 use vimana_protocol::agent::{
-    Command, Disks, FromAgent, Hello, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
+    Command, Disks, FromAgent, Hello, HostDatastore, Outcome, PROTOCOL_VERSIONS, ToAgent, Work,
 };
 
 /// What all hosts of all worlds have uploaded; VM ids differ.
@@ -31,6 +31,8 @@ pub struct TestHost {
     pub capacity: Resources,
     /// What the host "really" holds, and where faults are injected.
     pub sim: Arc<SimHost>,
+    /// Besides its own directory; see [`TestHost::with_datastore`].
+    datastores: Vec<HostDatastore>,
     agent: Option<CancellationToken>,
     session_number: Arc<AtomicU64>,
 }
@@ -57,8 +59,30 @@ impl TestHost {
                 disk_mib: MiB(100 << 10),
             },
             sim: SimHost::new(),
+            datastores: Vec::new(),
             agent: None,
             session_number: Arc::default(),
+        }
+    }
+
+    /// The same host with a further place for volumes, of that size; `number`
+    /// is the datastore's own.
+    #[must_use]
+    pub fn with_datastore(mut self, name: &str, number: u8, capacity_mib: MiB) -> Self {
+        let name = DatastoreName::new(name).unwrap();
+        self.sim.add_datastore(name.clone());
+        self.datastores.push(HostDatastore {
+            name,
+            id: DatastoreId::from_parts(u64::from(number), [number; 10]),
+            capacity_mib,
+        });
+        self
+    }
+
+    /// Other directories have the names of its datastores from now on.
+    pub fn rename_datastores(&mut self, number: u8) {
+        for datastore in &mut self.datastores {
+            datastore.id = DatastoreId::from_parts(u64::from(number), [number; 10]);
         }
     }
 
@@ -77,6 +101,7 @@ impl TestHost {
             zone: ZoneName::new("default").unwrap(),
             capabilities: driver.capabilities().clone(),
             capacity: self.capacity.into(),
+            datastores: self.datastores.clone(),
             inventory: driver.inventory().await.unwrap(),
             session_number: self.session_number.load(Ordering::SeqCst),
             fenced: 0,
@@ -274,6 +299,8 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 volume_id,
                 size_mib,
                 image,
+                datastore,
+                made,
             } = volume;
             let from = match image {
                 Some(image) => VolumeSource::Image {
@@ -282,15 +309,25 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 },
                 None => VolumeSource::Empty,
             };
-            driver.create_volume(*volume_id, *size_mib, &from).await?;
+            let held = driver.volumes().await?;
+            if *made && held.iter().all(|held| held.volume_id != *volume_id) {
+                let message = "the host no longer holds the volume";
+                return Err(Fault::new(FaultKind::NoSuchVolume, message));
+            }
+            driver
+                .create_volume(*volume_id, *size_mib, &from, datastore)
+                .await?;
             driver.grow_volume(*volume_id, *size_mib).await?;
             driver.attach(vm, epoch, *volume_id).await?;
+            let moved = driver.move_volume(vm, epoch, *volume_id, datastore);
+            moved.await?;
         }
         Work::Detach { volume_id } => driver.detach(vm, epoch, *volume_id).await?,
         Work::Grow {
             volume_id,
             size_mib,
         } => driver.grow_volume(*volume_id, *size_mib).await?,
+        Work::Move { volume_id, to } => driver.move_volume(vm, epoch, *volume_id, to).await?,
         Work::Unknown => return Err(Fault::new(FaultKind::Unsupported, "what is that?")),
     }
     Ok(Outcome::DONE)

@@ -17,6 +17,7 @@ pub enum IconName {
     Keep,
     Machine,
     More,
+    Move,
     Paste,
     Plus,
     Power,
@@ -64,6 +65,7 @@ impl IconName {
             Self::Reboot => {
                 "M3 8a5 5 0 0 1 8.5-3.6L13 6M13 2.5V6H9.5M13 8a5 5 0 0 1-8.5 3.6L3 10M3 13.5V10h3.5"
             }
+            Self::Move => "M2 5.5h10M9.5 3 12 5.5 9.5 8M14 10.5H4M6.5 8 4 10.5 6.5 13",
             Self::Release => "M5 3.5v9l7-4.5z",
             Self::Reset => "M8.8 1.8 3.5 9H8l-.8 5.2L12.5 7H8z",
             Self::Resize => "M9.5 2.5h4v4M13.5 2.5 9 7M6.5 13.5h-4v-4M2.5 13.5 7 9",

@@ -4,8 +4,10 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use vimana_model::event::EventView;
+use vimana_model::name::DatastoreName;
 use vimana_model::volume::{
-    AcceptedVolume, AttachVolume, ChangeVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView,
+    AcceptedVolume, AttachVolume, ChangeVolume, CloneVolume, CreateVolume, GrowVolume, MoveVolume,
+    VolumeView,
 };
 use vimana_model::{Problem, VolumeId};
 
@@ -242,6 +244,57 @@ pub async fn grow(
     let engine = app.engine.clone();
     let accepted = app
         .detached(async move { engine.grow_volume(&cx, id, form).await })
+        .await?;
+    Ok(accepted_or_done(accepted))
+}
+
+/// The datastores that a volume can be in
+///
+/// Those of its host, `local` first; of all hosts where it was never attached.
+#[utoipa::path(
+    get, path = "/volumes/{volume_id}/datastores", tag = "volume", operation_id = "volume_datastores",
+    params(("volume_id" = VolumeId, Path)),
+    responses(
+        (status = 200, description = "Their names", body = Items<DatastoreName>),
+        (status = 404, description = "No such volume", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn datastores(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<VolumeId>,
+) -> ApiResult<Answer<Items<DatastoreName>>> {
+    let items = app.engine.volume_datastores(&cx, Some(id)).await?;
+    Ok(Answer(Items { items }))
+}
+
+/// Bring a volume to another datastore of its host
+///
+/// By an operation of the VM that has it: a guest that runs goes on meanwhile,
+/// and so does its writing. One that was never attached is made there when it is.
+#[utoipa::path(
+    post, path = "/volumes/{volume_id}/move", tag = "volume", operation_id = "move_volume",
+    params(("volume_id" = VolumeId, Path)),
+    request_body = MoveVolume,
+    responses(
+        (status = 200, description = "Done", body = AcceptedVolume),
+        (status = 202, description = "Accepted", body = AcceptedVolume),
+        (status = 404, description = "No such volume", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is there, its host has no such datastore or no room there, no VM has it, or a snapshot holds it", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not a datastore's name", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn relocate(
+    State(app): State<App>,
+    Once(cx): Once,
+    Id(id): Id<VolumeId>,
+    Json(form): Json<MoveVolume>,
+) -> ApiResult<(StatusCode, Answer<AcceptedVolume>)> {
+    let engine = app.engine.clone();
+    let accepted = app
+        .detached(async move { engine.move_volume(&cx, id, &form).await })
         .await?;
     Ok(accepted_or_done(accepted))
 }

@@ -79,6 +79,7 @@ impl Machine {
                 memory_mib: MiB(8192),
                 disk_mib: MiB(8192),
             },
+            datastores: Vec::new(),
             timing: Timing {
                 retry: Retry {
                     first: Duration::from_millis(10),

@@ -83,6 +83,7 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::VolumeAttached { .. }
             | EventKind::VolumeDetached { .. }
             | EventKind::VolumeGrown { .. }
+            | EventKind::VolumeMoved { .. }
             | EventKind::VolumeDeleted { .. }
             | EventKind::VolumeRemoved { .. }
             | EventKind::Placed { .. }

@@ -118,6 +118,7 @@ fn is_of_disks(event: &EventKind) -> bool {
             | EventKind::VolumeAttached { .. }
             | EventKind::VolumeDetached { .. }
             | EventKind::VolumeGrown { .. }
+            | EventKind::VolumeMoved { .. }
             | EventKind::VolumeDeleted { .. }
             | EventKind::Failed { .. }
     )

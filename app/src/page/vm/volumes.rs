@@ -17,7 +17,7 @@ use crate::api::{ApiError, Key, VmArgs, create_volume, delete_volume, once, volu
 use crate::live::Timeline;
 use crate::page::refused::{of_field, otherwise};
 use crate::page::vm_actions::{VmDesk, blocked};
-use crate::page::volume::{LargerSize, condition, refusal, size as parsed};
+use crate::page::volume::{LargerSize, condition, datastore, refusal, size as parsed};
 use crate::session::{Caller, CurrentSession};
 
 /// What a dialog is open for.
@@ -85,7 +85,8 @@ pub fn Volumes(vm: ArcRwSignal<VmView>, first: Vec<VolumeView>, events: Timeline
         Signal::derive(move || {
             let row = |volume: VolumeView| {
                 let shelf = shelf.clone();
-                let key = format!("{} {} {}", volume.id, volume.state, volume.size_mib);
+                let place = datastore(&volume);
+                let key = format!("{} {} {} {place}", volume.id, volume.state, volume.size_mib);
                 Item::new(key, move || {
                     view! { <Row shelf=shelf.clone() volume=volume.clone() of=id/> }
                 })
@@ -184,7 +185,10 @@ fn Row(shelf: Shelf, volume: VolumeView, of: VmId) -> impl IntoView {
                 {shown}
                 {with_vm.map(|with_vm| view! { <span class="why">{with_vm}</span> }.into_any())}
             </Cell>
-            <Cell title="Size">{volume.size_mib.to_string()}</Cell>
+            <Cell title="Size">
+                {volume.size_mib.to_string()}
+                <span class="why">{datastore(&volume)}</span>
+            </Cell>
             <Cell title="State"><Badge tone=tone text=word.to_owned()/></Cell>
             <Cell title="Actions"><div class="actions">{buttons}</div></Cell>
         </tr>
@@ -288,6 +292,7 @@ fn NewForm(shelf: Shelf, close: Callback<()>) -> impl IntoView {
             name: name.get_untracked().trim().to_owned(),
             size_mib: parsed(&size.get_untracked()),
             image: None,
+            datastore: None,
             delete_with_vm: goes.get_untracked(),
         };
         if let Err(error) = form.check() {

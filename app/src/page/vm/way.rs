@@ -61,6 +61,7 @@ fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Attach
         | OperationKind::Detach
         | OperationKind::Grow
+        | OperationKind::Move
         | OperationKind::Import
         | OperationKind::Refresh => &[],
     };
@@ -100,6 +101,7 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
         | OperationKind::Attach
         | OperationKind::Detach
         | OperationKind::Grow
+        | OperationKind::Move
         | OperationKind::Import
         | OperationKind::Refresh => now,
     };

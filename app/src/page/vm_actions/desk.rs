@@ -71,6 +71,7 @@ impl VmDesk {
             | VmAction::Attach
             | VmAction::Detach
             | VmAction::Grow
+            | VmAction::Move
             | VmAction::Console => {
                 return self.act_in_background(action, vm.clone(), VmArgs::None, busy);
             }
@@ -176,6 +177,7 @@ const fn outcome(action: VmAction, goes_on: bool) -> &'static str {
         VmAction::Attach => "is being given the volume.",
         VmAction::Detach => "lets go of the volume.",
         VmAction::Grow => "has a volume made larger.",
+        VmAction::Move => "has a volume moved.",
         VmAction::Retry => "is tried again.",
         VmAction::Shutdown => "is asked to switch itself off.",
         VmAction::Delete => "is being deleted.",

@@ -83,6 +83,7 @@ const fn warning(action: VmAction) -> &'static str {
         | VmAction::Attach
         | VmAction::Detach
         | VmAction::Grow
+        | VmAction::Move
         | VmAction::Retry
         | VmAction::Console => "",
     }

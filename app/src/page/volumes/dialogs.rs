@@ -6,8 +6,11 @@ use leptos::task::spawn_local;
 use leptos_router::hooks::use_navigate;
 use vimana_model::VmId;
 use vimana_model::image::ImportImage;
+use vimana_model::name::DatastoreName;
 use vimana_model::vm::VmView;
-use vimana_model::volume::{AttachVolume, CloneVolume, CreateVolume, GrowVolume, VolumeView};
+use vimana_model::volume::{
+    AttachVolume, CloneVolume, CreateVolume, GrowVolume, MoveVolume, VolumeView,
+};
 use vimana_ui::{
     Answers, CheckField, Choice, Confirm, Dialog, SelectField, TextField, ToastKind, Toasts, part,
 };
@@ -15,7 +18,7 @@ use vimana_ui::{
 use super::{Question, Questions};
 use crate::api::{
     ApiError, ApiResult, Key, Show, attach_volume, clone_volume, create_volume, delete_volume,
-    grow_volume, import_image, once, vms,
+    grow_volume, import_image, move_volume, once, vms, volume_datastores,
 };
 use crate::live::{Live, Mark};
 use crate::page::refused::{of_field, otherwise};
@@ -35,6 +38,7 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
     let title = Signal::derive(move || match named.get() {
         Some(Question::Attach(volume)) => format!("Attach {}", volume.name),
         Some(Question::Grow(volume)) => format!("Make {} larger", volume.name),
+        Some(Question::Move(volume)) => format!("Move {}", volume.name),
         Some(Question::Copy(volume)) => format!("Make an image of {}", volume.name),
         Some(Question::Clone(volume)) => format!("Clone {}", volume.name),
         Some(Question::Delete(volume)) => format!("Delete {}?", volume.name),
@@ -44,6 +48,7 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
         Question::New => None,
         Question::Attach(volume)
         | Question::Grow(volume)
+        | Question::Move(volume)
         | Question::Copy(volume)
         | Question::Clone(volume)
         | Question::Delete(volume) => Some(volume),
@@ -57,6 +62,9 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
         </Dialog>
         <Dialog id="grow-volume" open=open(|q| matches!(q, Question::Grow(_))) on_close=close title=title>
             {about().map(|volume| view! { <GrowForm volume=volume close=close/> })}
+        </Dialog>
+        <Dialog id="move-volume" open=open(|q| matches!(q, Question::Move(_))) on_close=close title=title>
+            {about().map(|volume| view! { <MoveForm volume=volume close=close/> })}
         </Dialog>
         <Dialog id="copy-volume" open=open(|q| matches!(q, Question::Copy(_))) on_close=close title=title>
             {about().map(|volume| view! { <CopyForm volume=volume close=close/> })}
@@ -72,7 +80,7 @@ pub fn Dialogs(questions: Questions) -> impl IntoView {
             text=Signal::derive(|| "It is deleted with all that is on it. Nobody can bring it back.".to_owned())
             yes=Signal::derive(move || match named.get() {
                 Some(Question::Delete(volume)) => format!("Delete {}", volume.name),
-                Some(Question::New | Question::Attach(_) | Question::Grow(_) | Question::Copy(_) | Question::Clone(_)) | None => String::new(),
+                Some(Question::New | Question::Attach(_) | Question::Grow(_) | Question::Move(_) | Question::Copy(_) | Question::Clone(_)) | None => String::new(),
             })
             no="Keep it"
             on_yes=deletion(named)
@@ -174,6 +182,14 @@ fn NewForm(close: Callback<()>) -> impl IntoView {
     let mib = RwSignal::new("1024".to_owned());
     let image = RwSignal::new(String::new());
     let goes = RwSignal::new(false);
+    let datastore = RwSignal::new(DatastoreName::local().to_string());
+    let places = RwSignal::new(Vec::<Choice>::new());
+    spawn_local(async move {
+        // Without them it is made where most are.
+        if let Ok(names) = volume_datastores(None).await {
+            places.try_set(names.iter().map(place).collect());
+        }
+    });
     let sent = sheet.clone();
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
@@ -182,6 +198,7 @@ fn NewForm(close: Callback<()>) -> impl IntoView {
             name: name.get_untracked().trim().to_owned(),
             size_mib: size(&mib.get_untracked()),
             image: (!image.is_empty()).then_some(image),
+            datastore: Some(datastore.get_untracked()),
             delete_with_vm: goes.get_untracked(),
         };
         let checked = form.check().map(drop).map_err(ApiError::from);
@@ -200,13 +217,23 @@ fn NewForm(close: Callback<()>) -> impl IntoView {
                 value=image
                 error=of_field(refused, "image")
             />
+            {part(move || Some(places.get()).filter(|all| all.len() > 1).map(|all| view! {
+                <SelectField
+                    id="volume-datastore"
+                    label="Datastore"
+                    hint="Of the host of the VM that is given it first."
+                    choices=all
+                    value=datastore
+                    error=of_field(refused, "datastore")
+                />
+            }.into_any()))}
             <CheckField
                 id="volume-goes"
                 label="Delete it together with its VM"
                 hint="Otherwise it stays when the VM goes, for another one on the same host."
                 value=goes
             />
-            <Answers error=otherwise(refused, &["name", "size_mib", "image"]) on_cancel=close label="Make it".to_owned() busy=sheet.busy/>
+            <Answers error=otherwise(refused, &["name", "size_mib", "image", "datastore"]) on_cancel=close label="Make it".to_owned() busy=sheet.busy/>
         </form>
     }
     .into_any()
@@ -294,6 +321,75 @@ fn GrowForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
         </form>
     }
     .into_any()
+}
+
+#[component]
+fn MoveForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
+    let sheet = Sheet::new(close);
+    let refused = sheet.refused;
+    let chosen = RwSignal::new(String::new());
+    let others = RwSignal::new(None::<Vec<Choice>>);
+    let (id, sent, is) = (volume.id, sheet.clone(), volume.datastore.clone());
+    spawn_local(async move {
+        match volume_datastores(Some(id)).await {
+            Ok(names) => {
+                let names = names.into_iter().filter(|name| *name != is);
+                let all: Vec<Choice> = names.map(|name| place(&name)).collect();
+                let first = all.first().map(|place| place.value.clone());
+                chosen.try_set(first.unwrap_or_default());
+                others.try_set(Some(all));
+            }
+            Err(error) => {
+                refused.try_set(Some(error));
+            }
+        }
+    });
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let form = MoveVolume {
+            datastore: chosen.get_untracked(),
+        };
+        let checked = form.check().map(drop).map_err(ApiError::from);
+        let answer = || once(Key::fresh(), move |key| move_volume(id, form.clone(), key));
+        sent.send(checked, answer, keep);
+    };
+    view! {
+        <form class="dialog-form" method="post" novalidate on:submit=submit>
+            {part(move || Some(match others.get() {
+                None => view! { <p class="faint" role="status">"Looking for datastores…"</p> }.into_any(),
+                Some(all) if all.is_empty() => view! {
+                    <p class="faint" role="status">"Its host has no other datastore."</p>
+                }
+                .into_any(),
+                Some(all) => view! {
+                    <SelectField
+                        id="move-to"
+                        label="To datastore"
+                        hint="The VM that has it runs on meanwhile. It is in the one or the other until all of it is there."
+                        choices=all
+                        value=chosen
+                        error=of_field(refused, "datastore")
+                    />
+                }
+                .into_any(),
+            }))}
+            <Answers error=otherwise(refused, &["datastore"]) on_cancel=close label="Move it".to_owned() busy=sheet.busy/>
+        </form>
+    }
+    .into_any()
+}
+
+/// As people choose it.
+fn place(name: &DatastoreName) -> Choice {
+    let text = if name.is_local() {
+        "local: its host's own disk".to_owned()
+    } else {
+        name.to_string()
+    };
+    Choice {
+        value: name.to_string(),
+        text,
+    }
 }
 
 #[component]

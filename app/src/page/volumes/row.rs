@@ -3,7 +3,7 @@ use vimana_model::volume::{VolumeAction, VolumeView};
 use vimana_ui::{Badge, Button, ButtonKind, Cell, IconName, Time, memo, part, text};
 
 use super::{Question, Questions};
-use crate::page::volume::{condition, refusal};
+use crate::page::volume::{condition, datastore, refusal};
 use crate::session::Caller;
 
 /// One volume. Made once; an event patches the cells it changes.
@@ -41,7 +41,10 @@ pub fn VolumeRow(volume: ArcRwSignal<VolumeView>, questions: Questions) -> impl 
                     None => view! { "–" }.into_any(),
                 }))}
             </Cell>
-            <Cell title="Host">{fact(place)}</Cell>
+            <Cell title="Host">
+                {fact(place)}
+                <span class="why">{fact(datastore)}</span>
+            </Cell>
             <Cell title="Made">
                 <Time at_ms=fixed.created_at.as_ms()/>
                 <span class="why">{format!("by {}", fixed.owner)}</span>
@@ -75,15 +78,17 @@ fn place(volume: &VolumeView) -> String {
 enum Deed {
     Attach,
     Grow,
+    Move,
     Copy,
     Clone,
     Delete,
 }
 
 impl Deed {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Attach,
         Self::Grow,
+        Self::Move,
         Self::Copy,
         Self::Clone,
         Self::Delete,
@@ -93,6 +98,7 @@ impl Deed {
         match self {
             Self::Attach => VolumeAction::Attach,
             Self::Grow => VolumeAction::Grow,
+            Self::Move => VolumeAction::Move,
             Self::Copy | Self::Clone => VolumeAction::Copy,
             Self::Delete => VolumeAction::Delete,
         }
@@ -102,6 +108,7 @@ impl Deed {
         match self {
             Self::Attach => format!("Attach {name} to a VM"),
             Self::Grow => format!("Make {name} larger"),
+            Self::Move => format!("Move {name} to another datastore"),
             Self::Copy => format!("Make an image of {name}"),
             Self::Clone => format!("Clone {name}"),
             Self::Delete => format!("Delete {name}"),
@@ -112,6 +119,7 @@ impl Deed {
         match self {
             Self::Attach => IconName::Plus,
             Self::Grow => IconName::Resize,
+            Self::Move => IconName::Move,
             Self::Copy => IconName::Camera,
             Self::Clone => IconName::Paste,
             Self::Delete => IconName::Trash,
@@ -122,6 +130,7 @@ impl Deed {
         match self {
             Self::Attach => "attach",
             Self::Grow => "grow",
+            Self::Move => "move",
             Self::Copy => "copy",
             Self::Clone => "clone",
             Self::Delete => "delete",
@@ -132,6 +141,7 @@ impl Deed {
         match self {
             Self::Attach => Question::Attach(volume),
             Self::Grow => Question::Grow(volume),
+            Self::Move => Question::Move(volume),
             Self::Copy => Question::Copy(volume),
             Self::Clone => Question::Clone(volume),
             Self::Delete => Question::Delete(volume),

@@ -146,13 +146,19 @@ impl Workshop {
             }
             Work::Attach { volume } => {
                 self.make_volume(volume, &meter()).await?;
-                Ok(driver.attach(vm, epoch, volume.volume_id).await?.into())
+                driver.attach(vm, epoch, volume.volume_id).await?;
+                // It may have been on its way when its last machine ended.
+                let moved = driver.move_volume(vm, epoch, volume.volume_id, &volume.datastore);
+                Ok(moved.await?.into())
             }
             Work::Detach { volume_id } => Ok(driver.detach(vm, epoch, *volume_id).await?.into()),
             Work::Grow {
                 volume_id,
                 size_mib,
             } => Ok(driver.grow_volume(*volume_id, *size_mib).await?.into()),
+            Work::Move { volume_id, to } => {
+                Ok(driver.move_volume(vm, epoch, *volume_id, to).await?.into())
+            }
             Work::Unknown => {
                 let message = "this agent does not know this work";
                 Err(Fault::new(FaultKind::Unsupported, message))
@@ -166,10 +172,16 @@ impl Workshop {
             volume_id,
             size_mib,
             image,
+            datastore,
+            made,
         } = volume;
         let held = self.driver.volumes().await?;
         if held.iter().any(|held| held.volume_id == *volume_id) {
             return self.driver.grow_volume(*volume_id, *size_mib).await;
+        }
+        if *made {
+            let message = "the host no longer holds the volume";
+            return Err(Fault::new(FaultKind::NoSuchVolume, message));
         }
         // Held until the volume is made.
         let local = match image {
@@ -184,7 +196,7 @@ impl Workshop {
             None => VolumeSource::Empty,
         };
         self.driver
-            .create_volume(*volume_id, *size_mib, &from)
+            .create_volume(*volume_id, *size_mib, &from, datastore)
             .await
     }
 

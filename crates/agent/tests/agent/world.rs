@@ -131,6 +131,7 @@ impl World {
             name: HostName::new("host-a").unwrap(),
             zone: ZoneName::new("default").unwrap(),
             capacity: CAPACITY,
+            datastores: Vec::new(),
             timing: Timing {
                 retry: Retry {
                     first: Duration::from_millis(10),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use vimana_driver::{Fault, FaultKind, VolumeSpec};
 use vimana_driver_sim::{Call, Mishap};
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{ImageId, OperationId, VolumeId};
 use vimana_protocol::agent::{FromAgent, ToAgent, VolumeOrder, Work};
@@ -31,6 +32,8 @@ async fn attached() -> (World, Session) {
         volume_id: order(1).volume_id,
         size_mib: MiB(1),
         image: None,
+        datastore: DatastoreName::local(),
+        made: false,
     };
     let attach = command(vm(1), 2, Work::Attach { volume });
     assert_eq!(session.carry_out(&attach).await, OK);

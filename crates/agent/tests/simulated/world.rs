@@ -102,6 +102,7 @@ impl World {
                 name: HostName::new("host-a").unwrap(),
                 zone: ZoneName::new("default").unwrap(),
                 capacity: CAPACITY,
+                datastores: Vec::new(),
                 timing: Timing::default(),
                 random: Random::from_seed(self.seed),
             },

@@ -24,6 +24,8 @@ pub enum Volume {
     Detach(DetachVolume),
     /// Make a volume larger, whether a VM has it or not
     Grow(GrowVolume),
+    /// Bring a volume to another datastore of its host; its VM runs on
+    Move(MoveVolume),
     /// Say whether a volume goes with its VM
     Change(ChangeVolume),
     /// Bring what is on a volume at one instant to this machine, attached or not
@@ -62,6 +64,9 @@ pub struct CreateVolume {
     /// An image that it begins as a copy of
     #[arg(long)]
     pub image: Option<String>,
+    /// The datastore of its host that it is made in [default: local]
+    #[arg(long, value_name = "NAME")]
+    pub datastore: Option<String>,
     /// Delete it together with the VM that has it
     #[arg(long)]
     pub delete_with_vm: bool,
@@ -95,6 +100,17 @@ pub struct GrowVolume {
     /// The size it is to have, in MiB; a volume never shrinks
     #[arg(long, value_name = "N")]
     pub size_mib: u64,
+    #[command(flatten)]
+    pub wait: WaitThrough,
+}
+
+#[derive(Args)]
+pub struct MoveVolume {
+    #[command(flatten)]
+    pub which: WhichVolume,
+    /// The datastore it is to be in; `local` is the host's own directory
+    #[arg(long, value_name = "DATASTORE")]
+    pub to: String,
     #[command(flatten)]
     pub wait: WaitThrough,
 }

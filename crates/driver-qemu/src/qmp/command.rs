@@ -59,6 +59,8 @@ impl Bitmap {
 /// A piece of work that QEMU does beside others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
+    /// A mirror is in step with its source.
+    pub ready: bool,
     pub over: bool,
     pub error: Option<String>,
 }
@@ -187,6 +189,7 @@ impl Qmp {
         let all: Vec<Status> = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
         let ours = all.into_iter().find(|job| job.id == id);
         Ok(ours.map(|job| Job {
+            ready: job.status == "ready",
             over: job.status == "concluded",
             error: job.error,
         }))
@@ -196,6 +199,22 @@ impl Qmp {
     pub async fn job_cancel(&self, id: &str) -> Result<(), QmpError> {
         let arguments = json!({"id": id});
         self.execute("job-cancel", Some(arguments)).await.map(drop)
+    }
+
+    /// Has a mirror that is in step take the place of its source.
+    pub async fn job_complete(&self, id: &str) -> Result<(), QmpError> {
+        let arguments = json!({"id": id});
+        self.execute("job-complete", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// The name of the node that a device works on.
+    pub async fn node_of(&self, device: &str) -> Result<String, QmpError> {
+        let path = format!("/machine/peripheral/{device}");
+        let arguments = json!({"path": path, "property": "drive"});
+        let value = self.execute("qom-get", Some(arguments)).await?;
+        serde_json::from_value(value).map_err(|_| QmpError::Unexpected)
     }
 
     /// Begins all of it at one instant, or nothing.

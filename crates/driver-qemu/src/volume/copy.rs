@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::VolumeId;
 
-use super::{VolumeRecord, hypervisor, img, no_such_volume, plug};
+use super::{VolumeRecord, hypervisor, img, no_such_volume};
 use crate::argv::VOLUME;
 use crate::guest;
 use crate::host::{Host, blocking, overtaken};
@@ -118,7 +118,7 @@ async fn fill(
     machine: Option<&Arc<Machine>>,
     part: &Scratch,
 ) -> Result<(), Fault> {
-    let file = host.layout.volume(record.volume_id).join(VOLUME);
+    let file = host.volumes.dir(record.volume_id).join(VOLUME);
     let Some(machine) = machine else {
         return img::copy(&file, record.format, &part.0, COPY_TIMEOUT).await;
     };
@@ -127,7 +127,7 @@ async fn fill(
         let message = "the volume's machine is just ending";
         return Err(Fault::new(FaultKind::Cancelled, message));
     }
-    let Some((owner, plug)) = plug(record) else {
+    let Some((owner, plug)) = host.volumes.plug(record) else {
         return Err(no_such_volume());
     };
     let place = part.0.join(VOLUME);
@@ -143,7 +143,7 @@ async fn fill(
     let backed_up = async {
         qmp.blockdev_add(target_node(&part.0)?).await?;
         let arguments = json!({
-            "device": plug.name(), "target": COPY, "sync": "full", "auto-dismiss": false,
+            "device": plug.node_name(), "target": COPY, "sync": "full", "auto-dismiss": false,
         });
         let dir = host.layout.vm(owner);
         let begun = JOB.begin(&qmp, arguments);

@@ -12,6 +12,7 @@ use vimana_driver::conformance::{Harness, read_until, type_text};
 use vimana_driver::{HostDriver, ImageRef};
 use vimana_driver_qemu::{AcceleratorSetting, DEAF, OFF, QemuConfig, QemuDriver, boot_sector};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{ImageId, VmId, VolumeId};
 
@@ -49,8 +50,12 @@ impl QemuHost {
     }
 
     fn volume_file(&self, volume: VolumeId) -> PathBuf {
-        let dir = self.config().state_dir.join(volume.to_string());
-        dir.join("volume.qcow2")
+        let config = self.config();
+        let mut places = config.datastores.into_values().chain([config.state_dir]);
+        let file = |place: PathBuf| place.join(volume.to_string()).join("volume.qcow2");
+        places
+            .find_map(|place| Some(file(place)).filter(|file| file.exists()))
+            .unwrap()
     }
 
     /// How many volumes the VM's process has open.
@@ -106,6 +111,13 @@ pub fn config_in(dir: &Path) -> QemuConfig {
     config.accelerator = AcceleratorSetting::Tcg;
     config.disk_reserve = MiB(0);
     config
+        .datastores
+        .insert(other_datastore(), dir.join("other"));
+    config
+}
+
+pub fn other_datastore() -> DatastoreName {
+    DatastoreName::new("other").unwrap()
 }
 
 pub fn processes_below(dir: &Path) -> Vec<Pid> {
@@ -155,6 +167,10 @@ impl Harness for QemuHost {
 
     fn resources(&self) -> Resources {
         Self::size()
+    }
+
+    fn datastore(&self) -> DatastoreName {
+        other_datastore()
     }
 
     fn left_behind(&self, vm: VmId) -> Vec<String> {

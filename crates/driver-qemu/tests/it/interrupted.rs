@@ -12,10 +12,11 @@ use tokio::process::Command;
 use vimana_driver::conformance::{BOOTS, COUNT, Harness as _, answer, guest_answers, new_spec};
 use vimana_driver::{Fault, FaultKind, HostDriver, Observed, Power, VolumeSource};
 use vimana_driver_qemu::QemuDriver;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
-use crate::host::{QemuHost, config_in, processes_below};
+use crate::host::{QemuHost, config_in, other_datastore, processes_below};
 
 /// What an agent is told to do before it is killed: a directory, a VM, a call.
 const ORDER: &str = "VIMANA_TEST_AGENT";
@@ -32,10 +33,11 @@ enum What {
     Detach,
     Snapshot,
     Revert,
+    Move,
 }
 
 impl What {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Boot,
         Self::Save,
         Self::Load,
@@ -44,6 +46,7 @@ impl What {
         Self::Detach,
         Self::Snapshot,
         Self::Revert,
+        Self::Move,
     ];
 
     async fn carry_out(self, driver: &dyn HostDriver, vm: VmId) -> Result<(), Fault> {
@@ -57,6 +60,10 @@ impl What {
             Self::Detach => driver.detach(vm, 1, volume_of(vm)).await,
             Self::Snapshot => driver.snapshot(vm, 1, snapshot_of(vm), true).await,
             Self::Revert => driver.revert(vm, 1, snapshot_of(vm)).await,
+            Self::Move => {
+                let to = other_datastore();
+                driver.move_volume(vm, 1, volume_of(vm), &to).await
+            }
         }
     }
 }
@@ -87,11 +94,13 @@ async fn ready(host: &QemuHost, driver: &dyn HostDriver, what: What) -> VmId {
     if what == What::Load {
         driver.save(vm, 1).await.unwrap();
     }
-    if matches!(what, What::Attach | What::Detach) {
-        let made = driver.create_volume(volume_of(vm), MiB(2), &VolumeSource::Empty);
+    if matches!(what, What::Attach | What::Detach | What::Move) {
+        let (volume, here) = (volume_of(vm), DatastoreName::local());
+        let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty, &here);
         made.await.unwrap();
+        host.scribble(volume);
     }
-    if what == What::Detach {
+    if matches!(what, What::Detach | What::Move) {
         driver.attach(vm, 1, volume_of(vm)).await.unwrap();
     }
     if what == What::Revert {
@@ -160,9 +169,12 @@ async fn agent_killed_at_any_moment_loses_nothing() {
             let may_be: &[Power] = match what {
                 What::Boot => &[Power::Prepared, Power::Running],
                 What::Save | What::Load => &[Power::Running, Power::Saved],
-                What::Reboot | What::Attach | What::Detach | What::Snapshot | What::Revert => {
-                    &[Power::Running]
-                }
+                What::Reboot
+                | What::Attach
+                | What::Detach
+                | What::Snapshot
+                | What::Revert
+                | What::Move => &[Power::Running],
             };
             assert!(may_be.contains(&found.power), "{case}");
             let processes = host.processes(vm).len();
@@ -174,18 +186,24 @@ async fn agent_killed_at_any_moment_loses_nothing() {
             println!("{case}");
             // Whoever gave the order gives it again.
             what.carry_out(&*driver, vm).await.expect(&case);
-            after_all(&*driver, vm, what, &case).await;
+            after_all(&host, &*driver, vm, what, &case).await;
         }
     }
 }
 
 /// The call has come to its end, on the second try.
-async fn after_all(driver: &dyn HostDriver, vm: VmId, what: What, case: &str) {
+async fn after_all(host: &QemuHost, driver: &dyn HostDriver, vm: VmId, what: What, case: &str) {
     let volumes = driver.volumes().await.unwrap();
     let snapshots = driver.snapshots().await.unwrap().len();
     match what {
         What::Attach => assert_eq!(volumes[0].attached_to, Some(vm), "{case}"),
         What::Detach => assert_eq!(volumes[0].attached_to, None, "{case}"),
+        What::Move => {
+            assert_eq!(volumes[0].datastore, other_datastore(), "{case}");
+            assert_eq!(host.plugged(driver, vm).await, 1, "{case}");
+            driver.detach(vm, 1, volume_of(vm)).await.expect(case);
+            assert!(!host.reads_zeros(volume_of(vm)), "{case}");
+        }
         What::Snapshot | What::Revert => {
             assert_eq!(snapshots, 1, "{case}");
             assert_eq!(answer(driver, vm, COUNT).await, 'B', "{case}");
@@ -242,6 +260,9 @@ async fn qemu_killed_at_any_moment_is_seen_and_its_disk_is_free() {
             driver.kill(vm, 9).await.unwrap();
             driver.clean(vm, 9).await.unwrap();
             assert_eq!(host.left_behind(vm), [""; 0], "{case}");
+            if what == What::Move {
+                assert!(!host.reads_zeros(volume_of(vm)), "{case}");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use vimana_model::backup::DiskId;
 use vimana_model::unit::MiB;
 use vimana_model::{BackupId, VmId};
 
+use super::volumes::make;
 use super::{
     BOOTS, COUNT, Harness, PATIENCE, answer, answers, expect_power, guest_answers, new_backup,
     new_snapshot, new_vm, new_volume, run,
@@ -166,7 +167,7 @@ pub async fn volumes_are_in_the_backup<H: Harness>(h: &H) {
     let (first, second, third) = (new_backup(), new_backup(), new_backup());
     keep(h, &*driver, (vm, 1), first, None).await;
     let volume = new_volume();
-    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty);
+    let made = make(&*driver, volume, MiB(2), &VolumeSource::Empty);
     made.await.unwrap();
     driver.attach(vm, 1, volume).await.unwrap();
     let made = driver.back_up(vm, 1, second, Some(first)).await.unwrap();
@@ -250,7 +251,7 @@ pub async fn disks_are_those_of_the_run_before_one_that_never_began<H: Harness>(
     assert_eq!(kind(early), Some(FaultKind::NoSuchVm), "the first one runs");
     driver.kill(vm, 2).await.unwrap();
     let (snapshot, volume, backup) = (new_snapshot(), new_volume(), new_backup());
-    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty);
+    let made = make(&*driver, volume, MiB(2), &VolumeSource::Empty);
     made.await.unwrap();
     driver.attach(vm, 2, volume).await.unwrap();
     driver.snapshot(vm, 2, snapshot, false).await.unwrap();

@@ -2,6 +2,7 @@
 
 use vimana_model::unit::MiB;
 
+use super::volumes::make;
 use super::{
     BOOTS, COUNT, Harness, answer, answers, guest_answers, new_snapshot, new_spec, new_vm,
     new_volume, power, run,
@@ -93,7 +94,7 @@ pub async fn volumes_are_in_the_snapshot<H: Harness>(h: &H) {
     driver.prepare(&spec, &h.image().1).await.unwrap();
     let (volume, later) = (new_volume(), new_volume());
     for id in [volume, later] {
-        let made = driver.create_volume(id, MiB(2), &VolumeSource::Empty);
+        let made = make(&*driver, id, MiB(2), &VolumeSource::Empty);
         made.await.unwrap();
     }
     driver.attach(vm, 1, volume).await.unwrap();
@@ -138,7 +139,7 @@ pub async fn snapshot_that_does_not_fit_is_refused<H: Harness>(h: &H) {
     let vm = counting(h, &*driver).await.vm_id;
     let (snapshot, volume) = (new_snapshot(), new_volume());
     driver.snapshot(vm, 1, snapshot, true).await.unwrap();
-    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty);
+    let made = make(&*driver, volume, MiB(2), &VolumeSource::Empty);
     made.await.unwrap();
     driver.attach(vm, 1, volume).await.unwrap();
     let conflict = Some(FaultKind::Conflict);
@@ -160,7 +161,7 @@ pub async fn clean_removes_snapshots_and_keeps_volumes<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let vm = counting(h, &*driver).await.vm_id;
     let volume = new_volume();
-    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty);
+    let made = make(&*driver, volume, MiB(2), &VolumeSource::Empty);
     made.await.unwrap();
     driver.attach(vm, 1, volume).await.unwrap();
     driver.snapshot(vm, 1, new_snapshot(), true).await.unwrap();

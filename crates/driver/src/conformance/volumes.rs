@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
@@ -14,14 +15,26 @@ pub(super) fn kind<T>(result: Result<T, Fault>) -> Option<FaultKind> {
     result.err().map(|fault| fault.kind)
 }
 
+/// Makes one in the host's own directory.
+pub(super) async fn make(
+    driver: &dyn HostDriver,
+    volume: VolumeId,
+    size: MiB,
+    from: &VolumeSource,
+) -> Result<(), Fault> {
+    let here = DatastoreName::local();
+    driver.create_volume(volume, size, from, &here).await
+}
+
 pub(super) async fn empty(driver: &dyn HostDriver) -> VolumeId {
     let volume = new_volume();
-    let made = driver.create_volume(volume, SIZE, &VolumeSource::Empty);
-    made.await.unwrap();
+    make(driver, volume, SIZE, &VolumeSource::Empty)
+        .await
+        .unwrap();
     volume
 }
 
-async fn seen(driver: &dyn HostDriver, volume: VolumeId) -> Option<ObservedVolume> {
+pub(super) async fn seen(driver: &dyn HostDriver, volume: VolumeId) -> Option<ObservedVolume> {
     let all = driver.volumes().await.unwrap();
     all.into_iter().find(|seen| seen.volume_id == volume)
 }
@@ -37,11 +50,12 @@ pub async fn volume_is_made_once_and_reads_zeros<H: Harness>(h: &H) {
         volume_id: volume,
         size_mib: SIZE,
         attached_to: None,
+        datastore: DatastoreName::local(),
     };
     assert_eq!(driver.volumes().await.unwrap(), [wanted]);
     assert!(h.reads_zeros(volume));
     h.scribble(volume);
-    let again = driver.create_volume(volume, SIZE, &VolumeSource::Empty);
+    let again = make(&*driver, volume, SIZE, &VolumeSource::Empty);
     again.await.unwrap();
     assert!(!h.reads_zeros(volume), "repeating it changes nothing");
     for _ in 0..2 {
@@ -49,7 +63,7 @@ pub async fn volume_is_made_once_and_reads_zeros<H: Harness>(h: &H) {
         assert_eq!(driver.volumes().await.unwrap(), []);
     }
     // Nothing of the earlier one, even under its name.
-    let anew = driver.create_volume(volume, SIZE, &VolumeSource::Empty);
+    let anew = make(&*driver, volume, SIZE, &VolumeSource::Empty);
     anew.await.unwrap();
     assert!(h.reads_zeros(volume));
 }
@@ -62,15 +76,15 @@ pub async fn volume_is_a_copy_of_an_image<H: Harness>(h: &H) {
         path,
         format: image.format,
     };
-    driver.create_volume(volume, SIZE, &from).await.unwrap();
-    driver.create_volume(volume, SIZE, &from).await.unwrap();
+    make(&*driver, volume, SIZE, &from).await.unwrap();
+    make(&*driver, volume, SIZE, &from).await.unwrap();
     assert!(!h.reads_zeros(volume));
     assert_eq!(seen(&*driver, volume).await.unwrap().size_mib, SIZE);
 }
 
 pub async fn volume_that_cannot_be_made_leaves_nothing<H: Harness>(h: &H) {
     let driver = h.driver_on_full_disk().await;
-    let made = driver.create_volume(new_volume(), SIZE, &VolumeSource::Empty);
+    let made = make(&*driver, new_volume(), SIZE, &VolumeSource::Empty);
     assert_eq!(kind(made.await), Some(FaultKind::NoSpace));
     assert_eq!(driver.volumes().await.unwrap(), []);
 }

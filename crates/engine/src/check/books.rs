@@ -11,6 +11,7 @@ use vimana_model::{
 use vimana_store::backup::BackupRecord;
 use vimana_store::claim::ClaimRecord;
 use vimana_store::host::HostRecord;
+use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::orphan::OrphanRecord;
@@ -36,6 +37,8 @@ pub struct Books {
     pub in_flight: BTreeMap<OperationId, OperationRecord>,
     pub images: BTreeMap<ImageId, ImageRecord>,
     pub volumes: BTreeMap<VolumeId, VolumeRecord>,
+    /// Where hosts keep volumes besides their own directories.
+    pub places: Vec<HostDatastoreRecord>,
     pub snapshots: Vec<SnapshotRecord>,
     pub backups: BTreeMap<BackupId, BackupRecord>,
     pub requests: BTreeMap<RequestId, RequestRecord>,
@@ -86,6 +89,8 @@ impl Books {
             books.volumes.insert(row.id, row);
         };
         survey::volumes(conn, sorting(&mut corrupt, &mut volumes)).await?;
+        let mut places = |row: HostDatastoreRecord| books.places.push(row);
+        survey::host_datastores(conn, sorting(&mut corrupt, &mut places)).await?;
         let mut snapshots = |row: SnapshotRecord| books.snapshots.push(row);
         survey::snapshots(conn, sorting(&mut corrupt, &mut snapshots)).await?;
         let mut backups = |row: BackupRecord| {

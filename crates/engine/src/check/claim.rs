@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use vimana_model::name::DatastoreName;
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, VmId};
 use vimana_store::claim::ClaimRecord;
+use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::vm::VmRecord;
 
 use super::books::Books;
@@ -33,12 +35,21 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
             found.add(Check::ClaimOnNoHost, books.about_vm(claim.vm_id), what);
         }
     }
+    let mut places: BTreeMap<(HostId, &DatastoreName), MiB> = BTreeMap::new();
     for volume in books.volumes.values() {
         let Some(host) = &volume.host else { continue };
-        let (sum, _) = sums.entry(host.id).or_default();
-        *sum = with_kept(*sum, volume.size);
+        for datastore in std::iter::once(&volume.datastore).chain(&volume.moving_to) {
+            if datastore.is_local() {
+                let (sum, _) = sums.entry(host.id).or_default();
+                *sum = with_kept(*sum, volume.size);
+            } else {
+                let sum = places.entry((host.id, datastore)).or_default();
+                *sum = MiB(sum.0.saturating_add(volume.size.0));
+            }
+        }
     }
     check_sums(books, &sums, found);
+    check_places(books, places, found);
     for vm in books.vms.values() {
         if !books.doubts("claims", vm.id) {
             check_claim(books, vm, claimed.get(&vm.id).copied(), found);
@@ -67,6 +78,41 @@ fn check_sums(books: &Books, sums: &BTreeMap<HostId, Sum>, found: &mut Findings)
                 amounts(host.capacity)
             );
             found.add(Check::ClaimsExceed, books.about_host(*id), what);
+        }
+    }
+}
+
+/// What volumes hold of the hosts' further datastores.
+fn check_places<'a>(
+    books: &'a Books,
+    mut places: BTreeMap<(HostId, &'a DatastoreName), MiB>,
+    found: &mut Findings,
+) {
+    for place in &books.places {
+        let HostDatastoreRecord {
+            host_id,
+            name,
+            capacity,
+            used,
+            ..
+        } = place;
+        let sum = places.remove(&(*host_id, name)).unwrap_or_default();
+        if books.doubts("volumes", host_id) {
+            continue;
+        }
+        if sum != *used {
+            let what = format!("its volumes in datastore {name} have {sum}, recorded is {used}");
+            found.add(Check::SumIsOff, books.about_host(*host_id), what);
+        }
+        if sum > *capacity {
+            let what = format!("its volumes in datastore {name} have {sum}, there is {capacity}");
+            found.add(Check::ClaimsExceed, books.about_host(*host_id), what);
+        }
+    }
+    for ((host_id, name), sum) in places {
+        if !books.doubts("host_datastores", host_id) && !books.doubts("volumes", host_id) {
+            let what = format!("its volumes have {sum} in datastore {name}, which is not recorded");
+            found.add(Check::SumIsOff, books.about_host(host_id), what);
         }
     }
 }

@@ -147,7 +147,9 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         | StepKind::DropBackup
         | StepKind::Attach
         | StepKind::Detach
-        | StepKind::Grow => true,
+        | StepKind::Grow
+        | StepKind::Move
+        | StepKind::MoveBack => true,
     };
     (by_a_host && vm.host.is_none()).then(|| {
         let what = format!("its step \"{title}\" is for a host to do, and its VM has none");

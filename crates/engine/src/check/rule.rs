@@ -221,6 +221,9 @@ checks! {
     HostWithoutNeed: OnePlacement, Records, MEND;
     /// A VM has a volume that is on another host.
     VolumeElsewhere: OnePlacement, Records, MEND;
+    /// A host has a volume in another of its datastores than is recorded.
+    VolumeInOtherDatastore: OnePlacement, Reports,
+        "move the volume to the datastore that the host names, with `vimana volume move`";
     /// A host holds a VM that is recorded elsewhere, or nowhere.
     HeldElsewhere: OnePlacement, Reports,
         "restart that host's agent, so that the machine goes into quarantine, and look at it with \

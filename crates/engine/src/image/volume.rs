@@ -174,6 +174,7 @@ impl Engine {
                 name: name.clone(),
                 size: source.size,
                 image: None,
+                datastore: source.datastore.clone(),
                 delete_with_vm: form.delete_with_vm,
             };
             let volume = self.record_volume(tx, cx, clone, wanted, Some(of)).await?;

@@ -1,16 +1,16 @@
 //! A VM and its volumes.
 
 use vimana_model::event::EventKind;
+use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::unit::MiB;
 use vimana_model::volume::{VmRef, VolumeAction, VolumeState};
 use vimana_model::{Error, VolumeId};
-use vimana_store::claim::{self, Taken};
 use vimana_store::snapshot::Held;
 use vimana_store::volume::VolumeRecord;
 use vimana_store::{TxError, snapshot, volume};
 
-use super::{accept, claim_growth, what};
+use super::{accept, claim_growth, room, what};
 use crate::change::Change;
 use crate::image::content_at_hand;
 use crate::limits::MAX_VOLUMES_OF_VM;
@@ -44,13 +44,10 @@ impl Change<'_> {
                 return Err(Error::conflict(message).into());
             }
             Some(_) => {}
-            None => match claim::change_disk(self.tx, on.id, MiB(0), record.size).await? {
-                Taken::Ok => record.host = Some(on),
-                Taken::NoRoom => {
-                    let message = format!("host `{}` has no room for {}", on.name, record.size);
-                    return Err(Error::conflict(message).into());
-                }
-            },
+            None => {
+                room::change(self.tx, &on, &record.datastore, MiB(0), record.size).await?;
+                record.host = Some(on);
+            }
         }
         record.state = VolumeState::Attaching;
         record.vm = Some(VmRef {
@@ -67,15 +64,7 @@ impl Change<'_> {
     pub(crate) async fn begin_detach(&mut self, by: &str, id: VolumeId) -> Result<(), TxError> {
         let mut record = self.own_volume(id).await?;
         accept(&record, VolumeAction::Detach)?;
-        let taken = snapshot::for_vm(self.tx, self.vm.id).await?;
-        let holds = |held: &Held| held.id == id;
-        if let Some(snapshot) = taken.iter().find(|taken| taken.volumes.iter().any(holds)) {
-            let message = format!(
-                "volume `{}` is in snapshot `{}` of `{}`; delete that first",
-                record.name, snapshot.name, self.vm.name
-            );
-            return Err(Error::conflict(message).into());
-        }
+        self.in_no_snapshot(&record).await?;
         record.state = VolumeState::Detaching;
         volume::update(self.tx, &mut record).await?;
         let kind = OperationKind::Detach;
@@ -103,6 +92,62 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// The room at the other place is claimed before the effect; both are until
+    /// it is known which has the volume.
+    pub(crate) async fn begin_move(
+        &mut self,
+        by: &str,
+        id: VolumeId,
+        to: &DatastoreName,
+    ) -> Result<(), TxError> {
+        let mut record = self.own_volume(id).await?;
+        accept(&record, VolumeAction::Move)?;
+        self.in_no_snapshot(&record).await?;
+        let on = record.host.clone();
+        let on = on.ok_or_else(|| Error::internal("a volume that a VM has is on a host"))?;
+        match &record.moving_to {
+            None if *to == record.datastore => {
+                let message = format!("volume `{}` is in datastore `{to}` already", record.name);
+                return Err(Error::conflict(message).into());
+            }
+            None => {
+                room::change(self.tx, &on, to, MiB(0), record.size).await?;
+                record.moving_to = Some(to.clone());
+            }
+            // An earlier move came to no known end: it is in one of the two.
+            Some(other) if other == to => {}
+            Some(other) if *to == record.datastore => {
+                let other = other.clone();
+                record.moving_to = Some(std::mem::replace(&mut record.datastore, other));
+            }
+            Some(other) => {
+                let message = format!(
+                    "volume `{}` is between datastores `{}` and `{other}`; bring it to one of them first",
+                    record.name, record.datastore
+                );
+                return Err(Error::conflict(message).into());
+            }
+        }
+        volume::update(self.tx, &mut record).await?;
+        let kind = OperationKind::Move;
+        self.begin(kind, &[StepKind::Move], by).await?;
+        self.set_piece(piece(&record));
+        Ok(())
+    }
+
+    async fn in_no_snapshot(&self, record: &VolumeRecord) -> Result<(), TxError> {
+        let taken = snapshot::for_vm(self.tx, self.vm.id).await?;
+        let holds = |held: &Held| held.id == record.id;
+        if let Some(snapshot) = taken.iter().find(|taken| taken.volumes.iter().any(holds)) {
+            let message = format!(
+                "volume `{}` is in snapshot `{}` of `{}`; delete that first",
+                record.name, snapshot.name, self.vm.name
+            );
+            return Err(Error::conflict(message).into());
+        }
+        Ok(())
+    }
+
     /// A volume of the VM's tenant.
     async fn locked_volume(&self, id: VolumeId) -> Result<VolumeRecord, TxError> {
         let found = volume::lock(self.tx, id).await?;
@@ -127,7 +172,11 @@ impl Change<'_> {
         let mut record = self.locked_volume(id).await?;
         record.state = VolumeState::Attached;
         record.made = true;
-        volume::update(self.tx, &mut record).await?;
+        // Its host has brought it to the one that was named.
+        match record.moving_to.take() {
+            Some(other) => self.volume_left(&mut record, &other).await?,
+            None => volume::update(self.tx, &mut record).await?,
+        }
         self.add_volume_event(EventKind::VolumeAttached { name: record.name }, id);
         Ok(())
     }
@@ -156,6 +205,39 @@ impl Change<'_> {
         };
         self.add_volume_event(grown, id);
         Ok(())
+    }
+
+    /// It has arrived.
+    pub(crate) async fn volume_moved(&mut self, id: VolumeId) -> Result<(), TxError> {
+        let mut record = self.locked_volume(id).await?;
+        if let Some(to) = record.moving_to.take() {
+            let from = std::mem::replace(&mut record.datastore, to.clone());
+            self.volume_left(&mut record, &from).await?;
+            let name = record.name;
+            self.add_volume_event(EventKind::VolumeMoved { name, to }, id);
+        }
+        Ok(())
+    }
+
+    /// It is where it was.
+    pub(crate) async fn volume_moved_back(&mut self, id: VolumeId) -> Result<(), TxError> {
+        let mut record = self.locked_volume(id).await?;
+        if let Some(to) = record.moving_to.take() {
+            self.volume_left(&mut record, &to).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing of it is left there.
+    async fn volume_left(
+        &mut self,
+        record: &mut VolumeRecord,
+        datastore: &DatastoreName,
+    ) -> Result<(), TxError> {
+        if let Some(host) = &record.host {
+            room::change(self.tx, host, datastore, record.size, MiB(0)).await?;
+        }
+        Ok(volume::update(self.tx, record).await?)
     }
 
     /// The machine is gone, and has let go of its volumes. Where the VM itself

@@ -42,7 +42,7 @@ const RECOUNT: &str = "UPDATE hosts SET \
     used_vcpus = (SELECT coalesce(sum(vcpus), 0) FROM claims WHERE host_id = hosts.id), \
     used_memory_mib = (SELECT coalesce(sum(memory_mib), 0) FROM claims WHERE host_id = hosts.id), \
     used_disk_mib = (SELECT coalesce(sum(disk_mib), 0) FROM claims WHERE host_id = hosts.id) \
-        + (SELECT coalesce(sum(size_mib), 0) FROM volumes WHERE host_id = hosts.id), \
+        + (SELECT coalesce(sum(size_mib), 0) FROM volumes WHERE host_id = hosts.id AND datastore = 'local'), \
     vms = (SELECT count(*) FROM claims WHERE host_id = hosts.id)";
 
 pub struct Installation {
@@ -141,7 +141,8 @@ impl Installation {
 impl Building {
     async fn new() -> Self {
         let world = TestWorld::new().await;
-        let mut hosts = [TestHost::new(1), TestHost::new(2)];
+        let mut hosts =
+            [1, 2].map(|number| TestHost::new(number).with_datastore("fast", number, MiB(1000)));
         for host in &mut hosts {
             host.connect(&world.engine).await;
         }
@@ -246,8 +247,8 @@ impl Building {
         }
     }
 
-    /// Snapshot `good` of VM `keeps`, which has volume `data`; volume `spare`
-    /// was its, too.
+    /// Snapshot `good` of VM `keeps`, which has volume `data`; volume `spare`,
+    /// in datastore `fast`, was its, too.
     async fn give_disks(&self) {
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         let found = engine.vms(admin, &VmQuery::default()).await.unwrap();
@@ -256,6 +257,7 @@ impl Building {
             let form = CreateVolume {
                 name: name.to_owned(),
                 size_mib: MiB(10),
+                datastore: (name == "spare").then(|| "fast".to_owned()),
                 ..CreateVolume::default()
             };
             let made = engine.create_volume(admin, &form).await.unwrap();

@@ -8,6 +8,7 @@ use vimana_datastore::{Copies, Disks as Backed};
 use vimana_engine::check::{Check, Outside, Source};
 use vimana_model::backup::DiskId;
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::saved::Part;
 use vimana_model::unit::MiB;
 use vimana_model::{BackupId, HostId, SnapshotId};
@@ -229,6 +230,16 @@ const DISKS: &[P] = &[
         let spare = held.find(|held| held.volume_id == id).unwrap();
         spare.attached_to = Some(of.vm("keeps"));
     }),
+    P::reports(
+        Check::VolumeInOtherDatastore,
+        "volume spare",
+        |outside, of| {
+            let id = of.id("volume spare").parse().unwrap();
+            let mut held = disks(outside, of).volumes.iter_mut();
+            let spare = held.find(|held| held.volume_id == id).unwrap();
+            spare.datastore = DatastoreName::new("elsewhere").unwrap();
+        },
+    ),
     P::reports(Check::VolumeLost, "volume spare", |outside, of| {
         let id = of.id("volume spare").parse().unwrap();
         let held = &mut disks(outside, of).volumes;
@@ -243,6 +254,7 @@ const DISKS: &[P] = &[
                 volume_id: of.id("no volume").parse().unwrap(),
                 size_mib: MiB(1),
                 attached_to: None,
+                datastore: DatastoreName::local(),
             });
         },
     ),
@@ -251,6 +263,7 @@ const DISKS: &[P] = &[
             volume_id: of.id("volume spare").parse().unwrap(),
             size_mib: MiB(10),
             attached_to: None,
+            datastore: DatastoreName::new("fast").unwrap(),
         };
         let other = outside.disks.get_mut(&of.other_host("keeps")).unwrap();
         other.volumes.push(spare);

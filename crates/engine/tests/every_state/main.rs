@@ -8,6 +8,7 @@
 )]
 
 mod backups;
+mod moves;
 mod snapshots;
 mod volumes;
 
@@ -37,7 +38,7 @@ impl Scene {
         let world = TestWorld::new().await;
         let mut hosts = Vec::new();
         for number in 1..=count {
-            let mut host = TestHost::new(number);
+            let mut host = TestHost::new(number).with_datastore("fast", number, MiB(1000));
             host.sim.set_hot_resize(false);
             host.connect(&world.engine).await;
             hosts.push(host);

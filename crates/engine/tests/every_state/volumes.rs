@@ -8,6 +8,7 @@ use vimana_driver::{Fault, FaultKind, HostDriver as _, ObservedVolume};
 use vimana_driver_sim::{Call, SimDriver};
 use vimana_engine::{ActionArgs, IdempotencyKey};
 use vimana_model::action::VmAction;
+use vimana_model::name::DatastoreName;
 use vimana_model::operation::OperationState;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
@@ -21,32 +22,36 @@ use vimana_testkit::TestHost;
 use super::{Scene, TINY, disk_of};
 
 impl Scene {
-    async fn make(&self, name: &str, delete_with_vm: bool) -> VolumeId {
+    pub(super) async fn make(&self, name: &str, delete_with_vm: bool) -> VolumeId {
         let form = CreateVolume {
             name: name.to_owned(),
             size_mib: MiB(100),
-            image: None,
             delete_with_vm,
+            ..CreateVolume::default()
         };
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         engine.create_volume(admin, &form).await.unwrap().id
     }
 
-    async fn attach(&self, volume: VolumeId, vm_id: VmId) -> Result<AcceptedVolume, Error> {
+    pub(super) async fn attach(
+        &self,
+        volume: VolumeId,
+        vm_id: VmId,
+    ) -> Result<AcceptedVolume, Error> {
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         let form = AttachVolume { vm_id };
         engine.attach_volume(admin, volume, form).await
     }
 
     /// Attaches it to the scene's VM, to the end.
-    async fn attached(&self, volume: VolumeId) {
+    pub(super) async fn attached(&self, volume: VolumeId) {
         self.attach(volume, self.vm).await.unwrap();
         self.world.until_rest(self.vm).await;
         let state = self.volume(volume).await.state;
         assert_eq!(state, VolumeState::Attached);
     }
 
-    async fn detach(&self, volume: VolumeId) -> Result<AcceptedVolume, Error> {
+    pub(super) async fn detach(&self, volume: VolumeId) -> Result<AcceptedVolume, Error> {
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         engine.detach_volume(admin, volume).await
     }
@@ -57,18 +62,18 @@ impl Scene {
         engine.grow_volume(admin, volume, form).await
     }
 
-    async fn delete(&self, volume: VolumeId) -> Result<VolumeView, Error> {
+    pub(super) async fn delete(&self, volume: VolumeId) -> Result<VolumeView, Error> {
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         engine.delete_volume(admin, volume).await
     }
 
-    async fn volume(&self, id: VolumeId) -> VolumeView {
+    pub(super) async fn volume(&self, id: VolumeId) -> VolumeView {
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         engine.volume(admin, id).await.unwrap()
     }
 
     /// Waits for its host.
-    async fn until_removed(&self, id: VolumeId) {
+    pub(super) async fn until_removed(&self, id: VolumeId) {
         let mut told = Box::pin(self.world.engine.watch(&self.world.admin, None));
         let removed = async {
             while self.volume(id).await.state != VolumeState::Removed {
@@ -81,7 +86,7 @@ impl Scene {
     }
 }
 
-async fn held(host: &TestHost) -> Vec<ObservedVolume> {
+pub(super) async fn held(host: &TestHost) -> Vec<ObservedVolume> {
     let driver = SimDriver::new(host.sim.clone());
     driver.volumes().await.unwrap()
 }
@@ -98,6 +103,7 @@ async fn a_volume_is_made_where_it_is_attached_and_outlives_its_vm() {
         volume_id: id,
         size_mib: MiB(100),
         attached_to: Some(scene.vm),
+        datastore: DatastoreName::local(),
     };
     assert_eq!(held(&scene.hosts[0]).await, [there]);
     scene.sound().await;

@@ -1,18 +1,19 @@
 //! Volumes and snapshots.
 
 use futures::future::join_all;
-use vimana_model::name::{ImageName, SnapshotName, VolumeName};
+use vimana_model::name::{DatastoreName, ImageName, SnapshotName, VolumeName};
 use vimana_model::snapshot::SnapshotState;
 use vimana_model::unit::MiB;
 use vimana_model::vm::HostRef;
 use vimana_model::volume::{VmRef, VolumeState};
-use vimana_model::{ErrorKind, SnapshotId, VmId, VolumeId};
+use vimana_model::{DatastoreId, ErrorKind, SnapshotId, VmId, VolumeId};
 use vimana_store::claim::Taken;
 use vimana_store::host::HostRecord;
+use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::snapshot::{Held, SnapshotRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::volume::{ImageOf, VolumeRecord};
-use vimana_store::{claim, host, snapshot, volume, write_tx};
+use vimana_store::{claim, host, host_datastore, snapshot, volume, write_tx};
 
 use super::catalogue::new_image;
 use super::world::{NOW, World, resources};
@@ -29,6 +30,8 @@ fn volume_of(world: &World, name: &str) -> VolumeRecord {
         made: false,
         delete_with_vm: true,
         host: None,
+        datastore: DatastoreName::local(),
+        moving_to: None,
         vm: None,
         generation: 0,
         created_at: NOW,
@@ -56,6 +59,7 @@ async fn give(world: &World, id: VolumeId, vm: &VmRecord, host: &HostRecord) -> 
         }
         record.state = VolumeState::Attaching;
         record.host = Some(on(host));
+        record.moving_to = Some(DatastoreName::new("slow").unwrap());
         record.vm = Some(VmRef {
             id: vm.id,
             name: vm.name.clone(),
@@ -73,6 +77,7 @@ pub async fn volumes_survive_with_all_columns(world: World) {
     insert(&world, &plain).await.unwrap();
     let mut full = volume_of(&world, "full");
     full.made = true;
+    full.datastore = DatastoreName::new("fast").unwrap();
     insert(&world, &full).await.unwrap();
     assert!(give(&world, full.id, &vm, &node).await);
     let read = world.store.read();
@@ -80,6 +85,7 @@ pub async fn volumes_survive_with_all_columns(world: World) {
     let expected = VolumeRecord {
         state: VolumeState::Attaching,
         host: Some(on(&node)),
+        moving_to: Some(DatastoreName::new("slow").unwrap()),
         vm: Some(VmRef {
             id: vm.id,
             name: vm.name.clone(),
@@ -92,6 +98,63 @@ pub async fn volumes_survive_with_all_columns(world: World) {
     assert_eq!(listed, [expected.clone(), plain]);
     assert_eq!(volume::of_vm(&read, vm.id).await.unwrap(), [expected]);
     assert_eq!(volume::removing(&read, None).await.unwrap(), []);
+}
+
+pub async fn a_datastore_of_a_host_never_holds_more_than_it_has(world: World) {
+    let node = world.new_host("node-a", resources(4, 1024, 4096)).await;
+    let fast = HostDatastoreRecord {
+        host_id: node.id,
+        name: DatastoreName::new("fast").unwrap(),
+        id: DatastoreId::from_parts(1, [1; 10]),
+        capacity: MiB(1000),
+        used: MiB(0),
+        present: true,
+    };
+    let put = async |record: &HostDatastoreRecord| {
+        let put: vimana_model::Result<()> =
+            write_tx!(world.store, |tx| Ok(host_datastore::put(tx, record).await?));
+        put.unwrap();
+    };
+    let change = async |name: &str, from: u64, to: u64| -> Taken {
+        let name = DatastoreName::new(name).unwrap();
+        let taken: vimana_model::Result<Taken> = write_tx!(world.store, |tx| {
+            Ok(host_datastore::change(tx, node.id, &name, MiB(from), MiB(to)).await?)
+        });
+        taken.unwrap()
+    };
+    let known = async || {
+        let read = world.store.read();
+        host_datastore::for_host(&read, node.id).await.unwrap()
+    };
+    assert_eq!(change("fast", 0, 1).await, Taken::NoRoom);
+    put(&fast).await;
+    assert_eq!(change("slow", 0, 1).await, Taken::NoRoom);
+    // Of twenty who want a tenth each, ten get it.
+    let all = join_all((0..20).map(|_| change("fast", 0, 100))).await;
+    let taken = all.iter().filter(|taken| **taken == Taken::Ok).count();
+    assert_eq!(taken, 10);
+    assert_eq!(known().await[0].used, MiB(1000));
+    // What is said anew of it leaves that alone.
+    let smaller = HostDatastoreRecord {
+        capacity: MiB(500),
+        present: false,
+        ..fast.clone()
+    };
+    put(&smaller).await;
+    assert_eq!(
+        known().await,
+        [HostDatastoreRecord {
+            used: MiB(1000),
+            ..smaller
+        }]
+    );
+    assert_eq!(change("fast", 900, 100).await, Taken::Ok);
+    assert_eq!(change("fast", 0, 100).await, Taken::NoRoom, "it is away");
+    put(&fast).await;
+    assert_eq!(change("fast", 0, 800).await, Taken::Ok);
+    assert_eq!(change("fast", 0, 1).await, Taken::NoRoom);
+    let read = world.store.read();
+    assert_eq!(host_datastore::list(&read).await.unwrap(), known().await);
 }
 
 pub async fn volume_names_are_taken_by_tenant_and_freed(world: World) {

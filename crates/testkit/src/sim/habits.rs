@@ -185,7 +185,7 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         | A::Delete
         | A::Console => ActionArgs::None,
         // These are had from the shelf.
-        A::Snapshot | A::Revert | A::RemoveSnapshot | A::Attach | A::Detach | A::Grow => {
+        A::Snapshot | A::Revert | A::RemoveSnapshot | A::Attach | A::Detach | A::Grow | A::Move => {
             ActionArgs::None
         }
         A::Backup => ActionArgs::Backup(TakeBackup {

@@ -11,9 +11,10 @@ use tokio_util::task::AbortOnDropHandle;
 use vimana_agent::watchdog::{BootTime, Fenced};
 use vimana_agent::{Agent, Config, Lease, Parts, Timing};
 use vimana_driver_sim::{RunLog, SimDriver, SimHost};
-use vimana_model::HostId;
-use vimana_model::name::{HostName, ZoneName};
+use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
+use vimana_model::{DatastoreId, HostId};
+use vimana_protocol::agent::HostDatastore;
 use vimana_protocol::dial::Random;
 
 use super::chance::Chance;
@@ -55,6 +56,7 @@ impl Host {
     pub fn new(number: u8, site: Site) -> Self {
         let name = format!("host-{number}");
         let sim = SimHost::logged(&name, Arc::clone(&site.log));
+        sim.add_datastore(fast());
         let (weather, chance) = (site.weather.clone(), site.chance.fork());
         sim.direct(Box::new(move |call, _vm| weather.course(&chance, call)));
         Self {
@@ -124,6 +126,14 @@ impl Host {
     }
 }
 
+/// What every host has for volumes besides its own directory, and how much.
+pub fn fast() -> DatastoreName {
+    DatastoreName::new("fast").unwrap()
+}
+
+/// Not for all volumes there may be.
+const FAST: MiB = MiB(256);
+
 struct Maker {
     id: HostId,
     name: String,
@@ -149,6 +159,11 @@ impl Maker {
                 name: HostName::new(self.name.as_str()).unwrap(),
                 zone: ZoneName::new("default").unwrap(),
                 capacity: self.capacity,
+                datastores: vec![HostDatastore {
+                    name: fast(),
+                    id: DatastoreId::from_parts(self.id.unix_ms(), [0; 10]),
+                    capacity_mib: FAST,
+                }],
                 timing: Timing::default(),
                 random: Random::from_seed(chance.number()),
             },

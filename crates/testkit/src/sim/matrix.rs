@@ -64,6 +64,7 @@ enum Deed {
     /// Attach the volume, or detach it.
     OfVolume(VmAction),
     GrowVolume,
+    MoveVolume,
     DeleteVolume,
     Request,
     Decide(RequestAction),

@@ -2,6 +2,7 @@
 
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
+use vimana_model::name::DatastoreName;
 use vimana_model::operation::Piece;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
@@ -9,6 +10,7 @@ use vimana_model::volume::{CreateVolume, GrowVolume};
 use vimana_model::{Result, SnapshotId, VmId, VolumeId};
 
 use super::chance::Chance;
+use super::host::fast;
 use super::people::{Answer, Ask};
 
 /// Volumes one person has at most.
@@ -48,6 +50,7 @@ impl Shelf {
             A::Attach,
             A::Detach,
             A::Grow,
+            A::Move,
         ];
         let action = chance.pick(&ideas).copied().unwrap_or(A::Attach);
         match (action, snapshot, volume) {
@@ -58,11 +61,21 @@ impl Shelf {
                 let size_mib = MiB(if chance.one_in(2) { 128 } else { 256 });
                 Ask::GrowVolume(volume, GrowVolume { size_mib })
             }
+            (A::Move, _, Some(volume)) => {
+                let to = if chance.one_in(2) {
+                    DatastoreName::local()
+                } else {
+                    fast()
+                };
+                Ask::Act(vm, A::Move, ActionArgs::Move { volume, to })
+            }
             (A::Detach, _, Some(volume)) if chance.one_in(4) => Ask::DeleteVolume(volume),
             (A::Attach | A::Detach, _, Some(volume)) if self.volumes.len() >= ENOUGH => {
                 Ask::Act(vm, action, ActionArgs::Volume(volume))
             }
-            (A::Attach | A::Detach | A::Grow, ..) => Ask::MakeVolume(self.new_volume(chance)),
+            (A::Attach | A::Detach | A::Grow | A::Move, ..) => {
+                Ask::MakeVolume(self.new_volume(chance))
+            }
             _ => {
                 self.made += 1;
                 let form = TakeSnapshot {
@@ -79,8 +92,9 @@ impl Shelf {
         CreateVolume {
             name: format!("volume-{}-{}", self.number, self.made),
             size_mib: MiB(64),
-            image: None,
+            datastore: chance.one_in(3).then(|| fast().to_string()),
             delete_with_vm: chance.one_in(3),
+            ..CreateVolume::default()
         }
     }
 

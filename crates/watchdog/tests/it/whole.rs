@@ -104,6 +104,7 @@ impl Server {
                     memory_mib: MiB(1),
                     disk_mib: MiB(1),
                 },
+                datastores: Vec::new(),
                 timing: Timing::default(),
                 random: Random::from_seed(1),
             },

@@ -10,6 +10,7 @@ use vimana_model::volume::{CreateVolume, GrowVolume};
 use vimana_model::{OperationId, RequestId, SnapshotId, VmId, VolumeId};
 
 use super::Deed;
+use crate::sim::host::fast;
 use crate::sim::people::{ADMIN, Ask, Person, RITA, decision};
 use crate::sim::setup::USER_DATA;
 
@@ -68,6 +69,10 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
             let size_mib = MiB(128);
             let form = GrowVolume { size_mib };
             (user, Ask::GrowVolume(about.volume.unwrap(), form))
+        }
+        Deed::MoveVolume => {
+            let (volume, to) = (about.volume.unwrap(), fast());
+            act(VmAction::Move, ActionArgs::Move { volume, to })
         }
         Deed::DeleteVolume => (user, Ask::DeleteVolume(about.volume.unwrap())),
         Deed::Request => {

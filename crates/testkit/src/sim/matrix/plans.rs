@@ -144,6 +144,7 @@ fn of_its_disks() -> Vec<Plan> {
     const DETACH: Deed = Deed::OfVolume(A::Detach);
     const BACKUP: Deed = Deed::Act(A::Backup);
     const HAS_VOLUME: &[Scene] = &[CREATE, VOLUME, Scene::Ask(ATTACH)];
+    const MOVE: Deed = Deed::MoveVolume;
     let make = &[Call::CreateVolume, Call::Attach];
     let back_up = &[Call::BackUp, Call::EndBackup];
     vec![
@@ -198,6 +199,13 @@ fn of_its_disks() -> Vec<Plan> {
             .but(Setback::Deleted(S::Attach))
             .calls(&[Call::Kill, Call::Clean]),
         plan("detach", HAS_VOLUME, DETACH, RUNS).calls(&[Call::Detach]),
+        plan("move of a volume", HAS_VOLUME, MOVE, RUNS).calls(&[Call::MoveVolume]),
+        plan("move of a volume, cancelled", HAS_VOLUME, MOVE, CANCELLED)
+            .but(Setback::Cancelled(S::Move))
+            .calls(&[Call::MoveVolume]),
+        plan("move of a volume, deleted", HAS_VOLUME, MOVE, DELETED)
+            .but(Setback::Deleted(S::Move))
+            .calls(&[Call::Kill, Call::Clean]),
         plan("growth of a volume", HAS_VOLUME, Deed::GrowVolume, RUNS).calls(&[Call::GrowVolume]),
         plan(
             "delete of a VM whose volume goes with it",

@@ -88,7 +88,7 @@ impl Rule {
 }
 
 /// Every call that a step comes down to.
-pub const ALL_CALLS: [Option<Call>; 23] = [
+pub const ALL_CALLS: [Option<Call>; 24] = [
     None,
     Some(Call::Prepare),
     Some(Call::Boot),
@@ -107,6 +107,7 @@ pub const ALL_CALLS: [Option<Call>; 23] = [
     Some(Call::GrowVolume),
     Some(Call::Attach),
     Some(Call::Detach),
+    Some(Call::MoveVolume),
     Some(Call::Snapshot),
     Some(Call::Revert),
     Some(Call::RemoveSnapshot),
@@ -138,6 +139,7 @@ pub fn called_by(step: StepKind) -> Option<Call> {
         StepKind::Attach => Some(Call::Attach),
         StepKind::Detach => Some(Call::Detach),
         StepKind::Grow => Some(Call::GrowVolume),
+        StepKind::Move | StepKind::MoveBack => Some(Call::MoveVolume),
         StepKind::Place
         | StepKind::Discard
         | StepKind::GiveBack

@@ -1,0 +1,66 @@
+//! What volumes hold of their hosts: of a host's disk, or of one of its further
+//! datastores.
+
+use vimana_model::name::DatastoreName;
+use vimana_model::unit::MiB;
+use vimana_model::vm::HostRef;
+use vimana_model::{Error, HostId};
+use vimana_store::claim::{self, Taken};
+use vimana_store::volume::VolumeRecord;
+use vimana_store::{StoreError, TxError, WriteTx, host_datastore};
+
+/// Changes what one volume holds of a datastore, from one size to another.
+///
+/// # Errors
+/// `Conflict` where what grows has no room, or there is no such datastore.
+pub async fn change(
+    tx: &WriteTx,
+    host: &HostRef,
+    datastore: &DatastoreName,
+    from: MiB,
+    to: MiB,
+) -> Result<(), TxError> {
+    match held(tx, host.id, datastore, from, to).await? {
+        Taken::Ok => Ok(()),
+        Taken::NoRoom => {
+            let known = host_datastore::for_host(tx, host.id).await?;
+            let mut present = known.iter().filter(|known| known.present);
+            let name = &host.name;
+            let message = if datastore.is_local() {
+                format!("host `{name}` has no room for {to}")
+            } else if present.any(|known| known.name == *datastore) {
+                format!("datastore `{datastore}` of host `{name}` has no room for {to}")
+            } else {
+                format!("host `{name}` has no datastore `{datastore}`")
+            };
+            Err(Error::conflict(message).into())
+        }
+    }
+}
+
+/// The volume is gone from its host, wherever it was there.
+pub async fn give_back(
+    tx: &WriteTx,
+    host: HostId,
+    record: &VolumeRecord,
+) -> Result<(), StoreError> {
+    for datastore in std::iter::once(&record.datastore).chain(&record.moving_to) {
+        // What shrinks always fits.
+        let _given_back = held(tx, host, datastore, record.size, MiB(0)).await?;
+    }
+    Ok(())
+}
+
+async fn held(
+    tx: &WriteTx,
+    host: HostId,
+    datastore: &DatastoreName,
+    from: MiB,
+    to: MiB,
+) -> Result<Taken, StoreError> {
+    if datastore.is_local() {
+        claim::change_disk(tx, host, from, to).await
+    } else {
+        host_datastore::change(tx, host, datastore, from, to).await
+    }
+}

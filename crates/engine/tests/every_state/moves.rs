@@ -1,0 +1,234 @@
+//! Volumes that move to another datastore of their host.
+
+use std::time::Duration;
+
+use vimana_driver::{Fault, FaultKind};
+use vimana_driver_sim::Call;
+use vimana_engine::ActionArgs;
+use vimana_model::action::VmAction;
+use vimana_model::name::DatastoreName;
+use vimana_model::operation::OperationState;
+use vimana_model::snapshot::TakeSnapshot;
+use vimana_model::unit::MiB;
+use vimana_model::volume::{AcceptedVolume, CreateVolume, GrowVolume, MoveVolume, VolumeState};
+use vimana_model::{Error, VmState, VolumeId};
+
+use super::Scene;
+use super::volumes::held;
+
+impl Scene {
+    async fn relocate(&self, volume: VolumeId, to: &str) -> Result<AcceptedVolume, Error> {
+        let (engine, admin) = (&self.world.engine, &self.world.admin);
+        let datastore = to.to_owned();
+        engine
+            .move_volume(admin, volume, &MoveVolume { datastore })
+            .await
+    }
+
+    /// Moves it, to the end.
+    async fn relocated(&self, volume: VolumeId, to: &str) {
+        let moving = self.relocate(volume, to).await.unwrap();
+        let there = DatastoreName::new(to).unwrap();
+        assert_eq!(moving.volume.moving_to, Some(there.clone()));
+        self.world.until_rest(self.vm).await;
+        let now = self.volume(volume).await;
+        assert_eq!((now.datastore, now.moving_to), (there.clone(), None));
+        assert_eq!(held(&self.hosts[0]).await[0].datastore, there);
+    }
+
+    /// What volumes hold of datastore `fast`.
+    async fn used_of_fast(&self) -> MiB {
+        let hosts = self.world.engine.hosts(&self.world.admin).await.unwrap();
+        let fast = &hosts[0].datastores[0];
+        assert_eq!((fast.name.as_str(), fast.present), ("fast", true));
+        fast.used_mib
+    }
+
+    /// Of the host's own disk, beside the VM's, and of datastore `fast`.
+    async fn room(&self) -> (MiB, MiB) {
+        let MiB(disk) = self.used().await.disk_mib;
+        (MiB(disk - 1024), self.used_of_fast().await)
+    }
+}
+
+#[tokio::test]
+async fn a_volume_moves_while_its_machine_runs_and_is_claimed_where_it_is() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    scene.attached(id).await;
+    assert_eq!(scene.room().await, (MiB(100), MiB(0)));
+    scene.relocated(id, "fast").await;
+    assert_eq!(scene.room().await, (MiB(0), MiB(100)));
+    assert_eq!(scene.world.vm(scene.vm).await.state, VmState::Running);
+    scene.sound().await;
+
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let larger = GrowVolume { size_mib: MiB(150) };
+    engine.grow_volume(admin, id, larger).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    assert_eq!(scene.room().await, (MiB(0), MiB(150)));
+    scene.relocated(id, "local").await;
+    assert_eq!(scene.room().await, (MiB(150), MiB(0)));
+    let told = engine.volume_timeline(admin, id).await.unwrap();
+    let told: Vec<_> = told.iter().map(|event| event.event.sentence()).collect();
+    let moved = |to| told.contains(&format!("Volume data is in datastore {to} now"));
+    assert!(moved("fast") && moved("local"), "{told:?}");
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_volume_moves_while_its_machine_is_off_and_goes_with_its_room() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", true).await;
+    scene.attached(id).await;
+    scene.through(VmAction::PowerOff).await;
+    scene.relocated(id, "fast").await;
+    assert_eq!(scene.world.vm(scene.vm).await.state, VmState::PoweredOff);
+    scene.through(VmAction::Delete).await;
+    scene.until_removed(id).await;
+    assert_eq!(scene.used_of_fast().await, MiB(0));
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_move_says_why() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    scene.attached(id).await;
+    let refusal = async |to: &str| scene.relocate(id, to).await.unwrap_err();
+    let said = refusal("local").await.public;
+    assert_eq!(said, "volume `data` is in datastore `local` already");
+    let said = refusal("slow").await.public;
+    assert_eq!(said, "host `host-1` has no datastore `slow`");
+    assert_eq!(refusal("../x").await.fields[0].field, "datastore");
+    let large = CreateVolume {
+        name: "large".to_owned(),
+        size_mib: MiB(950),
+        datastore: Some("fast".to_owned()),
+        ..CreateVolume::default()
+    };
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let large = engine.create_volume(admin, &large).await.unwrap().id;
+    scene.attached(large).await;
+    let said = refusal("fast").await.public;
+    assert_eq!(
+        said,
+        "datastore `fast` of host `host-1` has no room for 100 MiB"
+    );
+
+    let form = TakeSnapshot {
+        name: "both".to_owned(),
+        memory: false,
+    };
+    let args = ActionArgs::TakeSnapshot(form);
+    scene.ask(VmAction::Snapshot, args).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    let said = refusal("fast").await.public;
+    assert_eq!(
+        said,
+        "volume `data` is in snapshot `both` of `web-1`; delete that first"
+    );
+    assert_eq!(scene.used_of_fast().await, MiB(950));
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_no_vm_has_is_made_where_it_is_to_be() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    let moved = scene.relocate(id, "fast").await.unwrap();
+    assert_eq!(
+        (moved.volume.datastore.as_str(), moved.operation),
+        ("fast", None)
+    );
+    scene.attached(id).await;
+    assert_eq!(held(&scene.hosts[0]).await[0].datastore.as_str(), "fast");
+    assert_eq!(scene.room().await, (MiB(0), MiB(100)));
+    scene.detach(id).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    let said = scene.relocate(id, "local").await.unwrap_err().public;
+    assert!(said.ends_with("so attach it first"), "{said}");
+    scene.sound().await;
+    scene.delete(id).await.unwrap();
+    scene.until_removed(id).await;
+    assert_eq!(scene.room().await, (MiB(0), MiB(0)));
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_move_that_is_cancelled_or_fails_leaves_the_volume_and_its_room_as_they_were() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    scene.attached(id).await;
+    let sim = &scene.hosts[0].sim;
+    sim.fail_next(
+        Call::MoveVolume,
+        Fault::new(FaultKind::NoSpace, "the datastore is full"),
+    );
+    scene.relocate(id, "fast").await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.operation.unwrap().state, OperationState::Failed);
+    assert_eq!(scene.room().await, (MiB(100), MiB(0)));
+    assert_eq!(scene.volume(id).await.moving_to, None);
+
+    sim.delay(Call::MoveVolume, Duration::from_millis(300));
+    let moving = scene.relocate(id, "fast").await.unwrap().operation.unwrap();
+    assert_eq!(scene.room().await, (MiB(100), MiB(100)), "both may have it");
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    engine.cancel_operation(admin, moving.id).await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.operation.unwrap().state, OperationState::Cancelled);
+    assert_eq!(scene.room().await, (MiB(100), MiB(0)));
+    assert_eq!(held(&scene.hosts[0]).await[0].datastore.as_str(), "local");
+    scene.sound().await;
+}
+
+/// Nobody knows which of the two has it, until the host is asked to have it in
+/// one of them.
+#[tokio::test]
+async fn a_volume_whose_vm_goes_while_it_moves_is_not_lost() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    scene.attached(id).await;
+    let sim = &scene.hosts[0].sim;
+    sim.delay(Call::MoveVolume, Duration::from_millis(300));
+    scene.relocate(id, "fast").await.unwrap();
+    scene.world.operate(scene.vm, VmAction::Delete).await;
+    scene.world.until(scene.vm, VmState::Done).await;
+    let free = scene.volume(id).await;
+    assert_eq!(free.state, VolumeState::Ready);
+    assert_eq!(free.moving_to, Some(DatastoreName::new("fast").unwrap()));
+    scene.sound().await;
+    sim.delay(Call::MoveVolume, Duration::ZERO);
+    let other = scene.world.create("web-2").await.id;
+    scene.world.until(other, VmState::Running).await;
+    scene.attach(id, other).await.unwrap();
+    scene.world.until_rest(other).await;
+    let there = scene.volume(id).await;
+    assert_eq!(
+        (there.state, there.moving_to),
+        (VolumeState::Attached, None)
+    );
+    assert_eq!(held(&scene.hosts[0]).await[0].datastore, there.datastore);
+    assert_eq!(scene.room().await, (MiB(100), MiB(0)));
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn another_directory_that_gets_the_name_is_not_taken_for_the_datastore() {
+    let mut scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    scene.relocate(id, "fast").await.unwrap();
+    scene.attached(id).await;
+    let engine = scene.world.engine.clone();
+    scene.hosts[0].disconnect();
+    scene.hosts[0].rename_datastores(9);
+    scene.hosts[0].connect(&engine).await;
+    let hosts = engine.hosts(&scene.world.admin).await.unwrap();
+    let fast = &hosts[0].datastores[0];
+    assert_eq!((fast.present, fast.used_mib), (false, MiB(100)));
+    let more = scene.make("more", false).await;
+    scene.relocate(more, "fast").await.unwrap();
+    let said = scene.attach(more, scene.vm).await.unwrap_err().public;
+    assert_eq!(said, "host `host-1` has no datastore `fast`");
+}

@@ -1,0 +1,157 @@
+//! Places for volumes that hosts have besides their own directories.
+
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
+};
+use vimana_model::name::DatastoreName;
+use vimana_model::unit::MiB;
+use vimana_model::{DatastoreId, HostId};
+
+use crate::claim::Taken;
+use crate::column::Row;
+use crate::entity::host_datastore::{Column, Entity, Model};
+use crate::limits::CHUNK;
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDatastoreRecord {
+    pub host_id: HostId,
+    pub name: DatastoreName,
+    pub id: DatastoreId,
+    pub capacity: MiB,
+    /// Sum of what volumes hold there; only [`change`] writes it.
+    pub used: MiB,
+    /// Its host has named it when it connected last.
+    pub present: bool,
+}
+
+/// Writes a new one, or all but `used` of one that is known.
+pub async fn put(tx: &WriteTx, datastore: &HostDatastoreRecord) -> Result<()> {
+    let row = to_row(datastore)?;
+    let updated = Entity::update_many()
+        .col_expr(Column::DatastoreId, Expr::value(row.datastore_id.clone()))
+        .col_expr(Column::CapMib, Expr::value(row.cap_mib))
+        .col_expr(Column::Present, Expr::value(row.present))
+        .filter(Column::HostId.eq(row.host_id.as_str()))
+        .filter(Column::Name.eq(row.name.as_str()))
+        .exec(tx.raw())
+        .await?;
+    if updated.rows_affected == 0 {
+        let row = row.into_active_model();
+        Entity::insert(row).exec_without_returning(tx.raw()).await?;
+    }
+    Ok(())
+}
+
+/// Of one host, by name.
+pub async fn for_host(conn: &impl Conn, host_id: HostId) -> Result<Vec<HostDatastoreRecord>> {
+    for_hosts(conn, &[host_id]).await
+}
+
+/// Of those hosts, by host and name.
+pub async fn for_hosts(conn: &impl Conn, hosts: &[HostId]) -> Result<Vec<HostDatastoreRecord>> {
+    let mut rows = Vec::new();
+    for chunk in hosts.chunks(CHUNK) {
+        let chunk = chunk.iter().map(HostId::to_string);
+        let found = Entity::find().filter(Column::HostId.is_in(chunk));
+        rows.extend(found.all(conn.raw()).await?);
+    }
+    sorted(rows)
+}
+
+/// Of all hosts, by host and name.
+pub async fn list(conn: &impl Conn) -> Result<Vec<HostDatastoreRecord>> {
+    let found = Entity::find().order_by_asc(Column::HostId);
+    sorted(found.all(conn.raw()).await?)
+}
+
+/// Changes what volumes hold of a host's datastore, from one size to another;
+/// what grows must have room there. [`Taken::NoRoom`] also where the host has no
+/// such datastore.
+pub async fn change(
+    tx: &WriteTx,
+    host_id: HostId,
+    name: &DatastoreName,
+    from: MiB,
+    to: MiB,
+) -> Result<Taken> {
+    let key = format!("{host_id} {name}");
+    let row = Row {
+        table: "host_datastores",
+        key: &key,
+    };
+    let from = row.to_amount("used_mib", from.0)?;
+    let more = row.to_amount("used_mib", to.0)?.saturating_sub(from);
+    let mut update = Entity::update_many()
+        .col_expr(Column::UsedMib, Expr::col(Column::UsedMib).add(more))
+        .filter(Column::HostId.eq(host_id.to_string()))
+        .filter(Column::Name.eq(name.as_str()));
+    // What shrinks always fits.
+    if more > 0 {
+        let left = Expr::col(Column::CapMib).sub(Expr::col(Column::UsedMib));
+        update = update
+            .filter(Column::Present.eq(true))
+            .filter(Expr::value(more).lte(left));
+    }
+    if update.exec(tx.raw()).await?.rows_affected == 0 {
+        return Ok(Taken::NoRoom);
+    }
+    Ok(Taken::Ok)
+}
+
+/// Here and not there: PostgreSQL sorts names by its locale.
+fn sorted(rows: Vec<Model>) -> Result<Vec<HostDatastoreRecord>> {
+    let mut found = query::all(rows, from_row)?;
+    found.sort_by(|a, b| (a.host_id, &a.name).cmp(&(b.host_id, &b.name)));
+    Ok(found)
+}
+
+fn to_row(datastore: &HostDatastoreRecord) -> Result<Model> {
+    let HostDatastoreRecord {
+        host_id,
+        name,
+        id,
+        capacity,
+        used,
+        present,
+    } = datastore;
+    let key = format!("{host_id} {name}");
+    let row = Row {
+        table: "host_datastores",
+        key: &key,
+    };
+    Ok(Model {
+        host_id: host_id.to_string(),
+        name: name.to_string(),
+        datastore_id: id.to_string(),
+        cap_mib: row.to_amount("cap_mib", capacity.0)?,
+        used_mib: row.to_amount("used_mib", used.0)?,
+        present: *present,
+    })
+}
+
+pub(crate) fn from_row(row: Model) -> Result<HostDatastoreRecord> {
+    let Model {
+        host_id,
+        name,
+        datastore_id,
+        cap_mib,
+        used_mib,
+        present,
+    } = row;
+    let key = format!("{host_id} {name}");
+    let row = Row {
+        table: "host_datastores",
+        key: &key,
+    };
+    Ok(HostDatastoreRecord {
+        host_id: row.parse("host_id", host_id)?,
+        name: row.parse("name", name)?,
+        id: row.parse("datastore_id", datastore_id)?,
+        capacity: MiB(row.amount("cap_mib", cap_mib)?),
+        used: MiB(row.amount("used_mib", used_mib)?),
+        present,
+    })
+}
