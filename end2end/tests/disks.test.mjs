@@ -142,6 +142,7 @@ describe('disks', { concurrency: false, timeout: 900_000 }, () => {
     await button('Make and attach it').click();
     await volume('data').getByText('attached', { exact: true }).waitFor({ timeout: 60_000 });
     assert.equal(await number(page, 'cat /sys/block/sda/size'), 64 * 2048);
+    await ask(page, 'until [ -b /dev/sda ]; do usleep 20000; done; echo disk-$((1+1))', 'disk-2');
     await ask(page, 'echo on-a-volume | dd of=/dev/sda conv=fsync 2>/dev/null; echo put-$?', 'put-0');
 
     await volume('data').getByRole('button', { name: 'Make data larger' }).click();

@@ -98,6 +98,8 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     await volume('data').getByRole('link', { name: 'precious' }).click();
     await openConsole(page);
     await startCounting(page);
+    // Before the guest knows the disk, this would make a file of its name.
+    await ask(page, 'until [ -b /dev/sda ]; do usleep 20000; done; echo disk-$((1+1))', 'disk-2');
     // Each says something of its own: the console repeats what it said before.
     const put = (text, block) => {
       const write = `dd of=/dev/sda bs=512 seek=${block} conv=fsync,notrunc`;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vimana_driver::{Fault, HostDriver};
 use vimana_driver_qemu::{AcceleratorSetting, ProbeImage, QemuConfig, QemuDriver};
 use vimana_driver_sim::{SimDriver, SimHost};
+use vimana_model::HostId;
 use vimana_model::image::ImageFormat;
 use vimana_model::name::DatastoreName;
 
@@ -14,13 +15,18 @@ use crate::args::{Driver, ServeArgs};
 /// Where the QEMU driver keeps its machines.
 const MACHINES: &str = "machines";
 
-pub async fn open(args: &ServeArgs, data_dir: &Path) -> Result<Arc<dyn HostDriver>, Fault> {
+pub async fn open(
+    args: &ServeArgs,
+    host_id: HostId,
+    data_dir: &Path,
+) -> Result<Arc<dyn HostDriver>, Fault> {
     match args.driver {
         Driver::Qemu => {
             let mut config = config(data_dir, args.qemu.as_deref());
             config.accelerator = args.accel;
             config.probe_image = args.probe_image.as_deref().map(probe_image);
             config.datastores = datastores(args).collect();
+            config.owner = host_id.to_string();
             Ok(Arc::new(QemuDriver::open(config).await?))
         }
         Driver::Sim => {

@@ -52,7 +52,7 @@ pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
         Ok(all)
     });
     let (ids, volumes) = found.await?;
-    host.volumes.take_in(volumes);
+    host.volumes.take_in(volumes, &ids);
     let mut adoptions = JoinSet::new();
     for id in ids {
         let host = Arc::clone(host);
@@ -76,7 +76,7 @@ fn survey(
     let (mut ids, mut volumes) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(layout.state())? {
         let entry = entry?;
-        match entry.file_name().to_str().map(Layout::entry) {
+        match entry.file_name().to_str().map(|name| layout.entry(name)) {
             Some(Entry::Vm(id)) if datastore.is_local() => ids.push(id),
             Some(Entry::Volume(id)) => match record::read::<VolumeRecord>(&entry.path()) {
                 Ok(Some(volume)) if volume.volume_id == id && volume.datastore == *datastore => {

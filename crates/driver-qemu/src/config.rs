@@ -74,8 +74,12 @@ pub struct QemuConfig {
     /// software-virtualized hosts KVM runs a boot sector and nothing more.
     pub probe_image: Option<ProbeImage>,
     pub limits: GuestLimits,
-    /// Further places for volumes; each is used by one agent at a time.
+    /// Further places for volumes. Other hosts' agents may use them as well: a
+    /// volume is at the disposal of all while no machine has it, and of one that
+    /// attaches it alone.
     pub datastores: BTreeMap<DatastoreName, PathBuf>,
+    /// Tells this host from the others that use them.
+    pub owner: String,
     /// Disk space the host keeps: below it no machine is prepared.
     pub disk_reserve: MiB,
 }
@@ -91,6 +95,7 @@ impl QemuConfig {
             probe_image: None,
             limits: GuestLimits::default(),
             datastores: BTreeMap::new(),
+            owner: "host".to_owned(),
             disk_reserve: MiB(256),
         }
     }

@@ -32,8 +32,8 @@ pub struct Host {
     pub vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
     pub volumes: Volumes,
     pub snapshots: Snapshots,
-    /// Held until everything that uses the directories has ended.
-    pub _locks: Vec<File>,
+    /// Held until everything that uses the directory has ended.
+    pub _lock: File,
 }
 
 /// A VM this host holds or held.

@@ -98,18 +98,17 @@ impl QemuDriver {
             let name = process::shown(&config.qemu);
             Fault::new(FaultKind::Host, format!("`{name}` is not installed"))
         })?;
-        let mut locks = vec![lock_state(&config.state_dir).await?];
+        let lock = lock_state(&config.state_dir).await?;
         for (name, dir) in &config.datastores {
             if name.is_local() || !dir.is_absolute() || dir.to_str().is_none() {
                 let message = format!("datastore `{name}` cannot be where it is said to be");
                 return Err(Fault::new(FaultKind::Host, message));
             }
-            locks.push(lock_state(dir).await?);
         }
         let (numbers, version) = qemu_version(&qemu).await?;
         let (accelerator, accelerator_note) = probe::choose(&config, &qemu, &version).await?;
         let layout = Layout::new(config.state_dir.clone());
-        let volumes = volume::Volumes::new(layout.clone(), &config.datastores);
+        let volumes = volume::Volumes::new(layout.clone(), &config);
         let host = Arc::new(Host {
             layout,
             config,
@@ -126,7 +125,7 @@ impl QemuDriver {
             vms: Mutex::new(BTreeMap::new()),
             volumes,
             snapshots: snapshot::Snapshots::default(),
-            _locks: locks,
+            _lock: lock,
         });
         // From here on the host is let go of properly, whatever happens.
         let driver = Self { host };
@@ -260,7 +259,7 @@ impl HostDriver for QemuDriver {
     }
 
     async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault> {
-        Ok(self.host.volumes.observed())
+        self.host.volumes.observed().await
     }
 
     async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {

@@ -15,7 +15,7 @@ use crate::config::QemuConfig;
 use crate::host::{Held, Host, Turn, blocking};
 use crate::limits::BACKING_NAME_BYTES;
 use crate::qcow2::{self, Refusal};
-use crate::record::{self, Entry, Layout, Prepared};
+use crate::record::{self, Entry, Prepared};
 use crate::seed;
 
 /// See [`vimana_driver::HostDriver::prepare`].
@@ -84,7 +84,7 @@ pub fn images_in_use(host: &Host) -> Result<Vec<PathBuf>, Fault> {
     let mut images = BTreeSet::new();
     for entry in std::fs::read_dir(host.layout.state()).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        let Some(Entry::Vm(id)) = name.to_str().map(Layout::entry) else {
+        let Some(Entry::Vm(id)) = name.to_str().map(|name| host.layout.entry(name)) else {
             continue;
         };
         let held = host.known(id).and_then(|vm| vm.held());

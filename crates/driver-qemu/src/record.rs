@@ -125,6 +125,8 @@ pub const MEMORY_PART: &str = "memory.part";
 #[derive(Clone, Debug)]
 pub struct Layout {
     state: PathBuf,
+    /// Of a directory that several agents use: whose what is half made is.
+    owner: Option<String>,
 }
 
 /// What a name in the state directory means.
@@ -145,7 +147,16 @@ const COPY: &str = ".copy";
 impl Layout {
     #[must_use]
     pub fn new(state: PathBuf) -> Self {
-        Self { state }
+        Self { state, owner: None }
+    }
+
+    /// A directory that other agents use as well.
+    #[must_use]
+    pub fn shared(state: PathBuf, owner: &str) -> Self {
+        Self {
+            state,
+            owner: Some(format!(".{owner}")),
+        }
     }
 
     #[must_use]
@@ -170,11 +181,12 @@ impl Layout {
     }
 
     #[must_use]
-    pub fn entry(name: &str) -> Entry {
+    pub fn entry(&self, name: &str) -> Entry {
         let half = name
             .strip_suffix(HALF_MADE)
             .or_else(|| name.strip_suffix(HALF_GONE))
             .or_else(|| name.strip_suffix(COPY));
+        let half = half.and_then(|half| half.strip_suffix(self.owner()));
         let entry = |name: &str| match (name.parse(), name.parse()) {
             (Ok(vm), _) => Some(Entry::Vm(vm)),
             (Err(_), Ok(volume)) => Some(Entry::Volume(volume)),
@@ -184,6 +196,14 @@ impl Layout {
             Some(_) => Entry::Debris,
             None => entry(name).unwrap_or(Entry::Other),
         }
+    }
+
+    fn owner(&self) -> &str {
+        self.owner.as_deref().unwrap_or_default()
+    }
+
+    fn half(&self, name: &impl Display, end: &str) -> Scratch {
+        Scratch(self.state.join(format!("{name}{}{end}", self.owner())))
     }
 
     /// Makes a VM's directory whole or not at all: `fill` gets the place.
@@ -206,7 +226,7 @@ impl Layout {
     /// # Errors
     /// Of the file system.
     pub fn begin(&self, name: &impl Display) -> io::Result<Scratch> {
-        let part = Scratch(self.state.join(format!("{name}{HALF_MADE}")));
+        let part = self.half(name, HALF_MADE);
         part.remove()?;
         make_dir(&part.0)?;
         Ok(part)
@@ -227,7 +247,7 @@ impl Layout {
     /// # Errors
     /// Of the file system; what is left is not taken for a VM or a volume.
     pub fn remove(&self, name: &impl Display) -> io::Result<()> {
-        let gone = Scratch(self.state.join(format!("{name}{HALF_GONE}")));
+        let gone = self.half(name, HALF_GONE);
         gone.remove()?;
         match fs::rename(self.state.join(name.to_string()), &gone.0) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -394,12 +414,18 @@ mod tests {
     #[test]
     fn names_in_the_state_directory_are_told_apart() {
         let id = vm().to_string();
-        assert_eq!(Layout::entry(&id), Entry::Vm(vm()));
-        assert_eq!(Layout::entry(&format!("{id}.part")), Entry::Debris);
-        assert_eq!(Layout::entry(&format!("{id}.gone")), Entry::Debris);
-        assert_eq!(Layout::entry(&format!("{id}.copy")), Entry::Debris);
+        let own = Layout::new(PathBuf::new());
+        let shared = Layout::shared(PathBuf::new(), "host-a");
+        assert_eq!(own.entry(&id), Entry::Vm(vm()));
+        for end in ["part", "gone", "copy"] {
+            assert_eq!(own.entry(&format!("{id}.{end}")), Entry::Debris);
+            // What others make is not ours to remove.
+            assert_eq!(shared.entry(&format!("{id}.{end}")), Entry::Other);
+            assert_eq!(shared.entry(&format!("{id}.host-b.{end}")), Entry::Other);
+            assert_eq!(shared.entry(&format!("{id}.host-a.{end}")), Entry::Debris);
+        }
         for other in ["lock", "x.part", "..", "accelerator.json"] {
-            assert_eq!(Layout::entry(other), Entry::Other, "{other}");
+            assert_eq!(own.entry(other), Entry::Other, "{other}");
         }
     }
 }

@@ -23,13 +23,14 @@ use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
 use crate::argv::{Plug, VOLUME};
+use crate::config::QemuConfig;
 use crate::host::{Host, Line, Place, Turn, blocking, lock, overtaken};
 use crate::limits::{COPY_TIMEOUT, DETACH_POLL, DETACH_TIMEOUT, IMG_TIMEOUT, VOLUMES};
 use crate::machine;
 use crate::prepare::{enough_room_in, measure};
 use crate::qcow2;
 use crate::qmp::{Qmp, QmpError};
-use crate::record::{self, Layout, Record};
+use crate::record::{self, Entry, Layout, Record};
 
 /// What a volume is, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,18 +79,21 @@ pub struct Volumes {
     /// One call at a time. A call that also works on a VM has that VM's turn
     /// first.
     lines: Mutex<BTreeMap<VolumeId, Arc<Line>>>,
+    /// One look at a time: the last one to end is the last one to begin.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl Volumes {
-    pub fn new(local: Layout, others: &BTreeMap<DatastoreName, PathBuf>) -> Self {
-        let others = others.iter().map(|(name, dir)| {
-            let layout = Layout::new(dir.clone());
+    pub fn new(local: Layout, config: &QemuConfig) -> Self {
+        let others = config.datastores.iter().map(|(name, dir)| {
+            let layout = Layout::shared(dir.clone(), &config.owner);
             (name.clone(), layout)
         });
         Self {
             datastores: others.chain([(DatastoreName::local(), local)]).collect(),
             records: Mutex::default(),
             lines: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
         }
     }
 
@@ -106,13 +110,45 @@ impl Volumes {
 
     /// Those found at the start. Of two of one volume it is the one that comes,
     /// until [`relocate::settle`] has decided.
-    pub fn take_in(&self, found: Vec<VolumeRecord>) {
+    pub fn take_in(&self, found: Vec<VolumeRecord>, vms: &[VmId]) {
         let mut records = lock(&self.records);
         for record in found {
+            // A machine of another host has it.
+            if record.attached.is_some_and(|has| !vms.contains(&has.vm_id)) {
+                continue;
+            }
             if record.comes.is_some() || !records.contains_key(&record.volume_id) {
                 records.insert(record.volume_id, record);
             }
         }
+    }
+
+    /// Looks once more at what no machine of this host has, where other hosts
+    /// have the same right to it: they may have taken, made or removed it.
+    async fn look(&self) -> Result<(), Fault> {
+        let shared = self.datastores.iter().filter(|(name, _)| !name.is_local());
+        let shared: BTreeMap<_, _> = shared.map(|(n, l)| (n.clone(), l.clone())).collect();
+        if shared.is_empty() {
+            return Ok(());
+        }
+        let _looking = self.looking.lock().await;
+        let found = blocking(move || {
+            let mut found = BTreeMap::new();
+            for (name, layout) in &shared {
+                let free = free_in(name, layout);
+                let free = free
+                    .map_err(|error| Fault::io(&format!("reading datastore `{name}`"), &error))?;
+                found.extend(free.into_iter().map(|record| (record.volume_id, record)));
+            }
+            Ok(found)
+        });
+        let found = found.await?;
+        let mut records = lock(&self.records);
+        records.retain(|_, record| record.datastore.is_local() || record.attached.is_some());
+        for (id, record) in found {
+            records.entry(id).or_insert(record);
+        }
+        Ok(())
     }
 
     /// Where a volume is; where there is none, it is the host's own directory's.
@@ -128,7 +164,8 @@ impl Volumes {
         layout.map_or_else(PathBuf::new, |layout| layout.volume(volume))
     }
 
-    pub fn observed(&self) -> Vec<ObservedVolume> {
+    pub async fn observed(&self) -> Result<Vec<ObservedVolume>, Fault> {
+        self.look().await?;
         let records = lock(&self.records);
         let seen = records.values().map(|record| ObservedVolume {
             volume_id: record.volume_id,
@@ -136,7 +173,7 @@ impl Volumes {
             attached_to: record.attached.map(|attached| attached.vm_id),
             datastore: record.datastore.clone(),
         });
-        seen.collect()
+        Ok(seen.collect())
     }
 
     /// What a machine has, in the order of its ids.
@@ -207,6 +244,7 @@ pub async fn create(
     datastore: DatastoreName,
 ) -> Result<(), Fault> {
     let _turn = host.volumes.turn(id).await;
+    host.volumes.look().await?;
     if host.volumes.get(id).is_some() {
         return Ok(());
     }
@@ -263,6 +301,7 @@ pub async fn create(
 /// See [`vimana_driver::HostDriver::remove_volume`].
 pub async fn remove(host: Arc<Host>, id: VolumeId) -> Result<(), Fault> {
     let _turn = host.volumes.turn(id).await;
+    host.volumes.look().await?;
     let record = host.volumes.get(id);
     if record.as_ref().is_some_and(|v| v.attached.is_some()) {
         return Err(attached());
@@ -280,6 +319,7 @@ pub async fn remove(host: Arc<Host>, id: VolumeId) -> Result<(), Fault> {
 
 /// See [`vimana_driver::HostDriver::grow_volume`].
 pub async fn grow(host: Arc<Host>, id: VolumeId, size: MiB) -> Result<(), Fault> {
+    host.volumes.look().await?;
     loop {
         // Its machine neither starts nor ends meanwhile.
         let owner = host.volumes.get(id).ok_or_else(no_such_volume)?.attached;
@@ -343,6 +383,7 @@ pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
     let held = turn.disks()?;
     let volumes = &turn.host.volumes;
     let _turn = volumes.turn(id).await;
+    volumes.look().await?;
     let mut record = volumes.get(id).ok_or_else(no_such_volume)?;
     match record.attached {
         Some(attached) if attached.vm_id == turn.vm.id => {}
@@ -459,6 +500,27 @@ async fn pull_out(qmp: &Qmp, plug: &Plug) -> Result<(), QmpError> {
         let heard = machine::heard(&mut events, "DEVICE_DELETED");
         let _ = timeout(DETACH_POLL, heard).await;
     }
+}
+
+/// What no machine has. Blocks.
+fn free_in(datastore: &DatastoreName, layout: &Layout) -> std::io::Result<Vec<VolumeRecord>> {
+    let mut free = Vec::new();
+    for entry in std::fs::read_dir(layout.state())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(Entry::Volume(id)) = name.to_str().map(|name| layout.entry(name)) else {
+            continue;
+        };
+        // One that is just being removed, or makes no sense, is nobody's.
+        let Ok(Some(record)) = record::read::<VolumeRecord>(&entry.path()) else {
+            continue;
+        };
+        let sensible = record.volume_id == id && record.datastore == *datastore;
+        if sensible && record.attached.is_none() {
+            free.push(record);
+        }
+    }
+    Ok(free)
 }
 
 fn free_place(taken: &[Plug]) -> Result<u8, Fault> {

@@ -52,6 +52,7 @@ impl DemoHost {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::copy(demo_image(), dir.path().join("image")).unwrap();
+        std::fs::create_dir(dir.path().join("other")).unwrap();
         Self::open(dir).await
     }
 
@@ -329,7 +330,7 @@ async fn what_a_guest_writes_while_its_volume_moves_is_all_there() {
     let made = driver.create_volume(volume, MiB(64), &VolumeSource::Empty, &here);
     made.await.unwrap();
     driver.attach(vm, 1, volume).await.unwrap();
-    let there = "until [ -e /dev/sda ]; do usleep 20000; done; echo 0 >/run/n";
+    let there = "until [ -b /dev/sda ]; do usleep 20000; done; echo 0 >/run/n";
     ask(
         &mut line,
         &format!("{there}; echo there-$((1+1))"),

@@ -17,7 +17,7 @@ use crate::files::{Contents, Files};
 use crate::mishap::{Call, Course, Director, Mishap, Plans, Rest};
 use crate::run_log::{Moment, RunEntry, RunLog};
 use crate::snapshot::Snapshot;
-use crate::volume::Volume;
+use crate::volume::{SimDatastore, Volume};
 
 /// Changes a slow subscriber may lag behind.
 const CHANGES: usize = 128;
@@ -64,7 +64,7 @@ pub(crate) struct State {
     pub files: Files,
     pub volumes: BTreeMap<VolumeId, Volume>,
     /// Besides the one that every host has.
-    pub datastores: BTreeSet<DatastoreName>,
+    pub datastores: BTreeMap<DatastoreName, SimDatastore>,
     plans: Plans,
     hot_resize: bool,
 }
@@ -113,7 +113,7 @@ impl SimHost {
                 vms: BTreeMap::new(),
                 files: Files::default(),
                 volumes: BTreeMap::new(),
-                datastores: BTreeSet::new(),
+                datastores: BTreeMap::new(),
                 plans: Plans::default(),
                 hot_resize: true,
             }),

@@ -42,6 +42,7 @@ pub use host::{Effects, SimHost};
 pub use life::{BOOTS, COUNT};
 pub use mishap::{Call, Course, Director, Mishap};
 pub use run_log::{Moment, RunEntry, RunLog};
+pub use volume::SimDatastore;
 
 use mishap::Rest;
 

@@ -246,6 +246,7 @@ impl SimHost {
         for volume in state.volumes.values_mut() {
             volume.attached_to.take_if(|owner| *owner == id);
         }
+        state.put_back();
         Ok(())
     }
 

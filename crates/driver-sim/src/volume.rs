@@ -1,6 +1,9 @@
 //! What the calls of the trait do to simulated volumes, each in one moment.
 
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vimana_driver::{Fault, FaultKind, ObservedVolume, Power, VolumeSource};
 use vimana_model::name::DatastoreName;
@@ -17,10 +20,20 @@ pub(crate) struct Volume {
     pub datastore: DatastoreName,
 }
 
+/// What no machine has of a datastore; hosts that share it have the same one.
+#[derive(Clone, Default)]
+pub struct SimDatastore(Arc<Mutex<BTreeMap<VolumeId, Volume>>>);
+
+impl SimDatastore {
+    fn free(&self) -> MutexGuard<'_, BTreeMap<VolumeId, Volume>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl SimHost {
     /// Something is written to the volume.
     pub fn scribble(&self, volume: VolumeId) {
-        if let Some(volume) = self.state().volumes.get_mut(&volume) {
+        if let Some(volume) = self.at_hand().volumes.get_mut(&volume) {
             volume.written = true;
         }
     }
@@ -29,13 +42,31 @@ impl SimHost {
     /// does not hold it.
     #[must_use]
     pub fn reads_zeros(&self, volume: VolumeId) -> Option<bool> {
-        let state = self.state();
+        let state = self.at_hand();
         state.volumes.get(&volume).map(|volume| !volume.written)
+    }
+
+    /// The state, with all volumes that the host could use: what is free of its
+    /// datastores is put back where others find it.
+    fn at_hand(&self) -> AtHand<'_> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let datastores = state.datastores.clone();
+        for datastore in datastores.values() {
+            state.volumes.append(&mut datastore.free());
+        }
+        AtHand { state, _turn: turn }
     }
 
     /// A further place for volumes.
     pub fn add_datastore(&self, name: DatastoreName) {
-        self.state().datastores.insert(name);
+        self.share_datastore(name, &SimDatastore::default());
+    }
+
+    /// The same, which other hosts reach as well.
+    pub fn share_datastore(&self, name: DatastoreName, datastore: &SimDatastore) {
+        let datastore = datastore.clone();
+        self.state().datastores.insert(name, datastore);
     }
 
     pub(crate) fn create_volume(
@@ -45,7 +76,7 @@ impl SimHost {
         from: &VolumeSource,
         datastore: &DatastoreName,
     ) -> Result<(), Fault> {
-        let mut state = self.state();
+        let mut state = self.at_hand();
         state.reaches(datastore)?;
         state.volumes.entry(id).or_insert_with(|| Volume {
             size,
@@ -60,7 +91,7 @@ impl SimHost {
     }
 
     pub(crate) fn remove_volume(&self, id: VolumeId) -> Result<(), Fault> {
-        let mut state = self.state();
+        let mut state = self.at_hand();
         match state.volumes.get(&id) {
             Some(volume) if volume.attached_to.is_some() => Err(attached()),
             Some(_) | None => {
@@ -71,7 +102,7 @@ impl SimHost {
     }
 
     pub(crate) fn grow_volume(&self, id: VolumeId, size: MiB) -> Result<(), Fault> {
-        let mut state = self.state();
+        let mut state = self.at_hand();
         let owner = state.volume(id)?.attached_to;
         if owner.is_some_and(|vm| state.is_saved(vm)) {
             return Err(saved());
@@ -82,7 +113,8 @@ impl SimHost {
     }
 
     pub(crate) fn copy_volume(&self, id: VolumeId) -> Result<PathBuf, Fault> {
-        let mut state = self.state();
+        let mut state = self.at_hand();
+        let state = &mut *state;
         let &mut Volume { size, written, .. } = state.volume(id)?;
         let bytes = content(id, size, written);
         let copied = state.files.copy(id, bytes);
@@ -105,7 +137,7 @@ impl SimHost {
     }
 
     pub(crate) fn volumes(&self) -> Vec<ObservedVolume> {
-        let state = self.state();
+        let state = self.at_hand();
         let held = state.volumes.iter();
         held.map(|(id, volume)| ObservedVolume {
             volume_id: *id,
@@ -118,7 +150,7 @@ impl SimHost {
 
     pub(crate) fn attach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<(), Fault> {
         self.of_disks(vm, epoch)?;
-        let mut state = self.state();
+        let mut state = self.at_hand();
         let owner = state.volume(id)?.attached_to;
         match owner {
             Some(owner) if owner == vm => return Ok(()),
@@ -139,7 +171,7 @@ impl SimHost {
         to: &DatastoreName,
     ) -> Result<(), Fault> {
         self.of_disks(vm, epoch)?;
-        let mut state = self.state();
+        let mut state = self.at_hand();
         let volume = state.volume(id)?;
         if volume.attached_to != Some(vm) {
             let message = "the machine does not have the volume";
@@ -163,7 +195,7 @@ impl SimHost {
 
     pub(crate) fn detach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<(), Fault> {
         self.of_disks(vm, epoch)?;
-        let mut state = self.state();
+        let mut state = self.at_hand();
         match state.volumes.get(&id).and_then(|volume| volume.attached_to) {
             None => return Ok(()),
             Some(owner) if owner != vm => return Err(attached()),
@@ -174,6 +206,35 @@ impl SimHost {
         state.volume(id)?.attached_to = None;
         state.vms.entry(vm).or_default().effects.detached += 1;
         Ok(())
+    }
+}
+
+/// See [`SimHost::at_hand`].
+struct AtHand<'a> {
+    state: MutexGuard<'a, State>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// One host at a time has what is free in its hands.
+static TURN: Mutex<()> = Mutex::new(());
+
+impl Deref for AtHand<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for AtHand<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for AtHand<'_> {
+    fn drop(&mut self) {
+        self.state.put_back();
     }
 }
 
@@ -210,8 +271,21 @@ impl State {
         })
     }
 
+    /// What is free of the datastores is at the disposal of all who share them.
+    pub fn put_back(&mut self) {
+        let (volumes, datastores) = (&mut self.volumes, &self.datastores);
+        let is_shared = |_: &VolumeId, volume: &mut Volume| {
+            volume.attached_to.is_none() && datastores.contains_key(&volume.datastore)
+        };
+        for (id, volume) in volumes.extract_if(.., is_shared) {
+            if let Some(datastore) = datastores.get(&volume.datastore) {
+                datastore.free().insert(id, volume);
+            }
+        }
+    }
+
     fn reaches(&self, datastore: &DatastoreName) -> Result<(), Fault> {
-        if datastore.is_local() || self.datastores.contains(datastore) {
+        if datastore.is_local() || self.datastores.contains_key(datastore) {
             return Ok(());
         }
         let message = format!("the host has no datastore `{datastore}`");

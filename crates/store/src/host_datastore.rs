@@ -3,6 +3,7 @@
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
 };
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
@@ -68,8 +69,8 @@ pub async fn list(conn: &impl Conn) -> Result<Vec<HostDatastoreRecord>> {
 }
 
 /// Changes what volumes hold of a host's datastore, from one size to another;
-/// what grows must have room there. [`Taken::NoRoom`] also where the host has no
-/// such datastore.
+/// what grows must have room there, beside what the volumes of all hosts hold
+/// that reach it. [`Taken::NoRoom`] also where the host has no such datastore.
 pub async fn change(
     tx: &WriteTx,
     host_id: HostId,
@@ -84,17 +85,31 @@ pub async fn change(
     };
     let from = row.to_amount("used_mib", from.0)?;
     let more = row.to_amount("used_mib", to.0)?.saturating_sub(from);
-    let mut update = Entity::update_many()
+    // What shrinks always fits.
+    if more > 0 {
+        let found = Entity::find_by_id((host_id.to_string(), name.to_string()));
+        let found = found.one(tx.raw()).await?;
+        let Some(found) = found.filter(|found| found.present) else {
+            return Ok(Taken::NoRoom);
+        };
+        // Whoever claims of it, of whichever host, waits or comes again.
+        let all = Entity::find()
+            .filter(Column::DatastoreId.eq(found.datastore_id))
+            .order_by_asc(Column::HostId)
+            .lock_exclusive();
+        let all = all.all(tx.raw()).await?;
+        let used = all
+            .iter()
+            .map(|row| row.used_mib)
+            .fold(0, i64::saturating_add);
+        if more > found.cap_mib.saturating_sub(used) {
+            return Ok(Taken::NoRoom);
+        }
+    }
+    let update = Entity::update_many()
         .col_expr(Column::UsedMib, Expr::col(Column::UsedMib).add(more))
         .filter(Column::HostId.eq(host_id.to_string()))
         .filter(Column::Name.eq(name.as_str()));
-    // What shrinks always fits.
-    if more > 0 {
-        let left = Expr::col(Column::CapMib).sub(Expr::col(Column::UsedMib));
-        update = update
-            .filter(Column::Present.eq(true))
-            .filter(Expr::value(more).lte(left));
-    }
     if update.exec(tx.raw()).await?.rows_affected == 0 {
         return Ok(Taken::NoRoom);
     }

@@ -98,6 +98,7 @@ cases! { everywhere:
     disks::{
         volumes_survive_with_all_columns,
         a_datastore_of_a_host_never_holds_more_than_it_has,
+        hosts_that_share_a_datastore_share_its_room,
         volume_names_are_taken_by_tenant_and_freed,
         one_of_twenty_gets_a_volume,
         disk_of_a_host_is_claimed_to_its_last_mib,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{Fault, FaultKind, GuestEnd, HostDriver, Observed, VolumeSource, VolumeSpec};
-use vimana_driver_sim::{SimDriver, SimHost};
+use vimana_driver_sim::{SimDatastore, SimDriver, SimHost};
 use vimana_engine::Engine;
 use vimana_model::backup::{KeptDisk, MadeBackup};
 use vimana_model::name::{DatastoreName, HostName, ZoneName};
@@ -68,9 +68,21 @@ impl TestHost {
     /// The same host with a further place for volumes, of that size; `number`
     /// is the datastore's own.
     #[must_use]
-    pub fn with_datastore(mut self, name: &str, number: u8, capacity_mib: MiB) -> Self {
+    pub fn with_datastore(self, name: &str, number: u8, capacity_mib: MiB) -> Self {
+        self.sharing(name, number, capacity_mib, &SimDatastore::default())
+    }
+
+    /// The same, which other hosts reach as well.
+    #[must_use]
+    pub fn sharing(
+        mut self,
+        name: &str,
+        number: u8,
+        capacity_mib: MiB,
+        with: &SimDatastore,
+    ) -> Self {
         let name = DatastoreName::new(name).unwrap();
-        self.sim.add_datastore(name.clone());
+        self.sim.share_datastore(name.clone(), with);
         self.datastores.push(HostDatastore {
             name,
             id: DatastoreId::from_parts(u64::from(number), [number; 10]),

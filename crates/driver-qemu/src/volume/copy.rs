@@ -37,6 +37,7 @@ const JOB: Job = Job {
 
 /// See [`vimana_driver::HostDriver::copy_volume`].
 pub async fn copy(host: Arc<Host>, id: VolumeId) -> Result<PathBuf, Fault> {
+    host.volumes.look().await?;
     loop {
         let owner = host.volumes.get(id).ok_or_else(no_such_volume)?.attached;
         let vm = owner.map(|owner| host.vm(owner.vm_id));

@@ -136,6 +136,7 @@ impl Harness for QemuHost {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("image"), boot_sector()).unwrap();
+        fs::create_dir(dir.path().join("other")).unwrap();
         Self { dir }
     }
 

@@ -10,4 +10,5 @@
 mod conformance;
 mod host;
 mod interrupted;
+mod shared;
 mod survival;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use vimana_model::name::DatastoreName;
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{HostId, VmId};
+use vimana_model::{DatastoreId, HostId, VmId};
 use vimana_store::claim::ClaimRecord;
 use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::vm::VmRecord;
@@ -88,10 +88,12 @@ fn check_places<'a>(
     mut places: BTreeMap<(HostId, &'a DatastoreName), MiB>,
     found: &mut Findings,
 ) {
+    let mut whole: BTreeMap<DatastoreId, MiB> = BTreeMap::new();
     for place in &books.places {
         let HostDatastoreRecord {
             host_id,
             name,
+            id,
             capacity,
             used,
             ..
@@ -104,8 +106,11 @@ fn check_places<'a>(
             let what = format!("its volumes in datastore {name} have {sum}, recorded is {used}");
             found.add(Check::SumIsOff, books.about_host(*host_id), what);
         }
-        if sum > *capacity {
-            let what = format!("its volumes in datastore {name} have {sum}, there is {capacity}");
+        // Of all hosts so far that reach the same one.
+        let whole = whole.entry(*id).or_default();
+        *whole = MiB(whole.0.saturating_add(sum.0));
+        if *whole > *capacity {
+            let what = format!("volumes in datastore {name} have {whole}, there is {capacity}");
             found.add(Check::ClaimsExceed, books.about_host(*host_id), what);
         }
     }

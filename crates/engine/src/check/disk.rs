@@ -81,6 +81,17 @@ fn check_volume(books: &Books, volume: &VolumeRecord, vm: &VmRecord, found: &mut
     }
 }
 
+/// Whether the host reaches the volume in the datastore of another one.
+fn is_shared(books: &Books, volume: &VolumeRecord, host: HostId) -> bool {
+    let id = |host: HostId| {
+        let mut places = books.places.iter();
+        let place = places.find(|place| place.host_id == host && place.name == volume.datastore);
+        place.map(|place| place.id)
+    };
+    let on = volume.host.as_ref().filter(|on| on.id != host);
+    on.is_some_and(|on| id(on.id).is_some() && id(on.id) == id(host))
+}
+
 fn may_be_in(volume: &VolumeRecord, datastore: &DatastoreName) -> bool {
     volume.datastore == *datastore || volume.moving_to.as_ref() == Some(datastore)
 }
@@ -99,7 +110,9 @@ fn check_volumes_of(books: &Books, host: HostId, held: &[ObservedVolume], found:
             continue;
         };
         let about = books.about_volume(volume);
-        if volume.host.as_ref().is_none_or(|on| on.id != host) {
+        if observed.attached_to.is_none() && is_shared(books, volume, host) {
+            // Both reach it where it is.
+        } else if volume.host.as_ref().is_none_or(|on| on.id != host) {
             let what = format!("host {named} holds it, and is not its host");
             found.add(Check::VolumeHeldElsewhere, about, what);
         } else if rests(books, volume) && observed.attached_to != volume.vm.as_ref().map(|vm| vm.id)

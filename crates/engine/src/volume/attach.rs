@@ -4,11 +4,12 @@ use vimana_model::event::EventKind;
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::unit::MiB;
+use vimana_model::vm::HostRef;
 use vimana_model::volume::{VmRef, VolumeAction, VolumeState};
 use vimana_model::{Error, VolumeId};
 use vimana_store::snapshot::Held;
 use vimana_store::volume::VolumeRecord;
-use vimana_store::{TxError, snapshot, volume};
+use vimana_store::{TxError, host_datastore, snapshot, volume};
 
 use super::{accept, claim_growth, room, what};
 use crate::change::Change;
@@ -36,6 +37,12 @@ impl Change<'_> {
         let on = self.vm.host.clone();
         let on = on.ok_or_else(|| Error::internal("a VM with a disk at hand has a host"))?;
         match &record.host {
+            Some(host) if host.id != on.id && self.shares(&record, &on).await? => {
+                let (host, size) = (host.clone(), record.size);
+                room::change(self.tx, &host, &record.datastore, size, MiB(0)).await?;
+                room::change(self.tx, &on, &record.datastore, MiB(0), size).await?;
+                record.host = Some(on);
+            }
             Some(host) if host.id != on.id => {
                 let message = format!(
                     "volume `{}` is on host `{}`, and `{}` on host `{}`",
@@ -59,6 +66,26 @@ impl Change<'_> {
         self.begin(kind, &[StepKind::Attach], by).await?;
         self.set_piece(piece(&record));
         Ok(())
+    }
+
+    /// Whether another host reaches the volume where it is.
+    async fn shares(&self, record: &VolumeRecord, on: &HostRef) -> Result<bool, TxError> {
+        let Some(host) = &record.host else {
+            return Ok(false);
+        };
+        if record.datastore.is_local() || record.moving_to.is_some() {
+            return Ok(false);
+        }
+        let of = async |host: &HostRef| -> Result<_, TxError> {
+            let known = host_datastore::for_host(self.tx, host.id).await?;
+            let mut known = known.into_iter();
+            Ok(known.find(|known| known.name == record.datastore))
+        };
+        let (there, here) = (of(host).await?, of(on).await?);
+        let here = here.filter(|here| here.present);
+        Ok(there
+            .zip(here)
+            .is_some_and(|(there, here)| there.id == here.id))
     }
 
     pub(crate) async fn begin_detach(&mut self, by: &str, id: VolumeId) -> Result<(), TxError> {

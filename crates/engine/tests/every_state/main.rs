@@ -35,10 +35,17 @@ struct Scene {
 impl Scene {
     /// One VM that runs, on one of `hosts`.
     async fn new(count: u8) -> Self {
+        let hosts = 1..=count;
+        Self::of(
+            hosts.map(|number| TestHost::new(number).with_datastore("fast", number, MiB(1000))),
+        )
+        .await
+    }
+
+    async fn of(made: impl Iterator<Item = TestHost>) -> Self {
         let world = TestWorld::new().await;
         let mut hosts = Vec::new();
-        for number in 1..=count {
-            let mut host = TestHost::new(number).with_datastore("fast", number, MiB(1000));
+        for mut host in made {
             host.sim.set_hot_resize(false);
             host.connect(&world.engine).await;
             hosts.push(host);
@@ -51,6 +58,20 @@ impl Scene {
             hosts,
             _scheduler: scheduler,
             vm,
+        }
+    }
+
+    /// A VM that runs on another host than the scene's.
+    async fn on_another_host(&self) -> VmId {
+        let on = self.world.vm(self.vm).await.host.unwrap();
+        loop {
+            let vm = self.world.create("web").await.id;
+            let running = self.world.until(vm, VmState::Running).await;
+            if running.host.unwrap().id != on.id {
+                return vm;
+            }
+            self.world.operate(vm, VmAction::Delete).await;
+            self.world.until(vm, VmState::Done).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vimana_driver::{Fault, FaultKind};
-use vimana_driver_sim::Call;
+use vimana_driver_sim::{Call, SimDatastore};
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::name::DatastoreName;
@@ -11,7 +11,8 @@ use vimana_model::operation::OperationState;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
 use vimana_model::volume::{AcceptedVolume, CreateVolume, GrowVolume, MoveVolume, VolumeState};
-use vimana_model::{Error, VmState, VolumeId};
+use vimana_model::{Error, HostId, VmState, VolumeId};
+use vimana_testkit::TestHost;
 
 use super::Scene;
 use super::volumes::held;
@@ -211,6 +212,51 @@ async fn a_volume_whose_vm_goes_while_it_moves_is_not_lost() {
     );
     assert_eq!(held(&scene.hosts[0]).await[0].datastore, there.datastore);
     assert_eq!(scene.room().await, (MiB(100), MiB(0)));
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_volume_in_a_shared_datastore_goes_to_a_vm_of_any_host_that_reaches_it() {
+    let shared = SimDatastore::default();
+    let scene = Scene::of(
+        (1..=2).map(|number| TestHost::new(number).sharing("fast", 1, MiB(1000), &shared)),
+    )
+    .await;
+    let id = scene.make("data", false).await;
+    scene.relocate(id, "fast").await.unwrap();
+    scene.attached(id).await;
+    let first = scene.volume(id).await.host.unwrap();
+    let sim = |host: HostId| &scene.hosts.iter().find(|h| h.id == host).unwrap().sim;
+    sim(first.id).scribble(id);
+    let other = scene.on_another_host().await;
+    let refused = scene.attach(id, other).await.unwrap_err();
+    assert_eq!(refused.public, "volume `data` is attached to a VM already");
+    scene.detach(id).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    scene.sound().await;
+
+    scene.attach(id, other).await.unwrap();
+    scene.world.until_rest(other).await;
+    let there = scene.volume(id).await;
+    let second = there.host.unwrap();
+    assert_ne!(second.id, first.id);
+    assert_eq!(there.state, VolumeState::Attached);
+    assert_eq!(
+        sim(second.id).reads_zeros(id),
+        Some(false),
+        "it is the same one"
+    );
+    assert_eq!(sim(first.id).reads_zeros(id), None, "it has it no more");
+    let hosts = scene.world.engine.hosts(&scene.world.admin).await.unwrap();
+    let used: u64 = hosts.iter().map(|host| host.datastores[0].used_mib.0).sum();
+    assert_eq!(used, 100);
+    scene.sound().await;
+
+    scene.world.operate(other, VmAction::Delete).await;
+    scene.world.until(other, VmState::Done).await;
+    scene.delete(id).await.unwrap();
+    scene.until_removed(id).await;
+    assert_eq!(sim(first.id).reads_zeros(id), None);
     scene.sound().await;
 }
 

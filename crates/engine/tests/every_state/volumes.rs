@@ -256,20 +256,11 @@ async fn an_attachment_that_fails_leaves_the_volume_free() {
 #[tokio::test]
 async fn a_volume_stays_on_its_host() {
     let scene = Scene::new(2).await;
-    let on = scene.world.vm(scene.vm).await.host.unwrap();
     let id = scene.make("data", false).await;
     scene.attached(id).await;
     scene.detach(id).await.unwrap();
     scene.world.until_rest(scene.vm).await;
-    let other = loop {
-        let vm = scene.world.create("web").await.id;
-        let running = scene.world.until(vm, VmState::Running).await;
-        if running.host.unwrap().id != on.id {
-            break vm;
-        }
-        scene.world.operate(vm, VmAction::Delete).await;
-        scene.world.until(vm, VmState::Done).await;
-    };
+    let other = scene.on_another_host().await;
     let refused = scene.attach(id, other).await.unwrap_err();
     assert!(refused.public.contains("is on host"), "{refused}");
 }

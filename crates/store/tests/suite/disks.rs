@@ -157,6 +157,46 @@ pub async fn a_datastore_of_a_host_never_holds_more_than_it_has(world: World) {
     assert_eq!(host_datastore::list(&read).await.unwrap(), known().await);
 }
 
+pub async fn hosts_that_share_a_datastore_share_its_room(world: World) {
+    let mut hosts = Vec::new();
+    for name in ["node-a", "node-b"] {
+        let host = world.new_host(name, resources(4, 1024, 4096)).await;
+        let shared = HostDatastoreRecord {
+            host_id: host.id,
+            name: DatastoreName::new("fast").unwrap(),
+            id: DatastoreId::from_parts(1, [1; 10]),
+            capacity: MiB(1000),
+            used: MiB(0),
+            present: true,
+        };
+        let put: vimana_model::Result<()> = write_tx!(world.store, |tx| Ok(host_datastore::put(
+            tx, &shared
+        )
+        .await?));
+        put.unwrap();
+        hosts.push(host.id);
+    }
+    // Of twenty who want a tenth each, on either host, ten get it.
+    let tries = (0..20).map(|n| {
+        let (world, host) = (world.clone(), hosts[n % 2]);
+        tokio::spawn(async move {
+            let name = DatastoreName::new("fast").unwrap();
+            let taken: vimana_model::Result<Taken> = write_tx!(world.store, |tx| {
+                Ok(host_datastore::change(tx, host, &name, MiB(0), MiB(100)).await?)
+            });
+            taken.unwrap()
+        })
+    });
+    let all = join_all(tries).await;
+    let taken = all
+        .iter()
+        .filter(|taken| *taken.as_ref().unwrap() == Taken::Ok);
+    assert_eq!(taken.count(), 10);
+    let all = host_datastore::list(&world.store.read()).await.unwrap();
+    let used: u64 = all.iter().map(|record| record.used.0).sum();
+    assert_eq!(used, 1000);
+}
+
 pub async fn volume_names_are_taken_by_tenant_and_freed(world: World) {
     let first = volume_of(&world, "data");
     insert(&world, &first).await.unwrap();

@@ -1,0 +1,82 @@
+//! A datastore that two hosts reach.
+
+use std::sync::Arc;
+
+use vimana_driver::conformance::{Harness as _, guest_answers, new_spec, new_volume};
+use vimana_driver::{FaultKind, HostDriver, ObservedVolume, VolumeSource};
+use vimana_driver_qemu::{QemuConfig, QemuDriver};
+use vimana_model::unit::MiB;
+use vimana_model::{VmId, VolumeId};
+
+use crate::host::{QemuHost, other_datastore};
+
+/// The host, with the other datastore of `of` for its own.
+fn sharing(host: &QemuHost, of: &QemuHost, owner: &str) -> QemuConfig {
+    let mut config = host.config();
+    config.datastores = of.config().datastores;
+    config.owner = owner.to_owned();
+    config
+}
+
+async fn open(config: QemuConfig) -> Arc<dyn HostDriver> {
+    Arc::new(QemuDriver::open(config).await.unwrap())
+}
+
+async fn run(host: &QemuHost, driver: &dyn HostDriver) -> VmId {
+    let spec = new_spec(host);
+    driver.prepare(&spec, &host.image().1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
+    guest_answers(driver, spec.vm_id).await;
+    spec.vm_id
+}
+
+async fn seen(driver: &dyn HostDriver, volume: VolumeId) -> Option<ObservedVolume> {
+    let all = driver.volumes().await.unwrap();
+    all.into_iter().find(|seen| seen.volume_id == volume)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_goes_from_host_to_host_while_no_machine_has_it() {
+    let [a, b] = [QemuHost::new().await, QemuHost::new().await];
+    let one = open(sharing(&a, &a, "host-a")).await;
+    let two = open(sharing(&b, &a, "host-b")).await;
+    let vms = [run(&a, &*one).await, run(&b, &*two).await];
+    let (volume, there) = (new_volume(), other_datastore());
+    let made = one.create_volume(volume, MiB(2), &VolumeSource::Empty, &there);
+    made.await.unwrap();
+    a.scribble(volume);
+    // Made once, whoever is asked.
+    let again = two.create_volume(volume, MiB(2), &VolumeSource::Empty, &there);
+    again.await.unwrap();
+    assert!(!a.reads_zeros(volume));
+
+    one.attach(vms[0], 1, volume).await.unwrap();
+    assert_eq!(
+        seen(&*two, volume).await,
+        None,
+        "another host's machine has it"
+    );
+    let refused = two.attach(vms[1], 1, volume).await.unwrap_err();
+    assert_eq!(refused.kind, FaultKind::NoSuchVolume);
+    two.remove_volume(volume).await.unwrap();
+    let kept = seen(&*one, volume).await.unwrap();
+    assert_eq!(kept.attached_to, Some(vms[0]), "it is not theirs to remove");
+    one.grow_volume(volume, MiB(3)).await.unwrap();
+    one.detach(vms[0], 1, volume).await.unwrap();
+
+    let free = seen(&*two, volume).await.unwrap();
+    assert_eq!((free.size_mib, free.attached_to), (MiB(3), None));
+    two.attach(vms[1], 1, volume).await.unwrap();
+    assert_eq!(b.plugged(&*two, vms[1]).await, 1);
+    assert_eq!(seen(&*one, volume).await, None);
+    // It stays so over restarts of both.
+    drop((one, two));
+    let one = open(sharing(&a, &a, "host-a")).await;
+    let two = open(sharing(&b, &a, "host-b")).await;
+    assert_eq!(seen(&*one, volume).await, None);
+    assert_eq!(seen(&*two, volume).await.unwrap().attached_to, Some(vms[1]));
+    two.detach(vms[1], 1, volume).await.unwrap();
+    assert!(!a.reads_zeros(volume));
+    one.remove_volume(volume).await.unwrap();
+    assert_eq!(seen(&*two, volume).await, None);
+}
