@@ -195,6 +195,7 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
       await signIn(other);
       await other.getByRole('heading', { name: 'My VMs' }).waitFor();
       await other.goto('/backups');
+      await other.getByText('Live', { exact: true }).waitFor();
       await other.locator('[data-datastore="shelf"]').waitFor();
       await checkPage(other, name);
       const pictures = process.env.VIMANA_PICTURES;

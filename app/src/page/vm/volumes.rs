@@ -74,7 +74,7 @@ pub fn Volumes(vm: ArcRwSignal<VmView>, first: Vec<VolumeView>, events: Timeline
             let host = volume.host.as_ref().map(|host| host.id);
             volume.state == VolumeState::Ready
                 && volume.tenant_id == tenant
-                && (host.is_none() || host == here)
+                && (host.is_none() || host == here || !volume.datastore.is_local())
         };
         own.into_iter()
             .chain(others.into_iter().filter(fits))

@@ -7,7 +7,7 @@ use leptos_router::hooks::use_navigate;
 use vimana_model::VmId;
 use vimana_model::image::ImportImage;
 use vimana_model::name::DatastoreName;
-use vimana_model::vm::VmView;
+use vimana_model::vm::{HostRef, VmView};
 use vimana_model::volume::{
     AttachVolume, CloneVolume, CreateVolume, GrowVolume, MoveVolume, VolumeView,
 };
@@ -292,11 +292,14 @@ fn AttachForm(volume: VolumeView, close: Callback<()>) -> impl IntoView {
     .into_any()
 }
 
-/// Whether the VM could be given the volume, as far as places go.
+/// Whether the VM could be given the volume, as far as places go. Who shares a
+/// datastore, the server knows.
 fn fits(volume: &VolumeView, vm: &VmView) -> bool {
     let (here, there) = (volume.host.as_ref(), vm.host.as_ref());
-    vm.tenant_id == volume.tenant_id
-        && there.is_some_and(|there| here.is_none_or(|here| here.id == there.id))
+    let reaches = |there: &HostRef| {
+        !volume.datastore.is_local() || here.is_none_or(|here| here.id == there.id)
+    };
+    vm.tenant_id == volume.tenant_id && there.is_some_and(reaches)
 }
 
 #[component]
