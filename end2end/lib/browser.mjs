@@ -75,6 +75,15 @@ export async function openConsole(page) {
   await booted(page, 1);
 }
 
+// Opens the console of a VM that is up, on its page which was just loaded; waits
+// until its shell takes what is typed.
+export async function reopenConsole(page) {
+  await page.getByText('Live', { exact: true }).waitFor();
+  await page.getByRole('button', { name: 'Open the console' }).click();
+  await page.locator('.console-screen').scrollIntoViewIfNeeded();
+  await page.locator('.xterm-rows', { hasText: '~#' }).waitFor({ timeout: 60_000 });
+}
+
 // Notes every state the life-cycle picture lights, from now on.
 export async function watchStates(page) {
   await page.locator('.diagram:visible').waitFor();

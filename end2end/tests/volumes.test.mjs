@@ -18,6 +18,7 @@ import {
   number,
   openConsole,
   openPage,
+  reopenConsole,
   signIn,
   startCounting,
   untilState,
@@ -123,8 +124,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     await page.getByText('what was on volume').waitFor();
     await page.getByRole('link', { name: 'Download' }).waitFor({ timeout: 120_000 });
     await page.goto(`/vms/${vmId}`);
-    await page.getByText('Live', { exact: true }).waitFor();
-    await page.getByRole('button', { name: 'Open the console' }).click();
+    await reopenConsole(page);
     await put('after--image', 0);
     assert.ok((await counted(page)) > before, 'the guest never stood still for good');
     assert.deepEqual(stack.traces('.copy'), [], 'no copy is left on the host');
@@ -195,8 +195,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const { id } = items.find(({ name }) => name === 'data');
     const there = () => existsSync(join(fast, id, 'volume.qcow2'));
     await page.goto(`/vms/${vmId}`);
-    await page.getByText('Live', { exact: true }).waitFor();
-    await page.getByRole('button', { name: 'Open the console' }).click();
+    await reopenConsole(page);
     const before = await counted(page);
     await way('Volumes').click();
     await volume('data').getByRole('button', { name: 'Move data to another datastore' }).click();
@@ -212,8 +211,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const again = await cli.run('volume move data --to fast');
     assert.match(again.err, /is in datastore `fast` already/);
     await page.goto(`/vms/${vmId}`);
-    await page.getByText('Live', { exact: true }).waitFor();
-    await page.getByRole('button', { name: 'Open the console' }).click();
+    await reopenConsole(page);
     assert.ok((await counted(page)) > before, 'the guest never stood still for good');
     const moved = join(stack.data, 'moved.qcow2');
     await good(`volume download data ${moved}`);
