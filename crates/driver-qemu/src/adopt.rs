@@ -25,7 +25,8 @@ use crate::record::{
 };
 use crate::snapshot::SnapshotRecord;
 use crate::supervisor::{reconnect, record_end, record_no_process};
-use crate::volume::{self, VolumeRecord, relocate};
+use crate::volume::relocate::{self, Live};
+use crate::volume::{self, VolumeRecord};
 
 /// What a VM's records say.
 struct Found {
@@ -52,18 +53,18 @@ pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
         Ok(all)
     });
     let (ids, volumes) = found.await?;
-    host.volumes.take_in(volumes, &ids);
+    let halves: Arc<[VolumeRecord]> = host.volumes.take_in(volumes, &ids).into();
     let mut adoptions = JoinSet::new();
     for id in ids {
-        let host = Arc::clone(host);
+        let (host, halves) = (Arc::clone(host), Arc::clone(&halves));
         adoptions.spawn(async move {
-            if let Err(error) = adopt_vm(&host, id).await {
+            if let Err(error) = adopt_vm(&host, id, &halves).await {
                 tracing::error!(vm = %id, %error, "a VM on this host is left alone: its records make no sense");
             }
         });
     }
     adoptions.join_all().await;
-    relocate::settle_rest(host).await;
+    relocate::settle_rest(host, &halves).await;
     Ok(())
 }
 
@@ -94,7 +95,7 @@ fn survey(
     Ok((ids, volumes))
 }
 
-async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
+async fn adopt_vm(host: &Arc<Host>, id: VmId, halves: &[VolumeRecord]) -> Result<(), Fault> {
     let dir = host.layout.vm(id);
     let place = dir.clone();
     let found =
@@ -117,6 +118,7 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId) -> Result<(), Fault> {
         dir: &dir,
         saved,
         restarting: found.restarting,
+        halves,
     };
     adoption.adopt(started).await
 }
@@ -185,6 +187,8 @@ struct Adoption<'a> {
     dir: &'a Path,
     saved: Option<Saved>,
     restarting: bool,
+    /// See [`crate::volume::Volumes::take_in`].
+    halves: &'a [VolumeRecord],
 }
 
 /// What is to be done with a process that lives.
@@ -227,7 +231,13 @@ impl Adoption<'_> {
             Verdict::Keep => {
                 self.runs(started).await?;
                 volume::copy::abandon(&qmp).await;
-                relocate::settle_all(self.host, self.vm.id, &qmp).await;
+                if state.is_some() {
+                    let live = Live {
+                        qmp: qmp.clone(),
+                        process: &process,
+                    };
+                    relocate::settle_all(self.host, self.vm.id, self.halves, &live).await;
+                }
                 let parts = Parts {
                     qmp,
                     events,

@@ -22,7 +22,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{sleep, timeout};
-use vimana_driver::Fault;
+use vimana_driver::{Fault, FaultKind};
 
 use crate::argv::{GUEST_PORT, GUEST_SOCKET};
 use crate::host::blocking;
@@ -100,6 +100,25 @@ pub fn go_on(machine: &Arc<Machine>, dir: &Path) {
     {
         tokio::spawn(thaw_at_last(Arc::clone(machine), dir.to_owned(), turn));
     }
+}
+
+/// Makes certain that the guest does not stand still: for what keeps its memory,
+/// which would never go on.
+///
+/// # Errors
+/// [`FaultKind::Cancelled`] where it may, and does not answer now.
+pub async fn goes_on(machine: &Arc<Machine>, dir: &Path) -> Result<(), Fault> {
+    if !dir.join(Frozen::FILE).exists() {
+        return Ok(());
+    }
+    let waiting = Arc::clone(&machine.guest).lock_owned();
+    let _turn = timeout(GUEST_TIMEOUT, waiting).await;
+    let thawed = !dir.join(Frozen::FILE).exists() || try_thaw(machine, dir).await.is_ok();
+    if thawed {
+        return Ok(());
+    }
+    let message = "the guest's file systems stand still, and its agent does not answer";
+    Err(Fault::new(FaultKind::Cancelled, message))
 }
 
 /// A guest that was asked to stand still.

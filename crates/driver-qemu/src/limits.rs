@@ -28,6 +28,8 @@ pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DETACH_POLL: Duration = Duration::from_millis(20);
 /// Copying an image into a volume, at most.
 pub const COPY_TIMEOUT: Duration = Duration::from_secs(3600);
+/// A mirror that is in step takes its source's place, or gives up, within this.
+pub const MOVE_END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Any other use of `qemu-img`.
 pub const IMG_TIMEOUT: Duration = Duration::from_secs(60);
 /// Volumes of one machine.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use vimana_driver::{Fault, FaultKind, Power};
 
 use crate::argv::DISK;
+use crate::guest;
 use crate::host::{Turn, blocking, not_running, overtaken};
 use crate::machine::{self, Intent, Machine};
 use crate::prepare::enough_room;
@@ -44,6 +45,7 @@ pub async fn save(turn: Turn) -> Result<(), Fault> {
         record::remove_file(&dir.join(MEMORY_PART)).map_err(unwritten)
     })
     .await?;
+    guest::goes_on(&machine, &turn.dir()).await?;
     let motion = machine.motion().await;
     let written = turn.cancelled.run_until_cancelled(write_out(&machine));
     let written = written.await.unwrap_or_else(|| Err(overtaken()));

@@ -140,6 +140,9 @@ async fn make(turn: &Turn, machine: Option<&Arc<Machine>>, taken: &Taken) -> Res
         return Ok(());
     };
     let nodes = nodes(turn, taken);
+    if taken.memory {
+        guest::goes_on(machine, &turn.dir()).await?;
+    }
     let _motion = machine.motion().await;
     let qmp = machine.qmp();
     let making = async {

@@ -64,16 +64,19 @@ pub async fn clean(turn: Turn) -> Result<(), Fault> {
     }
     snapshot::forget(&turn).await?;
     let (layout, id) = (turn.host.layout.clone(), turn.vm.id);
+    let dir = layout.vm(id);
+    // A directory nobody could make sense of may have a process, too.
+    let runs = blocking(move || Ok(!process::running(id, &dir).is_empty()));
+    if runs.await? {
+        return Err(still_runs());
+    }
+    // Before the directory goes: who finds none knows of no volumes.
+    volume::release(&turn.host, id).await?;
     let removed = blocking(move || {
-        // A directory nobody could make sense of may have a process, too.
-        if !process::running(id, &layout.vm(id)).is_empty() {
-            return Err(still_runs());
-        }
         let removed = layout.remove(&id);
         removed.map_err(|error| Fault::io("removing the machine's files", &error))
     });
     removed.await?;
-    volume::release(&turn.host, turn.vm.id).await?;
     turn.host
         .snapshots
         .put(turn.vm.id, SnapshotRecord::default());

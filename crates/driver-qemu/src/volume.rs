@@ -31,6 +31,7 @@ use crate::prepare::{enough_room_in, measure};
 use crate::qcow2;
 use crate::qmp::{Qmp, QmpError};
 use crate::record::{self, Entry, Layout, Record};
+use relocate::Live;
 
 /// What a volume is, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,19 +109,32 @@ impl Volumes {
         })
     }
 
-    /// Those found at the start. Of two of one volume it is the one that comes,
-    /// until [`relocate::settle`] has decided.
-    pub fn take_in(&self, found: Vec<VolumeRecord>, vms: &[VmId]) {
+    /// Those found at the start. Gives back halves: of volumes that were on their
+    /// way, which do not count and are to be dropped.
+    pub fn take_in(&self, found: Vec<VolumeRecord>, vms: &[VmId]) -> Vec<VolumeRecord> {
+        let is_half = |record: &VolumeRecord| record.comes.as_ref().is_some_and(|c| !c.whole);
+        let is_here = |record: &VolumeRecord| {
+            // A machine of another host has it.
+            let elsewhere = record.attached.is_some_and(|has| !vms.contains(&has.vm_id));
+            record.datastore.is_local() || !elsewhere
+        };
+        let found = found.into_iter().filter(is_here);
+        let (halves, found): (Vec<_>, Vec<_>) = found.partition(is_half);
         let mut records = lock(&self.records);
         for record in found {
-            // A machine of another host has it.
-            if record.attached.is_some_and(|has| !vms.contains(&has.vm_id)) {
-                continue;
-            }
+            // The one that comes is whole, and counts.
             if record.comes.is_some() || !records.contains_key(&record.volume_id) {
                 records.insert(record.volume_id, record);
             }
         }
+        let (known, alone): (Vec<_>, Vec<_>) = halves
+            .into_iter()
+            .partition(|half| records.contains_key(&half.volume_id));
+        for half in alone {
+            let (id, datastore) = (half.volume_id, half.datastore);
+            tracing::error!(volume = %id, %datastore, "half of a volume is left alone: the other one is not found");
+        }
+        known
     }
 
     /// Looks once more at what no machine of this host has, where other hosts
@@ -134,21 +148,35 @@ impl Volumes {
         let _looking = self.looking.lock().await;
         let found = blocking(move || {
             let mut found = BTreeMap::new();
-            for (name, layout) in &shared {
-                let free = free_in(name, layout);
-                let free = free
-                    .map_err(|error| Fault::io(&format!("reading datastore `{name}`"), &error))?;
-                found.extend(free.into_iter().map(|record| (record.volume_id, record)));
+            for (name, layout) in shared {
+                match free_in(&name, &layout) {
+                    Ok(free) => {
+                        found.insert(name, free);
+                    }
+                    // The others go on.
+                    Err(error) => {
+                        tracing::error!(datastore = %name, %error, "a datastore cannot be read");
+                    }
+                }
             }
             Ok(found)
         });
         let found = found.await?;
         let mut records = lock(&self.records);
-        records.retain(|_, record| record.datastore.is_local() || record.attached.is_some());
-        for (id, record) in found {
-            records.entry(id).or_insert(record);
+        records.retain(|_, record| {
+            record.attached.is_some() || !found.contains_key(&record.datastore)
+        });
+        for record in found.into_values().flatten() {
+            records.entry(record.volume_id).or_insert(record);
         }
         Ok(())
+    }
+
+    /// The same, unless the volume is this host's alone.
+    async fn look_for(&self, volume: VolumeId) -> Result<(), Fault> {
+        let record = self.get(volume);
+        let own = record.is_some_and(|r| r.datastore.is_local() || r.attached.is_some());
+        if own { Ok(()) } else { self.look().await }
     }
 
     /// Where a volume is; where there is none, it is the host's own directory's.
@@ -244,7 +272,7 @@ pub async fn create(
     datastore: DatastoreName,
 ) -> Result<(), Fault> {
     let _turn = host.volumes.turn(id).await;
-    host.volumes.look().await?;
+    host.volumes.look_for(id).await?;
     if host.volumes.get(id).is_some() {
         return Ok(());
     }
@@ -301,7 +329,10 @@ pub async fn create(
 /// See [`vimana_driver::HostDriver::remove_volume`].
 pub async fn remove(host: Arc<Host>, id: VolumeId) -> Result<(), Fault> {
     let _turn = host.volumes.turn(id).await;
-    host.volumes.look().await?;
+    host.volumes.look_for(id).await?;
+    if host.volumes.get(id).is_some_and(|v| v.attached.is_none()) {
+        relocate::settle(&host, id, None).await?;
+    }
     let record = host.volumes.get(id);
     if record.as_ref().is_some_and(|v| v.attached.is_some()) {
         return Err(attached());
@@ -319,7 +350,7 @@ pub async fn remove(host: Arc<Host>, id: VolumeId) -> Result<(), Fault> {
 
 /// See [`vimana_driver::HostDriver::grow_volume`].
 pub async fn grow(host: Arc<Host>, id: VolumeId, size: MiB) -> Result<(), Fault> {
-    host.volumes.look().await?;
+    host.volumes.look_for(id).await?;
     loop {
         // Its machine neither starts nor ends meanwhile.
         let owner = host.volumes.get(id).ok_or_else(no_such_volume)?.attached;
@@ -383,7 +414,7 @@ pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
     let held = turn.disks()?;
     let volumes = &turn.host.volumes;
     let _turn = volumes.turn(id).await;
-    volumes.look().await?;
+    volumes.look_for(id).await?;
     let mut record = volumes.get(id).ok_or_else(no_such_volume)?;
     match record.attached {
         Some(attached) if attached.vm_id == turn.vm.id => {}
@@ -425,8 +456,8 @@ pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
     if volumes.get(id).is_none() {
         return Ok(());
     }
-    let qmp = held.machine.as_ref().map(|machine| machine.qmp());
-    let mut record = relocate::settle(&turn.host, id, qmp.as_ref()).await?;
+    let live = held.machine.as_deref().map(Live::of);
+    let mut record = relocate::settle(&turn.host, id, live.as_ref()).await?;
     let Some((owner, plug)) = volumes.plug(&record) else {
         return Ok(());
     };
@@ -437,8 +468,9 @@ pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
         return Err(saved());
     }
     in_no_snapshot(&turn, id)?;
-    if let Some(qmp) = qmp {
-        let pulled = turn.cancelled.run_until_cancelled(pull_out(&qmp, &plug));
+    if let Some(live) = live {
+        let pulled = pull_out(&live.qmp, &plug);
+        let pulled = turn.cancelled.run_until_cancelled(pulled);
         let pulled = pulled.await.ok_or_else(overtaken)?;
         pulled.map_err(|error| hypervisor("the volume is still attached", &error))?;
     }
@@ -449,8 +481,10 @@ pub async fn detach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
 /// The machine is gone: its volumes are free again.
 pub async fn release(host: &Arc<Host>, vm: VmId) -> Result<(), Fault> {
     for plug in host.volumes.of(vm) {
-        let _turn = host.volumes.turn(plug.volume).await;
-        if let Some(mut record) = host.volumes.get(plug.volume) {
+        let id = plug.volume;
+        let _turn = host.volumes.turn(id).await;
+        if host.volumes.get(id).is_some() {
+            let mut record = relocate::settle(host, id, None).await?;
             record.attached = None;
             write(host, record).await?;
         }
@@ -511,12 +545,16 @@ fn free_in(datastore: &DatastoreName, layout: &Layout) -> std::io::Result<Vec<Vo
         let Some(Entry::Volume(id)) = name.to_str().map(|name| layout.entry(name)) else {
             continue;
         };
-        // One that is just being removed, or makes no sense, is nobody's.
-        let Ok(Some(record)) = record::read::<VolumeRecord>(&entry.path()) else {
-            continue;
+        let record = match record::read::<VolumeRecord>(&entry.path()) {
+            Ok(Some(record)) => record,
+            // One that is just being removed, or makes no sense, is nobody's.
+            Ok(None) => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => continue,
+            Err(error) => return Err(error),
         };
         let sensible = record.volume_id == id && record.datastore == *datastore;
-        if sensible && record.attached.is_none() {
+        let half = record.comes.as_ref().is_some_and(|comes| !comes.whole);
+        if sensible && !half && record.attached.is_none() {
             free.push(record);
         }
     }

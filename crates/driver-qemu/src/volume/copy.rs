@@ -37,7 +37,7 @@ const JOB: Job = Job {
 
 /// See [`vimana_driver::HostDriver::copy_volume`].
 pub async fn copy(host: Arc<Host>, id: VolumeId) -> Result<PathBuf, Fault> {
-    host.volumes.look().await?;
+    host.volumes.look_for(id).await?;
     loop {
         let owner = host.volumes.get(id).ok_or_else(no_such_volume)?.attached;
         let vm = owner.map(|owner| host.vm(owner.vm_id));
@@ -147,6 +147,10 @@ async fn fill(
             "device": plug.node_name(), "target": COPY, "sync": "full", "auto-dismiss": false,
         });
         let dir = host.layout.vm(owner);
+        // An earlier one ends before the guest stands still.
+        if let Err(error) = JOB.ended(&qmp).await {
+            tracing::debug!(%error, "an earlier copy failed");
+        }
         let begun = JOB.begin(&qmp, arguments);
         guest::still(machine, &dir, begun).await.0?;
         JOB.ended(&qmp).await?;

@@ -3,16 +3,17 @@
 //!
 //! The new directory has a record from its beginning, which says where the
 //! volume comes from. QEMU, or `qemu-img`, copies what is there; QEMU goes on
-//! until both are in step, and from then on has every write of the guest on both
-//! before the guest hears of it. Only then is the new one recorded as the one that
-//! counts, and only after that does QEMU let go of the old one: whenever an agent
-//! or a QEMU dies, the directory that counts has all that the guest was told is
-//! written. The old directory goes last.
+//! until both are in step, and has every write of the guest on both from then on.
+//! The guest stands still for a moment, which brings both to their disks; then the
+//! new one is recorded as the one that counts, and QEMU lets go of the old one:
+//! whenever an agent or a QEMU dies, the directory that counts has all that the
+//! guest was told is written. The old directory goes last.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::time::timeout;
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::name::DatastoreName;
 use vimana_model::{VmId, VolumeId};
@@ -23,8 +24,10 @@ use super::{
 use crate::argv::{Plug, VOLUME};
 use crate::host::{Host, Turn, blocking, overtaken};
 use crate::job::Job;
-use crate::limits::COPY_TIMEOUT;
+use crate::limits::{COPY_TIMEOUT, MOVE_END_TIMEOUT, QMP_TIMEOUT};
+use crate::machine::Machine;
 use crate::prepare::enough_room_in;
+use crate::process::Process;
 use crate::qcow2;
 use crate::qmp::{Qmp, QmpError};
 use crate::record::{self, Layout};
@@ -35,14 +38,39 @@ const JOB: Job = Job {
     command: "blockdev-mirror",
     within: COPY_TIMEOUT,
 };
+/// Its end, once that is asked for: a kill waits for it.
+const END: Job = Job {
+    within: MOVE_END_TIMEOUT,
+    ..JOB
+};
+
+/// The QEMU that has the volume.
+pub struct Live<'a> {
+    pub qmp: Qmp,
+    pub process: &'a Process,
+}
+
+impl<'a> Live<'a> {
+    pub fn of(machine: &'a Machine) -> Self {
+        Self {
+            qmp: machine.qmp(),
+            process: &machine.process,
+        }
+    }
+
+    /// Whether it has really ended: a connection ends sooner than that.
+    async fn is_gone(&self) -> bool {
+        timeout(QMP_TIMEOUT, self.process.ended()).await.is_ok()
+    }
+}
 
 /// See [`vimana_driver::HostDriver::move_volume`].
 pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(), Fault> {
     let held = turn.disks()?;
     let host = &turn.host;
     let _turn = host.volumes.turn(id).await;
-    let qmp = held.machine.as_ref().map(|machine| machine.qmp());
-    let record = settle(host, id, qmp.as_ref()).await?;
+    let live = held.machine.as_deref().map(Live::of);
+    let record = settle(host, id, live.as_ref()).await?;
     if record.attached.is_none_or(|has| has.vm_id != turn.vm.id) {
         let message = "the machine does not have the volume";
         return Err(Fault::new(FaultKind::Conflict, message));
@@ -55,10 +83,14 @@ pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(),
         return Err(saved());
     }
     in_no_snapshot(&turn, id)?;
+    if !between(host, |other| is_of(other, turn.vm.id)).is_empty() {
+        let message = "another volume of the machine is between two places";
+        return Err(Fault::new(FaultKind::Conflict, message));
+    }
     turn.still_wanted()?;
-    let mut arriving = VolumeRecord {
+    let arriving = VolumeRecord {
         datastore: to.clone(),
-        moves: record.moves.wrapping_add(u32::from(qmp.is_some())),
+        moves: record.moves.wrapping_add(u32::from(live.is_some())),
         comes: Some(Coming {
             from: record.datastore.clone(),
             whole: false,
@@ -67,21 +99,32 @@ pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(),
     };
     make_place(host, &target, &arriving).await?;
     let copying = async {
-        match &qmp {
-            Some(qmp) => mirror(host, &record, &arriving, qmp).await,
+        match &live {
+            Some(live) => mirror(host, &record, &arriving, &live.qmp).await,
             None => copy(host, &record, &arriving).await,
         }
     };
     let copied = turn.cancelled.run_until_cancelled(copying).await;
     if let Err(fault) = copied.unwrap_or_else(|| Err(overtaken())) {
-        take_back(host, &arriving, qmp.as_ref()).await?;
+        drop_half(host, &arriving, live.as_ref()).await?;
         return Err(fault);
     }
-    if let Some(comes) = &mut arriving.comes {
-        comes.whole = true;
-    }
-    write(host, arriving).await?;
-    let settled = settle(host, id, qmp.as_ref()).await?;
+    let settled = match held.machine.as_deref() {
+        Some(machine) => {
+            // Nobody else moves the guest; it goes on when this is given back, if
+            // not before.
+            let _motion = machine.motion().await;
+            let switched = switch(host, &arriving, &Live::of(machine)).await;
+            if let Err(error) = machine.qmp().cont().await {
+                tracing::warn!(volume = %id, %error, "the machine is continued by its supervisor");
+            }
+            switched?
+        }
+        None => {
+            count(host, &arriving).await?;
+            settle(host, id, None).await?
+        }
+    };
     if settled.datastore != to {
         let message = "QEMU gave the move up at its very end";
         return Err(Fault::new(FaultKind::Hypervisor, message));
@@ -89,30 +132,70 @@ pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(),
     Ok(())
 }
 
+/// From the one to the other, while the guest stands still: QEMU brings all that
+/// it has of both to their disks when it stops, so that either may be what is
+/// found afterwards.
+async fn switch(
+    host: &Arc<Host>,
+    arriving: &VolumeRecord,
+    live: &Live<'_>,
+) -> Result<VolumeRecord, Fault> {
+    let qmp = &live.qmp;
+    let stopped = async {
+        qmp.stop().await?;
+        let job = qmp.job(JOB.id).await?;
+        Ok(job.is_some_and(|job| job.ready && job.error.is_none()))
+    };
+    let in_step = match stopped.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Fault::new(
+            FaultKind::Hypervisor,
+            "the volume was not moved: what was written meanwhile did not arrive",
+        )),
+        Err(error) => Err(failed(&error)),
+    };
+    if let Err(fault) = match in_step {
+        Ok(()) => count(host, arriving).await,
+        Err(fault) => Err(fault),
+    } {
+        drop_half(host, arriving, Some(live)).await?;
+        return Err(fault);
+    }
+    settle(host, arriving.volume_id, Some(live)).await
+}
+
+/// The one that comes is the one that counts from now on.
+async fn count(host: &Arc<Host>, arriving: &VolumeRecord) -> Result<(), Fault> {
+    let mut arrived = arriving.clone();
+    if let Some(comes) = &mut arrived.comes {
+        comes.whole = true;
+    }
+    write(host, arrived).await
+}
+
 /// Ends a move that was interrupted, one way or the other: how the volume is
-/// then. The caller has its turn; `qmp` is its machine's, if that runs.
+/// then. The caller has its turn; `live` is its machine's, if that runs.
 pub async fn settle(
     host: &Arc<Host>,
     id: VolumeId,
-    qmp: Option<&Qmp>,
+    live: Option<&Live<'_>>,
 ) -> Result<VolumeRecord, Fault> {
     let mut record = host.volumes.get(id).ok_or_else(no_such_volume)?;
     let Some(comes) = record.comes.clone() else {
         return Ok(record);
     };
-    if !comes.whole {
-        take_back(host, &record, qmp).await?;
-        return host.volumes.get(id).ok_or_else(no_such_volume);
-    }
-    if let Some(qmp) = qmp {
-        match pivot(host, &record, qmp).await {
+    if let Some(live) = live {
+        match pivot(host, &record, &live.qmp).await {
             Ok(true) => {}
             Ok(false) => {
-                take_back(host, &record, Some(qmp)).await?;
-                return host.volumes.get(id).ok_or_else(no_such_volume);
+                let before = read(host, &comes.from, id).await?;
+                let before = before.ok_or_else(no_such_volume)?;
+                lock(&host.volumes.records).insert(id, before.clone());
+                drop_half(host, &record, Some(live)).await?;
+                return Ok(before);
             }
-            // It has ended: what counts is said.
-            Err(QmpError::Closed) => {}
+            // What counts is said.
+            Err(QmpError::Closed) if live.is_gone().await => {}
             Err(error) => return Err(hypervisor("the volume is between two places", &error)),
         }
     }
@@ -123,27 +206,41 @@ pub async fn settle(
 }
 
 /// Ends the moves that were interrupted of what a machine that runs has.
-pub async fn settle_all(host: &Arc<Host>, vm: VmId, qmp: &Qmp) {
-    for id in between(host, |record| {
-        record.attached.is_some_and(|has| has.vm_id == vm)
-    }) {
-        if let Err(fault) = settle(host, id, Some(qmp)).await {
+pub async fn settle_all(host: &Arc<Host>, vm: VmId, halves: &[VolumeRecord], live: &Live<'_>) {
+    for half in halves.iter().filter(|half| is_of(half, vm)) {
+        if let Err(fault) = drop_half(host, half, Some(live)).await {
+            let id = half.volume_id;
+            tracing::error!(volume = %id, %fault, "half of a volume stays");
+        }
+    }
+    for id in between(host, |record| is_of(record, vm)) {
+        if let Err(fault) = settle(host, id, Some(live)).await {
             tracing::error!(volume = %id, %fault, "a move that was interrupted is not ended");
         }
     }
 }
 
 /// The same for what no machine that runs has.
-pub async fn settle_rest(host: &Arc<Host>) {
+pub async fn settle_rest(host: &Arc<Host>, halves: &[VolumeRecord]) {
     let is_free = |record: &VolumeRecord| {
         let vm = record.attached.map(|has| host.vm(has.vm_id));
         vm.is_none_or(|vm| vm.held().is_none_or(|held| held.machine.is_none()))
     };
+    for half in halves.iter().filter(|half| is_free(half)) {
+        if let Err(fault) = drop_half(host, half, None).await {
+            let id = half.volume_id;
+            tracing::error!(volume = %id, %fault, "half of a volume stays");
+        }
+    }
     for id in between(host, is_free) {
         if let Err(fault) = settle(host, id, None).await {
             tracing::error!(volume = %id, %fault, "a move that was interrupted is not ended");
         }
     }
+}
+
+fn is_of(record: &VolumeRecord, vm: VmId) -> bool {
+    record.attached.is_some_and(|has| has.vm_id == vm)
 }
 
 fn between(host: &Host, of: impl Fn(&VolumeRecord) -> bool) -> Vec<VolumeId> {
@@ -236,7 +333,7 @@ async fn pivot(host: &Host, record: &VolumeRecord, qmp: &Qmp) -> Result<bool, Qm
     if qmp.job(JOB.id).await?.is_some() {
         // One that has ended already refuses; what came of it is seen below.
         let _ = qmp.job_complete(JOB.id).await;
-        match JOB.ended(qmp).await {
+        match END.ended(qmp).await {
             Ok(()) | Err(QmpError::Refused { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -254,40 +351,43 @@ async fn pivot(host: &Host, record: &VolumeRecord, qmp: &Qmp) -> Result<bool, Qm
     Ok(true)
 }
 
-/// Nothing comes of the move: the volume is where it was.
-async fn take_back(
+/// Nothing comes of the move: half of a volume goes, and whatever QEMU still does
+/// for it. The other one is where it was.
+async fn drop_half(
     host: &Arc<Host>,
-    arriving: &VolumeRecord,
-    qmp: Option<&Qmp>,
+    half: &VolumeRecord,
+    live: Option<&Live<'_>>,
 ) -> Result<(), Fault> {
-    let Some(comes) = &arriving.comes else {
-        return Ok(());
-    };
-    let id = arriving.volume_id;
-    let dir = host.volumes.place(&comes.from, id);
-    let before = blocking(move || {
-        let read = record::read::<VolumeRecord>(&dir);
-        read.map_err(|error| Fault::io("reading the volume's record", &error))
-    });
-    let before = before.await?.ok_or_else(no_such_volume)?;
-    lock(&host.volumes.records).insert(id, before);
-    if let (Some(qmp), Some((_, new))) = (qmp, host.volumes.plug(arriving)) {
-        match give_up(qmp, &new).await {
+    if let (Some(live), Some((_, new))) = (live, host.volumes.plug(half)) {
+        match give_up(&live.qmp, &new).await {
             Ok(()) | Err(QmpError::Closed) => {}
-            // What is left there goes with the next move, or the agent's next start.
+            // What is left there goes with the agent's next start.
             Err(error) => return Err(failed(&error)),
         }
     }
-    remove(host.volumes.datastore(&arriving.datastore)?, id).await
+    remove(host.volumes.datastore(&half.datastore)?, half.volume_id).await
 }
 
 /// Ends what QEMU still does for a move, and lets go of its target.
 async fn give_up(qmp: &Qmp, new: &Plug) -> Result<(), QmpError> {
-    JOB.cancel(qmp).await?;
+    END.cancel(qmp).await?;
     if qmp.block_nodes().await?.contains(&new.node_name()) {
         qmp.blockdev_del(&new.node_name()).await?;
     }
     Ok(())
+}
+
+async fn read(
+    host: &Host,
+    datastore: &DatastoreName,
+    id: VolumeId,
+) -> Result<Option<VolumeRecord>, Fault> {
+    let dir = host.volumes.place(datastore, id);
+    blocking(move || {
+        let read = record::read::<VolumeRecord>(&dir);
+        read.map_err(|error| Fault::io("reading the volume's record", &error))
+    })
+    .await
 }
 
 async fn remove(layout: &Layout, id: VolumeId) -> Result<(), Fault> {

@@ -1,10 +1,14 @@
-//! A datastore that two hosts reach.
+//! Volumes in other datastores than the host's own directory: what two hosts
+//! reach, and what an agent finds that died in the middle.
 
+use std::fs;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use vimana_driver::conformance::{Harness as _, guest_answers, new_spec, new_volume};
 use vimana_driver::{FaultKind, HostDriver, ObservedVolume, VolumeSource};
 use vimana_driver_qemu::{QemuConfig, QemuDriver};
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
@@ -79,4 +83,62 @@ async fn a_volume_goes_from_host_to_host_while_no_machine_has_it() {
     assert!(!a.reads_zeros(volume));
     one.remove_volume(volume).await.unwrap();
     assert_eq!(seen(&*two, volume).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_volume_found_in_two_places_the_one_counts_that_is_whole() {
+    for whole in [false, true] {
+        let host = QemuHost::new().await;
+        let driver = host.driver().await;
+        let (vm, volume) = (new_spec(&host), new_volume());
+        driver.prepare(&vm, &host.image().1).await.unwrap();
+        let here = DatastoreName::local();
+        let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty, &here);
+        made.await.unwrap();
+        driver.attach(vm.vm_id, 1, volume).await.unwrap();
+        drop(driver);
+        // As if an agent had died on the way: what came is told by what it reads.
+        let [old, new] = ["vms", "other"].map(|dir| host.dir().join(dir).join(volume.to_string()));
+        fs::create_dir(&new).unwrap();
+        fs::copy(old.join("volume.qcow2"), new.join("volume.qcow2")).unwrap();
+        let record = fs::read_to_string(old.join("volume.json")).unwrap();
+        let mut record: Value = serde_json::from_str(&record).unwrap();
+        record["datastore"] = json!("other");
+        record["comes"] = json!({"from": "local", "whole": whole});
+        fs::write(new.join("volume.json"), record.to_string()).unwrap();
+
+        let driver = host.driver().await;
+        let (place, gone) = if whole {
+            (other_datastore(), old)
+        } else {
+            (here, new)
+        };
+        assert_eq!(seen(&*driver, volume).await.unwrap().datastore, place);
+        assert!(!gone.exists());
+        driver.detach(vm.vm_id, 1, volume).await.unwrap();
+        driver.remove_volume(volume).await.unwrap();
+        assert_eq!(driver.volumes().await.unwrap(), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_whose_machine_is_half_removed_is_free_once_it_is_removed_again() {
+    let host = QemuHost::new().await;
+    let driver = host.driver().await;
+    let (vm, volume) = (new_spec(&host), new_volume());
+    driver.prepare(&vm, &host.image().1).await.unwrap();
+    let here = DatastoreName::local();
+    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty, &here);
+    made.await.unwrap();
+    driver.attach(vm.vm_id, 1, volume).await.unwrap();
+    drop(driver);
+    fs::remove_dir_all(host.vm_dir(vm.vm_id)).unwrap();
+    let driver = host.driver().await;
+    assert_eq!(
+        seen(&*driver, volume).await.unwrap().attached_to,
+        Some(vm.vm_id)
+    );
+    driver.clean(vm.vm_id, 1).await.unwrap();
+    assert_eq!(seen(&*driver, volume).await.unwrap().attached_to, None);
+    driver.remove_volume(volume).await.unwrap();
 }
