@@ -9,7 +9,7 @@
     reason = "tests, and what helps them"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -99,6 +99,16 @@ impl DemoHost {
                 user_data: Some(UserData::new(user_data).unwrap()),
             },
         }
+    }
+
+    /// What a guest sees of a qcow2 file.
+    fn content(&self, file: &Path) -> Vec<u8> {
+        let raw = self.dir.path().join("raw");
+        let mut convert = std::process::Command::new("qemu-img");
+        convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
+        convert.arg(file).arg(&raw);
+        assert!(convert.status().unwrap().success());
+        std::fs::read(raw).unwrap()
     }
 
     /// Prepares and boots a machine; its serial line.
@@ -256,12 +266,7 @@ async fn a_guest_that_is_backed_up_has_written_down_what_it_knows_and_goes_on() 
     let id = BackupId::from_parts(1, [1; 10]);
     let made = host.driver.back_up(vm, 1, id, None).await.unwrap();
     assert!(made.frozen);
-    let raw = host.dir.path().join("raw");
-    let mut convert = std::process::Command::new("qemu-img");
-    convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
-    convert.arg(&made.files.first().unwrap().path).arg(&raw);
-    assert!(convert.status().unwrap().success());
-    let disk = std::fs::read(raw).unwrap();
+    let disk = host.content(&made.files.first().unwrap().path);
     let kept = disk.windows(11).any(|bytes| bytes == b"unsynced-42");
     assert!(kept, "what the guest had said is not in its backup");
     host.driver.end_backup(vm, 1, id, true).await.unwrap();
@@ -377,13 +382,8 @@ async fn what_a_guest_writes_while_its_volume_moves_is_all_there() {
         .find_map(|line| line.trim().strip_prefix("last=")?.strip_suffix("=2"));
     let last: u64 = last.unwrap().parse().unwrap();
     driver.detach(vm, 1, volume).await.unwrap();
-    let raw = host.dir.path().join("raw");
     let file = host.dir.path().join(format!("other/{volume}/volume.qcow2"));
-    let mut convert = std::process::Command::new("qemu-img");
-    convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
-    convert.arg(&file).arg(&raw);
-    assert!(convert.status().unwrap().success());
-    let disk = std::fs::read(raw).unwrap();
+    let disk = host.content(&file);
     let number = |at: usize| -> u64 {
         let text = String::from_utf8(disk[at..at + 8].to_vec()).unwrap();
         text.parse().unwrap()

@@ -50,12 +50,15 @@ impl SimHost {
     /// datastores is put back where others find it.
     fn at_hand(&self) -> AtHand<'_> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.state();
-        let datastores = state.datastores.clone();
-        for datastore in datastores.values() {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        for datastore in state.datastores.values() {
             state.volumes.append(&mut datastore.free());
         }
-        AtHand { state, _turn: turn }
+        AtHand {
+            state: guard,
+            _turn: turn,
+        }
     }
 
     /// A further place for volumes.

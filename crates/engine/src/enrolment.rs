@@ -27,7 +27,7 @@ use vimana_store::{
 
 use crate::authorize::{current, permit};
 use crate::context::{OpContext, World};
-use crate::host::{host_event, host_view, name_in_use, places};
+use crate::host::{host_event, host_view, name_in_use};
 use crate::idempotency::{recall, remember};
 use crate::limits::{
     ALARM_BURST, ALARM_REFILL, JOIN_BURST, JOIN_REFILL, MAX_BUCKETS, MAX_PENDING_CERTIFICATES,
@@ -261,8 +261,7 @@ impl Engine {
             }
             let found = host::find(tx, id).await?;
             let found = found.ok_or_else(|| Error::not_found(format!("host `{id}`")))?;
-            let mut places = places(host_datastore::for_host(tx, id).await?);
-            let view: HostView = host_view(found, places.remove(&id).unwrap_or_default());
+            let view: HostView = host_view(found, host_datastore::for_host(tx, id).await?);
             remember(tx, cx, now, &view).await?;
             Ok((view, false))
         })?;

@@ -20,12 +20,11 @@ use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
 use vimana_model::{HostId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::EventRecord;
-use vimana_store::host::HostRecord;
 use vimana_store::{event, host, host_datastore, request, vm};
 
 use crate::Engine;
 use crate::context::OpContext;
-use crate::host::{host_view, places};
+use crate::host::host_views;
 use crate::limits::{BROADCAST_EVENTS, BROADCAST_TELEMETRY, MAX_QUEUED_ITEMS, MAX_REPLAYED_EVENTS};
 
 /// How soon events of another server on the same database are noticed.
@@ -321,12 +320,8 @@ impl Engine {
         }
         let read = self.store().read();
         let found = host::find_many(&read, &ids).await?;
-        let mut places = places(host_datastore::for_hosts(&read, &ids).await?);
-        let view = |host: HostRecord| {
-            let places = places.remove(&host.id).unwrap_or_default();
-            (host.id, host_view(host, places))
-        };
-        Ok(found.into_iter().map(view).collect())
+        let views = host_views(found, host_datastore::for_hosts(&read, &ids).await?);
+        Ok(views.into_iter().map(|host| (host.id, host)).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::host::{HostDatastoreView, HostState, HostView};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{Error, HostId, Result, Timestamp};
-use vimana_protocol::agent::{Capacity, Hello, ToAgent, negotiate};
+use vimana_protocol::agent::{Capacity, Hello, HostDatastore, ToAgent, negotiate};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_store::event::NewEvent;
 use vimana_store::host::HostRecord;
@@ -36,12 +36,7 @@ impl Engine {
         permit(cx, Permission::ViewHosts, None)?;
         let read = self.store().read();
         let found = host::list(&read).await?;
-        let mut places = places(host_datastore::list(&read).await?);
-        let view = |found: HostRecord| {
-            let places = places.remove(&found.id).unwrap_or_default();
-            host_view(found, places)
-        };
-        Ok(found.into_iter().map(view).collect())
+        Ok(host_views(found, host_datastore::list(&read).await?))
     }
 
     /// What happened to a host itself, oldest first.
@@ -232,11 +227,13 @@ async fn record_datastores(tx: &WriteTx, hello: &Hello) -> Result<(), StoreError
     let known = host_datastore::for_host(tx, host_id).await?;
     let told = hello.datastores.iter().take(MAX_HOST_DATASTORES);
     let told: BTreeMap<_, _> = told.map(|told| (&told.name, told)).collect();
+    // Volumes are in the one that had the name before.
+    let is_another = |told: &HostDatastore, before: &HostDatastoreRecord| {
+        before.id != told.id && before.used != MiB(0)
+    };
     for before in &known {
-        let is_there = told.get(&before.name).is_some_and(|told| {
-            // Volumes are in the one that had the name before.
-            told.id == before.id || before.used == MiB(0)
-        });
+        let told = told.get(&before.name);
+        let is_there = told.is_some_and(|told| !is_another(told, before));
         if !is_there && before.present {
             tracing::warn!(host = %hello.name, datastore = %before.name, volumes = %before.used, "a datastore of a host is away");
             let away = HostDatastoreRecord {
@@ -248,7 +245,7 @@ async fn record_datastores(tx: &WriteTx, hello: &Hello) -> Result<(), StoreError
     }
     for (name, told) in told {
         let before = known.iter().find(|before| before.name == *name);
-        let another = before.is_some_and(|before| before.id != told.id && before.used != MiB(0));
+        let another = before.is_some_and(|before| is_another(told, before));
         if name.is_local() || another || told.capacity_mib.0 > MAX_HOST_MIB {
             tracing::warn!(host = %hello.name, datastore = %name, another, "a datastore of a host is passed over");
             continue;
@@ -266,22 +263,39 @@ async fn record_datastores(tx: &WriteTx, hello: &Hello) -> Result<(), StoreError
     Ok(())
 }
 
-/// Of each host, those it reaches and those that hold something.
-pub(crate) fn places(all: Vec<HostDatastoreRecord>) -> BTreeMap<HostId, Vec<HostDatastoreView>> {
-    let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for record in all {
-        if record.present || record.used > MiB(0) {
-            let of = places.entry(record.host_id).or_default();
-            of.push(HostDatastoreView {
-                name: record.name,
-                id: record.id,
-                capacity_mib: record.capacity,
-                used_mib: record.used,
-                present: record.present,
-            });
-        }
+/// Each host with its own of the datastores.
+pub(crate) fn host_views(
+    hosts: Vec<HostRecord>,
+    datastores: Vec<HostDatastoreRecord>,
+) -> Vec<HostView> {
+    let mut of: BTreeMap<HostId, Vec<HostDatastoreRecord>> = BTreeMap::new();
+    for datastore in datastores {
+        of.entry(datastore.host_id).or_default().push(datastore);
     }
-    places
+    let view = |host: HostRecord| {
+        let own = of.remove(&host.id).unwrap_or_default();
+        host_view(host, own)
+    };
+    hosts.into_iter().map(view).collect()
+}
+
+/// A datastore of a host, where that reaches it or volumes are in it.
+fn datastore_view(record: HostDatastoreRecord) -> Option<HostDatastoreView> {
+    let HostDatastoreRecord {
+        host_id: _,
+        name,
+        id,
+        capacity,
+        used,
+        present,
+    } = record;
+    (present || used > MiB(0)).then_some(HostDatastoreView {
+        name,
+        id,
+        capacity_mib: capacity,
+        used_mib: used,
+        present,
+    })
 }
 
 /// The version to speak with an agent.
@@ -419,7 +433,7 @@ pub(crate) fn host_event(at: Timestamp, actor: &Actor, id: HostId, event: EventK
     }
 }
 
-pub(crate) fn host_view(record: HostRecord, datastores: Vec<HostDatastoreView>) -> HostView {
+pub(crate) fn host_view(record: HostRecord, datastores: Vec<HostDatastoreRecord>) -> HostView {
     let HostRecord {
         id,
         name,
@@ -454,7 +468,7 @@ pub(crate) fn host_view(record: HostRecord, datastores: Vec<HostDatastoreView>) 
         accelerator_note,
         capacity,
         used,
-        datastores,
+        datastores: datastores.into_iter().filter_map(datastore_view).collect(),
         vms,
         agent_version,
         hot_resize,

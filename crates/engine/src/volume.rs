@@ -542,7 +542,7 @@ async fn claim_growth(tx: &WriteTx, record: &VolumeRecord, to: MiB) -> Result<()
     let Some(host) = &record.host else {
         return Ok(());
     };
-    for datastore in std::iter::once(&record.datastore).chain(&record.moving_to) {
+    for datastore in record.places() {
         room::change(tx, host, datastore, record.size, to).await?;
     }
     Ok(())

@@ -39,6 +39,13 @@ pub struct VolumeRecord {
     pub created_at: Timestamp,
 }
 
+impl VolumeRecord {
+    /// The datastores of its host that it may be in: its size is claimed of each.
+    pub fn places(&self) -> impl Iterator<Item = &DatastoreName> {
+        std::iter::once(&self.datastore).chain(&self.moving_to)
+    }
+}
+
 /// The image of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageOf {

@@ -141,23 +141,16 @@ async fn switch(
     live: &Live<'_>,
 ) -> Result<VolumeRecord, Fault> {
     let qmp = &live.qmp;
-    let stopped = async {
-        qmp.stop().await?;
-        let job = qmp.job(JOB.id).await?;
-        Ok(job.is_some_and(|job| job.ready && job.error.is_none()))
+    let counted = async {
+        qmp.stop().await.map_err(|error| failed(&error))?;
+        let job = qmp.job(JOB.id).await.map_err(|error| failed(&error))?;
+        if !job.is_some_and(|job| job.ready && job.error.is_none()) {
+            let message = "the volume was not moved: what was written meanwhile did not arrive";
+            return Err(Fault::new(FaultKind::Hypervisor, message));
+        }
+        count(host, arriving).await
     };
-    let in_step = match stopped.await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Fault::new(
-            FaultKind::Hypervisor,
-            "the volume was not moved: what was written meanwhile did not arrive",
-        )),
-        Err(error) => Err(failed(&error)),
-    };
-    if let Err(fault) = match in_step {
-        Ok(()) => count(host, arriving).await,
-        Err(fault) => Err(fault),
-    } {
+    if let Err(fault) = counted.await {
         drop_half(host, arriving, Some(live)).await?;
         return Err(fault);
     }
@@ -207,17 +200,7 @@ pub async fn settle(
 
 /// Ends the moves that were interrupted of what a machine that runs has.
 pub async fn settle_all(host: &Arc<Host>, vm: VmId, halves: &[VolumeRecord], live: &Live<'_>) {
-    for half in halves.iter().filter(|half| is_of(half, vm)) {
-        if let Err(fault) = drop_half(host, half, Some(live)).await {
-            let id = half.volume_id;
-            tracing::error!(volume = %id, %fault, "half of a volume stays");
-        }
-    }
-    for id in between(host, |record| is_of(record, vm)) {
-        if let Err(fault) = settle(host, id, Some(live)).await {
-            tracing::error!(volume = %id, %fault, "a move that was interrupted is not ended");
-        }
-    }
+    settle_those(host, halves, |record| is_of(record, vm), Some(live)).await;
 }
 
 /// The same for what no machine that runs has.
@@ -226,14 +209,23 @@ pub async fn settle_rest(host: &Arc<Host>, halves: &[VolumeRecord]) {
         let vm = record.attached.map(|has| host.vm(has.vm_id));
         vm.is_none_or(|vm| vm.held().is_none_or(|held| held.machine.is_none()))
     };
-    for half in halves.iter().filter(|half| is_free(half)) {
-        if let Err(fault) = drop_half(host, half, None).await {
+    settle_those(host, halves, is_free, None).await;
+}
+
+async fn settle_those(
+    host: &Arc<Host>,
+    halves: &[VolumeRecord],
+    which: impl Fn(&VolumeRecord) -> bool,
+    live: Option<&Live<'_>>,
+) {
+    for half in halves.iter().filter(|half| which(half)) {
+        if let Err(fault) = drop_half(host, half, live).await {
             let id = half.volume_id;
             tracing::error!(volume = %id, %fault, "half of a volume stays");
         }
     }
-    for id in between(host, is_free) {
-        if let Err(fault) = settle(host, id, None).await {
+    for id in between(host, which) {
+        if let Err(fault) = settle(host, id, live).await {
             tracing::error!(volume = %id, %fault, "a move that was interrupted is not ended");
         }
     }
@@ -243,12 +235,13 @@ fn is_of(record: &VolumeRecord, vm: VmId) -> bool {
     record.attached.is_some_and(|has| has.vm_id == vm)
 }
 
-fn between(host: &Host, of: impl Fn(&VolumeRecord) -> bool) -> Vec<VolumeId> {
-    let records = lock(&host.volumes.records).clone();
-    let records = records
-        .into_values()
-        .filter(|record| record.comes.is_some());
-    records.filter(of).map(|record| record.volume_id).collect()
+fn between(host: &Host, which: impl Fn(&VolumeRecord) -> bool) -> Vec<VolumeId> {
+    let records = lock(&host.volumes.records);
+    let moving = records.values().filter(|record| record.comes.is_some());
+    let moving: Vec<VolumeRecord> = moving.cloned().collect();
+    drop(records);
+    let moving = moving.into_iter().filter(which);
+    moving.map(|record| record.volume_id).collect()
 }
 
 /// Makes the place that the volume comes to, empty but for its record.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use vimana_driver::conformance::{Harness, read_until, type_text};
+use vimana_driver::conformance::{Harness, guest_answers, new_spec, read_until, type_text};
 use vimana_driver::{HostDriver, ImageRef};
 use vimana_driver_qemu::{AcceleratorSetting, DEAF, OFF, QemuConfig, QemuDriver, boot_sector};
 use vimana_model::image::ImageFormat;
@@ -114,6 +114,15 @@ pub fn config_in(dir: &Path) -> QemuConfig {
         .datastores
         .insert(other_datastore(), dir.join("other"));
     config
+}
+
+/// A machine that runs and has printed something.
+pub async fn run(host: &QemuHost, driver: &dyn HostDriver) -> VmId {
+    let spec = new_spec(host);
+    driver.prepare(&spec, &host.image().1).await.unwrap();
+    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
+    guest_answers(driver, spec.vm_id).await;
+    spec.vm_id
 }
 
 pub fn other_datastore() -> DatastoreName {

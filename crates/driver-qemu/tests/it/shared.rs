@@ -5,14 +5,14 @@ use std::fs;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use vimana_driver::conformance::{Harness as _, guest_answers, new_spec, new_volume};
+use vimana_driver::conformance::{Harness as _, new_spec, new_volume};
 use vimana_driver::{FaultKind, HostDriver, ObservedVolume, VolumeSource};
 use vimana_driver_qemu::{QemuConfig, QemuDriver};
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
-use crate::host::{QemuHost, other_datastore};
+use crate::host::{QemuHost, other_datastore, run};
 
 /// The host, with the other datastore of `of` for its own.
 fn sharing(host: &QemuHost, of: &QemuHost, owner: &str) -> QemuConfig {
@@ -24,14 +24,6 @@ fn sharing(host: &QemuHost, of: &QemuHost, owner: &str) -> QemuConfig {
 
 async fn open(config: QemuConfig) -> Arc<dyn HostDriver> {
     Arc::new(QemuDriver::open(config).await.unwrap())
-}
-
-async fn run(host: &QemuHost, driver: &dyn HostDriver) -> VmId {
-    let spec = new_spec(host);
-    driver.prepare(&spec, &host.image().1).await.unwrap();
-    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
-    guest_answers(driver, spec.vm_id).await;
-    spec.vm_id
 }
 
 async fn seen(driver: &dyn HostDriver, volume: VolumeId) -> Option<ObservedVolume> {
@@ -85,17 +77,23 @@ async fn a_volume_goes_from_host_to_host_while_no_machine_has_it() {
     assert_eq!(seen(&*two, volume).await, None);
 }
 
+/// A machine that is off and has a volume in the host's own directory.
+async fn with_volume(host: &QemuHost, driver: &dyn HostDriver) -> (VmId, VolumeId) {
+    let (spec, volume) = (new_spec(host), new_volume());
+    driver.prepare(&spec, &host.image().1).await.unwrap();
+    let here = DatastoreName::local();
+    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty, &here);
+    made.await.unwrap();
+    driver.attach(spec.vm_id, 1, volume).await.unwrap();
+    (spec.vm_id, volume)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_volume_found_in_two_places_the_one_counts_that_is_whole() {
     for whole in [false, true] {
         let host = QemuHost::new().await;
         let driver = host.driver().await;
-        let (vm, volume) = (new_spec(&host), new_volume());
-        driver.prepare(&vm, &host.image().1).await.unwrap();
-        let here = DatastoreName::local();
-        let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty, &here);
-        made.await.unwrap();
-        driver.attach(vm.vm_id, 1, volume).await.unwrap();
+        let (vm, volume) = with_volume(&host, &*driver).await;
         drop(driver);
         // As if an agent had died on the way: what came is told by what it reads.
         let [old, new] = ["vms", "other"].map(|dir| host.dir().join(dir).join(volume.to_string()));
@@ -111,11 +109,11 @@ async fn of_a_volume_found_in_two_places_the_one_counts_that_is_whole() {
         let (place, gone) = if whole {
             (other_datastore(), old)
         } else {
-            (here, new)
+            (DatastoreName::local(), new)
         };
         assert_eq!(seen(&*driver, volume).await.unwrap().datastore, place);
         assert!(!gone.exists());
-        driver.detach(vm.vm_id, 1, volume).await.unwrap();
+        driver.detach(vm, 1, volume).await.unwrap();
         driver.remove_volume(volume).await.unwrap();
         assert_eq!(driver.volumes().await.unwrap(), []);
     }
@@ -125,20 +123,12 @@ async fn of_a_volume_found_in_two_places_the_one_counts_that_is_whole() {
 async fn a_volume_whose_machine_is_half_removed_is_free_once_it_is_removed_again() {
     let host = QemuHost::new().await;
     let driver = host.driver().await;
-    let (vm, volume) = (new_spec(&host), new_volume());
-    driver.prepare(&vm, &host.image().1).await.unwrap();
-    let here = DatastoreName::local();
-    let made = driver.create_volume(volume, MiB(2), &VolumeSource::Empty, &here);
-    made.await.unwrap();
-    driver.attach(vm.vm_id, 1, volume).await.unwrap();
+    let (vm, volume) = with_volume(&host, &*driver).await;
     drop(driver);
-    fs::remove_dir_all(host.vm_dir(vm.vm_id)).unwrap();
+    fs::remove_dir_all(host.vm_dir(vm)).unwrap();
     let driver = host.driver().await;
-    assert_eq!(
-        seen(&*driver, volume).await.unwrap().attached_to,
-        Some(vm.vm_id)
-    );
-    driver.clean(vm.vm_id, 1).await.unwrap();
+    assert_eq!(seen(&*driver, volume).await.unwrap().attached_to, Some(vm));
+    driver.clean(vm, 1).await.unwrap();
     assert_eq!(seen(&*driver, volume).await.unwrap().attached_to, None);
     driver.remove_volume(volume).await.unwrap();
 }

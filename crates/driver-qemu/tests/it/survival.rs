@@ -13,15 +13,7 @@ use vimana_driver_qemu::OFF;
 use vimana_model::VmId;
 use vimana_model::unit::MiB;
 
-use crate::host::QemuHost;
-
-async fn run(host: &QemuHost, driver: &dyn HostDriver) -> VmId {
-    let spec = new_spec(host);
-    driver.prepare(&spec, &host.image().1).await.unwrap();
-    driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
-    guest_answers(driver, spec.vm_id).await;
-    spec.vm_id
-}
+use crate::host::{QemuHost, run};
 
 async fn power(driver: &dyn HostDriver, vm: VmId) -> Option<Power> {
     let all = driver.inventory().await.unwrap();

@@ -38,7 +38,7 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
     let mut places: BTreeMap<(HostId, &DatastoreName), MiB> = BTreeMap::new();
     for volume in books.volumes.values() {
         let Some(host) = &volume.host else { continue };
-        for datastore in std::iter::once(&volume.datastore).chain(&volume.moving_to) {
+        for datastore in volume.places() {
             if datastore.is_local() {
                 let (sum, _) = sums.entry(host.id).or_default();
                 *sum = with_kept(*sum, volume.size);

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use vimana_driver::{ObservedSnapshot, ObservedVolume};
-use vimana_model::name::DatastoreName;
 use vimana_model::snapshot::SnapshotState;
 use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
@@ -92,10 +91,6 @@ fn is_shared(books: &Books, volume: &VolumeRecord, host: HostId) -> bool {
     on.is_some_and(|on| id(on.id).is_some() && id(on.id) == id(host))
 }
 
-fn may_be_in(volume: &VolumeRecord, datastore: &DatastoreName) -> bool {
-    volume.datastore == *datastore || volume.moving_to.as_ref() == Some(datastore)
-}
-
 /// The volumes that a host holds, and those that it should.
 fn check_volumes_of(books: &Books, host: HostId, held: &[ObservedVolume], found: &mut Findings) {
     let named = books.host(host);
@@ -123,7 +118,8 @@ fn check_volumes_of(books: &Books, host: HostId, held: &[ObservedVolume], found:
             };
             let what = format!("it is {}, host {named} says that {has}", volume.state);
             found.add(Check::VolumeOfOtherVm, about, what);
-        } else if rests(books, volume) && !may_be_in(volume, &observed.datastore) {
+        } else if rests(books, volume) && volume.places().all(|place| *place != observed.datastore)
+        {
             let (is, should) = (&observed.datastore, &volume.datastore);
             let what = format!("host {named} has it in datastore {is}, recorded is {should}");
             found.add(Check::VolumeInOtherDatastore, about, what);

@@ -44,7 +44,7 @@ pub async fn give_back(
     host: HostId,
     record: &VolumeRecord,
 ) -> Result<(), StoreError> {
-    for datastore in std::iter::once(&record.datastore).chain(&record.moving_to) {
+    for datastore in record.places() {
         // What shrinks always fits.
         let _given_back = held(tx, host, datastore, record.size, MiB(0)).await?;
     }
