@@ -13,6 +13,18 @@ export class Cli {
       PATH: process.env.PATH,
       VIMANA_CONFIG_DIR: mkdtempSync(join(directory, 'cli-')),
     };
+    this.children = new Set();
+  }
+
+  // Ends what a test that failed left waiting.
+  kill() {
+    for (const child of this.children) child.kill('SIGKILL');
+  }
+
+  track(child) {
+    this.children.add(child);
+    child.once('exit', () => this.children.delete(child));
+    return child;
   }
 
   // Runs one command line; answers how it ended and what it said.
@@ -33,7 +45,7 @@ export class Cli {
   talk(line) {
     const env = this.environment;
     const stdio = ['pipe', 'pipe', 'inherit'];
-    const child = spawn(join(bin, 'vimana'), line.split(' '), { env, stdio });
+    const child = this.track(spawn(join(bin, 'vimana'), line.split(' '), { env, stdio }));
     const over = new Promise((done) => child.once('exit', done));
     let said = '';
     let heard = () => {};
@@ -63,6 +75,7 @@ export class Cli {
         if (error && typeof error.code !== 'number') failed(error);
         else done({ status: error?.code ?? 0, out, err });
       });
+      this.track(child);
       // What ends at once reads nothing.
       child.stdin.on('error', () => {}).end(input);
     });

@@ -119,7 +119,11 @@ export class Fleet extends Stack {
   async destroy() {
     for (const child of this.parts.values()) {
       child.kill('SIGTERM');
+      // A test that failed may have left it stopped.
+      child.kill('SIGCONT');
+      const patience = setTimeout(() => child.kill('SIGKILL'), 30_000);
       await child.over;
+      clearTimeout(patience);
     }
     for (const name of this.joined ?? []) {
       spawnSync(join(bin, 'vimana-agent'), ['stop-machines', '--data-dir', join(this.data, name)]);

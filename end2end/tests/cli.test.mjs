@@ -20,6 +20,7 @@ before(async () => {
 });
 
 after(async () => {
+  cli?.kill();
   await fleet?.destroy();
 });
 
@@ -70,7 +71,7 @@ const TABLE = new Map(
     .map(([, action, state, refusal]) => [`${action} ${state}`, refusal]),
 );
 // What is done with one snapshot, or with one volume, has commands of its own.
-const OF_PIECES = ['revert', 'attach', 'detach', 'grow'];
+const OF_PIECES = ['revert', 'attach', 'detach', 'grow', 'move'];
 const ACTIONS = [...new Set([...TABLE.keys()].map((key) => key.split(' ')[0]))].filter(
   (action) => !OF_PIECES.includes(action),
 );
