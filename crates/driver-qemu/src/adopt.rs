@@ -322,7 +322,9 @@ impl Adoption<'_> {
 fn verdict(state: Option<RunState>, saved: Option<Saved>, restarting: bool) -> Verdict {
     match (state, saved) {
         // Its memory has not arrived, or was saved.
-        (Some(RunState::Inmigrate | RunState::Postmigrate), Some(_)) => Verdict::Discard,
+        (Some(RunState::Inmigrate | RunState::FinishMigrate | RunState::Postmigrate), Some(_)) => {
+            Verdict::Discard
+        }
         (Some(RunState::Paused | RunState::Prelaunch) | None, Some(saved)) if !saved.let_go => {
             Verdict::Discard
         }
@@ -340,6 +342,7 @@ fn verdict(state: Option<RunState>, saved: Option<Saved>, restarting: bool) -> V
                 | RunState::Shutdown
                 | RunState::IoError
                 | RunState::InternalError
+                | RunState::FinishMigrate
                 | RunState::Other,
             )
             | None,

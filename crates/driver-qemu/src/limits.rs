@@ -20,6 +20,9 @@ pub const POWER_BUTTON_EVERY: Duration = Duration::from_secs(3);
 pub const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
 /// How long an event of a move of memory is waited for before asking.
 pub const MIGRATION_POLL: Duration = Duration::from_secs(1);
+/// How often QEMU is asked whether a move of memory is through to its last step:
+/// that has no event.
+pub const FINALIZE_POLL: Duration = Duration::from_millis(2);
 /// A move of memory that was cancelled has ended after this.
 pub const MIGRATION_CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A guest lets go of a volume within this.

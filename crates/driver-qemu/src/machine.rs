@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::{Notify, broadcast, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use vimana_driver::{Fault, FaultKind, Power, SerialHub};
 
 use crate::guest;
 use crate::host::{Host, Vm};
 use crate::limits::{
-    KILL_TIMEOUT, MIGRATION_CANCEL_TIMEOUT, MIGRATION_POLL, QMP_TIMEOUT, QUIT_TIMEOUT,
+    FINALIZE_POLL, KILL_TIMEOUT, MIGRATION_CANCEL_TIMEOUT, MIGRATION_POLL, QMP_TIMEOUT,
+    QUIT_TIMEOUT,
 };
 use crate::process::Process;
 use crate::qmp::{Migration, Qmp, QmpError, RunState};
@@ -244,8 +245,18 @@ pub async fn run_on(qmp: &Qmp) -> Result<(), QmpError> {
         let ends = moved(qmp, &mut events);
         // Run on in any case: that is what matters.
         let _ = timeout(MIGRATION_CANCEL_TIMEOUT, ends).await;
+        let _ = timeout(MIGRATION_CANCEL_TIMEOUT, finalized(qmp)).await;
     }
     qmp.cont().await
+}
+
+/// A move of memory that is over has a last step after its last event; until
+/// that is through, QEMU refuses to continue the guest.
+async fn finalized(qmp: &Qmp) -> Result<(), QmpError> {
+    while qmp.query_status().await? == RunState::FinishMigrate {
+        sleep(FINALIZE_POLL).await;
+    }
+    Ok(())
 }
 
 /// Waits for the end of a move of memory; `events` were listened to before it

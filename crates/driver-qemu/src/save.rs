@@ -87,7 +87,9 @@ async fn stand_still(qmp: &Qmp) -> Result<RunState, QmpError> {
     match qmp.query_status().await? {
         // A save before this one was interrupted, and nobody has let the
         // machine run on yet. QEMU does not write a memory twice.
-        RunState::Paused | RunState::Postmigrate | RunState::Other => machine::run_on(qmp).await?,
+        RunState::Paused | RunState::FinishMigrate | RunState::Postmigrate | RunState::Other => {
+            machine::run_on(qmp).await?
+        }
         RunState::Prelaunch
         | RunState::Inmigrate
         | RunState::Running

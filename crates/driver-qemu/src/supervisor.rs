@@ -18,7 +18,9 @@ use vimana_driver::{Fault, Power, SerialHub};
 use crate::argv::{GUEST_SOCKET, QMP_SOCKET, SERIAL_SOCKET};
 use crate::guest::Frozen;
 use crate::host::{Host, Vm, blocking};
-use crate::limits::{ADOPT_TIMEOUT, IO_ERROR_RETRY, LOG_TRIM_EVERY, RECONNECT_EVERY};
+use crate::limits::{
+    ADOPT_TIMEOUT, IO_ERROR_RETRY, LOG_TRIM_EVERY, MIGRATION_POLL, RECONNECT_EVERY,
+};
 use crate::machine::{self, Intent, Machine};
 use crate::process::{self, Process};
 use crate::qmp::{Qmp, QmpError, RunState, connect_in};
@@ -120,6 +122,8 @@ impl Supervisor {
             RunState::Paused | RunState::Postmigrate => {
                 self.did("continued", machine::run_on(&qmp).await);
             }
+            // Whoever wanted it to run on gave up.
+            RunState::FinishMigrate => self.retry_at = Some(Instant::now() + MIGRATION_POLL),
             RunState::Prelaunch => self.did("continued", qmp.cont().await),
             RunState::Running | RunState::Inmigrate | RunState::Other => {}
         }
@@ -130,10 +134,12 @@ impl Supervisor {
         aftermath || self.machine.is_restarting()
     }
 
-    async fn retry(&self) {
+    async fn retry(&mut self) {
         if let Some(_motion) = self.machine.try_motion() {
             self.did("continued", self.machine.qmp().cont().await);
         }
+        // It may not have done.
+        self.look().await;
     }
 
     fn did(&self, what: &str, result: Result<(), QmpError>) {

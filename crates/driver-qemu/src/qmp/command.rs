@@ -16,6 +16,8 @@ pub enum RunState {
     Running,
     /// Stopped on request, or its memory has arrived.
     Paused,
+    /// Its memory is all but written out: it cannot be continued now.
+    FinishMigrate,
     /// Its memory was written out.
     Postmigrate,
     /// The guest switched itself off.

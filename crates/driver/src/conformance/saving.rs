@@ -191,7 +191,9 @@ pub async fn save_is_overtaken_by_load<H: Harness>(h: &H) {
         });
         assert_eq!(load, Ok(()), "after {moment} ms");
         if let Err(fault) = save {
-            assert_eq!(fault.kind, FaultKind::Cancelled, "{fault}");
+            // The load may even be seen first.
+            let overtaken = [FaultKind::Cancelled, FaultKind::Superseded];
+            assert!(overtaken.contains(&fault.kind), "{fault}");
         }
         goes_on(&*driver, &spec, 2).await;
         driver.kill(spec.vm_id, 2).await.unwrap();
