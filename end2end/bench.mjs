@@ -3,12 +3,14 @@
 // test: it fails only when something does not work.
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { image } from './lib/fleet.mjs';
+import { Peers } from './lib/peers.mjs';
 import { Api, Stack } from './lib/stack.mjs';
 
 const ROUNDS = 10;
+const IMPORTS = 5;
 const figures = [];
 
 function figure(name, value, unit, goal) {
@@ -126,6 +128,52 @@ function measureScale() {
   for (const line of printed.trim().split('\n')) figures.push(JSON.parse(line));
 }
 
+// The same file from the same server: by `curl -o`, and as an image, which is
+// unpacked, hashed, checked and on the disk when it is ready. In turns.
+async function measureImport(api, data) {
+  const files = join(data, 'files');
+  mkdirSync(files);
+  const file = join(files, 'disk.img');
+  execFileSync('dd', ['if=/dev/urandom', `of=${file}`, 'bs=1M', 'count=2048'], { stdio: 'ignore' });
+  const peers = new Peers(data, files);
+  try {
+    const url = `http://${await peers.nginx()}/disk.img`;
+    const shares = [];
+    const rates = [];
+    for (let round = 0; round < IMPORTS; round += 1) {
+      let begun = performance.now();
+      execFileSync('curl', ['--silent', '--fail', '-o', join(data, 'by-curl'), url]);
+      const curl = performance.now() - begun;
+      rmSync(join(data, 'by-curl'));
+      begun = performance.now();
+      const ms = await importOnce(api, { name: `import-${round}`, url }, begun);
+      shares.push((curl / ms) * 100);
+      rates.push(2048 / (ms / 1000));
+    }
+    figure('import of 2 GiB, p50', quantile(rates, 0.5), 'MiB/s', '');
+    figure('import against curl -o, p50', quantile(shares, 0.5), '%', '>= 80');
+  } finally {
+    peers.kill();
+  }
+}
+
+// Answers the milliseconds until it is ready; removes it.
+async function importOnce(api, form, begun) {
+  let ended;
+  const over = new Promise((done) => (ended = done));
+  const hangUp = await api.follow(({ event }) => {
+    if (event.event.kind === 'image' && event.event.to !== 'importing') ended(event.event.to);
+  });
+  const { image } = await api.call('POST', '/images', form);
+  const state = await over;
+  const ms = performance.now() - begun;
+  hangUp();
+  if (state !== 'ready') throw new Error(`the image is ${state}`);
+  await api.call('DELETE', `/images/${image.id}`);
+  await api.call('POST', `/images/${image.id}/purge`);
+  return ms;
+}
+
 // The driver alone, a thousand times, on the disk that the build is on.
 function measureDisks() {
   const target = process.env.CARGO_TARGET_DIR;
@@ -139,7 +187,7 @@ function measureDisks() {
   }
 }
 
-const stack = await Stack.create();
+const stack = await Stack.create({ VIMANA_IMPORT_ALLOW: '127.0.0.1/32' });
 try {
   await stack.start();
   await stack.interrupt();
@@ -147,6 +195,7 @@ try {
   const api = await Api.signIn(stack.url);
   await hostsConnected(api);
   await measureLife(api);
+  await measureImport(api, stack.data);
   measureSite();
 } finally {
   await stack.destroy();

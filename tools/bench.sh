@@ -3,7 +3,8 @@
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
-tools/setup.sh run
+# Of the test profile, because it needs a web server.
+tools/setup.sh test
 tools/build.sh
 step "load generator" cargo build --locked --release -p vimana-load
 step "disk making" cargo build --locked --release -p vimana-driver-qemu --example overlays

@@ -111,6 +111,8 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     await write('third');
     await cli('volume create data --size-mib 16');
     await cli('volume attach data precious --wait');
+    await ask(page, 'until [ -b /dev/sda ]; do usleep 20000; done; echo disk-$((1+1))', 'disk-2');
+    await ask(page, 'echo on-the-volume | dd of=/dev/sda conv=fsync 2>/dev/null; echo put-$?', 'put-0');
     const whole = await backUp('with-data');
     assert.deepEqual([whole.since, whole.disks.length], [null, 2]);
     const needed = await tool.run('backup delete ' + full.id);
@@ -133,10 +135,13 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     await page.getByText('only letters').waitFor();
     await page.getByLabel('Name').fill('latest');
     await button('Make the VM').click();
-    await page.getByText('latest is being made').waitFor();
+    await page.getByText('latest and a volume are being made').waitFor();
     const is = async () => (await api.call('GET', '/vms')).items.some(({ name }) => name === 'latest');
     while (!(await is()));
     assert.equal(await said('latest'), 'third');
+    assert.match(await cli('volume attach latest-data latest --wait'), /^size +16 MiB$/m);
+    await ask(page, 'until [ -b /dev/sda ]; do usleep 20000; done; echo disk-$((1+1))', 'disk-2');
+    assert.equal(await word(page, 'head -n 1 /dev/sda'), 'on-the-volume');
   });
 
   test('a volume in a backup becomes an image', async () => {

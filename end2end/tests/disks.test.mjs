@@ -7,6 +7,7 @@ import { createServer } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import {
   ask,
+  booted,
   checkPage,
   choose,
   confirm,
@@ -176,13 +177,44 @@ describe('disks', { concurrency: false, timeout: 900_000 }, () => {
     assert.equal(held.status, 1);
     assert.match(held.err, /is in snapshot `both` of `precious`; delete that first/);
     assert.match(await good('snapshot revert precious both --wait'), /revert succeeded/);
-    assert.match(await good('snapshot list precious'), /^both +ready +yes .* here$/m);
+    assert.match(await good('snapshot list precious'), /^both +ready +memory, root disk, .* here$/m);
     await good('snapshot delete precious both --wait');
     assert.match(await good('volume detach more --wait'), /^state +ready/m);
     await good('volume delete more --yes');
     const lost = await cli.run('snapshot revert precious never');
     assert.equal(lost.status, 1);
     assert.match(lost.err, /snapshot `never` of `precious` not found/);
+  });
+
+  test('a volume alone goes back, and the rest stays', async () => {
+    await button('Take a snapshot').click();
+    await page.getByLabel('Name').fill('of-data');
+    await page.getByLabel('Of', { exact: true }).selectOption('data');
+    assert.equal(await page.getByLabel('With the memory').count(), 0);
+    await button('Take it').click();
+    await snapshot('of-data').getByText('volume data alone').waitFor();
+    await through('Snapshot');
+    assert.equal(await snapshot('of-data').getByText('you are here').count(), 0);
+    await ask(page, 'echo newer >/data/newer; sync; echo newer-$(cat /data/newer)', 'newer-newer');
+    await ask(page, 'echo over-written | dd of=/dev/sd? conv=fsync 2>/dev/null; echo over-$?', 'over-0');
+    const boots = await number(page, 'cat /data/boots');
+    await button('Power off').click();
+    await confirm(page, 'Power off');
+    await untilState(page, 'powered_off');
+    await snapshot('of-data').getByRole('button', { name: 'Go back to of-data' }).click();
+    await page.getByText('The volume becomes what it was then.').waitFor();
+    await confirm(page, 'Go back to of-data');
+    await through('Go back');
+    await button('Start').click();
+    await untilState(page, 'running');
+    await page.getByText('Connected', { exact: true }).waitFor({ timeout: 60_000 });
+    await booted(page, boots + 1);
+    await ask(page, 'until [ -b /dev/sda ]; do usleep 20000; done; echo disk-$((1+1))', 'disk-2');
+    assert.equal(await word(page, 'head -n 1 /dev/sda'), 'on-a-volume');
+    assert.equal(await word(page, 'cat /data/newer'), 'newer');
+    await snapshot('of-data').getByRole('button', { name: 'Delete of-data' }).click();
+    await confirm(page, 'Delete of-data');
+    await snapshot('of-data').waitFor({ state: 'detached', timeout: 60_000 });
   });
 
   test('the page is as it should be in every look', async () => {

@@ -3,20 +3,19 @@
 // from them.
 
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createConnection, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { Cli } from '../lib/cli.mjs';
 import { Fleet, image } from '../lib/fleet.mjs';
+import { Peers } from '../lib/peers.mjs';
 import { PASSWORD } from '../lib/stack.mjs';
 
-let fleet, cli, files, shared, http, ftp;
-const peers = [];
+let fleet, cli, files, shared, peers, http, ftp;
 
 before(async () => {
   shared = mkdtempSync(join(tmpdir(), 'vimana-shared-'));
@@ -32,61 +31,16 @@ before(async () => {
     ...['convert', '-f', 'qcow2', '-O', 'vmdk', '-o', 'subformat=streamOptimized'],
     ...[image, join(files, 'demo.vmdk')],
   ]);
-  http = await nginx();
-  ftp = await pyftpdlib();
+  peers = new Peers(fleet.data, files);
+  http = await peers.nginx();
+  ftp = await peers.pyftpdlib();
 });
 
 after(async () => {
-  for (const peer of peers) peer.kill();
+  peers?.kill();
   await fleet?.destroy();
   rmSync(shared, { recursive: true, force: true });
 });
-
-const freePort = () =>
-  new Promise((done) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => done(port));
-    });
-  });
-
-// Starts a server, and waits until it takes connections.
-async function peer(port, program, args) {
-  const child = spawn(program, args, { stdio: 'ignore' });
-  peers.push(child);
-  const takes = () =>
-    new Promise((done) => {
-      const socket = createConnection(port, '127.0.0.1');
-      socket.once('connect', () => done(true)).once('error', () => done(false));
-      socket.once('connect', () => socket.destroy());
-    });
-  while (!(await takes())) {
-    assert.equal(child.exitCode, null, `${program} ended`);
-    await new Promise((done) => setTimeout(done, 20));
-  }
-  return `127.0.0.1:${port}`;
-}
-
-async function nginx() {
-  const [port, at] = [await freePort(), fleet.data];
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'scgi', 'uwsgi']
-    .map((kind) => `${kind}_temp_path ${at}/nginx-${kind};`)
-    .join(' ');
-  writeFileSync(
-    join(at, 'nginx.conf'),
-    `daemon off; master_process off; pid ${at}/nginx.pid; events { }
-     http { access_log off; ${temporary}
-       server { listen 127.0.0.1:${port}; root ${files};
-                location /old/ { return 302 /demo.qcow2; } } }`,
-  );
-  return peer(port, 'nginx', ['-c', join(at, 'nginx.conf'), '-e', join(at, 'nginx.log')]);
-}
-
-async function pyftpdlib() {
-  const port = await freePort();
-  const args = ['-m', 'pyftpdlib', '-i', '127.0.0.1', '-p', `${port}`, '-d', files];
-  return peer(port, '/usr/bin/python3', [...args, '-u', 'ann', '-P', 'hunter2']);
-}
 
 async function good(line) {
   const ran = await cli.run(line);

@@ -53,6 +53,23 @@ async function withPage(user, body, options) {
   await page.context().close();
 }
 
+const inputAt = (page, number) => page.getByRole('group', { name: `Input ${number}`, exact: true });
+
+// Says in the form of a template what is to be filled in.
+async function addInput(page, { name, label, help, kind, required, max_length, characters, ...rest }) {
+  await page.getByRole('button', { name: 'Add an input' }).click();
+  const input = page.getByRole('group', { name: /^Input \d+$/ }).last();
+  await input.getByLabel('Name in the user-data').fill(name);
+  await input.getByLabel('What people read').fill(label);
+  if (help) await input.getByLabel('Explanation').fill(help);
+  await input.getByLabel('Kind').selectOption(kind);
+  if (max_length) await input.getByLabel('Longest, in characters').fill(String(max_length));
+  if (characters) await input.getByLabel('Only these characters').fill(characters);
+  if (required) await input.getByLabel('It has to be filled in').check();
+  if (rest.default === true) await input.getByLabel('On where nothing is said').check();
+  return input;
+}
+
 const row = (page, name) => page.locator(`tr[data-template="${name}"]`);
 
 describe('templates', () => {
@@ -65,13 +82,21 @@ describe('templates', () => {
       await page.getByLabel('Image').selectOption('demo');
       await page.getByLabel('Flavor').selectOption('small');
       await page.getByLabel('User-data').fill(USER_DATA);
-      await page.getByLabel('Inputs, as JSON').fill('[');
-      await page.getByRole('button', { name: 'Make it' }).click();
-      await page.getByText(/this cannot be read/i).waitFor();
-      await page.getByLabel('Inputs, as JSON').fill(JSON.stringify(INPUTS.slice(1)));
+      for (const input of INPUTS.slice(1)) await addInput(page, input);
       await page.getByRole('button', { name: 'Make it' }).click();
       await page.getByText('There is no input user.').waitFor();
-      await page.getByLabel('Inputs, as JSON').fill(JSON.stringify(INPUTS));
+      const last = await addInput(page, { ...INPUTS[0], max_length: 'eight' });
+      await page.getByRole('button', { name: 'Make it' }).click();
+      await last.getByText('A whole number is wanted.').waitFor();
+      await last.getByLabel('Longest, in characters').fill('8');
+      // The one that comes first is asked first.
+      for (const place of [2, 1]) {
+        await page.getByRole('button', { name: 'Move input user up' }).click();
+        assert.equal(await inputAt(page, place).getByLabel('Name in the user-data').inputValue(), 'user');
+      }
+      await addInput(page, { name: 'spare', label: 'Spare', kind: 'number' });
+      await page.getByRole('button', { name: 'Remove input spare' }).click();
+      await checkPage(page, 'the form of a template with inputs');
       await page.getByRole('button', { name: 'Make it' }).click();
       await row(page, 'web').getByText('Login name, Secret').waitFor();
     }, { expected: /create-template/ });

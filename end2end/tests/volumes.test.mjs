@@ -170,6 +170,27 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const again = await cli.run(`image download of-data ${image}`);
     assert.match(again.err, /is there already/);
 
+    const raw = join(stack.data, 'mine.img');
+    writeFileSync(raw, Buffer.concat([Buffer.from('from-a-file!'), Buffer.alloc((4 << 20) - 12)]));
+    assert.match(await good(`volume upload ${raw} mine`), /^size +4 MiB$/m);
+    const twice = await cli.run(`volume upload ${raw} mine`);
+    assert.match(twice.err, /there is already a volume named `mine`/);
+    await good('volume attach mine precious --wait');
+    const mine = join(stack.data, 'mine.qcow2');
+    await good(`volume download mine ${mine}`);
+    assert.equal(read(disk(mine), 0), 'from-a-file!');
+
+    await page.goto('/images/new');
+    await button('From a volume').click();
+    await button('Import the image').click();
+    await page.getByText('Choose a volume.').waitFor();
+    await page.getByLabel('Volume').selectOption('mine');
+    assert.equal(await page.getByLabel('Name').getAttribute('placeholder'), 'mine');
+    await button('Import the image').click();
+    await page.waitForURL(/\/images\/image_[0-9a-f]{32}$/);
+    await page.getByText('what was on volume').waitFor();
+    await page.getByRole('link', { name: 'Download' }).waitFor({ timeout: 120_000 });
+
     const now = join(stack.data, 'now.qcow2');
     await good(`volume download data ${now}`);
     const bytes = disk(now);

@@ -13,6 +13,7 @@ mod m0005_templates;
 mod m0006_refresh;
 mod m0007_backups;
 mod m0008_host_datastores;
+mod m0009_volume_snapshots;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_refresh::Migration),
             Box::new(m0007_backups::Migration),
             Box::new(m0008_host_datastores::Migration),
+            Box::new(m0009_volume_snapshots::Migration),
         ]
     }
 }

@@ -1,8 +1,7 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
-use vimana_model::backup::{BackupView, RestoreBackup};
+use vimana_model::backup::{AcceptedRestore, BackupView, RestoreBackup};
 use vimana_model::datastore::DatastoreView;
-use vimana_model::image::AcceptedImage;
 use vimana_model::schedule::{ScheduleKind, ScheduleView, SetSchedule};
 use vimana_model::volume::VmRef;
 use vimana_model::{BackupId, VmId};
@@ -69,7 +68,7 @@ pub async fn restore_backup(
     id: BackupId,
     form: RestoreBackup,
     key: Key,
-) -> Result<AcceptedImage, ApiError> {
+) -> Result<AcceptedRestore, ApiError> {
     let cx = ssr::caller_once("restore-backup", &(id, &form), key)
         .await
         .map_err(ssr::refuse)?;

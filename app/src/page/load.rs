@@ -47,8 +47,6 @@ pub enum Wanted {
     Flavors,
     Volumes,
     Choices,
-    /// To know who looks is enough.
-    Nothing,
 }
 
 impl Wanted {
@@ -67,8 +65,7 @@ impl Wanted {
             | Self::Template(_)
             | Self::Flavors
             | Self::Volumes
-            | Self::Choices
-            | Self::Nothing => false,
+            | Self::Choices => false,
         }
     }
 }
@@ -90,7 +87,6 @@ pub enum Found {
     Flavors(Vec<FlavorView>),
     Volumes(Vec<VolumeView>),
     Choices(Catalogue),
-    Nothing,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,7 +170,6 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
         Wanted::Flavors => Found::Flavors(flavors().await?),
         Wanted::Volumes => Found::Volumes(volumes().await?),
         Wanted::Choices => Found::Choices(catalogue().await?),
-        Wanted::Nothing => Found::Nothing,
     })
 }
 

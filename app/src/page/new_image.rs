@@ -10,6 +10,7 @@ use leptos_meta::Title;
 use leptos_router::hooks::use_navigate;
 use vimana_model::image::{ImageFormat, ImportImage, RefreshEvery, Upload};
 use vimana_model::name::ImageName;
+use vimana_model::volume::{VolumeAction, VolumeView};
 use vimana_ui::{
     CheckField, Choice, EmptyState, FileField, FormError, Picked, SelectField, Submit, TextField,
     memo, part, press, word,
@@ -25,7 +26,7 @@ use crate::uploads::Uploads;
 
 lazy_page!(
     /// The form that imports an image.
-    NewImagePage in images = page, wants || Wanted::Nothing
+    NewImagePage in images = page, wants || Wanted::Volumes
 );
 
 fn page(asked: Asked) -> AnyView {
@@ -34,10 +35,10 @@ fn page(asked: Asked) -> AnyView {
         <Loaded
             asked=asked
             show=Arc::new(|caller, _, found| {
-                let Found::Nothing = found else {
+                let Found::Volumes(volumes) = found else {
                     return None;
                 };
-                Some(view! { <Page caller=caller/> }.into_any())
+                Some(view! { <Page caller=caller volumes=volumes/> }.into_any())
             })
             // The form is what somebody is typing into: it stays.
             again=Arc::new(|_, _| ())
@@ -47,10 +48,10 @@ fn page(asked: Asked) -> AnyView {
 }
 
 #[component]
-fn Page(caller: Caller) -> impl IntoView {
+fn Page(caller: Caller, volumes: Vec<VolumeView>) -> impl IntoView {
     let (own, public) = (caller.may_import(false), caller.may_import(true));
     let body = if own || public {
-        view! { <ImportForm may_publish=public/> }.into_any()
+        view! { <ImportForm may_publish=public volumes=volumes/> }.into_any()
     } else {
         view! { <EmptyState title="Not allowed" text=NOT_ALLOWED/> }.into_any()
     };
@@ -72,6 +73,7 @@ fn Page(caller: Caller) -> impl IntoView {
 enum Place {
     Web,
     File,
+    Volume,
     Server,
 }
 
@@ -81,6 +83,7 @@ impl Place {
         match self {
             Self::Web => "url",
             Self::File => "upload",
+            Self::Volume => "volume",
             Self::Server => "path",
         }
     }
@@ -89,6 +92,7 @@ impl Place {
         match self {
             Self::Web => "From a URL",
             Self::File => "Upload a file",
+            Self::Volume => "From a volume",
             Self::Server => "From the server's disk",
         }
     }
@@ -102,6 +106,10 @@ struct Draft {
     refresh: RwSignal<String>,
     file: RwSignal<Option<Picked>>,
     path: RwSignal<String>,
+    /// Its id.
+    volume: RwSignal<String>,
+    /// Those that there is something on, by their ids.
+    volumes: StoredValue<Vec<Choice>>,
     name: RwSignal<String>,
     checksum: RwSignal<String>,
     format: RwSignal<String>,
@@ -112,7 +120,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn new() -> Self {
+    fn new(volumes: &[VolumeView]) -> Self {
         let empty = || RwSignal::new(String::new());
         Self {
             from: RwSignal::new(Place::Web),
@@ -120,6 +128,8 @@ impl Draft {
             refresh: empty(),
             file: RwSignal::new(None),
             path: empty(),
+            volume: empty(),
+            volumes: StoredValue::new(choices_of(volumes)),
             name: empty(),
             checksum: empty(),
             format: empty(),
@@ -147,6 +157,11 @@ impl Draft {
                 form.refresh_seconds = every.map(RefreshEvery::seconds);
             }
             Place::Server => form.path = Some(self.path.get()),
+            Place::Volume => {
+                form.volume = Some(self.volume.get());
+                form.checksum = None;
+                form.format = None;
+            }
             Place::File => {
                 let file = self.file.get().map(|file| Upload {
                     size_bytes: file.size_bytes,
@@ -163,6 +178,13 @@ impl Draft {
         match self.from.get() {
             Place::Web => self.url.with(|url| name_of_url(url)),
             Place::Server => self.path.with(|path| name_of_file(path)),
+            Place::Volume => {
+                let id = self.volume.get();
+                self.volumes.with_value(|volumes| {
+                    let chosen = volumes.iter().find(|one| !id.is_empty() && one.value == id);
+                    chosen.and_then(|one| name_of_file(&one.text))
+                })
+            }
             Place::File => self
                 .file
                 .with(|file| file.as_ref().and_then(|file| name_of_file(&file.name))),
@@ -178,7 +200,7 @@ impl Draft {
     }
 
     fn touch_all(self) {
-        for field in ["url", "upload", "path", "name", "checksum"] {
+        for field in ["url", "upload", "path", "volume", "name", "checksum"] {
             self.touch(field);
         }
     }
@@ -201,6 +223,10 @@ impl Draft {
     }
 
     fn told(self, error: &ApiError, field: &'static str) -> Option<String> {
+        if field == Place::Volume.field() && self.volume.with(String::is_empty) {
+            let told = error.field(field);
+            return told.map(|_| "choose a volume".to_owned());
+        }
         if field != Place::File.field() {
             return error.field(field);
         }
@@ -250,12 +276,12 @@ fn name_of_file(path: &str) -> Option<String> {
 }
 
 #[component]
-fn ImportForm(may_publish: bool) -> impl IntoView {
+fn ImportForm(may_publish: bool, volumes: Vec<VolumeView>) -> impl IntoView {
     let live = expect_context::<Live>();
     let session = expect_context::<CurrentSession>();
     let uploads = expect_context::<Uploads>();
     let navigate = use_navigate();
-    let draft = Draft::new();
+    let draft = Draft::new(&volumes);
     let form = memo(move || draft.form());
     let busy = RwSignal::new(false);
     // The same form again is the same import.
@@ -326,6 +352,7 @@ fn Fields(draft: Draft, may_publish: bool) -> impl IntoView {
         value: format.name().to_owned(),
         text: format.name().to_owned(),
     }));
+    let formats: Vec<Choice> = formats.collect();
     let left = move |field| Callback::new(move |()| draft.touch(field));
     view! {
         <Source draft=draft may_publish=may_publish/>
@@ -338,22 +365,24 @@ fn Fields(draft: Draft, may_publish: bool) -> impl IntoView {
             error=draft.error("name")
             on_leave=left("name")
         />
-        <TextField
-            id="checksum"
-            label="Checksum"
-            hint="SHA-256 or SHA-512 of the file as its publisher gives it. What does not fit is refused."
-            optional=true
-            value=draft.checksum
-            error=draft.error("checksum")
-            on_leave=left("checksum")
-        />
-        <SelectField
-            id="format"
-            label="Format"
-            hint="Of the unpacked file. Say it where the bytes of a raw disk could be taken for something else."
-            choices=formats.collect()
-            value=draft.format
-        />
+        {part(move || (draft.from.get() != Place::Volume).then(|| view! {
+            <TextField
+                id="checksum"
+                label="Checksum"
+                hint="SHA-256 or SHA-512 of the file as its publisher gives it. What does not fit is refused."
+                optional=true
+                value=draft.checksum
+                error=draft.error("checksum")
+                on_leave=left("checksum")
+            />
+            <SelectField
+                id="format"
+                label="Format"
+                hint="Of the unpacked file. Say it where the bytes of a raw disk could be taken for something else."
+                choices=formats.clone()
+                value=draft.format
+            />
+        }.into_any()))}
         {may_publish.then(|| view! {
             <CheckField
                 id="public"
@@ -375,7 +404,18 @@ fn refreshes() -> Vec<Choice> {
         .into()
 }
 
-/// Where it is: one of two ways, for administrators of three.
+/// Those that there is something on, by name.
+fn choices_of(volumes: &[VolumeView]) -> Vec<Choice> {
+    let there = volumes
+        .iter()
+        .filter(|volume| VolumeAction::Copy.judge(volume.state).is_ok() && volume.host.is_some());
+    let names = there.map(|volume| (volume.id.to_string(), volume.name.to_string()));
+    let none = (String::new(), "Choose one".to_owned());
+    let choice = |(value, text)| Choice { value, text };
+    std::iter::once(none).chain(names).map(choice).collect()
+}
+
+/// Where it is: one of three ways, for administrators of four.
 #[component]
 fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
     let from = draft.from;
@@ -397,6 +437,7 @@ fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
         <div class="segments" role="group" aria-label="Where the image is">
             {choice(Place::Web)}
             {choice(Place::File)}
+            {choice(Place::Volume)}
             {may_publish.then(|| choice(Place::Server))}
         </div>
         {part(move || Some(match from.get() {
@@ -426,6 +467,17 @@ fn Source(draft: Draft, may_publish: bool) -> impl IntoView {
                     hint="A raw or qcow2 image, also packed by gzip, xz or zstd; images of other hypervisors (VMDK, VDI, VHDX) are converted. It is sent in parts: what breaks off goes on where it was."
                     value=draft.file
                     error=draft.error("upload")
+                />
+            }
+            .into_any(),
+            Place::Volume => view! {
+                <SelectField
+                    id="volume"
+                    label="Volume"
+                    hint="What is on it at one instant; its VM runs on meanwhile."
+                    choices=draft.volumes.get_value()
+                    value=draft.volume
+                    error=draft.error("volume")
                 />
             }
             .into_any(),

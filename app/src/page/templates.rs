@@ -2,6 +2,7 @@
 //! keep them.
 
 mod form;
+mod inputs;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{Fault, FaultKind, HostDriver, Observed};
-use vimana_model::HostId;
+use vimana_model::{DatastoreId, HostId, VolumeId};
 use vimana_protocol::agent::{Disks, FromAgent, Hello, PROTOCOL_VERSIONS, ToAgent, Versions};
 use vimana_protocol::dial::{Dial, DialError, Link, LinkError};
 use vimana_protocol::limits::{HEARTBEAT_EVERY, HELLO_TIMEOUT};
@@ -226,6 +226,18 @@ impl Host {
         })
     }
 
+    /// Nothing is said of a volume that may be where this host cannot look.
+    fn remove_volume(&self, volume_id: VolumeId, datastores: &[DatastoreId]) {
+        let ours = &self.config.datastores;
+        let reached = |id: &&DatastoreId| ours.iter().any(|datastore| datastore.id == **id);
+        match datastores.iter().find(|id| !reached(id)) {
+            None => self.work.remove_volume(volume_id),
+            Some(datastore) => {
+                tracing::warn!(%volume_id, %datastore, "a volume stays: this host does not have its datastore now");
+            }
+        }
+    }
+
     fn take(
         &self,
         frame: ToAgent,
@@ -243,7 +255,10 @@ impl Host {
             }
             ToAgent::Command(command) => self.work.submit(command),
             ToAgent::Discard { vm_id, run_epoch } => self.work.discard(vm_id, run_epoch),
-            ToAgent::RemoveVolume { volume_id } => self.work.remove_volume(volume_id),
+            ToAgent::RemoveVolume {
+                volume_id,
+                datastores,
+            } => self.remove_volume(volume_id, &datastores),
             ToAgent::SendVolume(order) => self.work.send_volume(order),
             ToAgent::OpenConsole { console_id, vm_id } => {
                 if let Some(consoles) = &self.consoles {

@@ -281,6 +281,7 @@ fn overtakes(work: &Work) -> bool {
         | Work::Reset
         | Work::Resize { .. }
         | Work::Snapshot { .. }
+        | Work::SnapshotVolume { .. }
         | Work::Revert { .. }
         | Work::RemoveSnapshot { .. }
         | Work::Backup { .. }
@@ -307,7 +308,7 @@ fn name(work: &Work) -> &'static str {
         Work::Reboot { .. } => "reboot",
         Work::Reset => "reset",
         Work::Resize { .. } => "resize",
-        Work::Snapshot { .. } => "snapshot",
+        Work::Snapshot { .. } | Work::SnapshotVolume { .. } => "snapshot",
         Work::Revert { .. } => "revert",
         Work::RemoveSnapshot { .. } => "remove_snapshot",
         Work::Backup { .. } => "backup",

@@ -40,7 +40,7 @@ pub use vm::{
 pub use volume::{
     AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteSnapshot, DeleteVolume,
     DetachVolume, DownloadVolume, GrowVolume, MoveVolume, Revert, Snapshot, SnapshotList,
-    TakeSnapshot, Volume, VolumeShown, WaitThrough, WhichSnapshot,
+    TakeSnapshot, UploadVolume, Volume, VolumeShown, WaitThrough, WhichSnapshot,
 };
 
 const AFTER_HELP: &str = "\

@@ -2,7 +2,7 @@
 
 use vimana_client::Client;
 use vimana_model::BackupId;
-use vimana_model::backup::{self as model, BackupView, DiskId};
+use vimana_model::backup::{self as model, AcceptedRestore, BackupView, DiskId};
 
 use crate::args::{Backup, BackupList, BackupShown, DeleteBackup, Json, RestoreBackup, TakeBackup};
 use crate::failure::{Failure, Outcome};
@@ -148,6 +148,7 @@ async fn restore(args: RestoreBackup) -> Outcome {
         name,
         flavor,
         ssh_key: key_file,
+        root_only,
         wait,
     } = args;
     let client = credentials::client()?;
@@ -156,10 +157,21 @@ async fn restore(args: RestoreBackup) -> Outcome {
         name,
         flavor,
         ssh_key: ssh_key(key_file)?,
+        root_only,
     };
     let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
-    let accepted = client.restore_backup(id, &form).await?;
-    follow_image(&client, watch, accepted.image, wait.json).await
+    let AcceptedRestore { image, volumes, .. } = client.restore_backup(id, &form).await?;
+    let waited = watch.is_some();
+    follow_image(&client, watch, image, wait.json).await?;
+    for name in volumes {
+        let when = match waited {
+            true => "is read from the backup, too",
+            false => "is made with the VM",
+        };
+        let vm = &form.name;
+        eprintln!("volume {name} {when}; `vimana volume attach {name} {vm}` gives it to {vm} then");
+    }
+    Ok(())
 }
 
 /// Asks the person once more: afterwards it is gone.

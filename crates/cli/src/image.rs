@@ -24,6 +24,7 @@ use crate::wait::OperationWatch;
 use crate::{credentials, output, terminal};
 
 pub use download::to_file;
+pub use upload::{open as open_upload, send};
 
 pub async fn run(command: Image) -> Outcome {
     match command {
@@ -212,7 +213,7 @@ async fn import(args: ImportImage) -> Outcome {
 }
 
 /// The form with what is said of an image, wherever it comes from.
-fn form(terms: ImageTerms) -> Outcome<model::ImportImage> {
+pub fn form(terms: ImageTerms) -> Outcome<model::ImportImage> {
     let ImageTerms {
         sha256,
         sha512,
@@ -275,9 +276,18 @@ async fn retry(RetryImage { which, wait }: RetryImage) -> Outcome {
 pub async fn follow(
     client: &Client,
     watch: Option<OperationWatch>,
-    mut image: ImageView,
+    image: ImageView,
     Json { json }: Json,
 ) -> Outcome {
+    print(&imported(client, watch, image).await?, json)
+}
+
+/// The image at the end of its import, where that is waited for.
+pub async fn imported(
+    client: &Client,
+    watch: Option<OperationWatch>,
+    mut image: ImageView,
+) -> Outcome<ImageView> {
     if let (Some(watch), Some(operation)) = (watch, image.operation.clone()) {
         let operation = watch.until_over(operation).await?;
         if operation.state != OperationState::Succeeded {
@@ -289,7 +299,7 @@ pub async fn follow(
         }
         image = client.image(image.id).await?;
     }
-    print(&image, json)
+    Ok(image)
 }
 
 async fn act(ImageChange { which, json }: ImageChange, action: ImageAction) -> Outcome {

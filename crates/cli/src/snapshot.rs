@@ -34,12 +34,18 @@ async fn list(SnapshotList { vm, json }: SnapshotList) -> Outcome {
     let rows: Vec<_> = snapshots
         .iter()
         .map(|snapshot| {
-            let memory = if snapshot.memory { "yes" } else { "no" };
+            let mut of: Vec<&str> = snapshot.volumes.iter().map(String::as_str).collect();
+            if snapshot.root {
+                of.insert(0, "root disk");
+            }
+            if snapshot.memory {
+                of.insert(0, "memory");
+            }
             let current = if snapshot.current { "here" } else { "" };
             [
                 snapshot.name.to_string(),
                 snapshot.state.name().to_lowercase(),
-                memory.to_owned(),
+                of.join(", "),
                 snapshot.claimed_mib.to_string(),
                 snapshot.owner.clone(),
                 output::time(snapshot.created_at),
@@ -48,9 +54,7 @@ async fn list(SnapshotList { vm, json }: SnapshotList) -> Outcome {
             ]
         })
         .collect();
-    let titles = [
-        "NAME", "STATE", "MEMORY", "KEEPS", "OWNER", "TAKEN", "ID", "",
-    ];
+    let titles = ["NAME", "STATE", "OF", "KEEPS", "OWNER", "TAKEN", "ID", ""];
     output::table(titles, &rows, "no snapshots")
 }
 
@@ -59,12 +63,17 @@ async fn take(args: TakeSnapshot) -> Outcome {
         vm,
         name,
         memory,
+        volume,
         wait,
     } = args;
     let client = credentials::client()?;
     let vm = resolve(&client, &vm).await?;
     let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
-    let form = model::TakeSnapshot { name, memory };
+    let form = model::TakeSnapshot {
+        name,
+        memory,
+        volume,
+    };
     let accepted = client.take_snapshot(vm, &form).await?;
     follow(watch, accepted, &wait).await
 }

@@ -3,13 +3,14 @@
 mod copy;
 
 use vimana_client::Client;
+use vimana_model::image::ImageAction;
 use vimana_model::unit::MiB;
 use vimana_model::volume::{self as model, AcceptedVolume, VolumeView};
 use vimana_model::{VolumeId, operation::OperationView};
 
 use crate::args::{
     AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteVolume, DetachVolume, GrowVolume,
-    Json, MoveVolume, Volume, VolumeShown, WaitThrough,
+    ImageTerms, Json, MoveVolume, UploadVolume, Volume, VolumeShown, WaitThrough,
 };
 use crate::failure::{Failure, Outcome};
 use crate::input::cannot_read;
@@ -23,6 +24,7 @@ pub async fn run(command: Volume) -> Outcome {
         Volume::List(json) => list(json).await,
         Volume::Show(args) => show(args).await,
         Volume::Create(args) => create(args).await,
+        Volume::Upload(args) => upload(args).await,
         Volume::Attach(args) => attach(args).await,
         Volume::Detach(args) => detach(args).await,
         Volume::Grow(args) => grow(args).await,
@@ -138,6 +140,53 @@ async fn create(args: CreateVolume) -> Outcome {
         delete_with_vm,
     };
     let volume = credentials::client()?.create_volume(&form).await?;
+    print(&volume, None, json)
+}
+
+async fn upload(args: UploadVolume) -> Outcome {
+    let UploadVolume {
+        file,
+        name,
+        size_mib,
+        sha256,
+        format,
+        datastore,
+        delete_with_vm,
+        json,
+    } = args;
+    let client = credentials::client()?;
+    let terms = ImageTerms {
+        sha256,
+        sha512: None,
+        format,
+        public: false,
+    };
+    let mut form = model::CreateVolume {
+        name,
+        size_mib: MiB(size_mib.unwrap_or(1)),
+        image: None,
+        datastore,
+        delete_with_vm,
+    };
+    // Before anything is sent for it.
+    let wanted = form
+        .check()
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let volumes = client.volumes().await?;
+    if volumes
+        .iter()
+        .any(|volume| volume.name == wanted.name && volume.state.holds_name())
+    {
+        let told = format!("there is already a volume named `{}`", wanted.name);
+        return Err(Failure::Failed(told));
+    }
+    let image = copy::upload(&client, &file, &wanted.name, terms).await?;
+    if let (None, Some(content)) = (size_mib, &image.content) {
+        form.size_mib = content.virtual_mib;
+    }
+    form.image = Some(image.name.to_string());
+    let volume = client.create_volume(&form).await?;
+    client.act_on_image(image.id, ImageAction::Delete).await?;
     print(&volume, None, json)
 }
 

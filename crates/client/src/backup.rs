@@ -1,8 +1,7 @@
 //! Backups, what is made again and again, and where it is kept.
 
-use vimana_model::backup::{BackupView, RestoreBackup, TakeBackup};
+use vimana_model::backup::{AcceptedRestore, BackupView, RestoreBackup, TakeBackup};
 use vimana_model::datastore::DatastoreView;
-use vimana_model::image::AcceptedImage;
 use vimana_model::schedule::{ScheduleKind, ScheduleView, SetSchedule};
 use vimana_model::vm::AcceptedView;
 use vimana_model::{BackupId, Result, VmId};
@@ -40,7 +39,7 @@ impl Client {
         &self,
         id: BackupId,
         form: &RestoreBackup,
-    ) -> Result<AcceptedImage> {
+    ) -> Result<AcceptedRestore> {
         self.post_json(&format!("{}/restore", of(id)), form).await
     }
 

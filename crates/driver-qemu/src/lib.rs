@@ -64,8 +64,8 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
-    ObservedSnapshot, ObservedVolume, Part, SerialStream, VolumeSource,
+    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Keep,
+    Observed, ObservedSnapshot, ObservedVolume, Part, SerialStream, VolumeSource,
 };
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
@@ -289,9 +289,9 @@ impl HostDriver for QemuDriver {
         vm: VmId,
         epoch: u64,
         snapshot: SnapshotId,
-        memory: bool,
+        keep: Keep,
     ) -> Result<(), Fault> {
-        let work = move |turn| snapshot::take(turn, snapshot, memory);
+        let work = move |turn| snapshot::take(turn, snapshot, keep);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 

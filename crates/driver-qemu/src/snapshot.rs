@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use vimana_driver::{Fault, FaultKind, ObservedSnapshot};
+use vimana_driver::{Fault, FaultKind, Keep, ObservedSnapshot};
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
@@ -23,11 +23,11 @@ use crate::host::{Host, Turn, blocking, lock, not_running, overtaken};
 use crate::job::Job;
 use crate::limits::SNAPSHOT_TIMEOUT;
 use crate::machine::Machine;
-use crate::prepare::enough_room;
+use crate::prepare::{enough_room, enough_room_in};
 use crate::qmp::{Qmp, QmpError};
 use crate::record::{self, Record};
 use crate::volume::img::{self, Deed};
-use crate::volume::saved;
+use crate::volume::{no_such_volume, saved};
 
 /// The name of our job inside QEMU: one at a time.
 const JOB: &str = "snapshot";
@@ -49,7 +49,20 @@ pub struct Taken {
     /// Being made or removed where it is not.
     pub whole: bool,
     pub resources: Resources,
+    /// Whether the root disk is in it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub root: bool,
     pub volumes: Vec<VolumeId>,
+}
+
+/// Of those that older agents took.
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_yes(root: &bool) -> bool {
+    *root
 }
 
 impl Record for SnapshotRecord {
@@ -86,30 +99,47 @@ impl Snapshots {
 }
 
 /// See [`vimana_driver::HostDriver::snapshot`].
-pub async fn take(turn: Turn, id: SnapshotId, memory: bool) -> Result<(), Fault> {
+pub async fn take(turn: Turn, id: SnapshotId, keep: Keep) -> Result<(), Fault> {
     let held = at_hand(&turn)?;
     let mut record = turn.host.snapshots.of(turn.vm.id);
     let before = record.taken.iter().find(|taken| taken.snapshot_id == id);
     if before.is_some_and(|taken| taken.whole) {
         return Ok(());
     }
+    let memory = keep == Keep::Memory;
     if memory && held.machine.is_none() {
         return Err(not_running());
     }
+    let plugs = turn.host.volumes.of(turn.vm.id).into_iter();
+    let mut volumes: Vec<VolumeId> = plugs.map(|plug| plug.volume).collect();
+    if let Keep::Volume(only) = keep {
+        volumes.retain(|volume| *volume == only);
+        if volumes.is_empty() {
+            return Err(no_such_volume());
+        }
+    }
     turn.still_wanted()?;
     let host = Arc::clone(&turn.host);
-    blocking(move || enough_room(&host)).await?;
+    let dirs: Vec<PathBuf> = volumes.iter().map(|id| host.volumes.dir(*id)).collect();
+    let root = !matches!(keep, Keep::Volume(_));
+    blocking(move || {
+        if root {
+            enough_room(&host)?;
+        }
+        dirs.iter().try_for_each(|dir| enough_room_in(&host, dir))
+    })
+    .await?;
     if let Some(before) = before.cloned() {
         discard(&turn, held.machine.as_deref(), &before).await?;
     }
     record.taken.retain(|taken| taken.snapshot_id != id);
-    let volumes = turn.host.volumes.of(turn.vm.id);
     let mut taken = Taken {
         snapshot_id: id,
         memory,
         whole: false,
         resources: held.record.spec.resources,
-        volumes: volumes.iter().map(|plug| plug.volume).collect(),
+        root,
+        volumes,
     };
     let others = record.clone();
     record.taken.push(taken.clone());
@@ -134,7 +164,7 @@ pub async fn take(turn: Turn, id: SnapshotId, memory: bool) -> Result<(), Fault>
 async fn make(turn: &Turn, machine: Option<&Arc<Machine>>, taken: &Taken) -> Result<(), Fault> {
     let tag = taken.snapshot_id.to_string();
     let Some(machine) = machine else {
-        for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
+        for (dir, name) in files(&turn.host, turn.vm.id, taken) {
             img::snapshot(&dir, name, Deed::Create, &tag).await?;
         }
         return Ok(());
@@ -199,7 +229,7 @@ pub async fn revert(turn: Turn, id: SnapshotId) -> Result<(), Fault> {
             }
         }
         None => {
-            for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
+            for (dir, name) in files(&turn.host, turn.vm.id, &taken) {
                 img::snapshot(&dir, name, Deed::Apply, &tag).await?;
             }
         }
@@ -255,7 +285,7 @@ async fn discard(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Resul
         let gone = turn.cancelled.run_until_cancelled(going).await;
         return gone.ok_or_else(overtaken)?.map_err(|error| failed(&error));
     }
-    for (dir, name) in files(&turn.host, turn.vm.id, &taken.volumes) {
+    for (dir, name) in files(&turn.host, turn.vm.id, taken) {
         delete(&dir, name, &tag).await?;
     }
     Ok(())
@@ -276,14 +306,14 @@ async fn delete(dir: &std::path::Path, name: &str, tag: &str) -> Result<(), Faul
 fn nodes(turn: &Turn, taken: &Taken) -> Vec<String> {
     let plugs = turn.host.volumes.of(turn.vm.id).into_iter();
     let plugs = plugs.filter(|plug| taken.volumes.contains(&plug.volume));
-    let disk = std::iter::once(DISK_NODE.to_owned());
+    let disk = taken.root.then(|| DISK_NODE.to_owned()).into_iter();
     disk.chain(plugs.map(|plug| plug.node_name())).collect()
 }
 
 /// The same, as directories and files.
-fn files(host: &Host, vm: VmId, volumes: &[VolumeId]) -> Vec<(PathBuf, &'static str)> {
-    let disk = std::iter::once((host.layout.vm(vm), DISK));
-    let volumes = volumes.iter().map(|v| (host.volumes.dir(*v), VOLUME));
+fn files(host: &Host, vm: VmId, taken: &Taken) -> Vec<(PathBuf, &'static str)> {
+    let disk = taken.root.then(|| (host.layout.vm(vm), DISK)).into_iter();
+    let volumes = taken.volumes.iter().map(|v| (host.volumes.dir(*v), VOLUME));
     disk.chain(volumes).collect()
 }
 

@@ -609,7 +609,7 @@ fn hypervisor(what: &str, error: &QmpError) -> Fault {
     Fault::new(FaultKind::Hypervisor, format!("{what}: {error}"))
 }
 
-fn no_such_volume() -> Fault {
+pub fn no_such_volume() -> Fault {
     let message = "the host does not hold this volume";
     Fault::new(FaultKind::NoSuchVolume, message)
 }

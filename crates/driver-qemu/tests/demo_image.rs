@@ -17,7 +17,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_driver::conformance::{new_vm, read_until};
 use vimana_driver::{
-    GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Power, Seed, SerialStream, VolumeSource,
+    GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Keep, Power, Seed, SerialStream,
+    VolumeSource,
 };
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::image::ImageFormat;
@@ -276,7 +277,7 @@ async fn a_guest_that_is_backed_up_has_written_down_what_it_knows_and_goes_on() 
     for (n, command) in [(1, "echo a >/data/a"), (2, "kill -STOP $(pidof qemu-ga)")] {
         ask(&mut line, &format!("{command}; echo did-$((1+1))"), "did-2").await;
         let id = SnapshotId::from_parts(n, [1; 10]);
-        host.driver.snapshot(vm, 1, id, false).await.unwrap();
+        host.driver.snapshot(vm, 1, id, Keep::Disks).await.unwrap();
         ask(&mut line, "sync; echo on-$((1+1))", "on-2").await;
     }
     assert!(

@@ -30,8 +30,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
-    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Observed,
-    ObservedSnapshot, ObservedVolume, Part, Power, SerialStream, VolumeSource,
+    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Keep,
+    Observed, ObservedSnapshot, ObservedVolume, Part, Power, SerialStream, VolumeSource,
 };
 use vimana_model::host::Accelerator;
 use vimana_model::name::DatastoreName;
@@ -292,10 +292,10 @@ impl HostDriver for SimDriver {
         vm: VmId,
         epoch: u64,
         snapshot: SnapshotId,
-        memory: bool,
+        keep: Keep,
     ) -> Result<(), Fault> {
         let rest = self.enter(Call::Snapshot, vm, epoch).await?;
-        let result = self.host.snapshot(vm, epoch, snapshot, memory);
+        let result = self.host.snapshot(vm, epoch, snapshot, keep);
         rest.end(Call::Snapshot, result).await
     }
 

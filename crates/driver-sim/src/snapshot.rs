@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use vimana_driver::{Fault, FaultKind, ObservedSnapshot, Power};
+use vimana_driver::{Fault, FaultKind, Keep, ObservedSnapshot, Power};
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::files::Contents;
 use crate::host::{SimHost, State, no_such_vm};
-use crate::volume::saved;
+use crate::volume::{no_such_volume, saved};
 
 pub(crate) struct Snapshot {
     memory: bool,
-    contents: Contents,
+    /// Of the root disk, and of the memory; absent where it is of a volume.
+    contents: Option<Contents>,
     resources: Resources,
     /// Whether anything was ever written to each volume.
     pub volumes: BTreeMap<VolumeId, bool>,
@@ -24,19 +25,26 @@ impl SimHost {
         id: VmId,
         epoch: u64,
         snapshot: SnapshotId,
-        memory: bool,
+        keep: Keep,
     ) -> Result<(), Fault> {
         self.of_disks(id, epoch)?;
         let mut state = self.state();
         if state.is_saved(id) {
             return Err(saved());
         }
-        let volumes = state.volumes_of(id);
+        let mut volumes = state.volumes_of(id);
+        if let Keep::Volume(only) = keep {
+            volumes.retain(|volume, _| *volume == only);
+            if volumes.is_empty() {
+                return Err(no_such_volume());
+            }
+        }
         let vm = state.vms.entry(id).or_default();
         if vm.snapshots.contains_key(&snapshot) {
             return Ok(());
         }
         let machine = vm.machine.as_ref().ok_or_else(no_such_vm)?;
+        let memory = keep == Keep::Memory;
         if memory && machine.power != Power::Running {
             return Err(Fault::new(
                 FaultKind::Hypervisor,
@@ -45,7 +53,7 @@ impl SimHost {
         }
         let taken = Snapshot {
             memory,
-            contents: machine.contents,
+            contents: (!matches!(keep, Keep::Volume(_))).then_some(machine.contents),
             resources: machine.resources,
             volumes,
         };
@@ -76,9 +84,11 @@ impl SimHost {
                 let message = "the snapshot has no memory that fits the machine that runs";
                 return Err(Fault::new(FaultKind::Conflict, message));
             }
-            machine.contents.count = snapshot.contents.count;
+            machine.contents.count = snapshot.contents.map_or(0, |then| then.count);
         }
-        machine.contents.boots = snapshot.contents.boots;
+        if let Some(then) = snapshot.contents {
+            machine.contents.boots = then.boots;
+        }
         for (id, written) in &snapshot.volumes {
             if let Some(volume) = state.volumes.get_mut(id) {
                 volume.written = *written;

@@ -265,13 +265,15 @@ fn content(id: VolumeId, size: MiB, written: bool) -> Vec<u8> {
     image
 }
 
+pub fn no_such_volume() -> Fault {
+    let message = "the host does not hold this volume";
+    Fault::new(FaultKind::NoSuchVolume, message)
+}
+
 impl State {
     fn volume(&mut self, id: VolumeId) -> Result<&mut Volume, Fault> {
         let volume = self.volumes.get_mut(&id);
-        volume.ok_or_else(|| {
-            let message = "the host does not hold this volume";
-            Fault::new(FaultKind::NoSuchVolume, message)
-        })
+        volume.ok_or_else(no_such_volume)
     }
 
     /// What is free of the datastores is at the disposal of all who share them.

@@ -191,6 +191,7 @@ macro_rules! conformance_suite {
             running_machine_goes_back_to_its_memory
             machine_that_is_off_goes_back_to_its_disks
             volumes_are_in_the_snapshot
+            a_volume_alone_goes_back
             snapshot_survives_a_restart_of_the_driver
             snapshot_that_does_not_fit_is_refused
             clean_removes_snapshots_and_keeps_volumes

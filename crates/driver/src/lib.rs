@@ -29,7 +29,7 @@ use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 pub use backup::{BackupFile, BackupFiles};
 pub use fault::{Fault, FaultKind};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
-pub use snapshot::ObservedSnapshot;
+pub use snapshot::{Keep, ObservedSnapshot};
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
 pub use vimana_model::saved::{Part, SavedMachine, SavedPart};
 pub use volume::{ObservedVolume, VolumeSource, VolumeSpec};
@@ -196,18 +196,17 @@ pub trait HostDriver: Send + Sync + 'static {
     /// machine does not let go of it in time: it stays attached, then.
     async fn detach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault>;
 
-    /// Keeps the machine's disks, the root disk and every attached volume, as
-    /// they are at one instant, whether it runs or not; `memory` keeps its
-    /// memory, too, where it runs. Volumes in a snapshot cannot be detached.
-    /// Repeating it changes nothing. [`FaultKind::Conflict`] where the
-    /// machine's memory is saved. A failed call leaves no snapshot, and the
-    /// machine running.
+    /// Keeps what [`Keep`] says of the machine as it is at one instant, whether
+    /// it runs or not. Volumes in a snapshot cannot be detached. Repeating it
+    /// changes nothing. [`FaultKind::Conflict`] where the machine's memory is
+    /// saved, [`FaultKind::NoSuchVolume`] where the machine does not have the
+    /// volume. A failed call leaves no snapshot, and the machine running.
     async fn snapshot(
         &self,
         vm: VmId,
         epoch: u64,
         snapshot: SnapshotId,
-        memory: bool,
+        keep: Keep,
     ) -> Result<(), Fault>;
 
     /// Puts the disks of the snapshot back; volumes that were attached later

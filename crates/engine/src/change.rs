@@ -236,6 +236,9 @@ impl<'a> Change<'a> {
     /// the VM.
     async fn leave(&mut self, for_good: bool) -> Result<(), TxError> {
         claim::give_back(self.tx, self.vm.id).await?;
+        for record in snapshot::for_vm(self.tx, self.vm.id).await? {
+            self.give_back_elsewhere(&record).await?;
+        }
         snapshot::delete_all(self.tx, self.vm.id).await?;
         if for_good {
             schedule::delete_all(self.tx, self.vm.id).await?;

@@ -128,9 +128,16 @@ impl Engine {
                 let snapshot_id = snapshot_of(step)?;
                 let found = snapshot::find(&self.store().read(), snapshot_id).await?;
                 let lost = || Error::internal("a snapshot without a record");
-                Work::Snapshot {
-                    snapshot_id,
-                    memory: found.ok_or_else(lost)?.memory,
+                let found = found.ok_or_else(lost)?;
+                match found.only_volume() {
+                    Some(volume_id) => Work::SnapshotVolume {
+                        snapshot_id,
+                        volume_id,
+                    },
+                    None => Work::Snapshot {
+                        snapshot_id,
+                        memory: found.memory,
+                    },
                 }
             }
             StepKind::Revert => Work::Revert {

@@ -231,6 +231,7 @@ impl Engine {
                 let form = TakeSnapshot {
                     name: name.to_string(),
                     memory: false,
+                    volume: None,
                 };
                 change.begin_snapshot(by, &form, true).await
             }

@@ -5,8 +5,10 @@
 //! effect (Taking) and goes after it (Removing); with the VM's disk go all of
 //! its snapshots.
 //!
+//! One may be of a single volume: it is no point that the VM comes from.
+//!
 //! A snapshot claims what it takes when every block changes after it: the size
-//! of the disks in it, and of the memory. Thin disks take less; but a host
+//! of the disks in it, each where it is, and of the memory. Thin disks take less; but a host
 //! whose disk is full stops everything on it.
 
 use vimana_model::event::EventKind;
@@ -15,14 +17,15 @@ use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::snapshot::{MAX_SNAPSHOTS, SnapshotState, SnapshotView, TakeSnapshot, Then};
 use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
-use vimana_model::{Error, Result, SnapshotId, VmId};
-use vimana_store::snapshot::{Held, SnapshotRecord};
+use vimana_model::{Error, FieldError, Result, SnapshotId, VmId, VolumeId};
+use vimana_store::snapshot::{Elsewhere, Held, SnapshotRecord};
 use vimana_store::{TxError, snapshot, volume};
 
 use crate::Engine;
 use crate::change::Change;
 use crate::context::{OpContext, new_id};
 use crate::name;
+use crate::volume::room;
 
 impl Engine {
     /// The snapshots of a VM, the oldest first.
@@ -47,11 +50,15 @@ fn view(record: SnapshotRecord, current: Option<SnapshotId>) -> SnapshotView {
         state,
         memory,
         resources,
+        root,
         volumes,
         claimed,
         scheduled,
         created_at,
     } = record;
+    let elsewhere = volumes.iter().filter_map(|held| held.elsewhere.as_ref());
+    let elsewhere = elsewhere.map(|elsewhere| elsewhere.size.0);
+    let claimed_mib = MiB(elsewhere.fold(claimed.0, u64::saturating_add));
     SnapshotView {
         id,
         vm_id,
@@ -59,8 +66,9 @@ fn view(record: SnapshotRecord, current: Option<SnapshotId>) -> SnapshotView {
         state,
         memory,
         resources,
+        root,
         volumes: volumes.into_iter().map(|held| held.name.into()).collect(),
-        claimed_mib: claimed,
+        claimed_mib,
         scheduled,
         parent_id,
         current: current == Some(id),
@@ -95,14 +103,34 @@ impl Change<'_> {
             let message = format!("`{}` has {MAX_SNAPSHOTS} snapshots already", vm.name);
             return Err(Error::conflict(message).into());
         }
-        let volumes = volume::of_vm(self.tx, vm.id).await?;
+        let mut volumes = volume::of_vm(self.tx, vm.id).await?;
+        let only = form.volume.as_deref().map(str::trim);
+        let root = only.is_none();
+        if let Some(only) = only {
+            // An id is no name, even where a volume is called like one.
+            let id: Option<VolumeId> = only.parse().ok();
+            volumes.retain(|one| match id {
+                Some(id) => one.id == id,
+                None => one.name.as_str() == only,
+            });
+            if volumes.is_empty() {
+                let message = format!("`{}` has no volume `{only}`", vm.name);
+                return Err(Error::from(FieldError::new("volume", message)).into());
+            }
+        }
         let size = vm.resources;
+        let disk = if root { size.disk_mib.0 } else { 0 };
         let memory = if form.memory { size.memory_mib.0 } else { 0 };
-        let disks = volumes.iter().map(|volume| volume.size.0);
-        let claimed = disks.fold(size.disk_mib.0.saturating_add(memory), u64::saturating_add);
+        let here = volumes.iter().filter(|volume| volume.datastore.is_local());
+        let here = here.map(|volume| volume.size.0);
+        let claimed = here.fold(disk.saturating_add(memory), u64::saturating_add);
         let held = volumes.into_iter().map(|volume| Held {
             id: volume.id,
             name: volume.name,
+            elsewhere: (!volume.datastore.is_local()).then_some(Elsewhere {
+                datastore: volume.datastore,
+                size: volume.size,
+            }),
         });
         let record = SnapshotRecord {
             id: new_id!(self.world, SnapshotId),
@@ -113,6 +141,7 @@ impl Change<'_> {
             state: SnapshotState::Taking,
             memory: form.memory,
             resources: size,
+            root,
             volumes: held.collect(),
             claimed: MiB(claimed),
             scheduled,
@@ -121,11 +150,32 @@ impl Change<'_> {
         snapshot::insert(self.tx, &record)
             .await
             .map_err(|error| name::in_use(error, "a snapshot", record.name.as_str()))?;
+        self.claim_elsewhere(&record).await?;
         self.keep(MiB(self.vm.kept.0.saturating_add(claimed)))
             .await?;
         let kind = OperationKind::Snapshot;
         self.begin(kind, &[StepKind::Snapshot], by).await?;
         self.set_piece(piece(&record));
+        Ok(())
+    }
+
+    async fn claim_elsewhere(&self, record: &SnapshotRecord) -> Result<(), TxError> {
+        let Some(host) = &self.vm.host else {
+            return Ok(());
+        };
+        for Elsewhere { datastore, size } in record.elsewhere() {
+            room::change(self.tx, host, datastore, MiB(0), *size).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn give_back_elsewhere(&self, record: &SnapshotRecord) -> Result<(), TxError> {
+        let Some(host) = &self.vm.host else {
+            return Ok(());
+        };
+        for Elsewhere { datastore, size } in record.elsewhere() {
+            room::change(self.tx, host, datastore, *size, MiB(0)).await?;
+        }
         Ok(())
     }
 
@@ -191,7 +241,10 @@ impl Change<'_> {
     pub(crate) async fn snapshot_taken(&mut self, id: SnapshotId) -> Result<(), TxError> {
         let record = self.snapshot(id).await?;
         snapshot::set_state(self.tx, id, SnapshotState::Ready).await?;
-        self.vm.snapshot_id = Some(id);
+        // The VM's own disk has not come from that of a volume.
+        if record.root {
+            self.vm.snapshot_id = Some(id);
+        }
         self.add_event(EventKind::SnapshotTaken { name: record.name });
         if record.scheduled {
             self.prune_snapshots().await?;
@@ -201,7 +254,9 @@ impl Change<'_> {
 
     pub(crate) async fn reverted(&mut self, id: SnapshotId) -> Result<(), TxError> {
         let record = self.snapshot(id).await?;
-        self.vm.snapshot_id = Some(id);
+        if record.root {
+            self.vm.snapshot_id = Some(id);
+        }
         self.add_event(EventKind::Reverted { name: record.name });
         Ok(())
     }
@@ -216,6 +271,7 @@ impl Change<'_> {
     pub(crate) async fn drop_snapshot(&mut self, id: SnapshotId) -> Result<SnapshotName, TxError> {
         let record = self.snapshot(id).await?;
         snapshot::delete(self.tx, &record).await?;
+        self.give_back_elsewhere(&record).await?;
         if self.vm.snapshot_id == Some(id) {
             self.vm.snapshot_id = record.parent_id;
         }

@@ -7,7 +7,7 @@
 //! until that says that nothing of it is left.
 
 mod attach;
-mod room;
+pub mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind, EventView};
 use vimana_model::image::ImageState;
-use vimana_model::name::{DatastoreName, ImageName};
+use vimana_model::name::{DatastoreName, ImageName, UserName};
 use vimana_model::unit::MiB;
 use vimana_model::volume::{
     AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, MoveVolume, VolumeAction,
@@ -119,7 +119,8 @@ impl Engine {
                 None => None,
             };
             let id = new_id!(self.world(), VolumeId);
-            let answer = self.record_volume(tx, cx, id, wanted.clone(), image);
+            let whose = (tenant_id, &cx.subject.user_name);
+            let answer = self.record_volume(tx, whose, id, wanted.clone(), image);
             let answer = answer.await?;
             remember(tx, cx, self.world().now(), &answer).await?;
             Ok(answer)
@@ -128,17 +129,16 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Records a new volume of the caller's tenant, which begins as that image.
+    /// Records a new volume of that tenant, by that user, who may do so; it begins
+    /// as that image.
     pub(crate) async fn record_volume(
         &self,
         tx: &WriteTx,
-        cx: &OpContext,
+        (tenant_id, by): (TenantId, &UserName),
         id: VolumeId,
         wanted: VolumeRequest,
         image: Option<ImageOf>,
     ) -> Result<VolumeView, TxError> {
-        let tenant_id = cx.subject.tenant_id;
-        permit(cx, Permission::ManageVolumes, Some(tenant_id))?;
         let count = volume::list(tx, tenant_id).await?.len();
         if count >= MAX_VOLUMES {
             let message = format!("the tenant has {MAX_VOLUMES} volumes already");
@@ -147,7 +147,7 @@ impl Engine {
         let record = VolumeRecord {
             id,
             tenant_id,
-            owner_name: cx.subject.user_name.clone(),
+            owner_name: by.clone(),
             name: wanted.name,
             state: VolumeState::Ready,
             size: wanted.size,
@@ -167,7 +167,8 @@ impl Engine {
         let created = EventKind::VolumeCreated {
             name: record.name.clone(),
         };
-        self.note(tx, user(cx), &record, created).await?;
+        let actor = Actor::User(by.clone());
+        self.note(tx, actor, &record, created).await?;
         Ok(view(record))
     }
 
@@ -393,12 +394,15 @@ impl Engine {
         })?;
         self.inner.hub.wake();
         if let Some(record) = removing {
-            self.send_removal(&record);
-            // Those of it come to their end.
-            let asked = self.ask_for_volumes(record.host.map(|host| host.id)).await;
-            if let Err(error) = asked {
+            let reminded = async {
+                self.send_removal(&record).await?;
+                // Imports of it come to their end.
+                let host = record.host.as_ref().map(|host| host.id);
+                self.ask_for_volumes(host).await
+            };
+            if let Err(error) = reminded.await {
                 // The sweep does it.
-                tracing::error!(volume = %id, error = ?error, "imports of a deleted volume still wait");
+                tracing::error!(volume = %id, error = ?error, "its host is not told yet that a volume is deleted");
             }
         }
         Ok(answer)
@@ -454,17 +458,30 @@ impl Engine {
     /// what was deleted, send what images are made of.
     pub(crate) async fn remind_of_volumes(&self, host: Option<HostId>) -> Result<()> {
         for record in volume::removing(&self.store().read(), host).await? {
-            self.send_removal(&record);
+            self.send_removal(&record).await?;
         }
         self.ask_for_volumes(host).await
     }
 
-    fn send_removal(&self, record: &VolumeRecord) {
-        if let (VolumeState::Removing, Some(host)) = (record.state, &record.host) {
-            let volume_id = record.id;
-            let frame = ToAgent::RemoveVolume { volume_id };
-            self.inner.agents.send_frame(host.id, frame);
+    async fn send_removal(&self, record: &VolumeRecord) -> Result<()> {
+        let (VolumeState::Removing, Some(host)) = (record.state, &record.host) else {
+            return Ok(());
+        };
+        let known = host_datastore::for_host(&self.store().read(), host.id).await?;
+        let mut datastores = Vec::new();
+        for place in record.places().filter(|place| !place.is_local()) {
+            let Some(found) = known.iter().find(|known| known.name == *place) else {
+                tracing::error!(volume = %record.id, datastore = %place, "a volume that is deleted is in a datastore that is not recorded");
+                return Ok(());
+            };
+            datastores.push(found.id);
         }
+        let frame = ToAgent::RemoveVolume {
+            volume_id: record.id,
+            datastores,
+        };
+        self.inner.agents.send_frame(host.id, frame);
+        Ok(())
     }
 
     /// A host has removed a volume.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
 use crate::id::InvalidId;
+use crate::image::ImageView;
 use crate::name::{BackupName, DatastoreName, FlavorName, ImageName, VmName, VolumeName};
+use crate::operation::OperationView;
 use crate::unit::{MiB, Resources};
 use crate::vm::field;
 use crate::{BackupId, Error, ImageId, TenantId, Timestamp, VmId, VolumeId};
@@ -275,9 +277,35 @@ pub struct RestoreBackup {
     pub flavor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_key: Option<String>,
+    /// Make no volumes of the backup's other disks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_only: bool,
 }
 
-/// The VM that an image is to become, once it is there.
+/// The answer to a restore that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AcceptedRestore {
+    /// That the VM is made by way of.
+    pub image: ImageView,
+    /// Its import: when that is through, the VM is there.
+    pub operation: OperationView,
+    /// The volumes that are made beside it of the backup's other disks; each can
+    /// be attached once its content has been read.
+    #[serde(default)]
+    pub volumes: Vec<VolumeName>,
+}
+
+/// What is to become of an image, once it is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Becomes {
+    Vm(Restoration),
+    /// It is what a volume begins as, which is recorded already.
+    Volume,
+}
+
+/// The VM that an image is to become.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restoration {
@@ -285,6 +313,18 @@ pub struct Restoration {
     pub flavor: FlavorName,
     pub ssh_key: Option<String>,
     pub by: crate::UserId,
+    /// Made together with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<RestoredVolume>,
+}
+
+/// A volume that one of a backup's disks is to become.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoredVolume {
+    pub disk: DiskId,
+    pub name: VolumeName,
+    pub size: MiB,
 }
 
 /// Which of a backup's disks an image is made from.
@@ -305,14 +345,14 @@ pub struct FromBackup {
 pub struct BackupSource {
     pub from: FromBackup,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restoration: Option<Restoration>,
+    pub becomes: Option<Becomes>,
 }
 
 const fn root() -> DiskId {
     DiskId::Root
 }
 
-/// The image that a restore goes by way of, told apart from what people make.
+/// An image that a restore goes by way of, told apart from what people make.
 #[must_use]
 pub fn restored_image_name(id: ImageId) -> String {
     format!("restored-{}", id.uuid().simple())

@@ -505,7 +505,7 @@ impl ImportImage {
         if let Some(from) = &self.backup {
             return Ok(ImageSource::Backup(BackupSource {
                 from: from.clone(),
-                restoration: None,
+                becomes: None,
             }));
         }
         if let Some(text) = &self.volume {

@@ -1,5 +1,5 @@
 //! Points in time of a VM: its disks at one instant, with its memory or
-//! without.
+//! without, or one of its volumes alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::name::SnapshotName;
 use crate::state::VmState;
 use crate::unit::{MiB, Resources};
 use crate::vm::field;
-use crate::{Error, SnapshotId, Timestamp, VmId};
+use crate::{Error, FieldError, SnapshotId, Timestamp, VmId};
 
 /// Most snapshots of one VM.
 pub const MAX_SNAPSHOTS: usize = 64;
@@ -84,10 +84,13 @@ pub struct SnapshotView {
     pub memory: bool,
     /// The VM's size when it was taken.
     pub resources: Resources,
+    /// Whether the root disk is in it; otherwise it is of one volume alone.
+    #[serde(default = "yes")]
+    pub root: bool,
     /// Names of the volumes that are in it.
     pub volumes: Vec<String>,
-    /// Disk on the host that is kept free for it: what it takes when every
-    /// block changes after it.
+    /// Disk that is kept free for it, on the host and in its datastores: what it
+    /// takes when every block changes after it.
     pub claimed_mib: MiB,
     /// Taken by the VM's schedule, which deletes it in its time.
     #[serde(default)]
@@ -99,6 +102,10 @@ pub struct SnapshotView {
     /// Name of the user who took it.
     pub owner: String,
     pub created_at: Timestamp,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl SnapshotView {
@@ -121,12 +128,21 @@ pub struct TakeSnapshot {
     /// that takes.
     #[serde(default)]
     pub memory: bool,
+    /// Name or id of a volume that the VM has: that alone, without the root
+    /// disk and other volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
 }
 
 impl TakeSnapshot {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] naming the field at fault.
     pub fn check(&self) -> Result<SnapshotName, Error> {
-        Ok(field("name", SnapshotName::new(self.name.as_str()))?)
+        let name = field("name", SnapshotName::new(self.name.as_str()))?;
+        if self.memory && self.volume.is_some() {
+            let message = "a snapshot of one volume has no memory in it";
+            return Err(FieldError::new("memory", message).into());
+        }
+        Ok(name)
     }
 }

@@ -258,6 +258,10 @@ pub enum ToAgent {
     /// Remove a volume that is deleted and that no machine has.
     RemoveVolume {
         volume_id: VolumeId,
+        /// Where it may be besides the host's own directory: a host that does
+        /// not reach one of them cannot say that nothing of it is left.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        datastores: Vec<DatastoreId>,
     },
     /// Send what is on a volume. The server says it again until it has come, or
     /// nobody wants it any more.
@@ -332,6 +336,12 @@ pub enum Work {
     Snapshot {
         snapshot_id: SnapshotId,
         memory: bool,
+    },
+    /// Of one volume alone: a kind of its own, which an older agent does not
+    /// take for one of all disks.
+    SnapshotVolume {
+        snapshot_id: SnapshotId,
+        volume_id: VolumeId,
     },
     Revert {
         snapshot_id: SnapshotId,

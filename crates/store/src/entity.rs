@@ -277,6 +277,7 @@ pub mod snapshot {
         pub claimed_mib: i64,
         pub created_at: i64,
         pub scheduled: bool,
+        pub root: bool,
     }
     plain!();
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 use serde::{Deserialize, Serialize};
-use vimana_model::name::{SnapshotName, UserName, VolumeName};
+use vimana_model::name::{DatastoreName, SnapshotName, UserName, VolumeName};
 use vimana_model::snapshot::SnapshotState;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{SnapshotId, Timestamp, VmId, VolumeId};
@@ -27,13 +27,31 @@ pub struct SnapshotRecord {
     pub memory: bool,
     /// The VM's size when it was taken.
     pub resources: Resources,
-    /// Those that are in it, beside the root disk.
+    /// Whether the root disk is in it.
+    pub root: bool,
+    /// Those that are in it.
     pub volumes: Vec<Held>,
-    /// What it claims of the host's disk.
+    /// What it claims of the host's own disk.
     pub claimed: MiB,
     /// Taken by the VM's schedule.
     pub scheduled: bool,
     pub created_at: Timestamp,
+}
+
+impl SnapshotRecord {
+    /// What it claims of further datastores of the host.
+    pub fn elsewhere(&self) -> impl Iterator<Item = &Elsewhere> {
+        self.volumes
+            .iter()
+            .filter_map(|held| held.elsewhere.as_ref())
+    }
+
+    /// The volume that it is of, and of nothing else.
+    #[must_use]
+    pub fn only_volume(&self) -> Option<VolumeId> {
+        let mut volumes = self.volumes.iter().map(|held| held.id);
+        volumes.next().filter(|_| !self.root)
+    }
 }
 
 /// A volume that is in a snapshot.
@@ -42,6 +60,17 @@ pub struct SnapshotRecord {
 pub struct Held {
     pub id: VolumeId,
     pub name: VolumeName,
+    /// What it claims, where that is not of the host's own disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Room in a further datastore of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    pub datastore: DatastoreName,
+    pub size: MiB,
 }
 
 const NAME: &str = "snapshot name";
@@ -128,6 +157,7 @@ fn to_row(snapshot: &SnapshotRecord) -> Result<Model> {
         state,
         memory,
         resources,
+        root,
         volumes,
         claimed,
         scheduled,
@@ -149,6 +179,7 @@ fn to_row(snapshot: &SnapshotRecord) -> Result<Model> {
         vcpus,
         memory_mib,
         disk_mib,
+        root: *root,
         volumes: row.to_json("volumes", volumes)?,
         claimed_mib: row.to_amount("claimed_mib", claimed.0)?,
         scheduled: *scheduled,
@@ -169,6 +200,7 @@ pub(crate) fn from_row(row: Model) -> Result<SnapshotRecord> {
         vcpus,
         memory_mib,
         disk_mib,
+        root,
         volumes,
         claimed_mib,
         created_at,
@@ -187,6 +219,7 @@ pub(crate) fn from_row(row: Model) -> Result<SnapshotRecord> {
         state: row.slug("state", state)?,
         memory,
         resources: row.resources([vcpus, memory_mib, disk_mib])?,
+        root,
         volumes: row.json("volumes", &volumes)?,
         claimed: MiB(row.amount("claimed_mib", claimed_mib)?),
         scheduled,

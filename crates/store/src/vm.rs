@@ -80,6 +80,14 @@ pub async fn find(conn: &impl Conn, id: VmId) -> Result<Option<VmRecord>> {
     row.map(from_row).transpose()
 }
 
+/// Whether a VM of the tenant that is not done has the name.
+pub async fn is_named(conn: &impl Conn, tenant: TenantId, name: &VmName) -> Result<bool> {
+    let named = Entity::find()
+        .filter(Column::TenantId.eq(tenant.to_string()))
+        .filter(Column::LiveName.eq(name.as_str()));
+    Ok(named.one(conn.raw()).await?.is_some())
+}
+
 /// Finds it and keeps others from changing it until the transaction ends.
 pub async fn lock(tx: &WriteTx, id: VmId) -> Result<Option<VmRecord>> {
     // SQLite has one writer at a time and no such clause: it is left out there.

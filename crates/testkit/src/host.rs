@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use vimana_driver::{Fault, FaultKind, GuestEnd, HostDriver, Observed, VolumeSource, VolumeSpec};
+use vimana_driver::{
+    Fault, FaultKind, GuestEnd, HostDriver, Keep, Observed, VolumeSource, VolumeSpec,
+};
 use vimana_driver_sim::{SimDatastore, SimDriver, SimHost};
 use vimana_engine::Engine;
 use vimana_model::backup::{KeptDisk, MadeBackup};
@@ -187,7 +189,7 @@ async fn serve(
                     driver.clean(vm_id, run_epoch).await.unwrap();
                     handle.receive(FromAgent::Discarded { vm_id });
                 }
-                Some(ToAgent::RemoveVolume { volume_id }) => {
+                Some(ToAgent::RemoveVolume { volume_id, .. }) => {
                     driver.remove_volume(volume_id).await.unwrap();
                     handle.receive(FromAgent::VolumeRemoved { volume_id });
                 }
@@ -278,7 +280,17 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
         Work::Snapshot {
             snapshot_id,
             memory,
-        } => driver.snapshot(vm, epoch, *snapshot_id, *memory).await?,
+        } => {
+            let keep = if *memory { Keep::Memory } else { Keep::Disks };
+            driver.snapshot(vm, epoch, *snapshot_id, keep).await?;
+        }
+        Work::SnapshotVolume {
+            snapshot_id,
+            volume_id,
+        } => {
+            let keep = Keep::Volume(*volume_id);
+            driver.snapshot(vm, epoch, *snapshot_id, keep).await?;
+        }
         Work::Revert { snapshot_id } => driver.revert(vm, epoch, *snapshot_id).await?,
         Work::RemoveSnapshot { snapshot_id } => {
             driver.remove_snapshot(vm, epoch, *snapshot_id).await?;

@@ -6,9 +6,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
-use vimana_model::backup::{BackupView, RestoreBackup, TakeBackup};
+use vimana_model::backup::{AcceptedRestore, BackupView, RestoreBackup, TakeBackup};
 use vimana_model::datastore::DatastoreView;
-use vimana_model::image::AcceptedImage;
 use vimana_model::schedule::{ScheduleKind, ScheduleView, SetSchedule};
 use vimana_model::vm::AcceptedView;
 use vimana_model::{BackupId, Problem, VmId};
@@ -119,16 +118,17 @@ pub async fn delete(
     Ok(Answer(deleted))
 }
 
-/// Make a new VM from a backup's root disk
+/// Make a new VM from a backup's root disk, and volumes of its others
 ///
 /// By way of an image, whose import is the operation of the answer; the VM is
-/// there when that is through.
+/// there when that is through. The volumes are free; each can be attached once
+/// its content has been read.
 #[utoipa::path(
     post, path = "/backups/{backup_id}/restore", tag = "backup", operation_id = "restore_backup",
     params(("backup_id" = BackupId, Path)),
     request_body = RestoreBackup,
     responses(
-        (status = 202, description = "Accepted", body = AcceptedImage),
+        (status = 202, description = "Accepted", body = AcceptedRestore),
         (status = 404, description = "No such backup", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Nothing can be made from it", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Fields at fault, all at once", body = Problem, content_type = "application/problem+json"),
@@ -140,7 +140,7 @@ pub async fn restore(
     Once(cx): Once,
     Id(id): Id<BackupId>,
     Json(form): Json<RestoreBackup>,
-) -> ApiResult<(StatusCode, Answer<AcceptedImage>)> {
+) -> ApiResult<(StatusCode, Answer<AcceptedRestore>)> {
     let engine = app.engine.clone();
     let accepted = app
         .detached(async move { engine.restore_backup(&cx, id, &form).await })

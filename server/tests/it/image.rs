@@ -54,6 +54,7 @@ impl Site {
                 get(|| async { Redirect::to("http://127.1.2.3:9/x") }),
             )
             .route("/held/{name}", get(held))
+            .route("/steps/{name}", get(steps))
             .route("/{name}", get(whole))
             .with_state(site.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -125,6 +126,25 @@ async fn held(
         begin,
         Body::from_stream(first.chain(last)),
     ))
+}
+
+/// One tenth of the file more for each call, as far as the last; what follows
+/// never comes.
+async fn steps(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, StatusCode> {
+    let (file, begin) = site.answer(&name, &headers)?;
+    let calls = site.calls.lock().unwrap().len();
+    let end = file.len() * calls.min(10) / 10;
+    let first = stream::iter([Ok::<_, std::io::Error>(file.slice(begin..end.max(begin)))]);
+    let body = if calls < 10 {
+        Body::from_stream(first.chain(stream::pending()))
+    } else {
+        Body::from_stream(first)
+    };
+    Ok(parts(&site, &file, begin, body))
 }
 
 /// With loopback as a place to fetch from.
@@ -466,6 +486,58 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     };
     let again: u64 = again.trim_end_matches('-').parse().unwrap();
     assert!(again >= 16 << 20, "began again at {again}");
+}
+
+/// A source of ten steps; the server is stopped after each of them.
+#[tokio::test]
+async fn an_import_that_is_interrupted_at_every_step_goes_on() {
+    let (mut world, site) = (world().await, Site::new().await);
+    let token = world.token().await;
+    let disk: Vec<u8> = (0..80_u32 << 20).map(|n| (n % 249) as u8).collect();
+    let url = site.serve("disk.img", disk.clone());
+    let url = url.replace("/disk.img", "/steps/disk.img");
+    let checksum = sha256(&disk);
+    let form = json!({ "name": "long", "url": url, "checksum": checksum });
+    let (id, _) = world.importing(&token, form).await;
+    for step in 1..10_u64 {
+        let far = async {
+            loop {
+                let image = world.image(&token, &id).await;
+                let done = image["operation"]["progress"]["done_bytes"].as_u64();
+                if done.unwrap_or(0) >= step * (8 << 20) {
+                    return image;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let image = timeout(PATIENCE, far).await.unwrap();
+        assert_eq!(image["state"], "importing", "step {step}");
+        let World { running, dir, http } = world;
+        running.stop().await.unwrap();
+        let running = open(dir.path()).await;
+        world = World { running, dir, http };
+    }
+    let ready = async {
+        while world.image(&token, &id).await["state"] != "ready" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, ready).await.unwrap();
+    let image = world.image(&token, &id).await;
+    assert_eq!(image["content"]["sha256"], sha256(&disk));
+    assert_eq!(image["origin"]["fetched"]["verified"], true);
+    // What is here is not fetched again, up to what was not on the disk yet.
+    let calls = site.calls.lock().unwrap().clone();
+    let begun = calls.iter().map(|call| match call {
+        Some(from) => from.trim_end_matches('-').parse().unwrap(),
+        None => 0,
+    });
+    let begun: Vec<u64> = begun.collect();
+    assert_eq!(begun.len(), 10, "{begun:?}");
+    assert!(begun.is_sorted(), "{begun:?}");
+    for (step, begun) in (0..).zip(&begun) {
+        assert!(begun + (32 << 20) >= step * (8 << 20), "{step}: {begun}");
+    }
 }
 
 #[tokio::test]

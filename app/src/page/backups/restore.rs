@@ -4,7 +4,7 @@ use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::backup::{BackupView, RestoreBackup};
-use vimana_ui::{Answers, Choice, SelectField, TextField, ToastKind, Toasts};
+use vimana_ui::{Answers, CheckField, Choice, SelectField, TextField, ToastKind, Toasts};
 
 use super::Shelf;
 use crate::api::{ApiError, Key, once, restore_backup};
@@ -19,9 +19,13 @@ pub fn RestoreForm(shelf: Shelf, backup: BackupView, close: Callback<()>) -> imp
     let first = flavors.iter().find(|flavor| **flavor == then);
     let first = first.or(flavors.first()).cloned().unwrap_or_default();
     let flavor = RwSignal::new(first);
+    let with_volumes = RwSignal::new(true);
     let refused = RwSignal::new(None::<ApiError>);
     let busy = RwSignal::new(false);
     let id = backup.id;
+    let volumes = backup.disks.iter().filter_map(|disk| disk.volume.as_ref());
+    let volumes: Vec<String> = volumes.map(ToString::to_string).collect();
+    let volumes = (!volumes.is_empty()).then(|| volumes.join(", "));
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
         if busy.get_untracked() {
@@ -32,11 +36,19 @@ pub fn RestoreForm(shelf: Shelf, backup: BackupView, close: Callback<()>) -> imp
             name: name.get_untracked().trim().to_owned(),
             flavor: Some(flavor.get_untracked()),
             ssh_key: None,
+            root_only: !with_volumes.get_untracked(),
         };
         spawn_local(async move {
             match once(Key::fresh(), |key| restore_backup(id, form.clone(), key)).await {
-                Ok(_) => {
-                    let text = format!("{} is being made; it appears among the VMs.", form.name);
+                Ok(accepted) => {
+                    let name = &form.name;
+                    let text = match accepted.volumes.len() {
+                        0 => format!("{name} is being made; it appears among the VMs."),
+                        1 => format!("{name} and a volume are being made; attach it on Volumes."),
+                        n => format!(
+                            "{name} and {n} volumes are being made; attach them on Volumes."
+                        ),
+                    };
                     toasts.show(ToastKind::Info, text);
                     close.run(());
                 }
@@ -66,6 +78,14 @@ pub fn RestoreForm(shelf: Shelf, backup: BackupView, close: Callback<()>) -> imp
                 value=flavor
                 error=of_field(refused, "flavor")
             />
+            {volumes.map(|names| view! {
+                <CheckField
+                    id="restore-volumes"
+                    label="Its volumes, too"
+                    hint=format!("New ones, of what is in the backup of {names}; they can be attached once they are read.")
+                    value=with_volumes
+                />
+            })}
             <Answers error=otherwise(refused, &["name", "flavor"]) on_cancel=close label="Make the VM".to_owned() busy=busy/>
         </form>
     }

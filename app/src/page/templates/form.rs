@@ -8,9 +8,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
 use leptos_router::hooks::use_navigate;
-use vimana_model::template::{
-    ChangeTemplate, CreateTemplate, InputKind, TemplateInput, TemplateView,
-};
+use vimana_model::template::{ChangeTemplate, CreateTemplate, TemplateView};
 use vimana_model::user_data::UserData;
 use vimana_ui::{
     CheckField, Choice, EmptyState, FormError, SelectField, Submit, TextAreaField, TextField,
@@ -19,6 +17,7 @@ use vimana_ui::{
 use super::super::lazy::lazy_page;
 use super::super::load::{Asked, Found, FoundTemplate, Loaded, Wanted, id_in_address};
 use super::super::sentence;
+use super::inputs::{InputDrafts, InputsEditor};
 use crate::api::{ApiError, ApiResult, Catalogue, Key, change_template, create_template, once};
 use crate::session::{Caller, CurrentSession, NOT_ALLOWED};
 
@@ -58,8 +57,7 @@ fn page(asked: Asked) -> AnyView {
                 | Found::Backups(_)
                 | Found::Templates(_)
                 | Found::Volumes(_)
-                | Found::Flavors(_)
-                | Found::Nothing => None,
+                | Found::Flavors(_) => None,
             })
             // The form is what somebody is typing into: it stays.
             again=Arc::new(|_, _| ())
@@ -138,14 +136,13 @@ fn Reading(template: TemplateView) -> impl IntoView {
 
 /// What is in the form.
 #[derive(Clone, Copy)]
-struct Draft {
+pub struct Draft {
     name: RwSignal<String>,
     description: RwSignal<String>,
     image: RwSignal<String>,
     flavor: RwSignal<String>,
     user_data: RwSignal<String>,
-    /// As JSON.
-    inputs: RwSignal<String>,
+    pub inputs: InputDrafts,
     public: RwSignal<bool>,
     /// Whether it was to be sent: then what is wrong is shown.
     tried: RwSignal<bool>,
@@ -157,82 +154,64 @@ impl Draft {
         let form = template.map(|template| ChangeTemplate::default().over(template));
         let form = form.unwrap_or_default();
         let text = |text: Option<String>| RwSignal::new(text.unwrap_or_default());
-        let inputs = serde_json::to_string_pretty(&form.inputs).unwrap_or_default();
         Self {
             name: RwSignal::new(form.name),
             description: RwSignal::new(form.description),
             image: text(form.image),
             flavor: text(form.flavor),
             user_data: text(form.user_data),
-            inputs: RwSignal::new(inputs),
+            inputs: InputDrafts::of(form.inputs),
             public: RwSignal::new(form.public),
             tried: RwSignal::new(false),
             refused: RwSignal::new(None),
         }
     }
 
-    /// The form as it is now; the inputs only where they can be read.
-    fn form(self) -> (CreateTemplate, Option<String>) {
-        let text = self.inputs.get();
-        let read = match text.trim() {
-            "" => Ok(Vec::new()),
-            text => serde_json::from_str::<Vec<TemplateInput>>(text),
-        };
-        let (inputs, wrong) = match read {
-            Ok(inputs) => (inputs, None),
-            Err(error) => (Vec::new(), Some(format!("this cannot be read: {error}"))),
-        };
-        let form = CreateTemplate {
+    /// The form as it is now.
+    fn form(self) -> CreateTemplate {
+        CreateTemplate {
             name: self.name.get(),
             description: self.description.get(),
             image: Some(self.image.get()),
             flavor: Some(self.flavor.get()),
             user_data: Some(self.user_data.get()),
-            inputs,
+            inputs: self.inputs.read(),
             public: self.public.get(),
-        };
-        (form, wrong)
+        }
     }
 
     /// What is wrong with a field, by the reader's own look or the server's.
-    fn error(self, field: &'static str) -> Signal<Option<String>> {
-        Signal::derive(move || {
-            let (form, unread) = self.form();
-            let own = self.tried.get().then(|| {
-                let error = form.check().err().map(ApiError::from);
-                let unread = unread.filter(|_| field == "inputs");
-                unread.or_else(|| error.and_then(|error| told(&error, field)))
-            });
-            let theirs = || {
-                self.refused.with(|refused| {
-                    let refused = refused.as_ref().filter(|(sent, _)| *sent == form);
-                    refused.and_then(|(_, error)| told(error, field))
-                })
-            };
-            own.flatten().or_else(theirs).map(|text| sentence(&text))
-        })
+    fn told(self, field: &str) -> Option<String> {
+        let form = self.form();
+        let own = || {
+            let unread = self.inputs.unread();
+            let unread = unread.filter(|(unread, _)| unread == field);
+            let unread = unread.map(|(_, sentence)| sentence.to_owned());
+            let error = form.check().err().map(ApiError::from);
+            unread.or_else(|| error?.field(field))
+        };
+        let theirs = || {
+            self.refused.with(|refused| {
+                let refused = refused.as_ref().filter(|(sent, _)| *sent == form);
+                refused.and_then(|(_, error)| error.field(field))
+            })
+        };
+        let own = self.tried.get().then(own).flatten();
+        own.or_else(theirs).map(|text| sentence(&text))
     }
-}
 
-/// What an error says about a field; about the inputs, which one and what of it.
-fn told(error: &ApiError, field: &str) -> Option<String> {
-    if field != "inputs" {
-        return error.field(field);
+    pub fn error(self, field: &'static str) -> Signal<Option<String>> {
+        Signal::derive(move || self.told(field))
     }
-    let mut errors = error.0.errors.iter();
-    errors.find_map(|error| {
-        let place = error.field.strip_prefix("inputs")?;
-        let mut place = place.split('.').skip(1);
-        Some(match (place.next(), place.next()) {
-            (Some(index), Some(part)) => {
-                let number = index
-                    .parse::<u32>()
-                    .map_or(0, |index| index.saturating_add(1));
-                format!("{part} of number {number}: {}", error.message)
-            }
-            _ => error.message.clone(),
-        })
-    })
+
+    /// The same for a field of the input that stands there now.
+    pub fn input_error(
+        self,
+        place: impl Fn() -> Option<usize> + Send + Sync + 'static,
+        field: &'static str,
+    ) -> Signal<Option<String>> {
+        Signal::derive(move || self.told(&format!("inputs.{}.{field}", place()?)))
+    }
 }
 
 /// Sends it; answers what the template is then.
@@ -278,7 +257,7 @@ fn TemplateForm(
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
         draft.tried.set(true);
-        let (form, unread) = untrack(|| draft.form());
+        let (form, unread) = untrack(|| (draft.form(), draft.inputs.unread()));
         if busy.get_untracked() || unread.is_some() || form.check().is_err() {
             return;
         }
@@ -344,10 +323,7 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
     let images = offer(images.collect(), draft.image);
     let flavors = choices.flavors.iter().map(|flavor| flavor.name.to_string());
     let flavors = offer(flavors.collect(), draft.flavor);
-    let kinds = InputKind::ALL.map(InputKind::name).join(", ");
-    let help = format!(
-        "A list of objects with name, label and kind ({kinds}), and as wanted help, required, default, max_length, characters, min, max, choices."
-    );
+    let error = move |field| draft.error(field);
     view! {
         <TextField
             id="name"
@@ -355,7 +331,7 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
             hint="Letters, digits, “-”, “_” and “.”."
             autofocus=true
             value=draft.name
-            error=draft.error("name")
+            error=error("name")
         />
         <TextAreaField
             id="description"
@@ -363,10 +339,10 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
             hint="What it is good for; its first line stands beside its name."
             prose=true
             value=draft.description
-            error=draft.error("description")
+            error=error("description")
         />
-        <SelectField id="image" label="Image" choices=images value=draft.image error=draft.error("image")/>
-        <SelectField id="flavor" label="Flavor" choices=flavors value=draft.flavor error=draft.error("flavor")/>
+        <SelectField id="image" label="Image" choices=images value=draft.image error=error("image")/>
+        <SelectField id="flavor" label="Flavor" choices=flavors value=draft.flavor error=error("flavor")/>
         <TextAreaField
             id="user_data"
             label="User-data"
@@ -374,16 +350,9 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
             placeholder="#cloud-config"
             rows="10"
             value=draft.user_data
-            error=draft.error("user_data")
+            error=error("user_data")
         />
-        <TextAreaField
-            id="inputs"
-            label="Inputs, as JSON"
-            hint=help
-            rows="10"
-            value=draft.inputs
-            error=draft.error("inputs")
-        />
+        <InputsEditor draft=draft/>
     }
     .into_any()
 }

@@ -136,22 +136,21 @@ fn Entry(
         name,
         state,
         memory,
+        root,
         claimed_mib,
         current,
         owner,
         created_at,
         ..
     } = snapshot.clone();
-    let mut holds = vec![
-        if memory {
-            "with its memory"
-        } else {
-            "its disks alone"
-        }
-        .to_owned(),
-    ];
-    if !snapshot.volumes.is_empty() {
-        holds.push(format!("volumes {}", snapshot.volumes.join(", ")));
+    let volumes = snapshot.volumes.join(", ");
+    let mut holds = vec![match (root, memory) {
+        (false, _) => format!("volume {volumes} alone"),
+        (true, true) => "with its memory".to_owned(),
+        (true, false) => "its disks alone".to_owned(),
+    }];
+    if root && !volumes.is_empty() {
+        holds.push(format!("volumes {volumes}"));
     }
     holds.push(format!("keeps {claimed_mib} free"));
     let refused = {
@@ -248,7 +247,9 @@ fn Sure(vm: ArcRwSignal<VmView>, asked: RwSignal<Option<Asked>>) -> impl IntoVie
                 }
             })
             text=text_of(|asked| {
-                if asked.action == VmAction::Revert {
+                if asked.action == VmAction::Revert && !asked.snapshot.root {
+                    "The volume becomes what it was then. What was written on it since is lost, unless another snapshot holds it.".to_owned()
+                } else if asked.action == VmAction::Revert {
                     "Its disks become what they were then. What was written since is lost, unless another snapshot holds it.".to_owned()
                 } else {
                     "Nobody can go back to it any more. The VM stays as it is.".to_owned()

@@ -7,10 +7,11 @@ use vimana_model::VmState;
 use vimana_model::action::VmAction;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::vm::VmView;
-use vimana_ui::{Answers, CheckField, TextField};
+use vimana_model::volume::VolumeView;
+use vimana_ui::{Answers, CheckField, Choice, SelectField, TextField, part};
 
 use super::desk::VmDesk;
-use crate::api::{ApiError, VmArgs};
+use crate::api::{ApiError, VmArgs, volumes as all_volumes};
 use crate::page::refused::{of_field, otherwise};
 
 #[component]
@@ -19,6 +20,18 @@ pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVi
     let running = vm.with_untracked(|vm| vm.state == VmState::Running);
     let name = RwSignal::new(String::new());
     let memory = RwSignal::new(running);
+    let only = RwSignal::new(String::new());
+    let volumes = RwSignal::new(Vec::<String>::new());
+    let id = vm.with_untracked(|vm| vm.id);
+    spawn_local(async move {
+        // Where they cannot be read, all of its disks are on offer.
+        if let Ok(found) = all_volumes().await {
+            let its = |volume: &VolumeView| volume.vm.as_ref().is_some_and(|vm| vm.id == id);
+            let names = found.into_iter().filter(its);
+            let names = names.map(|volume| volume.name.to_string());
+            volumes.try_set(names.collect());
+        }
+    });
     let refused = RwSignal::new(None::<ApiError>);
     let busy = RwSignal::new(false);
     let submit = move |event: SubmitEvent| {
@@ -28,7 +41,8 @@ pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVi
         }
         let form = TakeSnapshot {
             name: name.get_untracked().trim().to_owned(),
-            memory: memory.get_untracked(),
+            memory: memory.get_untracked() && only.with_untracked(String::is_empty),
+            volume: Some(only.get_untracked()).filter(|name| !name.is_empty()),
         };
         if let Err(error) = form.check() {
             refused.set(Some(error.into()));
@@ -58,16 +72,39 @@ pub fn SnapshotForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVi
                 value=name
                 error=of_field(refused, "name")
             />
-            {running.then(|| view! {
+            {part(move || volumes.with(|names| (!names.is_empty()).then(|| view! {
+                <SelectField
+                    id="snapshot-of"
+                    label="Of"
+                    choices=choices(names)
+                    value=only
+                    error=of_field(refused, "volume")
+                />
+            })))}
+            {part(move || (running && only.with(String::is_empty)).then(|| view! {
                 <CheckField
                     id="snapshot-memory"
                     label="With the memory"
                     hint="It can go back while it runs, to this very moment. It stands still while the memory is saved."
                     value=memory
                 />
-            }.into_any())}
-            <Answers error=otherwise(refused, &["name"]) on_cancel=close label="Take it".to_owned() busy=busy/>
+            }))}
+            <Answers error=otherwise(refused, &["name", "volume"]) on_cancel=close label="Take it".to_owned() busy=busy/>
         </form>
     }
     .into_any()
+}
+
+fn choices(volumes: &[String]) -> Vec<Choice> {
+    let all = Choice {
+        value: String::new(),
+        text: "All of its disks".to_owned(),
+    };
+    let one = |name: &String| Choice {
+        value: name.clone(),
+        text: format!("Volume {name} alone"),
+    };
+    std::iter::once(all)
+        .chain(volumes.iter().map(one))
+        .collect()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 use vimana_driver::{
-    Fault, FaultKind, GuestEnd, IncarnationSpec, Observed, Power, SavedMachine, VolumeSource,
+    Fault, FaultKind, GuestEnd, IncarnationSpec, Keep, Observed, Power, SavedMachine, VolumeSource,
     VolumeSpec,
 };
 use vimana_model::backup::MadeBackup;
@@ -125,10 +125,17 @@ impl Workshop {
             Work::Snapshot {
                 snapshot_id,
                 memory,
-            } => Ok(driver
-                .snapshot(vm, epoch, *snapshot_id, *memory)
-                .await?
-                .into()),
+            } => {
+                let keep = if *memory { Keep::Memory } else { Keep::Disks };
+                Ok(driver.snapshot(vm, epoch, *snapshot_id, keep).await?.into())
+            }
+            Work::SnapshotVolume {
+                snapshot_id,
+                volume_id,
+            } => {
+                let keep = Keep::Volume(*volume_id);
+                Ok(driver.snapshot(vm, epoch, *snapshot_id, keep).await?.into())
+            }
             Work::Revert { snapshot_id } => {
                 Ok(driver.revert(vm, epoch, *snapshot_id).await?.into())
             }

@@ -76,6 +76,9 @@ pub struct RestoreBackup {
     /// File with SSH public keys for it
     #[arg(long, value_name = "FILE")]
     pub ssh_key: Option<PathBuf>,
+    /// Make no volumes of the backup's other disks
+    #[arg(long)]
+    pub root_only: bool,
     #[command(flatten)]
     pub wait: WaitImport,
 }

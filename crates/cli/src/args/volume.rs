@@ -4,11 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use vimana_model::image::ImageFormat;
+
 use super::{Json, Timeout};
 
 const VIA_IMAGE_HELP: &str = "\
 An image is made of the volume on the way, and removed at the end. What stays of it when the command is interrupted, the command says at
 its beginning.";
+
+const UPLOAD_HELP: &str = "\
+An image is made of the file on the way, `upload-of-NAME`; it goes to the trash at the end, and stays there until the volume is attached.
+Interrupted while it is sent, the same command goes on where it was.";
 
 #[derive(Subcommand)]
 pub enum Volume {
@@ -18,6 +24,10 @@ pub enum Volume {
     Show(VolumeShown),
     /// Make a volume; its bytes come to be where it is first attached
     Create(CreateVolume),
+    /// Make a volume of a file of this machine: a raw or qcow2 image, packed or
+    /// not, or one of another hypervisor
+    #[command(after_help = UPLOAD_HELP)]
+    Upload(UploadVolume),
     /// Give a volume to a VM, at once where that runs
     Attach(AttachVolume),
     /// Take a volume from its VM; it stays
@@ -64,6 +74,32 @@ pub struct CreateVolume {
     /// An image that it begins as a copy of
     #[arg(long)]
     pub image: Option<String>,
+    /// The datastore of its host that it is made in [default: local]
+    #[arg(long, value_name = "NAME")]
+    pub datastore: Option<String>,
+    /// Delete it together with the VM that has it
+    #[arg(long)]
+    pub delete_with_vm: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct UploadVolume {
+    /// The file
+    pub file: PathBuf,
+    /// What the volume is to be called
+    pub name: String,
+    /// Its size in MiB [default: that of the disk in the file]
+    #[arg(long, value_name = "N")]
+    pub size_mib: Option<u64>,
+    /// SHA-256 of the file
+    #[arg(long, value_name = "DIGITS")]
+    pub sha256: Option<String>,
+    /// What it is once it is unpacked, raw or qcow2; otherwise its first bytes
+    /// decide
+    #[arg(long)]
+    pub format: Option<ImageFormat>,
     /// The datastore of its host that it is made in [default: local]
     #[arg(long, value_name = "NAME")]
     pub datastore: Option<String>,
@@ -191,6 +227,9 @@ pub struct TakeSnapshot {
     /// stands still meanwhile
     #[arg(long)]
     pub memory: bool,
+    /// Keep one of its volumes alone, and no other disk
+    #[arg(long, value_name = "VOLUME", conflicts_with = "memory")]
+    pub volume: Option<String>,
     #[command(flatten)]
     pub wait: WaitThrough,
 }

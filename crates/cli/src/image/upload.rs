@@ -38,12 +38,28 @@ pub async fn run(args: UploadImage) -> Outcome {
     } = args;
     let (file, upload) = open(&path)?;
     let name = name_of(name, &upload)?;
+    let client = credentials::client()?;
+    let image = send(&client, file, upload, name, form(terms)?).await?;
+    // Opened first, so that nothing is missed of what is then looked at.
+    let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
+    let image = client.image(image.id).await?;
+    follow(&client, watch, image, wait.json).await
+}
+
+/// Sends a file as an image of that name, or the rest of it where an earlier
+/// command began to.
+pub async fn send(
+    client: &Client,
+    file: File,
+    upload: model::Upload,
+    name: ImageName,
+    terms: model::ImportImage,
+) -> Outcome<ImageView> {
     let form = model::ImportImage {
         name: name.to_string(),
         upload: Some(upload.clone()),
-        ..form(terms)?
+        ..terms
     };
-    let client = credentials::client()?;
     let images = client.images().await?;
     let begun = images
         .into_iter()
@@ -53,16 +69,13 @@ pub async fn run(args: UploadImage) -> Outcome {
         None => client.import_image(&form).await?.image,
     };
     let mut line = Line::new(image.name.as_str(), "sent");
-    let sent = Sender::new(&client, &image, file).send(&mut line).await;
+    let sent = Sender::new(client, &image, file).send(&mut line).await;
     line.end();
     sent?;
-    // Opened first, so that nothing is missed of what is then looked at.
-    let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
-    let image = client.image(image.id).await?;
-    follow(&client, watch, image, wait.json).await
+    Ok(image)
 }
 
-fn open(path: &Path) -> Outcome<(File, model::Upload)> {
+pub fn open(path: &Path) -> Outcome<(File, model::Upload)> {
     let refused = |why: &dyn std::fmt::Display| {
         Failure::Failed(format!("cannot read {}: {why}", path.display()))
     };
@@ -103,7 +116,15 @@ fn name_of(given: Option<String>, upload: &model::Upload) -> Outcome<ImageName> 
 
 /// Whether an earlier command began to send this.
 fn waits_for(image: &ImageView, name: &ImageName, upload: &model::Upload, public: bool) -> bool {
-    let same = match &image.origin {
+    is_of(image, upload)
+        && image.name == *name
+        && image.state == ImageState::Importing
+        && image.tenant_id.is_none() == public
+}
+
+/// Whether the image is made of this file, as far as its name and size tell.
+fn is_of(image: &ImageView, upload: &model::Upload) -> bool {
+    match &image.origin {
         Origin::Upload {
             file_name,
             size_bytes,
@@ -113,10 +134,7 @@ fn waits_for(image: &ImageView, name: &ImageName, upload: &model::Upload, public
         | Origin::File { .. }
         | Origin::Backup { .. }
         | Origin::Volume { .. } => false,
-    };
-    same && image.name == *name
-        && image.state == ImageState::Importing
-        && image.tenant_id.is_none() == public
+    }
 }
 
 struct Sender<'a> {

@@ -1,13 +1,15 @@
-//! What is on a volume, on this machine: by way of an image.
+//! Between volumes and files of this machine: by way of an image.
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vimana_client::Client;
-use vimana_model::image::{ImageAction, ImageView, ImportImage};
+use vimana_model::image::{ImageAction, ImageState, ImageView, ImportImage};
+use vimana_model::name::{ImageName, VolumeName};
 use vimana_model::volume::VolumeView;
 
 use super::resolve;
-use crate::args::{DownloadVolume, Timeout};
+use crate::args::{DownloadVolume, ImageTerms, Timeout};
 use crate::failure::{Failure, Outcome};
 use crate::limits::MAX_WAIT_SECONDS;
 use crate::text::shown;
@@ -30,6 +32,36 @@ pub async fn download(DownloadVolume { which, file }: DownloadVolume) -> Outcome
     client.act_on_image(image.id, ImageAction::Delete).await?;
     client.act_on_image(image.id, ImageAction::Purge).await?;
     Ok(())
+}
+
+/// An image of that file, whole and checked; where an earlier command began to
+/// make it, it goes on.
+pub async fn upload(
+    client: &Client,
+    path: &Path,
+    volume: &VolumeName,
+    terms: ImageTerms,
+) -> Outcome<ImageView> {
+    let name = ImageName::new(format!("upload-of-{volume}")).map_err(|error| {
+        let told = format!("name: with `upload-of-` before it: {error}");
+        Failure::Usage(told)
+    })?;
+    let (file, upload) = image::open_upload(path)?;
+    let terms = image::form(terms)?;
+    let images = client.images().await?;
+    let mut named = images
+        .into_iter()
+        .filter(|image| image.name == name && image.tenant_id.is_some());
+    // What an earlier command made of it and no volume, may be of other bytes.
+    if let Some(image) = named.find(|image| image.state == ImageState::Ready) {
+        client.act_on_image(image.id, ImageAction::Delete).await?;
+    }
+    let image = image::send(client, file, upload, name, terms).await?;
+    let timeout = Timeout {
+        timeout: MAX_WAIT_SECONDS,
+    };
+    let watch = OperationWatch::open(client, true, timeout).await?;
+    image::imported(client, watch, client.image(image.id).await?).await
 }
 
 /// An image of what is on the volume now; tells what stays of it where this is

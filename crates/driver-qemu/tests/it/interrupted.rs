@@ -10,7 +10,7 @@ use rustix::process::{Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use vimana_driver::conformance::{BOOTS, COUNT, Harness as _, answer, guest_answers, new_spec};
-use vimana_driver::{Fault, FaultKind, HostDriver, Observed, Power, VolumeSource};
+use vimana_driver::{Fault, FaultKind, HostDriver, Keep, Observed, Power, VolumeSource};
 use vimana_driver_qemu::QemuDriver;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
@@ -58,7 +58,7 @@ impl What {
             Self::Reboot => driver.reboot(vm, 1, grace).await.map(drop),
             Self::Attach => driver.attach(vm, 1, volume_of(vm)).await,
             Self::Detach => driver.detach(vm, 1, volume_of(vm)).await,
-            Self::Snapshot => driver.snapshot(vm, 1, snapshot_of(vm), true).await,
+            Self::Snapshot => driver.snapshot(vm, 1, snapshot_of(vm), Keep::Memory).await,
             Self::Revert => driver.revert(vm, 1, snapshot_of(vm)).await,
             Self::Move => {
                 let to = other_datastore();
@@ -104,7 +104,10 @@ async fn ready(host: &QemuHost, driver: &dyn HostDriver, what: What) -> VmId {
         driver.attach(vm, 1, volume_of(vm)).await.unwrap();
     }
     if what == What::Revert {
-        driver.snapshot(vm, 1, snapshot_of(vm), true).await.unwrap();
+        driver
+            .snapshot(vm, 1, snapshot_of(vm), Keep::Memory)
+            .await
+            .unwrap();
     }
     vm
 }
@@ -305,7 +308,7 @@ async fn silent_qemu_holds_neither_a_detach_nor_a_kill_up() {
     driver.detach(vm, 1, volume_of(vm)).await.unwrap();
     silence(Signal::STOP);
     let (snapshot, kill) = tokio::join!(
-        driver.snapshot(vm, 1, snapshot_of(vm), true),
+        driver.snapshot(vm, 1, snapshot_of(vm), Keep::Memory),
         tokio::time::timeout(within, async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             driver.kill(vm, 1).await

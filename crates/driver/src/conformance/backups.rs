@@ -9,7 +9,7 @@ use super::{
     BOOTS, COUNT, Harness, PATIENCE, answer, answers, expect_power, guest_answers, new_backup,
     new_snapshot, new_vm, new_volume, run,
 };
-use crate::{BackupFiles, Fault, FaultKind, HostDriver, Power, VolumeSource};
+use crate::{BackupFiles, Fault, FaultKind, HostDriver, Keep, Power, VolumeSource};
 
 fn kind<T>(result: Result<T, Fault>) -> Option<FaultKind> {
     result.err().map(|fault| fault.kind)
@@ -131,7 +131,10 @@ pub async fn changes_are_not_known_after_a_revert_or_a_crash<H: Harness>(h: &H) 
     let vm = spec.vm_id;
     guest_answers(&*driver, vm).await;
     let (snapshot, first) = (new_snapshot(), new_backup());
-    driver.snapshot(vm, 1, snapshot, true).await.unwrap();
+    driver
+        .snapshot(vm, 1, snapshot, Keep::Memory)
+        .await
+        .unwrap();
     driver.reset(vm, 1).await.unwrap();
     answers(&*driver, vm, BOOTS, 'B').await;
     keep(h, &*driver, (vm, 1), first, None).await;
@@ -254,7 +257,7 @@ pub async fn disks_are_those_of_the_run_before_one_that_never_began<H: Harness>(
     let made = make(&*driver, volume, MiB(2), &VolumeSource::Empty);
     made.await.unwrap();
     driver.attach(vm, 2, volume).await.unwrap();
-    driver.snapshot(vm, 2, snapshot, false).await.unwrap();
+    driver.snapshot(vm, 2, snapshot, Keep::Disks).await.unwrap();
     driver.revert(vm, 2, snapshot).await.unwrap();
     driver.remove_snapshot(vm, 2, snapshot).await.unwrap();
     let made = driver.back_up(vm, 2, backup, None).await.unwrap();

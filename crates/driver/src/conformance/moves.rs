@@ -10,7 +10,7 @@ use super::volumes::{empty, kind, owner, seen};
 use super::{
     COUNT, Harness, answer, guest_answers, new_backup, new_snapshot, new_spec, new_volume, run,
 };
-use crate::{FaultKind, HostDriver, VolumeSource};
+use crate::{FaultKind, HostDriver, Keep, VolumeSource};
 
 async fn place(driver: &dyn HostDriver, volume: VolumeId) -> DatastoreName {
     seen(driver, volume).await.unwrap().datastore
@@ -126,7 +126,7 @@ pub async fn volume_that_cannot_move_stays<H: Harness>(h: &H) {
     let of_nothing = driver.move_volume(vm, 1, new_volume(), &there).await;
     assert_eq!(kind(of_nothing), refused(FaultKind::NoSuchVolume));
     let snapshot = new_snapshot();
-    driver.snapshot(vm, 1, snapshot, false).await.unwrap();
+    driver.snapshot(vm, 1, snapshot, Keep::Disks).await.unwrap();
     let held = driver.move_volume(vm, 1, volume, &there).await;
     assert_eq!(kind(held), refused(FaultKind::Conflict));
     driver.remove_snapshot(vm, 1, snapshot).await.unwrap();

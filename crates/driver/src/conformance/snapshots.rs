@@ -7,7 +7,9 @@ use super::{
     BOOTS, COUNT, Harness, answer, answers, guest_answers, new_snapshot, new_spec, new_vm,
     new_volume, power, run,
 };
-use crate::{Fault, FaultKind, HostDriver, IncarnationSpec, ObservedSnapshot, Power, VolumeSource};
+use crate::{
+    Fault, FaultKind, HostDriver, IncarnationSpec, Keep, ObservedSnapshot, Power, VolumeSource,
+};
 
 fn kind<T>(result: Result<T, Fault>) -> Option<FaultKind> {
     result.err().map(|fault| fault.kind)
@@ -25,10 +27,10 @@ pub async fn running_machine_goes_back_to_its_memory<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let vm = counting(h, &*driver).await.vm_id;
     let (early, late) = (new_snapshot(), new_snapshot());
-    driver.snapshot(vm, 1, early, true).await.unwrap();
+    driver.snapshot(vm, 1, early, Keep::Memory).await.unwrap();
     assert_eq!(answer(&*driver, vm, COUNT).await, 'B', "it runs on");
-    driver.snapshot(vm, 1, early, true).await.unwrap();
-    driver.snapshot(vm, 1, late, true).await.unwrap();
+    driver.snapshot(vm, 1, early, Keep::Memory).await.unwrap();
+    driver.snapshot(vm, 1, late, Keep::Memory).await.unwrap();
     driver.reset(vm, 1).await.unwrap();
     answers(&*driver, vm, BOOTS, 'B').await;
     for (snapshot, next) in [(early, 'B'), (late, 'C'), (early, 'B')] {
@@ -55,7 +57,7 @@ pub async fn machine_that_is_off_goes_back_to_its_disks<H: Harness>(h: &H) {
     let spec = counting(h, &*driver).await;
     let vm = spec.vm_id;
     let (running, off) = (new_snapshot(), new_snapshot());
-    driver.snapshot(vm, 1, running, false).await.unwrap();
+    driver.snapshot(vm, 1, running, Keep::Disks).await.unwrap();
     assert_eq!(answer(&*driver, vm, COUNT).await, 'B', "it runs on");
     let busy = driver.revert(vm, 1, running).await;
     assert_eq!(kind(busy), Some(FaultKind::Conflict));
@@ -63,10 +65,10 @@ pub async fn machine_that_is_off_goes_back_to_its_disks<H: Harness>(h: &H) {
     driver.reset(vm, 1).await.unwrap();
     answers(&*driver, vm, BOOTS, 'B').await;
     driver.kill(vm, 1).await.unwrap();
-    let no_memory = driver.snapshot(vm, 1, off, true).await;
+    let no_memory = driver.snapshot(vm, 1, off, Keep::Memory).await;
     assert_eq!(kind(no_memory), Some(FaultKind::Hypervisor));
     for _ in 0..2 {
-        driver.snapshot(vm, 1, off, false).await.unwrap();
+        driver.snapshot(vm, 1, off, Keep::Disks).await.unwrap();
     }
     for (epoch, snapshot, boots) in [(2, running, 'B'), (3, off, 'C'), (4, running, 'B')] {
         for _ in 0..2 {
@@ -101,7 +103,7 @@ pub async fn volumes_are_in_the_snapshot<H: Harness>(h: &H) {
     driver.boot(vm, 1, &spec.resources).await.unwrap();
     guest_answers(&*driver, vm).await;
     let snapshot = new_snapshot();
-    driver.snapshot(vm, 1, snapshot, false).await.unwrap();
+    driver.snapshot(vm, 1, snapshot, Keep::Disks).await.unwrap();
     let held = driver.detach(vm, 1, volume).await;
     assert_eq!(kind(held), Some(FaultKind::Conflict));
     driver.attach(vm, 1, later).await.unwrap();
@@ -115,11 +117,58 @@ pub async fn volumes_are_in_the_snapshot<H: Harness>(h: &H) {
     driver.detach(vm, 1, volume).await.unwrap();
 }
 
+pub async fn a_volume_alone_goes_back<H: Harness>(h: &H) {
+    let driver = h.driver().await;
+    let spec = counting(h, &*driver).await;
+    let vm = spec.vm_id;
+    let (volume, other) = (new_volume(), new_volume());
+    for id in [volume, other] {
+        let made = make(&*driver, id, MiB(2), &VolumeSource::Empty);
+        made.await.unwrap();
+    }
+    let snapshot = new_snapshot();
+    let absent = driver.snapshot(vm, 1, snapshot, Keep::Volume(volume)).await;
+    assert_eq!(kind(absent), Some(FaultKind::NoSuchVolume));
+    for id in [volume, other] {
+        driver.attach(vm, 1, id).await.unwrap();
+    }
+    for _ in 0..2 {
+        let taken = driver.snapshot(vm, 1, snapshot, Keep::Volume(volume));
+        taken.await.unwrap();
+    }
+    assert_eq!(answer(&*driver, vm, COUNT).await, 'B', "it runs on");
+    let busy = driver.revert(vm, 1, snapshot).await;
+    assert_eq!(kind(busy), Some(FaultKind::Conflict));
+    let held = driver.detach(vm, 1, volume).await;
+    assert_eq!(kind(held), Some(FaultKind::Conflict));
+    driver.detach(vm, 1, other).await.unwrap();
+    driver.attach(vm, 1, other).await.unwrap();
+    driver.reset(vm, 1).await.unwrap();
+    answers(&*driver, vm, BOOTS, 'B').await;
+    driver.kill(vm, 1).await.unwrap();
+    h.scribble(volume);
+    h.scribble(other);
+    driver.revert(vm, 1, snapshot).await.unwrap();
+    assert!(h.reads_zeros(volume));
+    assert!(!h.reads_zeros(other), "it was not in it");
+    driver.boot(vm, 2, &spec.resources).await.unwrap();
+    guest_answers(&*driver, vm).await;
+    let boots = answer(&*driver, vm, BOOTS).await;
+    assert_eq!(boots, 'C', "nor was the machine's own disk");
+    // It is taken out of a machine that runs, and of one that does not.
+    driver.remove_snapshot(vm, 2, snapshot).await.unwrap();
+    driver.detach(vm, 2, volume).await.unwrap();
+    assert_eq!(driver.snapshots().await.unwrap(), []);
+}
+
 pub async fn snapshot_survives_a_restart_of_the_driver<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let vm = counting(h, &*driver).await.vm_id;
     let snapshot = new_snapshot();
-    driver.snapshot(vm, 1, snapshot, true).await.unwrap();
+    driver
+        .snapshot(vm, 1, snapshot, Keep::Memory)
+        .await
+        .unwrap();
     let wanted = ObservedSnapshot {
         vm_id: vm,
         snapshot_id: snapshot,
@@ -128,7 +177,10 @@ pub async fn snapshot_survives_a_restart_of_the_driver<H: Harness>(h: &H) {
     drop(driver);
     let driver = h.driver().await;
     assert_eq!(driver.snapshots().await.unwrap(), [wanted]);
-    driver.snapshot(vm, 1, snapshot, true).await.unwrap();
+    driver
+        .snapshot(vm, 1, snapshot, Keep::Memory)
+        .await
+        .unwrap();
     assert_eq!(answer(&*driver, vm, COUNT).await, 'B');
     driver.revert(vm, 1, snapshot).await.unwrap();
     assert_eq!(answer(&*driver, vm, COUNT).await, 'B');
@@ -138,7 +190,10 @@ pub async fn snapshot_that_does_not_fit_is_refused<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let vm = counting(h, &*driver).await.vm_id;
     let (snapshot, volume) = (new_snapshot(), new_volume());
-    driver.snapshot(vm, 1, snapshot, true).await.unwrap();
+    driver
+        .snapshot(vm, 1, snapshot, Keep::Memory)
+        .await
+        .unwrap();
     let made = make(&*driver, volume, MiB(2), &VolumeSource::Empty);
     made.await.unwrap();
     driver.attach(vm, 1, volume).await.unwrap();
@@ -149,7 +204,7 @@ pub async fn snapshot_that_does_not_fit_is_refused<H: Harness>(h: &H) {
     driver.revert(vm, 1, snapshot).await.unwrap();
     driver.save(vm, 1).await.unwrap();
     assert_eq!(kind(driver.revert(vm, 1, snapshot).await), conflict);
-    let saved = driver.snapshot(vm, 1, new_snapshot(), false).await;
+    let saved = driver.snapshot(vm, 1, new_snapshot(), Keep::Disks).await;
     assert_eq!(kind(saved), conflict);
     // Snapshots do not travel.
     assert_eq!(kind(driver.export(vm, 1).await), conflict);
@@ -164,7 +219,10 @@ pub async fn clean_removes_snapshots_and_keeps_volumes<H: Harness>(h: &H) {
     let made = make(&*driver, volume, MiB(2), &VolumeSource::Empty);
     made.await.unwrap();
     driver.attach(vm, 1, volume).await.unwrap();
-    driver.snapshot(vm, 1, new_snapshot(), true).await.unwrap();
+    driver
+        .snapshot(vm, 1, new_snapshot(), Keep::Memory)
+        .await
+        .unwrap();
     driver.kill(vm, 1).await.unwrap();
     driver.clean(vm, 1).await.unwrap();
     assert_eq!(h.left_behind(vm), [""; 0]);
@@ -180,10 +238,10 @@ pub async fn snapshots_of_what_is_not_there_are_refused_or_fine<H: Harness>(h: &
     driver.remove_snapshot(vm, 1, none).await.unwrap();
     let gone = driver.revert(vm, 1, none).await;
     assert_eq!(kind(gone), Some(FaultKind::NoSuchSnapshot));
-    let no_vm = driver.snapshot(new_vm(), 1, none, false).await;
+    let no_vm = driver.snapshot(new_vm(), 1, none, Keep::Disks).await;
     assert_eq!(kind(no_vm), Some(FaultKind::NoSuchVm));
     driver.kill(vm, 2).await.unwrap();
-    let late = driver.snapshot(vm, 1, none, false).await;
+    let late = driver.snapshot(vm, 1, none, Keep::Disks).await;
     assert_eq!(kind(late), Some(FaultKind::Superseded));
     assert_eq!(driver.snapshots().await.unwrap(), []);
 }

@@ -4,7 +4,9 @@
 //! and compared with what is recorded, and made one image of by the same
 //! confined process that converts images. Where a VM is wanted, it is recorded
 //! in the transaction that makes the image ready; the image then lies in the
-//! trash as long as the VM is made from it.
+//! trash as long as the VM is made from it. What was on the backup's other
+//! disks becomes volumes in the same way: they are recorded together with the VM
+//! and begin as their images when they are attached.
 
 use std::path::PathBuf;
 
@@ -13,24 +15,28 @@ use tokio::io::AsyncReadExt as _;
 use vimana_authz::Permission;
 use vimana_datastore::ItemFile;
 use vimana_model::backup::{
-    BackupSource, DiskId, FromBackup, Restoration, RestoreBackup, restored_image_name,
+    AcceptedRestore, BackupSource, Becomes, DiskId, FromBackup, Restoration, RestoreBackup,
+    RestoredVolume, restored_image_name,
 };
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::image::{AcceptedImage, ImageSource, ImageState, Origin};
-use vimana_model::name::DatastoreName;
+use vimana_model::image::{ImageSource, ImageState, Origin};
+use vimana_model::name::{DatastoreName, ImageName, VmName, VolumeName};
 use vimana_model::operation::Progress;
 use vimana_model::vm::CreateVm;
-use vimana_model::{BackupId, Error, FieldError, ImageId, Result};
+use vimana_model::volume::VolumeRequest;
+use vimana_model::{BackupId, Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Refusal, Tell};
 use vimana_store::backup::{BackupRecord, DiskRecord, StoredFile};
 use vimana_store::image::{ImageOrder, ImageRecord};
-use vimana_store::{TxError, WriteTx, backup, flavor, user};
+use vimana_store::volume::{ImageOf, VolumeRecord};
+use vimana_store::{Conn, TxError, WriteTx, backup, flavor, user, vm, volume};
 
 use super::what;
 use crate::Engine;
 use crate::authorize::{authorized, permit};
 use crate::context::{OpContext, new_id};
 use crate::image::{ImageChange, NewImage};
+use crate::limits::MAX_VOLUMES;
 use crate::vm::Owner;
 
 /// How much of a file is read at a time.
@@ -43,7 +49,7 @@ struct Link {
 }
 
 impl Engine {
-    /// Makes a new VM from a backup's root disk.
+    /// Makes a new VM from a backup's root disk, and volumes of its others.
     ///
     /// # Errors
     /// `Invalid` naming each field at fault, `Conflict` where nothing can be
@@ -53,7 +59,7 @@ impl Engine {
         cx: &OpContext,
         id: BackupId,
         form: &RestoreBackup,
-    ) -> Result<AcceptedImage> {
+    ) -> Result<AcceptedRestore> {
         let record = self.viewable_backup(cx, id).await?.into_inner();
         permit(cx, Permission::CreateVm, Some(record.tenant_id))?;
         let flavor = form.flavor.clone().filter(|name| !name.trim().is_empty());
@@ -80,33 +86,51 @@ impl Engine {
             let message = format!("its disk of {given} is smaller than the backup's, of {needed}");
             return Err(FieldError::new("flavor", message).into());
         }
-        let source = BackupSource {
-            from: FromBackup {
-                backup_id: id,
-                disk: DiskId::Root,
-            },
-            restoration: Some(Restoration {
-                name: wanted.name,
-                flavor: flavor_name,
-                ssh_key: form.ssh_key.clone(),
-                by: cx.subject.user_id,
-            }),
+        let tenant_id = record.tenant_id;
+        let volumes = match form.root_only {
+            true => Vec::new(),
+            false => volumes_to_be(&record, &wanted.name)?,
         };
-        let origin = self.judge_backup(cx, &source.from).await?;
-        let order = ImageOrder {
-            source: ImageSource::Backup(source),
-            checksum: None,
-            declared: None,
+        if !volumes.is_empty() {
+            permit(cx, Permission::ManageVolumes, Some(tenant_id))?;
+        }
+        let names = volumes.iter().map(|volume| volume.name.clone()).collect();
+        let from = FromBackup {
+            backup_id: id,
+            disk: DiskId::Root,
         };
-        let image = NewImage {
-            id: image_id,
-            name,
-            tenant_id: Some(record.tenant_id),
-            order,
-            origin: Some(origin),
-            refresh: None,
+        let origin = self.judge_backup(cx, &from).await?;
+        let becomes = Becomes::Vm(Restoration {
+            name: wanted.name,
+            flavor: flavor_name,
+            ssh_key: form.ssh_key.clone(),
+            by: cx.subject.user_id,
+            volumes,
+        });
+        let image = image_to_be(tenant_id, (image_id, name), from, origin, becomes);
+        let accepted = self.begin_import(cx, image, Permission::CreateVm).await?;
+        Ok(AcceptedRestore {
+            image: accepted.image,
+            operation: accepted.operation,
+            volumes: names,
+        })
+    }
+
+    /// What would make nothing of it at the end is told at the beginning.
+    pub(crate) async fn refuse_names_in_use(tx: &WriteTx, image: &NewImage) -> Result<()> {
+        let (Some(tenant), ImageSource::Backup(BackupSource { becomes, .. })) =
+            (image.tenant_id, &image.order.source)
+        else {
+            return Ok(());
         };
-        self.begin_import(cx, image, Permission::CreateVm).await
+        let Some(Becomes::Vm(wanted)) = becomes else {
+            return Ok(());
+        };
+        if vm::is_named(tx, tenant, &wanted.name).await? {
+            let message = format!("there is already a VM named `{}`", wanted.name);
+            return Err(Error::conflict(message));
+        }
+        volumes_are_free(tx, tenant, &wanted.volumes).await
     }
 
     /// Where an image that is to be made from a backup will have come from.
@@ -118,21 +142,13 @@ impl Engine {
         let found = backup::find(&self.store().read(), from.backup_id).await?;
         let permission = Permission::ViewVm;
         let record = authorized(cx, permission, what(from.backup_id), found)?.into_inner();
+        // Its bytes are more than a look at it.
+        permit(cx, Permission::ManageImages, Some(record.tenant_id))?;
         record
             .state
             .judge_restore()
             .map_err(|refusal| Error::conflict(format!("backup `{}` {refusal}", record.name)))?;
-        let disk = disk_of(&record, from.disk)?;
-        Ok(Origin::Backup {
-            backup_id: record.id,
-            backup: record.name.to_string(),
-            vm: record.vm_name.to_string(),
-            disk: match &disk.volume {
-                Some(volume) => volume.to_string(),
-                None => "root disk".to_owned(),
-            },
-            fetched: None,
-        })
+        origin(&record, from.disk)
     }
 
     /// The disk's files become one image in the staging area.
@@ -226,42 +242,63 @@ impl Engine {
     }
 
     /// The image is ready: the VM that it was made for is recorded, and the
-    /// image goes to the trash, where it stays as long as it is used. Where
-    /// that VM cannot be, the image stays, and says why.
+    /// image goes to the trash, where it stays as long as it is used; so are
+    /// the VM's volumes, whose images, which are answered, begin to be made.
+    /// Where that VM cannot be, the image stays, and says why.
     pub(crate) async fn finish_restoration(
         &self,
         tx: &WriteTx,
         image: &ImageRecord,
+        from: BackupId,
         wanted: &Restoration,
-    ) -> Result<(), TxError> {
-        let made = self.insert_restored(tx, image, wanted).await;
+    ) -> Result<Vec<ImageId>, TxError> {
+        let made = self.insert_restored(tx, image, from, wanted).await;
         let lock = ImageChange::lock(tx, self.world(), Actor::System, image.id).await?;
         let Some(mut change) = lock else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        match made {
-            Ok(()) => change.turn(ImageState::Trashed),
-            Err(TxError::Engine(error)) => change.add_event(EventKind::Note {
-                text: format!("VM {} was not made of it: {}", wanted.name, error.public),
-            }),
+        let begun = match made {
+            Ok(begun) => {
+                change.turn(ImageState::Trashed);
+                begun
+            }
+            Err(TxError::Engine(error)) => {
+                change.add_event(EventKind::Note {
+                    text: format!("VM {} was not made of it: {}", wanted.name, error.public),
+                });
+                Vec::new()
+            }
             Err(error) => return Err(error),
-        }
+        };
         change.save().await?;
-        Ok(())
+        Ok(begun)
     }
 
     async fn insert_restored(
         &self,
         tx: &WriteTx,
         image: &ImageRecord,
+        from: BackupId,
         wanted: &Restoration,
-    ) -> Result<(), TxError> {
+    ) -> Result<Vec<ImageId>, TxError> {
         let gone = || Error::conflict("who asked for it is no longer here");
         let tenant_id = image.tenant_id.ok_or_else(gone)?;
         let name = image.owner_name.clone().ok_or_else(gone)?;
         user::standing(tx, wanted.by, tenant_id)
             .await?
             .ok_or_else(gone)?;
+        // Looked at before anything is written: all of it is made, or nothing.
+        volumes_are_free(tx, tenant_id, &wanted.volumes).await?;
+        let mut origins = Vec::new();
+        if !wanted.volumes.is_empty() {
+            let record = backup::find(tx, from).await?;
+            let record = record.filter(|record| record.state.judge_restore().is_ok());
+            let lost = || Error::conflict("the backup of its volumes is gone");
+            let record = record.ok_or_else(lost)?;
+            for volume in &wanted.volumes {
+                origins.push(origin(&record, volume.disk)?);
+            }
+        }
         let form = CreateVm {
             name: wanted.name.to_string(),
             image: image.name.to_string(),
@@ -275,10 +312,118 @@ impl Engine {
             id: wanted.by,
             name: name.clone(),
         };
-        self.insert_vm(tx, Actor::User(name), owner, &request, None)
-            .await
-            .map(drop)
+        let actor = Actor::User(name.clone());
+        self.insert_vm(tx, actor, owner, &request, None).await?;
+        let mut begun = Vec::new();
+        for (volume, origin) in wanted.volumes.iter().zip(origins) {
+            let id = new_id!(self.world(), ImageId);
+            let called = ImageName::new(restored_image_name(id)).map_err(Error::internal)?;
+            let from = FromBackup {
+                backup_id: from,
+                disk: volume.disk,
+            };
+            let of = ImageOf {
+                id,
+                name: called.clone(),
+            };
+            let new = image_to_be(tenant_id, (id, called), from, origin, Becomes::Volume);
+            self.record_import(tx, &name, &new).await?;
+            let new = VolumeRequest {
+                name: volume.name.clone(),
+                size: volume.size,
+                image: None,
+                datastore: DatastoreName::local(),
+                delete_with_vm: false,
+            };
+            let volume = new_id!(self.world(), VolumeId);
+            self.record_volume(tx, (tenant_id, &name), volume, new, Some(of))
+                .await?;
+            begun.push(id);
+        }
+        Ok(begun)
     }
+}
+
+/// What the backup's other disks become beside a VM of that name.
+fn volumes_to_be(record: &BackupRecord, vm: &VmName) -> Result<Vec<RestoredVolume>> {
+    let mut volumes = Vec::new();
+    for disk in &record.disks {
+        let Some(was) = disk.volume.as_ref().filter(|_| disk.disk != DiskId::Root) else {
+            continue;
+        };
+        let name = VolumeName::new(format!("{vm}-{was}")).map_err(|wrong| {
+            let message = format!("with volume `{was}` behind it: {wrong}");
+            Error::from(FieldError::new("name", message))
+        })?;
+        volumes.push(RestoredVolume {
+            disk: disk.disk,
+            name,
+            size: disk.size_mib,
+        });
+    }
+    Ok(volumes)
+}
+
+async fn volumes_are_free(
+    conn: &impl Conn,
+    tenant: TenantId,
+    wanted: &[RestoredVolume],
+) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let all = volume::list(conn, tenant).await?;
+    if all.len().saturating_add(wanted.len()) > MAX_VOLUMES {
+        let message = format!("the tenant would have more than {MAX_VOLUMES} volumes");
+        return Err(Error::conflict(message));
+    }
+    for volume in wanted {
+        let same = |other: &VolumeRecord| other.name == volume.name && other.state.holds_name();
+        if all.iter().any(same) {
+            let message = format!("there is already a volume named `{}`", volume.name);
+            return Err(Error::conflict(message));
+        }
+    }
+    Ok(())
+}
+
+fn image_to_be(
+    tenant: TenantId,
+    (id, name): (ImageId, ImageName),
+    from: FromBackup,
+    origin: Origin,
+    becomes: Becomes,
+) -> NewImage {
+    let source = BackupSource {
+        from,
+        becomes: Some(becomes),
+    };
+    NewImage {
+        id,
+        name,
+        tenant_id: Some(tenant),
+        order: ImageOrder {
+            source: ImageSource::Backup(source),
+            checksum: None,
+            declared: None,
+        },
+        origin: Some(origin),
+        refresh: None,
+    }
+}
+
+fn origin(record: &BackupRecord, disk: DiskId) -> Result<Origin> {
+    let disk = disk_of(record, disk)?;
+    Ok(Origin::Backup {
+        backup_id: record.id,
+        backup: record.name.to_string(),
+        vm: record.vm_name.to_string(),
+        disk: match &disk.volume {
+            Some(volume) => volume.to_string(),
+            None => "root disk".to_owned(),
+        },
+        fetched: None,
+    })
 }
 
 fn disk_of(record: &BackupRecord, disk: DiskId) -> Result<&DiskRecord> {

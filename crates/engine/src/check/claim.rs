@@ -8,6 +8,7 @@ use vimana_model::unit::{MiB, Resources};
 use vimana_model::{DatastoreId, HostId, VmId};
 use vimana_store::claim::ClaimRecord;
 use vimana_store::host_datastore::HostDatastoreRecord;
+use vimana_store::snapshot::Elsewhere;
 use vimana_store::vm::VmRecord;
 
 use super::books::Books;
@@ -46,6 +47,16 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
                 let sum = places.entry((host.id, datastore)).or_default();
                 *sum = MiB(sum.0.saturating_add(volume.size.0));
             }
+        }
+    }
+    for snapshot in &books.snapshots {
+        let vm = books.vms.get(&snapshot.vm_id);
+        let Some(host) = vm.and_then(|vm| vm.host.as_ref()) else {
+            continue;
+        };
+        for Elsewhere { datastore, size } in snapshot.elsewhere() {
+            let sum = places.entry((host.id, datastore)).or_default();
+            *sum = MiB(sum.0.saturating_add(size.0));
         }
     }
     check_sums(books, &sums, found);
@@ -103,7 +114,7 @@ fn check_places<'a>(
             continue;
         }
         if sum != *used {
-            let what = format!("its volumes in datastore {name} have {sum}, recorded is {used}");
+            let what = format!("what is in datastore {name} has {sum}, recorded is {used}");
             found.add(Check::SumIsOff, books.about_host(*host_id), what);
         }
         // Of all hosts so far that reach the same one.

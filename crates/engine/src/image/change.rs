@@ -1,12 +1,13 @@
 //! An image under change: it and its import, inside one transaction, together
 //! with the events that causes.
 
+use vimana_model::backup::Becomes;
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::image::{ImageState, Origin};
+use vimana_model::image::{ImageSource, ImageState, Origin};
 use vimana_model::operation::{Object, OperationKind, OperationState, Situation, StepState};
 use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
 use vimana_store::event::NewEvent;
-use vimana_store::image::ImageRecord;
+use vimana_store::image::{ImageOrder, ImageRecord};
 use vimana_store::operation::{OperationRecord, Undo};
 use vimana_store::{TxError, WriteTx, event, image, operation};
 
@@ -159,10 +160,11 @@ impl<'a> ImageChange<'a> {
             Some(next) => begin_step(next, now),
             None => {
                 self.retire(OperationState::Succeeded, None);
+                let of_volume = is_of_volume(&self.image);
                 self.turn(ImageState::Ready);
-                // A clone's content is nobody's to choose; the clone keeps it
-                // from being removed.
-                if matches!(self.image.origin, Origin::Volume { clone: Some(_), .. }) {
+                // It is nobody's to choose; the volume keeps it from being
+                // removed.
+                if of_volume {
                     self.turn(ImageState::Trashed);
                 }
             }
@@ -286,4 +288,17 @@ impl<'a> ImageChange<'a> {
         }
         Ok((self.image, latest))
     }
+}
+
+/// Whether it is there for a volume alone: a clone, or what was in a backup.
+fn is_of_volume(image: &ImageRecord) -> bool {
+    let becomes = |order: &ImageOrder| match &order.source {
+        ImageSource::Backup(backup) => backup.becomes == Some(Becomes::Volume),
+        ImageSource::Url(_)
+        | ImageSource::Upload(_)
+        | ImageSource::Path(_)
+        | ImageSource::Volume(_) => false,
+    };
+    matches!(image.origin, Origin::Volume { clone: Some(_), .. })
+        || image.order.as_ref().is_some_and(becomes)
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
-use vimana_model::backup::Restoration;
+use vimana_model::backup::{Becomes, Restoration};
 use vimana_model::event::{Actor, EventKind, ProgressItem};
 use vimana_model::image::{
     AcceptedImage, Fetched, ImageSource, ImageState, ImportImage, Origin, Upload,
 };
-use vimana_model::name::ImageName;
+use vimana_model::name::{ImageName, UserName};
 use vimana_model::operation::{Progress, StepKind};
 use vimana_model::vm::HostRef;
-use vimana_model::{Error, FieldError, ImageId, Result, TenantId};
+use vimana_model::{BackupId, Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
 use vimana_store::image::{ImageOrder, ImageRecord, ImageRefresh};
 use vimana_store::operation::OperationRecord;
@@ -261,12 +261,14 @@ impl Engine {
             if matches!(image.order.source, ImageSource::Path(_)) {
                 permit(cx, permission, None)?;
             }
-            let origin = match (&image.origin, &image.order.source) {
-                (Some(origin), _) => origin.clone(),
-                (None, ImageSource::Volume(id)) => origin_of_volume(tx, cx, *id).await?,
-                (None, _) => return Err(Error::internal("an order without an origin").into()),
-            };
-            let (record, operation) = self.record_import(tx, cx, &image, origin).await?;
+            Self::refuse_names_in_use(tx, &image).await?;
+            let mut image = image.clone();
+            if let ImageSource::Volume(id) = image.order.source {
+                image.origin = Some(origin_of_volume(tx, cx, id).await?);
+            }
+            let (record, operation) = self
+                .record_import(tx, &cx.subject.user_name, &image)
+                .await?;
             let id = record.id;
             let answer = self.accepted_image(record, operation)?;
             remember(tx, cx, self.world().now(), &answer).await?;
@@ -280,15 +282,15 @@ impl Engine {
     }
 
     /// Records the image, and the operation that imports it.
-    pub(super) async fn record_import(
+    pub(crate) async fn record_import(
         &self,
         tx: &WriteTx,
-        cx: &OpContext,
+        by: &UserName,
         image: &NewImage,
-        origin: Origin,
     ) -> Result<(ImageRecord, Option<OperationRecord>), TxError> {
         let now = self.world().now();
-        let by = &cx.subject.user_name;
+        let origin = image.origin.clone();
+        let origin = origin.ok_or_else(|| Error::internal("an order without an origin"))?;
         let record = ImageRecord {
             id: image.id,
             tenant_id: image.tenant_id,
@@ -313,7 +315,7 @@ impl Engine {
         change.save().await
     }
 
-    pub(super) fn accepted_image(
+    pub(crate) fn accepted_image(
         &self,
         record: ImageRecord,
         operation: Option<OperationRecord>,
@@ -460,18 +462,19 @@ impl Engine {
         done: &Done,
     ) -> Result<()> {
         let world = self.world();
-        let (more, unwanted) = write_tx!(self.store(), |tx| {
+        let (more, unwanted, begun) = write_tx!(self.store(), |tx| {
             let lock = ImageChange::lock(tx, world, Actor::System, id).await?;
             let Some(mut change) = lock else {
-                return Ok((false, None));
+                return Ok((false, None, Vec::new()));
             };
             let restoration = restoration_of(&change.image);
+            let mut begun = Vec::new();
             let asked = change.operation.as_ref();
             let same = asked.is_some_and(|operation| {
                 (operation.id, operation.step) == (worked_on.id, worked_on.step)
             });
             if !same {
-                return Ok((false, None));
+                return Ok((false, None, Vec::new()));
             }
             let place = place(&change.image);
             let mut successor = None;
@@ -505,8 +508,8 @@ impl Engine {
             let unwanted = (!more && !came).then_some(place);
             let is_ready = change.image.state == ImageState::Ready;
             let (image, _) = change.save().await?;
-            if let Some(wanted) = restoration.as_ref().filter(|_| is_ready) {
-                self.finish_restoration(tx, &image, wanted).await?;
+            if let Some((from, wanted)) = restoration.as_ref().filter(|_| is_ready) {
+                begun = self.finish_restoration(tx, &image, *from, wanted).await?;
             }
             // Its name is free now.
             if let Some(successor) = successor {
@@ -517,9 +520,12 @@ impl Engine {
                 });
                 change.save().await?;
             }
-            Ok((more, unwanted))
+            Ok((more, unwanted, begun))
         })?;
         self.inner.hub.wake();
+        for image in begun {
+            self.spawn_import(image);
+        }
         if !more {
             self.inner.progress.forget(worked_on.id);
         }
@@ -531,6 +537,7 @@ impl Engine {
 }
 
 /// An image that is to be imported.
+#[derive(Clone)]
 pub struct NewImage {
     pub id: ImageId,
     pub name: ImageName,
@@ -565,9 +572,12 @@ pub(super) fn fetched_of(arrived: &Arrived, verified: bool) -> Fetched {
 }
 
 /// The VM that is to be made of it. Once it is ready, its record tells no more.
-fn restoration_of(image: &ImageRecord) -> Option<Restoration> {
+fn restoration_of(image: &ImageRecord) -> Option<(BackupId, Restoration)> {
     match &image.order.as_ref()?.source {
-        ImageSource::Backup(backup) => backup.restoration.clone(),
+        ImageSource::Backup(backup) => match &backup.becomes {
+            Some(Becomes::Vm(wanted)) => Some((backup.from.backup_id, wanted.clone())),
+            Some(Becomes::Volume) | None => None,
+        },
         ImageSource::Url(_)
         | ImageSource::Upload(_)
         | ImageSource::Path(_)

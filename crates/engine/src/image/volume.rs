@@ -76,6 +76,8 @@ async fn volume_with_content(
     let found = volume::lock(tx, id).await?;
     let what = format!("volume `{id}`");
     let record = authorized(cx, Permission::ViewVolume, what, found)?.into_inner();
+    // Its bytes are more than a look at it.
+    permit(cx, Permission::ManageImages, Some(record.tenant_id))?;
     accept(&record, VolumeAction::Copy)?;
     let name = &record.name;
     if !record.made || record.host.is_none() {
@@ -124,6 +126,25 @@ pub async fn content_at_hand(tx: &WriteTx, record: &mut VolumeRecord) -> Result<
     Err(Error::conflict(message).into())
 }
 
+/// The image that its host just reads the volume for.
+pub async fn being_read(tx: &WriteTx, id: VolumeId) -> Result<Option<ImageRecord>, TxError> {
+    for found in operation::running(tx).await? {
+        let Object::Image(image) = found.object else {
+            continue;
+        };
+        let record = image::find(tx, image).await?.filter(|_| fetches(&found));
+        if let Some(record) = record.filter(|record| reads(record, id)) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+fn reads(image: &ImageRecord, id: VolumeId) -> bool {
+    let source = image.order.as_ref().map(|order| &order.source);
+    matches!(source, Some(ImageSource::Volume(volume)) if *volume == id)
+}
+
 impl Engine {
     /// Makes another volume of what is on one now, by way of an image: the
     /// volume is there at once, and can be attached once its content is.
@@ -162,10 +183,12 @@ impl Engine {
                     checksum: None,
                     declared: None,
                 })?,
-                origin: None,
+                origin: Some(origin),
                 refresh: None,
             };
-            let (_, operation) = self.record_import(tx, cx, &image, origin).await?;
+            let (_, operation) = self
+                .record_import(tx, &cx.subject.user_name, &image)
+                .await?;
             let of = ImageOf {
                 id: image.id,
                 name: image.name,
@@ -177,7 +200,12 @@ impl Engine {
                 datastore: source.datastore.clone(),
                 delete_with_vm: form.delete_with_vm,
             };
-            let volume = self.record_volume(tx, cx, clone, wanted, Some(of)).await?;
+            let tenant_id = source.tenant_id;
+            permit(cx, Permission::ManageVolumes, Some(tenant_id))?;
+            let by = &cx.subject.user_name;
+            let volume = self
+                .record_volume(tx, (tenant_id, by), clone, wanted, Some(of))
+                .await?;
             let answer = AcceptedVolume {
                 volume,
                 operation: operation.map(|operation| self.operation_view(operation)),

@@ -272,6 +272,7 @@ impl Building {
         let args = ActionArgs::TakeSnapshot(TakeSnapshot {
             name: "good".to_owned(),
             memory: true,
+            volume: None,
         });
         let taken = engine.act_on_vm(admin, vm.id, VmAction::Snapshot, args);
         taken.await.unwrap();

@@ -140,8 +140,8 @@ const DISKS: &[Plant] = records! {
     KeptIsOff "VM keeps": "UPDATE snapshots SET claimed_mib = claimed_mib + 1";
     KeptIsOff "VM keeps": "DELETE FROM snapshots";
     KeptIsOff "VM keeps": "UPDATE vms SET kept_mib = kept_mib - 1 WHERE id = {keeps}; UPDATE claims SET disk_mib = disk_mib - 1 WHERE vm_id = {keeps}; {recount}";
-    SnapshotOfNoVm "VM {no vm}": "INSERT INTO snapshots SELECT 'snap_00000000000000000000000000000000', {no vm}, NULL, owner_name, name, state, memory, vcpus, memory_mib, disk_mib, volumes, claimed_mib, created_at, scheduled FROM snapshots";
-    SnapshotOfNoVm "VM gone": "INSERT INTO snapshots SELECT 'snap_00000000000000000000000000000000', {gone}, NULL, owner_name, name, state, memory, vcpus, memory_mib, disk_mib, volumes, claimed_mib, created_at, scheduled FROM snapshots; UPDATE vms SET kept_mib = (SELECT claimed_mib FROM snapshots) WHERE id = {gone}";
+    SnapshotOfNoVm "VM {no vm}": "INSERT INTO snapshots SELECT 'snap_00000000000000000000000000000000', {no vm}, NULL, owner_name, name, state, memory, vcpus, memory_mib, disk_mib, volumes, claimed_mib, created_at, scheduled, root FROM snapshots";
+    SnapshotOfNoVm "VM gone": "INSERT INTO snapshots SELECT 'snap_00000000000000000000000000000000', {gone}, NULL, owner_name, name, state, memory, vcpus, memory_mib, disk_mib, volumes, claimed_mib, created_at, scheduled, root FROM snapshots; UPDATE vms SET kept_mib = (SELECT claimed_mib FROM snapshots) WHERE id = {gone}";
     VolumeOfNoVm "volume data": "UPDATE volumes SET vm_id = {no vm} WHERE id = {volume data}";
     VolumeOfNoVm "volume data": "UPDATE volumes SET vm_id = {gone} WHERE id = {volume data}";
     VolumeElsewhere "volume data": "UPDATE volumes SET host_id = (SELECT id FROM hosts WHERE id <> volumes.host_id) WHERE id = {volume data}; {recount}";

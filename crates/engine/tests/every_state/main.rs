@@ -410,7 +410,8 @@ async fn a_size_changes_cold_and_where_the_host_can_hot() {
         ..ResizeVm::default()
     });
     let refused = engine.act_on_vm(admin, scene.vm, VmAction::Resize, shrunk);
-    assert_eq!(refused.await.unwrap_err().kind, ErrorKind::Invalid);
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Invalid, "{refused:?}");
 }
 
 #[tokio::test]

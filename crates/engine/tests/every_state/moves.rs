@@ -117,12 +117,15 @@ async fn a_volume_that_cannot_move_says_why() {
         "datastore `fast` of host `host-1` has no room for 100 MiB"
     );
 
-    let form = TakeSnapshot {
-        name: "both".to_owned(),
-        memory: false,
-    };
-    let args = ActionArgs::TakeSnapshot(form);
-    scene.ask(VmAction::Snapshot, args).await.unwrap();
+    // Each disk's share of a snapshot is claimed where the disk is.
+    let refused = scene.ask(VmAction::Snapshot, both()).await.unwrap_err();
+    assert_eq!(
+        refused.public,
+        "datastore `fast` of host `host-1` has no room for 950 MiB"
+    );
+    scene.detach(large).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    scene.ask(VmAction::Snapshot, both()).await.unwrap();
     scene.world.until_rest(scene.vm).await;
     let said = refusal("fast").await.public;
     assert_eq!(
@@ -130,6 +133,45 @@ async fn a_volume_that_cannot_move_says_why() {
         "volume `data` is in snapshot `both` of `web-1`; delete that first"
     );
     assert_eq!(scene.used_of_fast().await, MiB(950));
+    scene.sound().await;
+}
+
+fn both() -> ActionArgs {
+    ActionArgs::TakeSnapshot(TakeSnapshot {
+        name: "both".to_owned(),
+        memory: false,
+        volume: None,
+    })
+}
+
+#[tokio::test]
+async fn a_snapshot_holds_room_where_its_disks_are() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    scene.relocate(id, "fast").await.unwrap();
+    scene.attached(id).await;
+    assert_eq!(scene.room().await, (MiB(0), MiB(100)));
+    let take = async || {
+        scene.ask(VmAction::Snapshot, both()).await.unwrap();
+        scene.world.until_rest(scene.vm).await;
+        let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+        engine
+            .vm_snapshots(admin, scene.vm)
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    let taken = take().await;
+    assert_eq!(taken.claimed_mib, MiB(1024 + 100));
+    assert_eq!(scene.room().await, (MiB(1024), MiB(200)));
+    scene.sound().await;
+    let args = ActionArgs::Snapshot(taken.id);
+    scene.ask(VmAction::RemoveSnapshot, args).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    assert_eq!(scene.room().await, (MiB(0), MiB(100)));
+    take().await;
+    scene.through(VmAction::Delete).await;
+    assert_eq!(scene.used_of_fast().await, MiB(100), "the volume stays");
     scene.sound().await;
 }
 

@@ -19,6 +19,7 @@ impl Scene {
         let form = TakeSnapshot {
             name: name.to_owned(),
             memory,
+            volume: None,
         };
         self.ask(VmAction::Snapshot, ActionArgs::TakeSnapshot(form))
             .await

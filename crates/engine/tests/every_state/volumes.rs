@@ -208,6 +208,7 @@ async fn what_a_snapshot_holds_is_not_detached() {
     let form = TakeSnapshot {
         name: "both".to_owned(),
         memory: true,
+        volume: None,
     };
     let args = ActionArgs::TakeSnapshot(form);
     scene.ask(VmAction::Snapshot, args).await.unwrap();
@@ -228,6 +229,65 @@ async fn what_a_snapshot_holds_is_not_detached() {
     let args = ActionArgs::Snapshot(taken[0].id);
     let refused = scene.ask(VmAction::Revert, args).await.unwrap_err();
     assert!(refused.public.contains("other volumes"), "{refused}");
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_volume_has_snapshots_of_its_own() {
+    let scene = Scene::new(1).await;
+    let id = scene.make("data", false).await;
+    let form = |name: &str, volume: &str| {
+        ActionArgs::TakeSnapshot(TakeSnapshot {
+            name: name.to_owned(),
+            memory: false,
+            volume: Some(volume.to_owned()),
+        })
+    };
+    let refused = scene.ask(VmAction::Snapshot, form("one", "data")).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.fields[0].field, "volume");
+    assert_eq!(refused.fields[0].message, "`web-1` has no volume `data`");
+    scene.attached(id).await;
+    for (name, volume) in [("one", "data".to_owned()), ("two", id.to_string())] {
+        let taken = scene.ask(VmAction::Snapshot, form(name, &volume)).await;
+        taken.unwrap();
+        scene.world.until_rest(scene.vm).await;
+    }
+    assert_eq!(scene.used().await.disk_mib, MiB(1024 + 3 * 100));
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let taken = engine.vm_snapshots(admin, scene.vm).await.unwrap();
+    assert_eq!(taken.len(), 2);
+    for one in &taken {
+        assert!(
+            !one.root && !one.current && one.parent_id.is_none(),
+            "{one:?}"
+        );
+        assert_eq!(one.volumes, ["data"]);
+    }
+    let refused = scene.detach(id).await.unwrap_err();
+    assert!(refused.public.contains("is in snapshot `one`"), "{refused}");
+    let args = || ActionArgs::Snapshot(taken[0].id);
+    let refused = scene.ask(VmAction::Revert, args()).await.unwrap_err();
+    assert!(
+        refused.public.contains("power the VM off first"),
+        "{refused}"
+    );
+    scene.through(VmAction::PowerOff).await;
+    scene.ask(VmAction::Revert, args()).await.unwrap();
+    let off = scene.world.until_rest(scene.vm).await;
+    assert_eq!(off.operation.unwrap().state, OperationState::Succeeded);
+    let after = engine.vm_snapshots(admin, scene.vm).await.unwrap();
+    assert!(
+        after.iter().all(|one| !one.current),
+        "the VM is where it was"
+    );
+    for one in &taken {
+        let args = ActionArgs::Snapshot(one.id);
+        scene.ask(VmAction::RemoveSnapshot, args).await.unwrap();
+        scene.world.until_rest(scene.vm).await;
+    }
+    scene.detach(id).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
     scene.sound().await;
 }
 

@@ -10,7 +10,7 @@ use vimana_model::{DatastoreId, ErrorKind, SnapshotId, VmId, VolumeId};
 use vimana_store::claim::Taken;
 use vimana_store::host::HostRecord;
 use vimana_store::host_datastore::HostDatastoreRecord;
-use vimana_store::snapshot::{Held, SnapshotRecord};
+use vimana_store::snapshot::{Elsewhere, Held, SnapshotRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::volume::{ImageOf, VolumeRecord};
 use vimana_store::{claim, host, host_datastore, snapshot, volume, write_tx};
@@ -282,9 +282,14 @@ fn snapshot_of(vm: VmId, number: u64, parent: Option<SnapshotId>) -> SnapshotRec
         state: SnapshotState::Taking,
         memory: true,
         resources: resources(1, 256, 1024),
+        root: number != 2,
         volumes: vec![Held {
             id: VolumeId::from_parts(1, [7; 10]),
             name: VolumeName::new("data").unwrap(),
+            elsewhere: (number == 3).then(|| Elsewhere {
+                datastore: DatastoreName::new("fast").unwrap(),
+                size: MiB(64),
+            }),
         }],
         claimed: MiB(1280),
         scheduled: false,

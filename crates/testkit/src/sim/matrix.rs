@@ -58,6 +58,8 @@ enum Deed {
     Snapshot {
         memory: bool,
     },
+    /// Of the latest volume alone.
+    SnapshotVolume,
     /// Go back to the latest snapshot, or delete it.
     OfSnapshot(VmAction),
     MakeVolume,

@@ -78,9 +78,12 @@ impl Shelf {
             }
             _ => {
                 self.made += 1;
+                // It may be one that the VM does not have.
+                let of = self.volumes.first().filter(|_| chance.one_in(3));
                 let form = TakeSnapshot {
                     name: format!("snapshot-{}-{}", self.number, self.made),
-                    memory: chance.one_in(2),
+                    memory: of.is_none() && chance.one_in(2),
+                    volume: of.map(ToString::to_string),
                 };
                 Ask::Act(vm, A::Snapshot, ActionArgs::TakeSnapshot(form))
             }

@@ -51,6 +51,15 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
             let form = TakeSnapshot {
                 name: "before".to_owned(),
                 memory,
+                volume: None,
+            };
+            act(VmAction::Snapshot, ActionArgs::TakeSnapshot(form))
+        }
+        Deed::SnapshotVolume => {
+            let form = TakeSnapshot {
+                name: "before".to_owned(),
+                memory: false,
+                volume: about.volume.map(|volume| volume.to_string()),
             };
             act(VmAction::Snapshot, ActionArgs::TakeSnapshot(form))
         }

@@ -177,6 +177,26 @@ fn of_its_disks() -> Vec<Plan> {
             RUNS,
         )
         .calls(&[Call::RemoveSnapshot]),
+        plan(
+            "snapshot of a volume",
+            HAS_VOLUME,
+            Deed::SnapshotVolume,
+            RUNS,
+        )
+        .calls(&[Call::Snapshot]),
+        plan(
+            "revert of a volume",
+            &[
+                CREATE,
+                VOLUME,
+                Scene::Ask(ATTACH),
+                Scene::Ask(Deed::SnapshotVolume),
+                POWER_OFF,
+            ],
+            REVERT,
+            OFF,
+        )
+        .calls(&[Call::Revert]),
         plan("backup", &[CREATE], BACKUP, RUNS).calls(back_up),
         plan(
             "backup of what changed, of a VM that is off",
