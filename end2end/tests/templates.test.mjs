@@ -66,7 +66,7 @@ async function addInput(page, { name, label, help, kind, required, max_length, c
   if (max_length) await input.getByLabel('Longest, in characters').fill(String(max_length));
   if (characters) await input.getByLabel('Only these characters').fill(characters);
   if (required) await input.getByLabel('It has to be filled in').check();
-  if (rest.default === true) await input.getByLabel('On where nothing is said').check();
+  if (rest.default === true) await input.getByLabel('Where nothing is said').selectOption('true');
   return input;
 }
 
@@ -97,6 +97,8 @@ describe('templates', () => {
       await addInput(page, { name: 'spare', label: 'Spare', kind: 'number' });
       await page.getByRole('button', { name: 'Remove input spare' }).click();
       await checkPage(page, 'the form of a template with inputs');
+      const pictures = process.env.VIMANA_PICTURES;
+      if (pictures) await page.screenshot({ path: `${pictures}/template-inputs.png`, fullPage: true });
       await page.getByRole('button', { name: 'Make it' }).click();
       await row(page, 'web').getByText('Login name, Secret').waitFor();
     }, { expected: /create-template/ });
