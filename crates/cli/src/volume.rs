@@ -128,16 +128,15 @@ async fn create(args: CreateVolume) -> Outcome {
         name,
         size_mib,
         image,
-        datastore,
-        delete_with_vm,
+        terms,
         json,
     } = args;
     let form = model::CreateVolume {
         name,
         size_mib: MiB(size_mib),
         image,
-        datastore,
-        delete_with_vm,
+        datastore: terms.datastore,
+        delete_with_vm: terms.delete_with_vm,
     };
     let volume = credentials::client()?.create_volume(&form).await?;
     print(&volume, None, json)
@@ -150,12 +149,11 @@ async fn upload(args: UploadVolume) -> Outcome {
         size_mib,
         sha256,
         format,
-        datastore,
-        delete_with_vm,
+        terms,
         json,
     } = args;
     let client = credentials::client()?;
-    let terms = ImageTerms {
+    let image = ImageTerms {
         sha256,
         sha512: None,
         format,
@@ -165,8 +163,8 @@ async fn upload(args: UploadVolume) -> Outcome {
         name,
         size_mib: MiB(size_mib.unwrap_or(1)),
         image: None,
-        datastore,
-        delete_with_vm,
+        datastore: terms.datastore,
+        delete_with_vm: terms.delete_with_vm,
     };
     // Before anything is sent for it.
     let wanted = form
@@ -180,7 +178,7 @@ async fn upload(args: UploadVolume) -> Outcome {
         let told = format!("there is already a volume named `{}`", wanted.name);
         return Err(Failure::Failed(told));
     }
-    let image = copy::upload(&client, &file, &wanted.name, terms).await?;
+    let image = copy::upload(&client, &file, &wanted.name, image).await?;
     if let (None, Some(content)) = (size_mib, &image.content) {
         form.size_mib = content.virtual_mib;
     }

@@ -366,11 +366,18 @@ async fn what_is_no_honest_image_is_refused_and_leaves_nothing() {
     data_file[96..100].copy_from_slice(&4_u32.to_be_bytes());
     data_file[100..104].copy_from_slice(&104_u32.to_be_bytes());
     let vmdk = b"# Disk DescriptorFile\nversion=1\nRW 63 FLAT \"/etc/shadow\" 0\n".to_vec();
+    let mut extents = b"# Disk DescriptorFile\nversion=1\n".to_vec();
+    for _ in 0..1_000_000 {
+        extents.extend(b"RW 1 SPARSE \"x\"\n");
+    }
     let cases = [
         ("A01", backed.clone(), "backing file"),
         ("A02", data_file, "data file"),
         ("A03", vmdk, "vmdk"),
         ("A06", changed(24, &(1_u64 << 63).to_be_bytes()), "L1 table"),
+        ("A08", changed(36, &[0xff; 4]), "L1 table"),
+        ("A08-refcounts", changed(56, &[0xff; 4]), "reference count"),
+        ("A08-extents", extents, "vmdk"),
         ("A20", changed(32, &1_u32.to_be_bytes()), "encrypted"),
         ("page", b"<!DOCTYPE html><html></html>".to_vec(), "web page"),
         ("empty", Vec::new(), "no size"),
@@ -445,6 +452,43 @@ async fn a_redirect_to_where_nobody_may_go_is_not_followed() {
     assert!(why.contains("127.1.2.3"), "{why}");
 }
 
+/// Waits until so many bytes of it have come.
+async fn come(world: &World, token: &str, id: &str, bytes: u64) -> Value {
+    let far = async {
+        loop {
+            let image = world.image(token, id).await;
+            let done = image["operation"]["progress"]["done_bytes"].as_u64();
+            if done.unwrap_or(0) >= bytes {
+                return image;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, far).await.unwrap()
+}
+
+async fn ready(world: &World, token: &str, id: &str) -> Value {
+    let ready = async {
+        loop {
+            let image = world.image(token, id).await;
+            if image["state"] == "ready" {
+                return image;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, ready).await.unwrap()
+}
+
+/// The server is stopped, and started again on the same data.
+async fn restarted(world: World, meanwhile: impl FnOnce()) -> World {
+    let World { running, dir, http } = world;
+    running.stop().await.unwrap();
+    meanwhile();
+    let running = open(dir.path()).await;
+    World { running, dir, http }
+}
+
 #[tokio::test]
 async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     let (world, site) = (world().await, Site::new().await);
@@ -454,31 +498,11 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     let url = url.replace("/disk.img", "/held/disk.img");
     let form = json!({ "name": "long", "url": url });
     let (id, _) = world.importing(&token, form).await;
-    let far = async {
-        loop {
-            let image = world.image(&token, &id).await;
-            let done = image["operation"]["progress"]["done_bytes"].as_u64();
-            if done.unwrap_or(0) >= 39 << 20 {
-                return image;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let image = timeout(PATIENCE, far).await.unwrap();
+    let image = come(&world, &token, &id, 39 << 20).await;
     assert_eq!(image["state"], "importing");
     assert_eq!(image["operation"]["progress"]["total_bytes"], 40 << 20);
-    let World { running, dir, http } = world;
-    running.stop().await.unwrap();
-    site.gate.add_permits(9);
-    let running = open(dir.path()).await;
-    let world = World { running, dir, http };
-    let ready = async {
-        while world.image(&token, &id).await["state"] != "ready" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, ready).await.unwrap();
-    let image = world.image(&token, &id).await;
+    let world = restarted(world, || site.gate.add_permits(9)).await;
+    let image = ready(&world, &token, &id).await;
     assert_eq!(image["content"]["sha256"], sha256(&disk));
     let calls = site.calls.lock().unwrap().clone();
     let [None, Some(again)] = calls.as_slice() else {
@@ -500,30 +524,11 @@ async fn an_import_that_is_interrupted_at_every_step_goes_on() {
     let form = json!({ "name": "long", "url": url, "checksum": checksum });
     let (id, _) = world.importing(&token, form).await;
     for step in 1..10_u64 {
-        let far = async {
-            loop {
-                let image = world.image(&token, &id).await;
-                let done = image["operation"]["progress"]["done_bytes"].as_u64();
-                if done.unwrap_or(0) >= step * (8 << 20) {
-                    return image;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let image = timeout(PATIENCE, far).await.unwrap();
+        let image = come(&world, &token, &id, step * (8 << 20)).await;
         assert_eq!(image["state"], "importing", "step {step}");
-        let World { running, dir, http } = world;
-        running.stop().await.unwrap();
-        let running = open(dir.path()).await;
-        world = World { running, dir, http };
+        world = restarted(world, || ()).await;
     }
-    let ready = async {
-        while world.image(&token, &id).await["state"] != "ready" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, ready).await.unwrap();
-    let image = world.image(&token, &id).await;
+    let image = ready(&world, &token, &id).await;
     assert_eq!(image["content"]["sha256"], sha256(&disk));
     assert_eq!(image["origin"]["fetched"]["verified"], true);
     // What is here is not fetched again, up to what was not on the disk yet.

@@ -305,13 +305,15 @@ fn InputEditor(draft: Draft, input: InputDraft) -> impl IntoView {
     view! {
         <fieldset class="terms">
             <legend>{title}</legend>
-            <TextField
-                id=id("name")
-                label="Name in the user-data"
-                value=name
-                error=error("name")
-            />
-            <TextField id=id("label") label="What people read" value=label error=error("label")/>
+            <div class="amounts">
+                <TextField
+                    id=id("name")
+                    label="Name in the user-data"
+                    value=name
+                    error=error("name")
+                />
+                <TextField id=id("label") label="What people read" value=label error=error("label")/>
+            </div>
             <TextField
                 id=id("help")
                 label="Explanation"
@@ -337,6 +339,11 @@ fn InputEditor(draft: Draft, input: InputDraft) -> impl IntoView {
         </fieldset>
     }
     .into_any()
+}
+
+/// Short fields, where there is room for both.
+fn beside(fields: [AnyView; 2]) -> AnyView {
+    view! { <div class="amounts">{fields.into_iter().collect::<Vec<_>>()}</div> }.into_any()
 }
 
 /// The fields that its kind has.
@@ -389,8 +396,10 @@ fn bounds(
             required(),
         ],
         InputKind::Number => vec![
-            line("min", "At least", &input.min),
-            line("max", "At most", &input.max),
+            beside([
+                line("min", "At least", &input.min),
+                line("max", "At most", &input.max),
+            ]),
             default(),
             required(),
         ],
@@ -409,12 +418,20 @@ fn bounds(
             required(),
         ],
         kind @ (InputKind::Text | InputKind::Password) => vec![
-            line("max_length", "Longest, in characters", &input.max_length),
-            line(
-                "characters",
-                "Only these characters, as in a-z0-9_",
-                &input.characters,
-            ),
+            beside([
+                line("max_length", "Longest, in characters", &input.max_length),
+                view! {
+                    <TextField
+                        id=id("characters")
+                        label="Only these characters"
+                        hint="Such as a-z0-9_."
+                        optional=true
+                        value=RwSignal::from(input.characters.clone())
+                        error=error("characters")
+                    />
+                }
+                .into_any(),
+            ]),
             if kind == InputKind::Text {
                 view! {
                     <TextAreaField

@@ -74,14 +74,21 @@ pub struct CreateVolume {
     /// An image that it begins as a copy of
     #[arg(long)]
     pub image: Option<String>,
+    #[command(flatten)]
+    pub terms: VolumeTerms,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// What is said of a new volume however it comes to be.
+#[derive(Args)]
+pub struct VolumeTerms {
     /// The datastore of its host that it is made in [default: local]
     #[arg(long, value_name = "NAME")]
     pub datastore: Option<String>,
     /// Delete it together with the VM that has it
     #[arg(long)]
     pub delete_with_vm: bool,
-    #[command(flatten)]
-    pub json: Json,
 }
 
 #[derive(Args)]
@@ -100,12 +107,8 @@ pub struct UploadVolume {
     /// decide
     #[arg(long)]
     pub format: Option<ImageFormat>,
-    /// The datastore of its host that it is made in [default: local]
-    #[arg(long, value_name = "NAME")]
-    pub datastore: Option<String>,
-    /// Delete it together with the VM that has it
-    #[arg(long)]
-    pub delete_with_vm: bool,
+    #[command(flatten)]
+    pub terms: VolumeTerms,
     #[command(flatten)]
     pub json: Json,
 }
