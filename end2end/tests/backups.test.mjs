@@ -125,7 +125,9 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     await untilState(page, 'done');
     assert.equal((await backups()).length, 3);
     const made = await cli('backup restore changed again --wait');
-    assert.match(made, /^state +trashed/m, 'the image lies in the trash as long as it is needed');
+    assert.match(made, /^state +running since /m);
+    const busy = await tool.run(`backup restore with-data again --wait`);
+    assert.match(busy.err, /there is already a VM named `again`/);
     assert.equal(await said('again'), 'second');
 
     await page.goto('/backups');

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use vimana_server::config::AdminPassword;
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
             let mut config = Config::parse();
             config.admin_password = AdminPassword::from_environment();
             log_to_stderr("info,sqlx=warn,sea_orm=warn,tower_sessions=off");
+            // What is made is nobody else's, wherever it is.
+            umask(Mode::RWXG | Mode::RWXO);
             if let Err(error) = open_files::raise_limit() {
                 tracing::warn!(%error, "the limit of open files cannot be raised");
             }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +25,8 @@ use args::{Args, Command, Driver, ServeArgs, StopArgs};
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    // What is made is nobody else's, wherever it is.
+    umask(Mode::RWXG | Mode::RWXO);
     let filter = EnvFilter::try_from_env("VIMANA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -3,14 +3,17 @@
 use vimana_client::Client;
 use vimana_model::BackupId;
 use vimana_model::backup::{self as model, AcceptedRestore, BackupView, DiskId};
+use vimana_model::name::VolumeName;
 
-use crate::args::{Backup, BackupList, BackupShown, DeleteBackup, Json, RestoreBackup, TakeBackup};
+use crate::args::{
+    Backup, BackupList, BackupShown, DeleteBackup, Json, RestoreBackup, TakeBackup, Timeout,
+};
 use crate::failure::{Failure, Outcome};
-use crate::image::{follow as follow_image, stored};
+use crate::image::{follow as follow_image, imported, stored};
 use crate::input::{cannot_read, ssh_key};
 use crate::snapshot::follow;
 use crate::text::shown;
-use crate::vm::resolve as resolve_vm;
+use crate::vm::{print as print_vm, resolve as resolve_vm};
 use crate::wait::OperationWatch;
 use crate::{credentials, output, terminal};
 
@@ -161,15 +164,38 @@ async fn restore(args: RestoreBackup) -> Outcome {
     };
     let watch = OperationWatch::open(&client, wait.wait, wait.timeout).await?;
     let AcceptedRestore { image, volumes, .. } = client.restore_backup(id, &form).await?;
-    let waited = watch.is_some();
-    follow_image(&client, watch, image, wait.json).await?;
-    for name in volumes {
-        let when = match waited {
-            true => "is read from the backup, too",
-            false => "is made with the VM",
-        };
-        let vm = &form.name;
-        eprintln!("volume {name} {when}; `vimana volume attach {name} {vm}` gives it to {vm} then");
+    let Some(watch) = watch else {
+        return follow_image(&client, None, image, wait.json).await;
+    };
+    let image = imported(&client, Some(watch), image).await?;
+    let made = resolve_vm(&client, &form.name).await.map_err(|_| {
+        let (vm, image) = (&form.name, image.id);
+        Failure::Failed(format!(
+            "`{vm}` was not made of it; `vimana image timeline {image}` says why"
+        ))
+    })?;
+    let watch = OperationWatch::open(&client, true, wait.timeout).await?;
+    if let (Some(watch), Some(operation)) = (watch, client.vm(made).await?.operation) {
+        watch.until_through(operation).await?;
+    }
+    for name in &volumes {
+        filled(&client, name, wait.timeout).await?;
+    }
+    print_vm(&client.vm(made).await?, wait.json)
+}
+
+/// Waits until what a new volume begins as is there.
+async fn filled(client: &Client, name: &VolumeName, timeout: Timeout) -> Outcome {
+    let watch = OperationWatch::open(client, true, timeout).await?;
+    let volumes = client.volumes().await?;
+    let mut named = volumes
+        .into_iter()
+        .filter(|volume| volume.name == *name && volume.state.holds_name());
+    let begins_as = named.next().and_then(|volume| volume.image);
+    let images = client.images().await?;
+    let mut images = images.into_iter();
+    if let Some(image) = images.find(|image| Some(&image.name) == begins_as.as_ref()) {
+        imported(client, watch, image).await?;
     }
     Ok(())
 }

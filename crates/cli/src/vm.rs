@@ -19,6 +19,7 @@ use crate::{console, credentials, operation, output, terminal};
 pub use change::Answer;
 use change::{Ask, change};
 pub use resolve::resolve;
+pub use show::print;
 
 pub async fn run(command: Vm) -> Outcome {
     match command {

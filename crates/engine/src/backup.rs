@@ -15,10 +15,13 @@ mod sweep;
 use vimana_authz::Permission;
 use vimana_model::backup::{BackupState, BackupView, DiskView};
 use vimana_model::event::{Actor, EventKind};
+use vimana_model::image::ImageSource;
+use vimana_model::operation::Object;
 use vimana_model::{BackupId, Error, Result, TenantId, VmId};
 use vimana_store::backup::{BackupRecord, DiskRecord};
 use vimana_store::event::NewEvent;
-use vimana_store::{TxError, WriteTx, backup, event, write_tx};
+use vimana_store::image::ImageRecord;
+use vimana_store::{TxError, WriteTx, backup, event, image, operation, write_tx};
 
 use crate::Engine;
 use crate::authorize::{Authorized, Owned, authorized, current, permit};
@@ -91,6 +94,13 @@ impl Engine {
                 );
                 return Err(Error::conflict(message).into());
             }
+            if let Some(image) = made_from(tx, id).await? {
+                let message = format!(
+                    "backup `{name}` cannot be deleted: image `{}` is just made of it; wait for that, or cancel it",
+                    image.name
+                );
+                return Err(Error::conflict(message).into());
+            }
             let record = self.let_go(tx, actor.clone(), record).await?;
             let answer = view(record);
             remember(tx, cx, self.world().now(), &answer).await?;
@@ -137,6 +147,24 @@ impl Engine {
         let found = found.filter(|found| found.state != BackupState::Removed);
         authorized(cx, Permission::ViewVm, what(id), found)
     }
+}
+
+/// The image that is just made of the backup.
+async fn made_from(tx: &WriteTx, id: BackupId) -> Result<Option<ImageRecord>, TxError> {
+    for found in operation::running(tx).await? {
+        let Object::Image(image) = found.object else {
+            continue;
+        };
+        let record = image::find(tx, image).await?;
+        let from = |record: &ImageRecord| match record.order.as_ref().map(|order| &order.source) {
+            Some(ImageSource::Backup(backup)) => backup.from.backup_id == id,
+            _ => false,
+        };
+        if let Some(record) = record.filter(from) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
 }
 
 fn what(id: BackupId) -> String {

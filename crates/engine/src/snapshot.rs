@@ -127,6 +127,7 @@ impl Change<'_> {
         let held = volumes.into_iter().map(|volume| Held {
             id: volume.id,
             name: volume.name,
+            size: Some(volume.size),
             elsewhere: (!volume.datastore.is_local()).then_some(Elsewhere {
                 datastore: volume.datastore,
                 size: volume.size,
@@ -257,8 +258,28 @@ impl Change<'_> {
         if record.root {
             self.vm.snapshot_id = Some(id);
         }
+        for held in &record.volumes {
+            if let Some(size) = held.size {
+                self.volume_was(held.id, size).await?;
+            }
+        }
         self.add_event(EventKind::Reverted { name: record.name });
         Ok(())
+    }
+
+    /// A volume that has grown since has its size of then again.
+    async fn volume_was(&self, id: VolumeId, size: MiB) -> Result<(), TxError> {
+        let found = volume::lock(self.tx, id).await?;
+        let Some(mut record) = found.filter(|record| record.size > size) else {
+            return Ok(());
+        };
+        if let Some(host) = &record.host {
+            for datastore in record.places() {
+                room::change(self.tx, host, datastore, record.size, size).await?;
+            }
+        }
+        record.size = size;
+        Ok(volume::update(self.tx, &mut record).await?)
     }
 
     pub(crate) async fn snapshot_removed(&mut self, id: SnapshotId) -> Result<(), TxError> {

@@ -24,6 +24,7 @@ use vimana_model::volume::{
 use vimana_model::{Error, FieldError, HostId, Result, TenantId, VolumeId};
 use vimana_protocol::agent::ToAgent;
 use vimana_store::event::NewEvent;
+use vimana_store::image::ImageRecord;
 use vimana_store::volume::{ImageOf, VolumeRecord};
 use vimana_store::{TxError, WriteTx, event, host_datastore, image, volume, write_tx};
 
@@ -33,6 +34,7 @@ use crate::agent::Speaker;
 use crate::authorize::{Authorized, Owned, authorized, current, permit};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
+use crate::image::being_read;
 use crate::limits::{MAX_TIMELINE, MAX_VOLUMES};
 use crate::name;
 
@@ -378,6 +380,9 @@ impl Engine {
                 return Ok((answer, None));
             }
             let mut record = self.acting(tx, cx, id, VolumeAction::Delete).await?;
+            if let Some(image) = being_read(tx, id).await? {
+                return Err(read_for(&record, &image).into());
+            }
             record.state = if record.host.is_some() {
                 VolumeState::Removing
             } else {
@@ -537,6 +542,19 @@ enum Answered {
 
 fn what(id: VolumeId) -> String {
     format!("volume `{id}`")
+}
+
+/// Why something has to wait while the volume is read for an image; another
+/// tenant's is not named.
+fn read_for(record: &VolumeRecord, image: &ImageRecord) -> Error {
+    let name = &record.name;
+    let message = if image.tenant_id == Some(record.tenant_id) {
+        let image = &image.name;
+        format!("volume `{name}` is just read for image `{image}`; wait for that, or cancel it")
+    } else {
+        format!("volume `{name}` is just read for its provider; try again later")
+    };
+    Error::conflict(message)
 }
 
 fn user(cx: &OpContext) -> Actor {

@@ -23,24 +23,26 @@ pub struct Source {
     url: Url,
 }
 
-/// Why a text is no source; a sentence about it.
+/// Why a text is no source; the source is the sentence's subject.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    #[error("this is no URL: {0}")]
+    #[error("is no URL: {0}")]
     NoUrl(url::ParseError),
-    #[error("a URL here has at most {MAX_URL_BYTES} bytes")]
+    #[error("has more than {MAX_URL_BYTES} bytes in its URL")]
     TooLong,
-    #[error("files come over http, https, ftp and nfs, not over `{0}`")]
+    #[error("would come over `{0}`; files come over http, https, ftp and nfs")]
     Scheme(String),
-    #[error("the URL names no server")]
+    #[error("has a URL that names no server")]
     NoHost,
-    #[error("the URL names no file")]
+    #[error("has a URL that names no file")]
     NoFile,
-    #[error("the URL has a control character in it")]
+    #[error("has a URL with a control character in it")]
     ControlCharacter,
-    #[error("the path has `.`, `..` or an escaped `/` in it")]
+    #[error("has a path with `.`, `..` or an escaped `/` in it")]
     Dots,
-    #[error("nfs takes no user and password; files must be readable by everyone")]
+    #[error(
+        "has a user and a password, which nfs does not take; files there must be readable by everyone"
+    )]
     Credentials,
 }
 

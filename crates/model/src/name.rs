@@ -21,6 +21,8 @@ pub enum InvalidName {
     BadEnd(char),
     #[error("has {}: only letters a–z, digits, `-`, `_` and `.` are allowed", Shown(*.0))]
     BadCharacter(char),
+    #[error("looks like an id")]
+    LikeAnId,
 }
 
 /// A character as a person can read it, whatever it is.
@@ -55,7 +57,19 @@ fn check(text: &str) -> Result<(), InvalidName> {
     if !last.is_ascii_alphanumeric() {
         return Err(InvalidName::BadEnd(last));
     }
+    if is_like_an_id(text) {
+        return Err(InvalidName::LikeAnId);
+    }
     Ok(())
+}
+
+/// Where a name or an id may stand, the id would win.
+fn is_like_an_id(text: &str) -> bool {
+    text.rsplit_once('_').is_some_and(|(prefix, hex)| {
+        prefix.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            && hex.len() == 32
+            && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 macro_rules! names {

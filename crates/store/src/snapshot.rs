@@ -60,6 +60,9 @@ impl SnapshotRecord {
 pub struct Held {
     pub id: VolumeId,
     pub name: VolumeName,
+    /// How large it was; unknown of older ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<MiB>,
     /// What it claims, where that is not of the host's own disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<Elsewhere>,

@@ -258,7 +258,7 @@ async fn a_copy_that_fails_is_told_and_can_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_volume_that_is_deleted_ends_the_imports_that_wait_for_it() {
+async fn a_volume_that_is_read_is_not_deleted() {
     let mut scene = Scene::new().await;
     scene.on_volume("detach", json!(null)).await;
     let free = |event: &EventKind| matches!(event, EventKind::VolumeDetached { .. });
@@ -267,14 +267,19 @@ async fn a_volume_that_is_deleted_ends_the_imports_that_wait_for_it() {
     let gone = |event: &EventKind| *event == EventKind::HostDisconnected;
     scene.watch.until(gone).await;
     let form = json!({ "name": "of-data", "volume": "data" });
-    scene.world.importing(&scene.token, form).await;
+    let (_, operation) = scene.world.importing(&scene.token, form).await;
     let path = format!("/api/v1/volumes/{}", scene.volume);
-    let deleted = scene.world.http.delete(scene.world.url(&path));
-    let deleted = deleted.bearer_auth(&scene.token).send().await.unwrap();
-    assert_eq!(deleted.status(), 200);
-    let image = until(&mut scene.watch, ImageState::Failed).await;
-    let why = "the source is gone: the volume was deleted";
-    assert_eq!(image["failure"], why);
+    let delete = async || {
+        let request = scene.world.http.delete(scene.world.url(&path));
+        request.bearer_auth(&scene.token).send().await.unwrap()
+    };
+    let refused = problem(delete().await, 409).await;
+    let told = "volume `data` is just read for image `of-data`; wait for that, or cancel it";
+    assert_eq!(refused["detail"], told);
+    let cancel = format!("/api/v1/operations/{operation}/cancel");
+    let cancel = scene.world.post(&cancel).bearer_auth(&scene.token);
+    assert_eq!(cancel.send().await.unwrap().status(), 202);
+    assert_eq!(delete().await.status(), 200);
 }
 
 #[tokio::test]

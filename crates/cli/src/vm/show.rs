@@ -3,18 +3,21 @@
 use vimana_model::vm::VmView;
 
 use super::resolve;
-use crate::args::Shown;
+use crate::args::{Json, Shown};
 use crate::failure::Outcome;
 use crate::{credentials, operation, output};
 
 pub async fn show(args: Shown) -> Outcome {
     let client = credentials::client()?;
     let id = resolve(&client, &args.which.vm).await?;
-    let vm = client.vm(id).await?;
-    if args.json.json {
-        output::json(&vm)
+    print(&client.vm(id).await?, args.json)
+}
+
+pub fn print(vm: &VmView, Json { json }: Json) -> Outcome {
+    if json {
+        output::json(vm)
     } else {
-        output::fields(&pairs(&vm))
+        output::fields(&pairs(vm))
     }
 }
 

@@ -11,7 +11,7 @@ use vimana_store::snapshot::Held;
 use vimana_store::volume::VolumeRecord;
 use vimana_store::{TxError, host_datastore, snapshot, volume};
 
-use super::{accept, claim_growth, room, what};
+use super::{accept, claim_growth, read_for, room, what};
 use crate::change::Change;
 use crate::image::{being_read, content_at_hand};
 use crate::limits::MAX_VOLUMES_OF_VM;
@@ -39,7 +39,11 @@ impl Change<'_> {
         match &record.host {
             Some(host) if host.id != on.id && self.shares(&record, &on).await? => {
                 let (host, size) = (host.clone(), record.size);
-                self.is_not_read(&record, &host).await?;
+                // The host that reads it does not see what a machine of another
+                // one writes meanwhile.
+                if let Some(image) = being_read(self.tx, record.id).await? {
+                    return Err(read_for(&record, &image).into());
+                }
                 room::change(self.tx, &host, &record.datastore, size, MiB(0)).await?;
                 room::change(self.tx, &on, &record.datastore, MiB(0), size).await?;
                 record.host = Some(on);
@@ -67,24 +71,6 @@ impl Change<'_> {
         self.begin(kind, &[StepKind::Attach], by).await?;
         self.set_piece(piece(&record));
         Ok(())
-    }
-
-    /// A host that reads a volume for an image does not see what a machine of
-    /// another one writes meanwhile.
-    async fn is_not_read(&self, record: &VolumeRecord, host: &HostRef) -> Result<(), TxError> {
-        let Some(image) = being_read(self.tx, record.id).await? else {
-            return Ok(());
-        };
-        let (host, name) = (&host.name, &record.name);
-        let message = if image.tenant_id == Some(record.tenant_id) {
-            let image = &image.name;
-            format!(
-                "host `{host}` just reads volume `{name}` for image `{image}`; wait for that, or cancel it"
-            )
-        } else {
-            format!("host `{host}` just reads volume `{name}` for its provider; try again later")
-        };
-        Err(Error::conflict(message).into())
     }
 
     /// Whether another host reaches the volume where it is.

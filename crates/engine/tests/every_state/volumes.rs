@@ -272,10 +272,15 @@ async fn a_volume_has_snapshots_of_its_own() {
         refused.public.contains("power the VM off first"),
         "{refused}"
     );
+    scene.grow(id, 150).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    assert_eq!(scene.used().await.disk_mib, MiB(1024 + 150 + 2 * 100));
     scene.through(VmAction::PowerOff).await;
     scene.ask(VmAction::Revert, args()).await.unwrap();
     let off = scene.world.until_rest(scene.vm).await;
     assert_eq!(off.operation.unwrap().state, OperationState::Succeeded);
+    assert_eq!(scene.volume(id).await.size_mib, MiB(100), "as it was then");
+    assert_eq!(scene.used().await.disk_mib, MiB(1024 + 3 * 100));
     let after = engine.vm_snapshots(admin, scene.vm).await.unwrap();
     assert!(
         after.iter().all(|one| !one.current),

@@ -286,6 +286,7 @@ fn snapshot_of(vm: VmId, number: u64, parent: Option<SnapshotId>) -> SnapshotRec
         volumes: vec![Held {
             id: VolumeId::from_parts(1, [7; 10]),
             name: VolumeName::new("data").unwrap(),
+            size: (number != 1).then_some(MiB(64)),
             elsewhere: (number == 3).then(|| Elsewhere {
                 datastore: DatastoreName::new("fast").unwrap(),
                 size: MiB(64),
