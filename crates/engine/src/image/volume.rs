@@ -3,7 +3,8 @@
 //! The bytes are the host's to send. The import waits for them in its first
 //! step and holds nothing: the host is asked when the import begins, and again
 //! whenever it connects while they are missing. They come like an upload, in one
-//! piece, and go on like one. A volume that is deleted meanwhile ends it.
+//! piece, and go on like one. Nobody deletes a volume meanwhile; one
+//! that goes with its VM ends it.
 
 use vimana_authz::Permission;
 use vimana_driver::Fault;
