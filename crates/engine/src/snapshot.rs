@@ -19,6 +19,7 @@ use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
 use vimana_model::{Error, FieldError, Result, SnapshotId, VmId, VolumeId};
 use vimana_store::snapshot::{Elsewhere, Held, SnapshotRecord};
+use vimana_store::volume::VolumeRecord;
 use vimana_store::{TxError, snapshot, volume};
 
 use crate::Engine;
@@ -195,6 +196,9 @@ impl Change<'_> {
         if self.vm.state == VmState::Running {
             self.refuse_other_volumes(&record).await?;
         }
+        for held in &record.volumes {
+            self.volume_grows_to(held).await?;
+        }
         let kind = OperationKind::Revert;
         self.begin(kind, &[StepKind::Revert], by).await?;
         self.set_piece(piece(&record));
@@ -259,18 +263,34 @@ impl Change<'_> {
             self.vm.snapshot_id = Some(id);
         }
         for held in &record.volumes {
-            if let Some(size) = held.size {
-                self.volume_was(held.id, size).await?;
-            }
+            self.volume_was(held).await?;
         }
         self.add_event(EventKind::Reverted { name: record.name });
         Ok(())
     }
 
+    /// A volume that was larger then is recorded so, and has its room, before it
+    /// is.
+    async fn volume_grows_to(&self, held: &Held) -> Result<(), TxError> {
+        match volume::lock(self.tx, held.id).await? {
+            Some(record) if held.size.is_some_and(|size| size > record.size) => {
+                self.volume_has(record, held.size).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// A volume that has grown since has its size of then again.
-    async fn volume_was(&self, id: VolumeId, size: MiB) -> Result<(), TxError> {
-        let found = volume::lock(self.tx, id).await?;
-        let Some(mut record) = found.filter(|record| record.size > size) else {
+    async fn volume_was(&self, held: &Held) -> Result<(), TxError> {
+        match volume::lock(self.tx, held.id).await? {
+            Some(record) => self.volume_has(record, held.size).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Records its size, where that is known, and claims it.
+    async fn volume_has(&self, mut record: VolumeRecord, size: Option<MiB>) -> Result<(), TxError> {
+        let Some(size) = size.filter(|size| *size != record.size) else {
             return Ok(());
         };
         if let Some(host) = &record.host {

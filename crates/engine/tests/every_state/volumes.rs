@@ -286,6 +286,21 @@ async fn a_volume_has_snapshots_of_its_own() {
         after.iter().all(|one| !one.current),
         "the VM is where it was"
     );
+    // There and back: it is as large as in the snapshot each time.
+    scene.grow(id, 200).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    let larger = scene.ask(VmAction::Snapshot, form("larger", "data")).await;
+    larger.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    let taken = engine.vm_snapshots(admin, scene.vm).await.unwrap();
+    for (one, size) in [(0, 100), (2, 200), (1, 100), (2, 200)] {
+        let args = ActionArgs::Snapshot(taken[one].id);
+        scene.ask(VmAction::Revert, args).await.unwrap();
+        scene.world.until_rest(scene.vm).await;
+        assert_eq!(scene.volume(id).await.size_mib, MiB(size));
+        let disks = 1024 + size + 2 * 100 + 200;
+        assert_eq!(scene.used().await.disk_mib, MiB(disks));
+    }
     for one in &taken {
         let args = ActionArgs::Snapshot(one.id);
         scene.ask(VmAction::RemoveSnapshot, args).await.unwrap();
