@@ -47,6 +47,12 @@ after(async () => {
   await stack?.destroy();
 });
 
+// A page that was just loaded takes what is pressed once it is live.
+async function open(path) {
+  await page.goto(path);
+  await page.getByText('Live', { exact: true }).waitFor();
+}
+
 const button = (name) => page.getByRole('button', { name, exact: true });
 const volume = (name) => page.locator(`[data-volume="${name}"]`);
 const way = (name) => page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name });
@@ -131,7 +137,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
   });
 
   test('what is downloaded is what the guest had written', async () => {
-    await page.goto('/images');
+    await open('/images');
     await page.getByRole('link', { name: 'of-data' }).click();
     const arrives = page.waitForEvent('download');
     await page.getByRole('link', { name: 'Download' }).click();
@@ -180,7 +186,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     await good(`volume download mine ${mine}`);
     assert.equal(read(disk(mine), 0), 'from-a-file!');
 
-    await page.goto('/images/new');
+    await open('/images/new');
     await button('From a volume').click();
     await button('Import the image').click();
     await page.getByText('Choose a volume.').waitFor();
@@ -198,7 +204,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const names = async () => (await api.call('GET', '/images')).items.map(({ name }) => name);
     assert.deepEqual((await names()).filter((name) => name.startsWith('download-')), []);
 
-    await page.goto('/volumes');
+    await open('/volumes');
     await volume('data').getByRole('button', { name: 'Clone data' }).click();
     await page.getByLabel('Name of the new volume').fill('twin');
     await button('Clone it').click();
@@ -244,7 +250,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     assert.deepEqual(used.toSorted(), [['fast', 0, false], ['fast', 96, true]]);
     await page.goto(`/admin/hosts/${host.id}`);
     await page.getByText('Datastore fast').first().waitFor();
-    await page.goto('/volumes');
+    await open('/volumes');
     // Whichever host's VM is given it, it is the same one.
     await good('volume detach data --wait');
     let other;

@@ -14,19 +14,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vimana_testkit::sim::matrix::{Family, cases, try_case};
 use vimana_testkit::sim::repeat;
 
-/// Which half of the cases to run, `0` or `1`; all of them where it is not set.
-const HALF: &str = "VIMANA_MATRIX_HALF";
+/// Which quarter of the cases to run, from `0` to `3`; all of them where it is
+/// not set.
+const QUARTER: &str = "VIMANA_MATRIX_QUARTER";
 
 /// Runs all cases on all cores.
 fn all_hold(family: Family, test: &str) {
     let mut cases = cases(family);
-    if let Ok(half) = std::env::var(HALF) {
-        let half: usize = half.parse().unwrap();
-        assert!(half < 2, "{HALF} is 0 or 1");
+    if let Ok(quarter) = std::env::var(QUARTER) {
+        let quarter: usize = quarter.parse().unwrap();
+        assert!(quarter < 4, "{QUARTER} is from 0 to 3");
         let mut index = 0;
         cases.retain(|_| {
             index += 1;
-            index % 2 == half
+            index % 4 == quarter
         });
     }
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
