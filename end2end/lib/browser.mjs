@@ -43,6 +43,12 @@ export async function signIn(page, password = PASSWORD, user = 'admin') {
   await page.getByRole('button', { name: 'Sign in' }).click();
 }
 
+// A page that was just loaded takes what is pressed once it is live.
+export async function openLive(page, path) {
+  await page.goto(path);
+  await page.getByText('Live', { exact: true }).waitFor();
+}
+
 // The list stays until the form is there, and has a field for names as well.
 export async function newVm(page, title = 'New VM') {
   await page.getByRole('link', { name: title }).first().click();

@@ -15,6 +15,7 @@ import {
   inEveryLook,
   launch,
   openConsole,
+  openLive,
   openPage,
   signIn,
   untilState,
@@ -45,12 +46,6 @@ after(async () => {
   await stack?.destroy();
 });
 
-// A page that was just loaded takes what is pressed once it is live.
-async function open(path) {
-  await page.goto(path);
-  await page.getByText('Live', { exact: true }).waitFor();
-}
-
 const button = (name) => page.getByRole('button', { name, exact: true });
 const row = (name) => page.locator(`[data-backup="${name}"]`);
 const backups = async () => (await api.call('GET', '/backups')).items;
@@ -77,7 +72,7 @@ let tool;
 async function said(name) {
   const { items } = await api.call('GET', '/vms');
   const made = items.find((vm) => vm.name === name);
-  await open(`/vms/${made.id}`);
+  await openLive(page, `/vms/${made.id}`);
   await untilState(page, 'running');
   await page.getByRole('button', { name: 'Open the console' }).click();
   // Its disk has booted before, as the machine that was backed up.
@@ -136,7 +131,7 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     assert.match(busy.err, /there is already a VM named `again`/);
     assert.equal(await said('again'), 'second');
 
-    await open('/backups');
+    await openLive(page, '/backups');
     await row('with-data').getByRole('button', { name: 'Make a VM from with-data' }).click();
     await page.getByLabel('Name').fill('../x');
     await button('Make the VM').click();
@@ -161,7 +156,7 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
   });
 
   test('a schedule makes backups by itself', async () => {
-    await open('/backups');
+    await openLive(page, '/backups');
     await button('Set a schedule').click();
     await page.getByLabel('VM', { exact: true }).selectOption('again');
     await page.getByLabel('How many are kept').fill('0');
@@ -219,7 +214,7 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
   });
 
   test('deleted, nothing is left of a backup', async () => {
-    await open('/backups');
+    await openLive(page, '/backups');
     const gone = (await backups()).find(({ name }) => name === 'with-data');
     await row('with-data').getByRole('button', { name: 'Delete with-data' }).click();
     await confirm(page, 'Delete with-data');

@@ -17,6 +17,7 @@ import {
   launch,
   number,
   openConsole,
+  openLive,
   openPage,
   reopenConsole,
   signIn,
@@ -46,12 +47,6 @@ after(async () => {
   await browser?.close();
   await stack?.destroy();
 });
-
-// A page that was just loaded takes what is pressed once it is live.
-async function open(path) {
-  await page.goto(path);
-  await page.getByText('Live', { exact: true }).waitFor();
-}
 
 const button = (name) => page.getByRole('button', { name, exact: true });
 const volume = (name) => page.locator(`[data-volume="${name}"]`);
@@ -137,7 +132,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
   });
 
   test('what is downloaded is what the guest had written', async () => {
-    await open('/images');
+    await openLive(page, '/images');
     await page.getByRole('link', { name: 'of-data' }).click();
     const arrives = page.waitForEvent('download');
     await page.getByRole('link', { name: 'Download' }).click();
@@ -186,7 +181,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     await good(`volume download mine ${mine}`);
     assert.equal(read(disk(mine), 0), 'from-a-file!');
 
-    await open('/images/new');
+    await openLive(page, '/images/new');
     await button('From a volume').click();
     await button('Import the image').click();
     await page.getByText('Choose a volume.').waitFor();
@@ -204,7 +199,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     const names = async () => (await api.call('GET', '/images')).items.map(({ name }) => name);
     assert.deepEqual((await names()).filter((name) => name.startsWith('download-')), []);
 
-    await open('/volumes');
+    await openLive(page, '/volumes');
     await volume('data').getByRole('button', { name: 'Clone data' }).click();
     await page.getByLabel('Name of the new volume').fill('twin');
     await button('Clone it').click();
@@ -250,7 +245,7 @@ describe('volumes', { concurrency: false, timeout: 900_000 }, () => {
     assert.deepEqual(used.toSorted(), [['fast', 0, false], ['fast', 96, true]]);
     await page.goto(`/admin/hosts/${host.id}`);
     await page.getByText('Datastore fast').first().waitFor();
-    await open('/volumes');
+    await openLive(page, '/volumes');
     // Whichever host's VM is given it, it is the same one.
     await good('volume detach data --wait');
     let other;

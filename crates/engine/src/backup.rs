@@ -16,17 +16,17 @@ use vimana_authz::Permission;
 use vimana_model::backup::{BackupState, BackupView, DiskView};
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::image::ImageSource;
-use vimana_model::operation::Object;
 use vimana_model::{BackupId, Error, Result, TenantId, VmId};
 use vimana_store::backup::{BackupRecord, DiskRecord};
 use vimana_store::event::NewEvent;
 use vimana_store::image::ImageRecord;
-use vimana_store::{TxError, WriteTx, backup, event, image, operation, write_tx};
+use vimana_store::{TxError, WriteTx, backup, event, write_tx};
 
 use crate::Engine;
 use crate::authorize::{Authorized, Owned, authorized, current, permit};
 use crate::context::OpContext;
 use crate::idempotency::{recall, remember};
+use crate::image::under_way;
 
 pub use make::{BackupPlan, dated};
 
@@ -151,20 +151,11 @@ impl Engine {
 
 /// The image that is just made of the backup.
 async fn made_from(tx: &WriteTx, id: BackupId) -> Result<Option<ImageRecord>, TxError> {
-    for found in operation::running(tx).await? {
-        let Object::Image(image) = found.object else {
-            continue;
-        };
-        let record = image::find(tx, image).await?;
-        let from = |record: &ImageRecord| match record.order.as_ref().map(|order| &order.source) {
-            Some(ImageSource::Backup(backup)) => backup.from.backup_id == id,
-            _ => false,
-        };
-        if let Some(record) = record.filter(from) {
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
+    under_way(
+        tx,
+        |source, _| matches!(source, ImageSource::Backup(backup) if backup.from.backup_id == id),
+    )
+    .await
 }
 
 fn what(id: BackupId) -> String {

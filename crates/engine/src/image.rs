@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 pub use change::ImageChange;
+pub(crate) use import::under_way;
 pub use import::{Imports, NewImage};
 pub use upload::{UploadPart, UploadReach};
 use vimana_authz::Permission;

@@ -323,7 +323,6 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
     let images = offer(images.collect(), draft.image);
     let flavors = choices.flavors.iter().map(|flavor| flavor.name.to_string());
     let flavors = offer(flavors.collect(), draft.flavor);
-    let error = move |field| draft.error(field);
     view! {
         <TextField
             id="name"
@@ -331,7 +330,7 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
             hint="Letters, digits, “-”, “_” and “.”."
             autofocus=true
             value=draft.name
-            error=error("name")
+            error=draft.error("name")
         />
         <TextAreaField
             id="description"
@@ -339,10 +338,10 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
             hint="What it is good for; its first line stands beside its name."
             prose=true
             value=draft.description
-            error=error("description")
+            error=draft.error("description")
         />
-        <SelectField id="image" label="Image" choices=images value=draft.image error=error("image")/>
-        <SelectField id="flavor" label="Flavor" choices=flavors value=draft.flavor error=error("flavor")/>
+        <SelectField id="image" label="Image" choices=images value=draft.image error=draft.error("image")/>
+        <SelectField id="flavor" label="Flavor" choices=flavors value=draft.flavor error=draft.error("flavor")/>
         <TextAreaField
             id="user_data"
             label="User-data"
@@ -350,7 +349,7 @@ fn Fields(draft: Draft, choices: Catalogue) -> impl IntoView {
             placeholder="#cloud-config"
             rows="10"
             value=draft.user_data
-            error=error("user_data")
+            error=draft.error("user_data")
         />
         <InputsEditor draft=draft/>
     }

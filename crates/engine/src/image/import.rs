@@ -14,7 +14,7 @@ use vimana_model::image::{
     AcceptedImage, Fetched, ImageSource, ImageState, ImportImage, Origin, Upload,
 };
 use vimana_model::name::{ImageName, UserName};
-use vimana_model::operation::{Progress, StepKind};
+use vimana_model::operation::{Object, Progress, StepKind};
 use vimana_model::vm::HostRef;
 use vimana_model::{BackupId, Error, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
@@ -551,6 +551,26 @@ pub struct NewImage {
 enum Done {
     Fetched(Box<Result<Arrived, Refusal>>),
     Entered(Result<(), Refusal>),
+}
+
+/// An image whose import is under way and has such a source.
+pub async fn under_way(
+    tx: &WriteTx,
+    wanted: impl Fn(&ImageSource, &OperationRecord) -> bool,
+) -> Result<Option<ImageRecord>, TxError> {
+    for found in operation::running(tx).await? {
+        let Object::Image(id) = found.object else {
+            continue;
+        };
+        let is_wanted = |record: &ImageRecord| {
+            let order = record.order.as_ref();
+            order.is_some_and(|order| wanted(&order.source, &found))
+        };
+        if let Some(record) = image::find(tx, id).await?.filter(is_wanted) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
 }
 
 /// Where its import, or that of what is to take its place, puts what comes.

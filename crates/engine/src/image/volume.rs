@@ -20,7 +20,7 @@ use vimana_store::operation::OperationRecord;
 use vimana_store::volume::{ImageOf, VolumeRecord};
 use vimana_store::{TxError, WriteTx, image, operation, volume, write_tx};
 
-use super::import::{NewImage, Teller, Working};
+use super::import::{NewImage, Teller, Working, under_way};
 use super::upload::{UploadPart, fetches};
 use crate::Engine;
 use crate::agent::Speaker;
@@ -129,21 +129,10 @@ pub async fn content_at_hand(tx: &WriteTx, record: &mut VolumeRecord) -> Result<
 
 /// The image that its host just reads the volume for.
 pub async fn being_read(tx: &WriteTx, id: VolumeId) -> Result<Option<ImageRecord>, TxError> {
-    for found in operation::running(tx).await? {
-        let Object::Image(image) = found.object else {
-            continue;
-        };
-        let record = image::find(tx, image).await?.filter(|_| fetches(&found));
-        if let Some(record) = record.filter(|record| reads(record, id)) {
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
-}
-
-fn reads(image: &ImageRecord, id: VolumeId) -> bool {
-    let source = image.order.as_ref().map(|order| &order.source);
-    matches!(source, Some(ImageSource::Volume(volume)) if *volume == id)
+    under_way(tx, |source, operation| {
+        fetches(operation) && matches!(source, ImageSource::Volume(volume) if *volume == id)
+    })
+    .await
 }
 
 impl Engine {
