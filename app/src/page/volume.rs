@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 use vimana_model::unit::MiB;
-use vimana_model::volume::{VolumeAction, VolumeState, VolumeView};
+use vimana_model::volume::{VolumeAction, VolumeContent, VolumeState, VolumeView};
 use vimana_ui::{TextField, Tone};
 
 use super::refused::of_field;
@@ -11,13 +11,26 @@ use crate::api::ApiError;
 use crate::session::Caller;
 
 /// How it is, as a badge says it.
-pub const fn condition(state: VolumeState) -> (Tone, &'static str) {
-    match state {
+pub const fn condition(volume: &VolumeView) -> (Tone, &'static str) {
+    match &volume.content {
+        VolumeContent::Missing { .. } => return (Tone::Bad, "without content"),
+        VolumeContent::Coming => return (Tone::Moving, "being filled"),
+        VolumeContent::AtHand => {}
+    }
+    match volume.state {
         VolumeState::Attached => (Tone::Good, "attached"),
         VolumeState::Attaching => (Tone::Moving, "being attached"),
         VolumeState::Detaching => (Tone::Moving, "being detached"),
         VolumeState::Ready => (Tone::Resting, "free"),
         VolumeState::Removing | VolumeState::Removed => (Tone::Over, "deleted"),
+    }
+}
+
+/// Why what it is to begin with is not there; nothing otherwise.
+pub fn missing(volume: &VolumeView) -> String {
+    match &volume.content {
+        VolumeContent::Missing { reason } => sentence(&format!("its content {reason}")),
+        VolumeContent::AtHand | VolumeContent::Coming => String::new(),
     }
 }
 
@@ -37,6 +50,13 @@ pub fn refusal(caller: &Caller, action: VolumeAction, volume: &VolumeView) -> Op
     }
     if let Err(refusal) = action.judge(volume.state) {
         return Some(sentence(&format!("it {refusal}")));
+    }
+    match (action, &volume.content) {
+        (VolumeAction::Attach, VolumeContent::Coming) => {
+            return Some("Its content is still on its way.".to_owned());
+        }
+        (VolumeAction::Attach, VolumeContent::Missing { .. }) => return Some(missing(volume)),
+        (_, _) => {}
     }
     if action == VolumeAction::Move && volume.host.is_some() && volume.vm.is_none() {
         return Some("It moves while a VM has it: attach it first.".to_owned());

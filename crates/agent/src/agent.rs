@@ -67,6 +67,14 @@ impl Agent {
         let (tasks, stop) = (Arc::new(Tasks::default()), CancellationToken::new());
         let kept = Arc::clone(&ledger);
         let keeper = AbortOnDropHandle::new(tokio::spawn(async move { kept.keep().await }));
+        let timing = parts.config.timing;
+        let images = Arc::clone(&parts.images);
+        let _tidier = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(timing.images).await;
+                images.forget_gone().await;
+            }
+        }));
         let work = Workshop::new(
             Arc::clone(&parts.driver),
             parts.images,
@@ -79,7 +87,6 @@ impl Agent {
             let driver = Arc::clone(&parts.driver);
             Consoles::new(server, driver, tasks.spawner(), stop.clone())
         });
-        let timing = parts.config.timing;
         let host = Host {
             id: parts.host_id,
             config: parts.config,

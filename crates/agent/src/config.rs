@@ -14,7 +14,7 @@ use vimana_protocol::dial::{Backoff, Dial, Random, Retry, Server};
 use crate::enrolment::Enrolled;
 use crate::images::ImageCache;
 use crate::journal::{FileJournal, Journal};
-use crate::limits::REFUSED_RETRY;
+use crate::limits::{ASK_FOR_IMAGES_EVERY, REFUSED_RETRY};
 use crate::saved::ServerDatastore;
 use crate::transfer::Transfer;
 use crate::{DataDir, Datastore, Enrolment, ImageSource, Lease, Watchdog, capacity};
@@ -39,6 +39,8 @@ pub struct Timing {
     pub retry: Retry,
     /// At least, after the server refused the Hello.
     pub refused: Duration,
+    /// Between two times that the server is asked which images are gone.
+    pub images: Duration,
 }
 
 impl Default for Timing {
@@ -46,6 +48,7 @@ impl Default for Timing {
         Self {
             retry: Retry::default(),
             refused: REFUSED_RETRY,
+            images: ASK_FOR_IMAGES_EVERY,
         }
     }
 }

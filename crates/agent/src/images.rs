@@ -35,6 +35,10 @@ pub trait ImageSource: Send + Sync + 'static {
     /// [`vimana_driver::FaultKind::BadImage`] where the bytes are not what was
     /// promised, `NoSpace`, `Unavailable` where the server is, or `Host`.
     async fn get(&self, image: &ImageRef, meter: &Meter) -> Result<LocalImage, Fault>;
+
+    /// Removes what is kept of images that the server has no longer, as far as it
+    /// can be asked.
+    async fn forget_gone(&self) {}
 }
 
 /// An image's file. It stays where it is for as long as this lives; after
@@ -96,6 +100,12 @@ impl ImageSource for ImageCache {
             path,
             _turn: Some(turn),
         })
+    }
+
+    async fn forget_gone(&self) {
+        if let Err(fault) = self.try_forget_gone().await {
+            tracing::warn!(%fault, "the images that are gone stay in the cache for now");
+        }
     }
 }
 
@@ -190,7 +200,7 @@ impl ImageCache {
     /// One download. The file gets its name only when it is whole, checked
     /// and on the disk; dropping the future leaves nothing.
     async fn try_fetch(&self, image: &ImageRef, path: &Path, meter: &Meter) -> Result<(), Failure> {
-        let url = format!("/agent/v1/images/{}", image.id);
+        let url = image_path(image.id);
         let response = self.transfer.get(FETCHING, &url, MISSING).await?;
         let number = self.transfer.random().number();
         let name = format!("{PARTIAL_PREFIX}{}-{number:016x}", image.id);
@@ -210,6 +220,11 @@ impl ImageCache {
             .map_err(|error| Fault::io("storing the image", &error))?;
         Ok(())
     }
+}
+
+/// Where the server has it.
+fn image_path(id: ImageId) -> String {
+    format!("/agent/v1/images/{id}")
 }
 
 /// Only whole and checked files ever get an image's name, so the size is

@@ -69,6 +69,8 @@ pub const RENEW_CHECK_LONGEST: Duration = Duration::from_secs(3600);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Wait after the server refused the agent: somebody has to do something.
 pub const REFUSED_RETRY: Duration = Duration::from_secs(15);
+/// How often the server is asked which of the images kept are gone.
+pub const ASK_FOR_IMAGES_EVERY: Duration = Duration::from_secs(3600);
 /// How long the watchdog may take to answer or to start.
 pub const WATCHDOG_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an ending watchdog is waited for before its successor starts.

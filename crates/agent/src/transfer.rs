@@ -106,6 +106,23 @@ impl Transfer {
         }
     }
 
+    /// Whether the server says that it has nothing at `path`.
+    ///
+    /// # Errors
+    /// It cannot be asked now, or will not answer.
+    pub async fn is_gone(&self, what: &'static str, path: &str) -> Result<bool, Fault> {
+        let response = self.downloads.head(self.server.http_url(path)).send().await;
+        let failed = |failure| match failure {
+            Failure::Final(fault) | Failure::Passing(fault) => fault,
+        };
+        let response = response.map_err(|error| failed(broken(what, error)))?;
+        match response.status() {
+            StatusCode::OK => Ok(false),
+            StatusCode::NOT_FOUND => Ok(true),
+            _ => Err(failed(refused(what, response).await)),
+        }
+    }
+
     pub fn put(&self, path: &str) -> reqwest::RequestBuilder {
         self.uploads.put(self.server.http_url(path))
     }

@@ -5,7 +5,7 @@ mod copy;
 use vimana_client::Client;
 use vimana_model::image::ImageAction;
 use vimana_model::unit::MiB;
-use vimana_model::volume::{self as model, AcceptedVolume, VolumeView};
+use vimana_model::volume::{self as model, AcceptedVolume, VolumeContent, VolumeView};
 use vimana_model::{VolumeId, operation::OperationView};
 
 use crate::args::{
@@ -49,7 +49,7 @@ async fn list(Json { json }: Json) -> Outcome {
             let host = volume.host.as_ref().map_or("-", |host| host.name.as_str());
             [
                 volume.name.to_string(),
-                volume.state.name().to_lowercase(),
+                state(volume).to_lowercase(),
                 volume.size_mib.to_string(),
                 vm.to_owned(),
                 host.to_owned(),
@@ -74,6 +74,15 @@ async fn list(Json { json }: Json) -> Outcome {
     output::table(titles, &rows, "no volumes")
 }
 
+/// In a word.
+const fn state(volume: &VolumeView) -> &'static str {
+    match &volume.content {
+        VolumeContent::Coming => "Filling",
+        VolumeContent::Missing { .. } => "Failed",
+        VolumeContent::AtHand => volume.state.name(),
+    }
+}
+
 async fn show(VolumeShown { which, json }: VolumeShown) -> Outcome {
     let client = credentials::client()?;
     let id = resolve(&client, &which.volume).await?;
@@ -84,13 +93,19 @@ fn print(volume: &VolumeView, operation: Option<&OperationView>, Json { json }: 
     if json {
         return output::json(volume);
     }
-    let state = volume.state;
     let mut pairs = vec![
         ("volume", volume.name.to_string()),
         ("id", volume.id.to_string()),
         (
             "state",
-            format!("{}: {}", state.name().to_lowercase(), state.meaning()),
+            match &volume.content {
+                VolumeContent::AtHand => {
+                    let state = volume.state;
+                    format!("{}: {}", state.name().to_lowercase(), state.meaning())
+                }
+                VolumeContent::Coming => "filling: its content is still on its way".to_owned(),
+                VolumeContent::Missing { reason } => format!("failed: its content {reason}"),
+            },
         ),
         ("size", volume.size_mib.to_string()),
     ];

@@ -14,8 +14,9 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::{Decision, Permission, Subject, decide};
-use vimana_model::event::{EventView, ProgressItem, StreamItem};
+use vimana_model::event::{EventKind, EventView, ProgressItem, StreamItem};
 use vimana_model::host::HostView;
+use vimana_model::operation::OperationKind;
 use vimana_model::request::RequestView;
 use vimana_model::vm::VmView;
 use vimana_model::{HostId, RequestId, Result, TenantId, UserId, VmId};
@@ -247,6 +248,9 @@ impl Engine {
         let most = usize::try_from(MAX_REPLAYED_EVENTS).unwrap_or(usize::MAX);
         let more = new.len() >= most;
         for item in self.join(new).await? {
+            if is_end_of_backup(&item.item.event.event) {
+                self.spawn_sweep_backups();
+            }
             // No receiver is fine: then nobody watches.
             let _receivers = hub.items.send(Arc::new(item));
         }
@@ -336,6 +340,18 @@ fn permitted(subject: &Subject, permission: Permission, tenant: Option<TenantId>
 }
 
 /// The part of an item that its reader may see.
+/// Whether a backup came to nothing, which may have left files.
+const fn is_end_of_backup(event: &EventKind) -> bool {
+    const BACKUP: OperationKind = OperationKind::Backup;
+    matches!(
+        event,
+        EventKind::OperationFailed {
+            operation: BACKUP,
+            ..
+        } | EventKind::Cancelled { operation: BACKUP }
+    )
+}
+
 fn visible(subject: &Subject, hub_item: &HubItem) -> Option<StreamItem> {
     let sees_hosts = decide(subject, Permission::ViewHosts, None) == Decision::Allowed;
     let sees_fact = match hub_item.tenant_id {

@@ -33,7 +33,7 @@ use vimana_model::{Error, ImageId, OperationId, Result, TenantId};
 use vimana_store::image::ImageRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::{event, image, operation, vm};
-pub(crate) use volume::{being_read, content_at_hand};
+pub(crate) use volume::{being_read, content_at_hand, content_of};
 
 use crate::Engine;
 use crate::authorize::{Authorized, Owned, authorized, permit};

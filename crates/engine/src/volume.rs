@@ -19,14 +19,14 @@ use vimana_model::name::{DatastoreName, ImageName, UserName};
 use vimana_model::unit::MiB;
 use vimana_model::volume::{
     AcceptedVolume, AttachVolume, ChangeVolume, CreateVolume, GrowVolume, MoveVolume, VolumeAction,
-    VolumeRequest, VolumeState, VolumeView,
+    VolumeContent, VolumeRequest, VolumeState, VolumeView,
 };
 use vimana_model::{Error, FieldError, HostId, Result, TenantId, VolumeId};
 use vimana_protocol::agent::ToAgent;
 use vimana_store::event::NewEvent;
 use vimana_store::image::ImageRecord;
 use vimana_store::volume::{ImageOf, VolumeRecord};
-use vimana_store::{TxError, WriteTx, event, host_datastore, image, volume, write_tx};
+use vimana_store::{Conn, TxError, WriteTx, event, host_datastore, image, volume, write_tx};
 
 use crate::Engine;
 use crate::action::{Acted, ActionArgs};
@@ -34,7 +34,7 @@ use crate::agent::Speaker;
 use crate::authorize::{Authorized, Owned, authorized, current, permit};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
-use crate::image::being_read;
+use crate::image::{being_read, content_of};
 use crate::limits::{MAX_TIMELINE, MAX_VOLUMES};
 use crate::name;
 
@@ -52,8 +52,8 @@ impl Engine {
     pub async fn volumes(&self, cx: &OpContext) -> Result<Vec<VolumeView>> {
         let tenant = cx.subject.tenant_id;
         permit(cx, Permission::ViewVolume, Some(tenant))?;
-        let found = volume::list(&self.store().read(), tenant).await?;
-        Ok(found.into_iter().map(view).collect())
+        let read = self.store().read();
+        Ok(views(&read, volume::list(&read, tenant).await?).await?)
     }
 
     /// One volume.
@@ -61,7 +61,8 @@ impl Engine {
     /// # Errors
     /// `NotFound`, also when the caller may not see it.
     pub async fn volume(&self, cx: &OpContext, id: VolumeId) -> Result<VolumeView> {
-        Ok(view(self.viewable_volume(cx, id).await?.into_inner()))
+        let found = self.viewable_volume(cx, id).await?.into_inner();
+        Ok(view(&self.store().read(), found).await?)
     }
 
     /// What happened to a volume, oldest first.
@@ -116,6 +117,7 @@ impl Engine {
                 return Ok(answer);
             }
             permit(cx, Permission::ManageVolumes, Some(tenant_id))?;
+            is_known(tx, &wanted.datastore).await?;
             let image = match &wanted.image {
                 Some(name) => Some(image_of(tx, tenant_id, name, wanted.size).await?),
                 None => None,
@@ -171,7 +173,7 @@ impl Engine {
         };
         let actor = Actor::User(by.clone());
         self.note(tx, actor, &record, created).await?;
-        Ok(view(record))
+        Ok(view(tx, record).await?)
     }
 
     /// Changes what becomes of a volume when its VM goes.
@@ -204,7 +206,7 @@ impl Engine {
                 self.note(tx, user(cx), &record, EventKind::Note { text })
                     .await?;
             }
-            let answer = view(record);
+            let answer = view(tx, record).await?;
             remember(tx, cx, self.world().now(), &answer).await?;
             Ok(answer)
         })?;
@@ -355,7 +357,7 @@ impl Engine {
                 EventKind::VolumeGrown { name, to }
             };
             self.note(tx, user(cx), &record, changed).await?;
-            let answer = Answered::Volume(Box::new(view(record)));
+            let answer = Answered::Volume(Box::new(view(tx, record).await?));
             remember(tx, cx, self.world().now(), &answer).await?;
             Ok(answer)
         })?;
@@ -393,7 +395,7 @@ impl Engine {
                 name: record.name.clone(),
             };
             self.note(tx, user(cx), &record, deleted).await?;
-            let answer = view(record.clone());
+            let answer = view(tx, record.clone()).await?;
             remember(tx, cx, self.world().now(), &answer).await?;
             Ok((answer, Some(record)))
         })?;
@@ -526,9 +528,9 @@ impl Engine {
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let found = volume::find_many(&self.store().read(), ids).await?;
-        let views = found.into_iter().map(view);
-        Ok(views.map(|view| (view.id, view)).collect())
+        let read = self.store().read();
+        let views = views(&read, volume::find_many(&read, ids).await?).await?;
+        Ok(views.into_iter().map(|view| (view.id, view)).collect())
     }
 }
 
@@ -583,6 +585,16 @@ async fn claim_growth(tx: &WriteTx, record: &VolumeRecord, to: MiB) -> Result<()
     Ok(())
 }
 
+/// A datastore that no host has would never have the volume.
+async fn is_known(tx: &WriteTx, datastore: &DatastoreName) -> Result<(), TxError> {
+    let known = host_datastore::list(tx).await?;
+    if datastore.is_local() || known.iter().any(|known| known.name == *datastore) {
+        return Ok(());
+    }
+    let message = format!("no host has a datastore `{datastore}`");
+    Err(Error::from(FieldError::new("datastore", message)).into())
+}
+
 /// The image of that name, which must fit.
 async fn image_of(
     tx: &WriteTx,
@@ -605,7 +617,36 @@ async fn image_of(
     })
 }
 
-fn view(record: VolumeRecord) -> VolumeView {
+async fn view(conn: &impl Conn, record: VolumeRecord) -> vimana_store::Result<VolumeView> {
+    let image = match &record.image {
+        Some(image) if !record.made => image::find(conn, image.id).await?,
+        Some(_) | None => None,
+    };
+    let content = content_of(&record, image.as_ref());
+    Ok(with_content(record, content))
+}
+
+async fn views(
+    conn: &impl Conn,
+    records: Vec<VolumeRecord>,
+) -> vimana_store::Result<Vec<VolumeView>> {
+    let waiting = records.iter().filter(|record| !record.made);
+    let ids: BTreeSet<_> = waiting
+        .filter_map(|record| Some(record.image.as_ref()?.id))
+        .collect();
+    let ids: Vec<_> = ids.into_iter().collect();
+    let images = image::find_many(conn, &ids).await?;
+    let images: BTreeMap<_, _> = images.iter().map(|image| (image.id, image)).collect();
+    let view = |record: VolumeRecord| {
+        let image = record.image.as_ref();
+        let image = image.and_then(|image| images.get(&image.id).copied());
+        let content = content_of(&record, image);
+        with_content(record, content)
+    };
+    Ok(records.into_iter().map(view).collect())
+}
+
+fn with_content(record: VolumeRecord, content: VolumeContent) -> VolumeView {
     let VolumeRecord {
         id,
         tenant_id,
@@ -630,6 +671,7 @@ fn view(record: VolumeRecord) -> VolumeView {
         state,
         size_mib: size,
         image: image.map(|image| image.name),
+        content,
         vm,
         host,
         datastore,

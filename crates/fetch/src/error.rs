@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// A verb phrase about the source, for people.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("is at {0}, an address that may not be fetched from")]
     Forbidden(IpAddr),

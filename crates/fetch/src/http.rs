@@ -242,8 +242,9 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 fn failure(error: &reqwest::Error) -> FetchError {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(at) = cause {
-        if let Some(FetchError::Forbidden(address)) = at.downcast_ref::<FetchError>() {
-            return FetchError::Forbidden(*address);
+        // Of ours, on its way through the library.
+        if let Some(known) = at.downcast_ref::<FetchError>() {
+            return known.clone();
         }
         cause = at.source();
     }

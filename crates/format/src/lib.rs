@@ -225,6 +225,22 @@ pub fn check(content: Content, file: &impl ReadAt) -> Result<Header, Error> {
     Ok(header)
 }
 
+/// Sees that what the tables of an image, whose header was accepted, point to is
+/// in the file: a download that broke off leaves the tables and loses what lies
+/// behind them. Of other formats than qcow2 the header tells, or nothing does.
+///
+/// Reads the tables alone, of which each is read once; never more bytes than the
+/// file has.
+///
+/// # Errors
+/// Why the file is not accepted.
+pub fn check_whole(content: Content, file: &impl ReadAt) -> Result<(), Error> {
+    if content == Content::Qcow2 {
+        qcow2::check_whole(file, file.length()?)?;
+    }
+    Ok(())
+}
+
 /// What a file looks like, after its first bytes.
 ///
 /// # Errors

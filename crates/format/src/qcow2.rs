@@ -12,6 +12,15 @@ const V3_BYTES: u32 = 104;
 const KNOWN_INCOMPATIBLE: u64 = 0b1_1111;
 const CORRUPT: u64 = 1 << 1;
 const EXTERNAL_DATA: u64 = 1 << 2;
+const EXTENDED_L2: u64 = 1 << 4;
+
+/// Where an entry of either table says what it points to is.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+const COMPRESSED: u64 = 1 << 62;
+/// Of an L2 entry: its cluster reads as zeros, whatever it points to.
+const ZERO: u64 = 1;
+/// The part of an extended entry that tells which subclusters are there.
+const ALLOCATED: u64 = 0xffff_ffff;
 
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
@@ -25,6 +34,8 @@ const MAX_L1_BYTES: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
 const MAX_SNAPSHOTS: u32 = 65_536;
 const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+/// How much of an L1 table is in memory at once.
+const L1_PIECE_BYTES: usize = 64 << 10;
 
 /// The header, and the first cluster.
 pub const MOST_READS: Reads = Reads {
@@ -42,6 +53,73 @@ pub fn check(file: &impl ReadAt, file_bytes: u64) -> Result<Header, Error> {
         cluster_bytes,
     )?;
     Ok(header)
+}
+
+/// Sees that every table, and the beginning of every cluster of data, is in the
+/// file. (The last cluster of a whole file need not be whole.)
+pub fn check_whole(file: &impl ReadAt, file_bytes: u64) -> Result<(), Error> {
+    let start = Window::read(file, 0, V3_BYTES as usize)?;
+    fixed(&start, file_bytes)?;
+    let cluster_bits = start.be32(20)?;
+    let extended = start.be32(4)? > 2 && start.be64(72)? & EXTENDED_L2 != 0;
+    let cluster_bytes = 1_usize << cluster_bits;
+    // Tables that are one and the same would be read over and over.
+    let mut budget = file_bytes;
+    let l1_at = start.be64(40)?;
+    let l1_bytes = u64::from(start.be32(36)?).saturating_mul(8);
+    for piece in (0..l1_bytes).step_by(L1_PIECE_BYTES) {
+        let rest = usize::try_from(l1_bytes.saturating_sub(piece)).unwrap_or(usize::MAX);
+        let l1 = Window::read(file, l1_at.saturating_add(piece), rest.min(L1_PIECE_BYTES))?;
+        for entry in entries(&l1, 8)? {
+            let l2_at = entry & OFFSET;
+            if l2_at == 0 {
+                continue;
+            }
+            let left = budget.checked_sub(cluster_bytes as u64);
+            budget = left.ok_or(Refusal::Absurd("its tables are larger than the file"))?;
+            let l2 = Window::read(file, l2_at, cluster_bytes)?;
+            if l2.bytes().len() < cluster_bytes {
+                return Err(Refusal::Truncated.into());
+            }
+            is_inside(&l2, extended, cluster_bits, file_bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether all that an L2 table points to begins in the file.
+fn is_inside(l2: &Window, extended: bool, bits: u32, file_bytes: u64) -> Result<(), Refusal> {
+    let of_compressed = (1_u64 << (62 - (bits - 8))) - 1;
+    let step = if extended { 16 } else { 8 };
+    for (index, entry) in entries(l2, step)?.enumerate() {
+        let at = if entry & COMPRESSED != 0 {
+            entry & of_compressed
+        } else if extended {
+            let second = index.saturating_mul(step).saturating_add(8);
+            if l2.be64(second)? & ALLOCATED == 0 {
+                continue;
+            }
+            entry & OFFSET
+        } else if entry & ZERO != 0 {
+            continue;
+        } else {
+            entry & OFFSET
+        };
+        if at >= file_bytes {
+            return Err(Refusal::Truncated);
+        }
+    }
+    Ok(())
+}
+
+/// The first numbers of a table's entries, which are `step` bytes each.
+fn entries(table: &Window, step: usize) -> Result<impl Iterator<Item = u64>, Refusal> {
+    let bytes = table.bytes();
+    if !bytes.len().is_multiple_of(step) {
+        return Err(Refusal::Truncated);
+    }
+    let first = |entry: &[u8]| entry.first_chunk().copied().map(u64::from_be_bytes);
+    Ok(bytes.chunks_exact(step).filter_map(first))
 }
 
 /// The part of the header that every image has: what it says, and the sizes of

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
 use vimana_fetch::Mark;
-use vimana_format::{Content, START_BYTES, check, identify};
+use vimana_format::{Content, START_BYTES, check, check_whole, identify};
 
 use crate::checksum::{Checksum, Hashes, hex};
 use crate::convert;
@@ -88,6 +88,7 @@ impl Intake {
                 allowed: self.bounds.max_virtual_bytes,
             });
         }
+        check_whole(content, &file)?;
         Ok(Staged {
             path: whole.path,
             content,

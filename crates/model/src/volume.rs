@@ -165,6 +165,21 @@ impl fmt::Display for VolumeAction {
     }
 }
 
+/// Whether what a volume begins with is at hand, so that it can be attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum VolumeContent {
+    AtHand,
+    /// It is still being brought in.
+    Coming,
+    /// It will not come.
+    Missing {
+        /// A sentence about the content.
+        reason: String,
+    },
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VolumeView {
@@ -175,6 +190,7 @@ pub struct VolumeView {
     pub size_mib: MiB,
     /// The image it began as a copy of.
     pub image: Option<ImageName>,
+    pub content: VolumeContent,
     /// The VM that has it.
     pub vm: Option<VmRef>,
     /// Where its bytes are; nowhere before it is first attached.

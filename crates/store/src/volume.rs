@@ -126,13 +126,14 @@ pub async fn removing(conn: &impl Conn, host: Option<HostId>) -> Result<Vec<Volu
     in_order(conn, found).await
 }
 
-/// Whether a volume that is not made yet is to be a copy of the image.
-pub async fn waits_for_image(conn: &impl Conn, image: ImageId) -> Result<bool> {
+/// A volume that is not made yet and is to be a copy of the image.
+pub async fn that_waits_for(conn: &impl Conn, image: ImageId) -> Result<Option<VolumeRecord>> {
     let found = Entity::find()
         .filter(Column::ImageId.eq(image.to_string()))
         .filter(Column::Made.eq(false))
         .filter(Column::State.is_in([slug(VolumeState::Ready)?, slug(VolumeState::Attaching)?]));
-    Ok(found.one(conn.raw()).await?.is_some())
+    let row = found.one(conn.raw()).await?;
+    row.map(from_row).transpose()
 }
 
 async fn in_order(conn: &impl Conn, found: Select<Entity>) -> Result<Vec<VolumeRecord>> {

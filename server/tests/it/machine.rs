@@ -86,6 +86,7 @@ impl Machine {
                     cap: Duration::from_millis(100),
                 },
                 refused: Duration::from_millis(100),
+                ..Timing::default()
             },
             random: Random::from_seed(1),
         };

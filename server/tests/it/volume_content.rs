@@ -170,6 +170,9 @@ async fn a_clone_is_there_at_once_and_attached_once_its_content_is() {
     let early = scene.post(attach.clone(), json!({ "vm_id": owner })).await;
     let told = format!("volume `twin` is to begin as image `{image}`, which is still on its way");
     assert_eq!(problem(early, 409).await["detail"], told);
+    let shown = format!("/api/v1/volumes/{twin}");
+    let shown = scene.world.ask(&scene.token, &shown).await;
+    assert_eq!(shown["content"], json!({ "state": "coming" }));
     // The agent starts anew, and is asked anew.
     scene
         .machine
@@ -186,6 +189,53 @@ async fn a_clone_is_there_at_once_and_attached_once_its_content_is() {
     let twin: VolumeId = twin.parse().unwrap();
     assert_eq!(scene.machine.sim.reads_zeros(twin), Some(false));
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_clone_whose_content_does_not_come_says_so() {
+    let mut scene = Scene::new().await;
+    let full = Fault::new(FaultKind::NoSpace, "the host's disk is full");
+    scene
+        .machine
+        .sim
+        .mishap(Call::CopyVolume, Mishap::Fail(full));
+    let path = format!("/api/v1/volumes/{}", scene.volume);
+    let made = scene
+        .post(format!("{path}/clone"), json!({ "name": "twin" }))
+        .await;
+    let made: Value = made.json().await.unwrap();
+    let twin = made["volume"]["id"].as_str().unwrap().to_owned();
+    let image = until(&mut scene.watch, ImageState::Failed).await;
+    let path = format!("/api/v1/volumes/{twin}");
+    let reason = "did not come: the source could not be read: the host's disk is full; \
+                  import that image again, or delete the volume";
+    let missing = json!({ "state": "missing", "reason": reason });
+    for shown in [
+        scene.world.ask(&scene.token, &path).await,
+        scene.world.ask(&scene.token, "/api/v1/volumes").await["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|volume| volume["id"] == json!(twin))
+            .unwrap()
+            .clone(),
+    ] {
+        assert_eq!(shown["content"], missing);
+    }
+    let timeline = format!("{path}/timeline");
+    let timeline = scene.world.ask(&scene.token, &timeline).await;
+    let told = |event: &Value| event["event"]["kind"] == "operation_failed";
+    assert!(
+        timeline["items"].as_array().unwrap().iter().any(told),
+        "{timeline}"
+    );
+    let id = image["id"].as_str().unwrap();
+    let again = scene.world.act(&scene.token, id, "retry").await;
+    assert_eq!(again.status(), 200);
+    until(&mut scene.watch, ImageState::Trashed).await;
+    let shown = scene.world.ask(&scene.token, &path).await;
+    assert_eq!(shown["content"], json!({ "state": "at_hand" }));
+    scene.stop().await;
 }
 
 #[tokio::test]

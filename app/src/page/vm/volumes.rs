@@ -5,7 +5,9 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
-use vimana_model::volume::{CreateVolume, GrowVolume, VolumeAction, VolumeState, VolumeView};
+use vimana_model::volume::{
+    CreateVolume, GrowVolume, VolumeAction, VolumeContent, VolumeState, VolumeView,
+};
 use vimana_model::{VmId, VolumeId};
 use vimana_ui::{
     Answers, Badge, Button, ButtonKind, Cell, CheckField, Confirm, Dialog, Each, IconName, Item,
@@ -73,6 +75,7 @@ pub fn Volumes(vm: ArcRwSignal<VmView>, first: Vec<VolumeView>, events: Timeline
         let fits = |volume: &VolumeView| {
             let host = volume.host.as_ref().map(|host| host.id);
             volume.state == VolumeState::Ready
+                && volume.content == VolumeContent::AtHand
                 && volume.tenant_id == tenant
                 && (host.is_none() || host == here || !volume.datastore.is_local())
         };
@@ -134,7 +137,7 @@ fn Row(shelf: Shelf, volume: VolumeView, of: VmId) -> impl IntoView {
     };
     let (key, shown) = (name.clone(), name.clone());
     let with_vm = volume.delete_with_vm.then_some("goes with its VM");
-    let (tone, word) = condition(volume.state);
+    let (tone, word) = condition(&volume);
     let grow = Asked::Grow(volume.clone());
     let delete = Asked::Delete(volume.clone());
     let buttons = if own {

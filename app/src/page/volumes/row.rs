@@ -3,7 +3,7 @@ use vimana_model::volume::{VolumeAction, VolumeView};
 use vimana_ui::{Badge, Button, ButtonKind, Cell, IconName, Time, memo, part, text};
 
 use super::{Question, Questions};
-use crate::page::volume::{condition, datastore, refusal};
+use crate::page::volume::{condition, datastore, missing, refusal};
 use crate::session::Caller;
 
 /// One volume. Made once; an event patches the cells it changes.
@@ -15,7 +15,7 @@ pub fn VolumeRow(volume: ArcRwSignal<VolumeView>, questions: Questions) -> impl 
         let shown = memo(move || volume.with(get));
         text(move || shown.get())
     };
-    let state = memo(move || volume.with(|volume| volume.state));
+    let state = memo(move || volume.with(condition));
     let vm = memo(move || volume.with(|volume| volume.vm.clone()));
     let name = fixed.name.to_string();
     let row_name = name.clone();
@@ -29,10 +29,11 @@ pub fn VolumeRow(volume: ArcRwSignal<VolumeView>, questions: Questions) -> impl 
             </Cell>
             <Cell title="State">
                 <Badge
-                    tone=Signal::derive(move || condition(state.get()).0)
-                    text=Signal::derive(move || condition(state.get()).1.to_owned())
+                    tone=Signal::derive(move || state.get().0)
+                    text=Signal::derive(move || state.get().1.to_owned())
                 />
                 <span class="why">{fact(with_vm)}</span>
+                <span class="why">{fact(missing)}</span>
             </Cell>
             <Cell title="Size">{fact(|volume| volume.size_mib.to_string())}</Cell>
             <Cell title="VM">

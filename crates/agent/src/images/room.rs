@@ -1,5 +1,5 @@
-//! Room in the image cache: when it is short, the images that were not used for
-//! the longest go.
+//! Room in the image cache: images that the server has no longer go, and when
+//! room is short, those that were not used for the longest.
 //!
 //! A file's modification time is when its image was last used: by a machine,
 //! or by whoever asked for it. (Its content never changes, and QEMU's reading
@@ -17,7 +17,7 @@ use vimana_driver::Fault;
 use vimana_model::ImageId;
 use vimana_model::image::ImageFormat;
 
-use super::{ImageCache, PARTIAL_PREFIX};
+use super::{ImageCache, PARTIAL_PREFIX, image_path};
 use crate::data_dir::sync_dir;
 use crate::limits::FREE_BESIDE_IMAGES_BYTES;
 
@@ -88,15 +88,9 @@ impl ImageCache {
                 mark_used(&path);
                 continue;
             }
-            let Some(_turn) = self.turn_of_unused(cached.id) else {
-                continue;
-            };
-            // Asked once more: what was held before the turn may be a
-            // machine's by now.
-            if self.names_in_use().await?.contains(&cached.name) {
+            if !self.remove_unused(&cached).await? {
                 continue;
             }
-            blocking("removing an image", move || std::fs::remove_file(path)).await?;
             surplus = surplus.saturating_sub(cached.bytes);
             let unused_s = cached.used_at.elapsed().unwrap_or_default().as_secs();
             let (id, bytes) = (cached.id, cached.bytes);
@@ -113,6 +107,39 @@ impl ImageCache {
             );
         }
         Ok(())
+    }
+
+    /// Removes what machines are not made from and the server has no longer.
+    pub(super) async fn try_forget_gone(&self) -> Result<(), Fault> {
+        let directory = self.directory.clone();
+        let stock = blocking("reading the image cache", move || Stock::of(&directory)).await?;
+        let in_use = self.names_in_use().await?;
+        let unused = stock.images.iter();
+        for cached in unused.filter(|cached| !in_use.contains(&cached.name)) {
+            let path = image_path(cached.id);
+            if self.transfer.is_gone("asking for an image", &path).await?
+                && self.remove_unused(cached).await?
+            {
+                let (id, bytes) = (cached.id, cached.bytes);
+                tracing::info!(image_id = %id, bytes, "an image was removed from the cache: it is gone");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an image unless somebody uses it; whether it did.
+    async fn remove_unused(&self, cached: &Cached) -> Result<bool, Fault> {
+        let Some(_turn) = self.turn_of_unused(cached.id) else {
+            return Ok(false);
+        };
+        // Asked once more: what was held before the turn may be a machine's by
+        // now.
+        if self.names_in_use().await?.contains(&cached.name) {
+            return Ok(false);
+        }
+        let path = self.directory.join(&cached.name);
+        blocking("removing an image", move || std::fs::remove_file(path)).await?;
+        Ok(true)
     }
 
     /// What the files of the images that machines are made from are called: ids

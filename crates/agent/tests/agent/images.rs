@@ -11,7 +11,7 @@ use vimana_model::unit::MiB;
 use vimana_protocol::agent::{Outcome, Work};
 
 use crate::orders::{OK, command, prepare, vm};
-use crate::world::{Session, World};
+use crate::world::{PATIENCE, Session, World};
 
 /// The image's fault, and that it left no file.
 async fn refusal(world: &mut World, image: &ImageRef) -> (FaultKind, String) {
@@ -195,6 +195,35 @@ async fn an_image_that_a_machine_is_being_made_from_stays() {
         assert_eq!(session.outcome().await.1, OK);
     }
     assert_eq!(world.cached_names(), names(&[&a, &b, &c]));
+}
+
+#[tokio::test]
+async fn an_image_that_the_server_has_no_longer_goes_once_no_machine_is_made_from_it() {
+    let mut world = World::without_agent().await;
+    world.images_every = Duration::from_millis(20);
+    world.start_agent();
+    let [gone, used, kept, unsure] = [1, 2, 3, 4].map(|n| world.add_image(&[n; 1000]));
+    let mut session = world.session().await;
+    for (n, image) in (1..).zip([&gone, &kept, &unsure]) {
+        use_once(&mut session, n, image).await;
+    }
+    assert_eq!(session.carry_out(&prepare(vm(9), 0, &used)).await, OK);
+    let left = names(&[&gone, &used, &kept, &unsure]);
+    assert_eq!(world.cached_names(), left);
+    world.answer_image(&unsure, StatusCode::SERVICE_UNAVAILABLE, b"");
+    world.remove_image(&used);
+    world.remove_image(&gone);
+    let until = async |world: &World, left: Vec<String>| {
+        let went = async {
+            while world.cached_names() != left {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, went).await.unwrap();
+    };
+    until(&world, names(&[&used, &kept, &unsure])).await;
+    assert_eq!(session.carry_out(&command(vm(9), 1, Work::Clean)).await, OK);
+    until(&world, names(&[&kept, &unsure])).await;
 }
 
 #[tokio::test]

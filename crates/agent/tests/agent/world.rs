@@ -69,6 +69,8 @@ pub struct World {
     pub host: Arc<SimHost>,
     /// How large the next agent's image cache may grow.
     pub image_cache: Option<MiB>,
+    /// How often the next agent asks which images are gone.
+    pub images_every: Duration,
     agent: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -96,7 +98,7 @@ impl World {
         let app = Router::new()
             .route("/agent/v1/session", any(session))
             .route("/agent/v1/console/{id}", any(console))
-            .route("/agent/v1/images/{id}", get(image))
+            .route("/agent/v1/images/{id}", get(image).head(has_image))
             .route(
                 "/agent/v1/saved/{vm}/{epoch}/{part}",
                 get(download).put(upload),
@@ -117,6 +119,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             host: SimHost::new(),
             image_cache: None,
+            images_every: Timing::default().images,
             agent: None,
         }
     }
@@ -138,6 +141,7 @@ impl World {
                     cap: Duration::from_millis(50),
                 },
                 refused: Duration::from_millis(50),
+                images: self.images_every,
             },
             random: Random::from_seed(1),
         };
@@ -221,6 +225,12 @@ impl World {
     }
 
     /// Downloads begin and do not end, until [`World::open_gate`].
+    /// The server has it no longer.
+    pub fn remove_image(&self, image: &ImageRef) {
+        let mut images = self.shared.images.lock().unwrap();
+        images.remove(&image.id.to_string()).unwrap();
+    }
+
     pub fn close_gate(&self) {
         self.shared.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
@@ -351,6 +361,12 @@ async fn image(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Res
     found
         .unwrap_or((StatusCode::NOT_FOUND, Vec::new()))
         .into_response()
+}
+
+/// Asking is no download.
+async fn has_image(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {
+    let found = shared.images.lock().unwrap().get(&id).cloned();
+    found.map_or(StatusCode::NOT_FOUND, |(status, _)| status)
 }
 
 async fn upload(

@@ -105,11 +105,12 @@ pub struct RetryImage {
 }
 
 #[derive(Args)]
+#[command(group = clap::ArgGroup::new("source").required(true))]
 pub struct ImportImage {
     /// What the image is to be called
     pub name: String,
     /// Where it is: http(s)://, ftp:// or nfs://server/export/path
-    #[arg(long, value_name = "URL", required_unless_present_any = ["path", "from_backup", "from_volume"])]
+    #[arg(long, value_name = "URL", group = "source")]
     pub from: Option<String>,
     /// Ask the URL that often for something new, which takes the name: daily,
     /// weekly, or hours and days such as 12h and 30d, from 1h to 90d. A password
@@ -118,16 +119,16 @@ pub struct ImportImage {
     pub refresh: Option<RefreshEvery>,
     /// File of the server's machine, in a directory that its operator allows
     /// (for administrators)
-    #[arg(long, conflicts_with = "from")]
+    #[arg(long, group = "source")]
     pub path: Option<String>,
     /// A backup: its id, or its name where only one VM has a backup of it
-    #[arg(long, value_name = "BACKUP", conflicts_with_all = ["from", "path"])]
+    #[arg(long, value_name = "BACKUP", group = "source")]
     pub from_backup: Option<String>,
     /// Which of the backup's disks: root, or the id of a volume
     #[arg(long, default_value = "root", requires = "from_backup")]
     pub disk: DiskId,
     /// Name or id of a volume, attached or not: what is on it at one instant
-    #[arg(long, value_name = "VOLUME", conflicts_with_all = ["from", "path", "from_backup"])]
+    #[arg(long, value_name = "VOLUME", group = "source")]
     pub from_volume: Option<String>,
     #[command(flatten)]
     pub terms: ImageTerms,

@@ -10,7 +10,7 @@ use crate::Engine;
 impl Engine {
     /// Soon, beside whatever asks for it; where that fails, the next sweep does
     /// it.
-    pub(super) fn spawn_sweep_backups(&self) {
+    pub(crate) fn spawn_sweep_backups(&self) {
         let engine = self.clone();
         self.spawn(async move {
             if let Err(error) = engine.sweep_backups().await {

@@ -9,7 +9,7 @@ use vimana_model::{ImageId, OperationId, TenantId, Timestamp};
 use vimana_store::event::NewEvent;
 use vimana_store::image::{ImageOrder, ImageRecord};
 use vimana_store::operation::{OperationRecord, Undo};
-use vimana_store::{TxError, WriteTx, event, image, operation};
+use vimana_store::{TxError, WriteTx, event, image, operation, volume};
 
 use crate::authorize::Owned;
 use crate::context::World;
@@ -271,6 +271,16 @@ impl<'a> ImageChange<'a> {
                 operation::update(self.tx, record).await?;
             }
         }
+        // The volume that it becomes is told of it, too.
+        let for_one = matches!(
+            self.image.origin,
+            Origin::Volume { clone: Some(_), .. } | Origin::Backup { .. }
+        );
+        let volume = if for_one && !self.events.is_empty() {
+            volume::that_waits_for(self.tx, self.image.id).await?
+        } else {
+            None
+        };
         let fact = |event| NewEvent {
             at: self.now,
             actor: self.actor.clone(),
@@ -279,7 +289,7 @@ impl<'a> ImageChange<'a> {
             host_id: None,
             request_id: None,
             image_id: Some(self.image.id),
-            volume_id: None,
+            volume_id: volume.as_ref().map(|volume| volume.id),
             event,
         };
         let facts: Vec<NewEvent> = self.events.drain(..).map(fact).collect();

@@ -65,7 +65,7 @@ impl Engine {
                         );
                         return Err(Error::conflict(message).into());
                     }
-                    if volume::waits_for_image(tx, id).await? {
+                    if volume::that_waits_for(tx, id).await?.is_some() {
                         let message = format!(
                             "image `{name}` cannot be removed yet: a volume is to be made from it"
                         );
@@ -202,7 +202,7 @@ impl Engine {
         write_tx!(self.store(), |tx| {
             let lock = ImageChange::lock(tx, self.world(), Actor::System, id).await?;
             let used = vm::made_from(tx, &[id], None).await?.contains_key(&id)
-                || volume::waits_for_image(tx, id).await?;
+                || volume::that_waits_for(tx, id).await?.is_some();
             let Some(mut change) = lock else {
                 return Ok(());
             };

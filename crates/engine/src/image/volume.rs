@@ -11,7 +11,10 @@ use vimana_driver::Fault;
 use vimana_model::image::{ImageFormat, ImageSource, ImageState, ImportImage, Origin, Upload};
 use vimana_model::name::{ImageName, VolumeName};
 use vimana_model::operation::{Object, Progress};
-use vimana_model::volume::{AcceptedVolume, CloneVolume, VolumeAction, VolumeRequest};
+use vimana_model::unit::MiB;
+use vimana_model::volume::{
+    AcceptedVolume, CloneVolume, VolumeAction, VolumeContent, VolumeRequest,
+};
 use vimana_model::{Error, ErrorKind, FieldError, HostId, ImageId, OperationId, Result, VolumeId};
 use vimana_protocol::agent::{ToAgent, VolumeOrder};
 use vimana_repository::Order;
@@ -109,22 +112,39 @@ pub async fn content_at_hand(tx: &WriteTx, record: &mut VolumeRecord) -> Result<
         return Ok(());
     };
     let found = image::find(tx, of.id).await?;
-    let why = match found.as_ref().map(|found| (found.state, &found.content)) {
-        Some((state, Some(content))) if state.has_content() => {
-            record.size = record.size.max(content.virtual_mib);
+    let why = match content_of(record, found.as_ref()) {
+        VolumeContent::AtHand => {
+            let content = found.and_then(|found| found.content);
+            let needs = content.map_or(MiB(0), |content| content.virtual_mib);
+            record.size = record.size.max(needs);
             return Ok(());
         }
-        Some((ImageState::Importing, _)) => "is still on its way",
-        Some((ImageState::Failed, _)) => {
-            "did not come; import that image again, or delete the volume"
-        }
-        Some((ImageState::Ready | ImageState::Trashed | ImageState::Removed, _)) | None => {
-            "is gone; delete the volume"
-        }
+        VolumeContent::Coming => "is still on its way".to_owned(),
+        VolumeContent::Missing { reason } => reason,
     };
     let (name, image) = (&record.name, &of.name);
     let message = format!("volume `{name}` is to begin as image `{image}`, which {why}");
     Err(Error::conflict(message).into())
+}
+
+/// How it is about what the volume begins with, where `image` is what is recorded
+/// of its image.
+pub fn content_of(record: &VolumeRecord, image: Option<&ImageRecord>) -> VolumeContent {
+    if record.made || record.image.is_none() || !record.state.holds_name() {
+        return VolumeContent::AtHand;
+    }
+    let reason = match image.map(|image| (image.state, &image.failure)) {
+        Some((state, _)) if state.has_content() => return VolumeContent::AtHand,
+        Some((ImageState::Importing, _)) => return VolumeContent::Coming,
+        Some((ImageState::Failed, why)) => {
+            let why = why.as_deref().unwrap_or("nobody said why");
+            format!("did not come: {why}; import that image again, or delete the volume")
+        }
+        Some((ImageState::Ready | ImageState::Trashed | ImageState::Removed, _)) | None => {
+            "is gone; delete the volume".to_owned()
+        }
+    };
+    VolumeContent::Missing { reason }
 }
 
 /// The image that its host just reads the volume for.

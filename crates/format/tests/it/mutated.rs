@@ -2,7 +2,7 @@ use std::fs;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use vimana_format::{Content, check, identify};
+use vimana_format::{Content, check, check_whole, identify};
 
 use crate::made::created;
 
@@ -54,7 +54,7 @@ fn no_header_does_harm() {
             }
             bytes.truncate(length);
             let _seen = identify(&bytes);
-            let _verdict = check(content, &bytes);
+            let _verdict = check(content, &bytes).and_then(|_| check_whole(content, &bytes));
             Ok(())
         });
         ran.unwrap();

@@ -1,6 +1,6 @@
 use std::fs::File;
 
-use vimana_format::{Content, Error, Refusal, check, identify};
+use vimana_format::{Content, Error, Refusal, check, check_whole, identify};
 
 use crate::made::{PLAIN, created, qemu_img};
 
@@ -11,7 +11,72 @@ fn every_kind_of_plain_image_is_accepted() {
         assert_eq!(identify(&file).unwrap(), content, "{arguments:?}");
         let header = check(content, &file).unwrap();
         assert_eq!(header.virtual_bytes, 64 << 20, "{arguments:?}");
+        check_whole(content, &file).unwrap();
     }
+}
+
+/// A download that broke off behind the tables is known by them.
+#[test]
+fn a_qcow2_file_that_was_cut_anywhere_is_refused() {
+    const DISK_BYTES: usize = (3 << 20) + 1536;
+    let dir = tempfile::TempDir::new().unwrap();
+    // Each byte its own, so that no cluster is empty and little is packed.
+    let mut state = 1_u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    let disk: Vec<u8> = std::iter::repeat_with(&mut noise)
+        .take(DISK_BYTES)
+        .collect();
+    std::fs::write(dir.path().join("disk"), disk).unwrap();
+    let ways: [&[&str]; 8] = [
+        &[],
+        &["-c"],
+        &["-c", "-o", "compression_type=zstd"],
+        &["-o", "compat=0.10"],
+        &["-o", "cluster_size=512"],
+        &["-o", "cluster_size=2M"],
+        &["-o", "extended_l2=on"],
+        &["-o", "preallocation=metadata"],
+    ];
+    for way in ways {
+        let mut all = vec!["convert", "-f", "raw", "-O", "qcow2"];
+        all.extend(way);
+        all.extend(["disk", "image"]);
+        qemu_img(dir.path(), &all);
+        let whole = std::fs::read(dir.path().join("image")).unwrap();
+        check_whole(Content::Qcow2, &whole).unwrap_or_else(|error| panic!("{way:?}: {error}"));
+        for percent in [10, 50, 75] {
+            let cut = whole[..whole.len() * percent / 100].to_vec();
+            let verdict =
+                check(Content::Qcow2, &cut).and_then(|_| check_whole(Content::Qcow2, &cut));
+            assert!(
+                matches!(verdict, Err(Error::Refused(_))),
+                "{way:?}, {percent} %: {verdict:?}"
+            );
+        }
+    }
+    // Tables that are one and the same: work without end, were each read.
+    let mut image = vec![0_u8; 4 << 20];
+    let mut put = |at: usize, value: &[u8]| image[at..at + value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb");
+    put(4, &2_u32.to_be_bytes());
+    put(20, &16_u32.to_be_bytes());
+    put(24, &(1_u64 << 40).to_be_bytes());
+    put(36, &4096_u32.to_be_bytes());
+    put(40, &0x1_0000_u64.to_be_bytes());
+    put(48, &0x3_0000_u64.to_be_bytes());
+    put(56, &1_u32.to_be_bytes());
+    for entry in 0..4096 {
+        put(0x1_0000 + entry * 8, &0x2_0000_u64.to_be_bytes());
+    }
+    check(Content::Qcow2, &image).unwrap();
+    let verdict = check_whole(Content::Qcow2, &image);
+    assert!(
+        matches!(verdict, Err(Error::Refused(Refusal::Absurd(_)))),
+        "{verdict:?}"
+    );
 }
 
 #[test]

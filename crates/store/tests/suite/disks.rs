@@ -261,7 +261,8 @@ pub async fn an_image_is_waited_for_until_the_volume_is_made(world: World) {
     });
     inserted.unwrap();
     let read = world.store.read();
-    assert!(volume::waits_for_image(&read, image.id).await.unwrap());
+    let waits = volume::that_waits_for(&read, image.id).await.unwrap();
+    assert!(waits.is_some());
     let made: vimana_model::Result<()> = write_tx!(world.store, |tx| {
         let mut record = volume::lock(tx, record.id).await?.unwrap();
         record.made = true;
@@ -269,7 +270,8 @@ pub async fn an_image_is_waited_for_until_the_volume_is_made(world: World) {
     });
     made.unwrap();
     let read = world.store.read();
-    assert!(!volume::waits_for_image(&read, image.id).await.unwrap());
+    let waits = volume::that_waits_for(&read, image.id).await.unwrap();
+    assert_eq!(waits, None);
 }
 
 fn snapshot_of(vm: VmId, number: u64, parent: Option<SnapshotId>) -> SnapshotRecord {
