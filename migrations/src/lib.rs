@@ -14,6 +14,7 @@ mod m0006_refresh;
 mod m0007_backups;
 mod m0008_host_datastores;
 mod m0009_volume_snapshots;
+mod m0010_migrations;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_backups::Migration),
             Box::new(m0008_host_datastores::Migration),
             Box::new(m0009_volume_snapshots::Migration),
+            Box::new(m0010_migrations::Migration),
         ]
     }
 }

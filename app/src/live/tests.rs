@@ -165,6 +165,7 @@ fn saving(attempts: u32, done_bytes: u64) -> OperationView {
         progress: Some(Progress {
             done_bytes,
             total_bytes: 100,
+            copy: None,
         }),
         ..operation(1, OperationState::Running)
     }

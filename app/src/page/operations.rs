@@ -297,6 +297,7 @@ const fn title(kind: OperationKind) -> &'static str {
         OperationKind::Detach => "Detach",
         OperationKind::Grow => "Make larger",
         OperationKind::Move => "Move a volume",
+        OperationKind::Migrate => "Migrate",
         OperationKind::Import => "Import",
         OperationKind::Refresh => "Refresh",
     }
@@ -321,6 +322,7 @@ mod tests {
         let bytes = Bytes {
             done_bytes: 3 << 30,
             total_bytes: 2 << 30,
+            copy: None,
         };
         assert_eq!(amounts(bytes), "3 GiB of 3 GiB");
     }
@@ -330,6 +332,7 @@ mod tests {
         let bytes = Bytes {
             done_bytes: 3 << 30,
             total_bytes: 0,
+            copy: None,
         };
         assert_eq!(amounts(bytes), "3 GiB so far");
     }

@@ -61,6 +61,7 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         EventKind::Cancelled { .. } => Some(Tone::Over),
         EventKind::SnapshotTaken { .. }
         | EventKind::BackedUp { .. }
+        | EventKind::Migrated { .. }
         | EventKind::VolumeAttached { .. } => Some(Tone::Good),
         EventKind::Reverted { .. } => Some(Tone::Moving),
         EventKind::VolumeDeleted { .. } => Some(Tone::Over),
@@ -75,6 +76,8 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         | EventKind::Request { action: Some(_) }
         | EventKind::Requested { .. }
         | EventKind::Placed { .. }
+        | EventKind::Expected { .. }
+        | EventKind::Cleared {}
         | EventKind::NotPlaced { .. }
         | EventKind::Step { .. }
         | EventKind::Note { .. }

@@ -75,6 +75,7 @@ const fn leads_on(action: VmAction) -> bool {
         | VmAction::Detach
         | VmAction::Grow
         | VmAction::Move
+        | VmAction::Migrate
         | VmAction::Shutdown
         | VmAction::Delete
         | VmAction::Console => false,
@@ -92,7 +93,7 @@ const fn icon(action: VmAction) -> IconName {
         VmAction::Reboot => IconName::Reboot,
         VmAction::Reset => IconName::Reset,
         VmAction::Resize | VmAction::Grow => IconName::Resize,
-        VmAction::Move => IconName::Move,
+        VmAction::Move | VmAction::Migrate => IconName::Move,
         VmAction::Snapshot => IconName::Camera,
         VmAction::Revert => IconName::Undo,
         VmAction::Attach => IconName::Plus,
@@ -256,6 +257,7 @@ mod tests {
                     | VmAction::Detach
                     | VmAction::Grow
                     | VmAction::Move
+                    | VmAction::Migrate
             )
         });
         all.sort_unstable();

@@ -1,6 +1,9 @@
 //! The command line.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -101,9 +104,55 @@ pub struct ServeArgs {
     /// The QEMU binary [default: qemu-system-x86_64 in PATH]
     #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_QEMU")]
     pub qemu: Option<PathBuf>,
+    /// This host's IP address for machines that come from other hosts [default:
+    /// the one that it reaches the server from]
+    #[arg(long, value_name = "IP", env = "VIMANA_AGENT_MIGRATION_ADDRESS")]
+    migration_address: Option<IpAddr>,
+    /// Ports for machines that come from other hosts; each takes two of them
+    #[arg(
+        long,
+        value_name = "FIRST-LAST",
+        default_value = "49152-49407",
+        env = "VIMANA_AGENT_MIGRATION_PORTS"
+    )]
+    pub migration_ports: Ports,
     /// The watchdog's binary [default: vimana-watchdog beside this one]
     #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_WATCHDOG")]
     pub watchdog: Option<PathBuf>,
+}
+
+/// The address that packets to the server come from. No packet is sent.
+fn towards(server: &str) -> Option<IpAddr> {
+    let url = reqwest::Url::parse(server).ok()?;
+    let all = url.socket_addrs(|| None).ok()?;
+    all.into_iter().find_map(|server| {
+        let any: SocketAddr = match server {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(server).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
+}
+
+/// A range of ports, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(pub RangeInclusive<u16>);
+
+impl FromStr for Ports {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected two ports, such as 49152-49407";
+        let (first, last) = text.split_once('-').ok_or(EXPECTED)?;
+        let port = |text: &str| text.parse::<u16>().map_err(|_| EXPECTED);
+        let (first, last) = (port(first)?, port(last)?);
+        if first == 0 || last <= first {
+            return Err(EXPECTED);
+        }
+        Ok(Self(first..=last))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -135,6 +184,12 @@ impl ServeArgs {
         let name = capacity::machine_name();
         HostName::new(name.clone())
             .with_context(|| format!("this machine's name `{name}` does not serve; give --name"))
+    }
+
+    /// Where other hosts reach this one.
+    pub fn migration_address(&self) -> Option<IpAddr> {
+        let towards = || towards(self.server.as_deref()?);
+        self.migration_address.or_else(towards)
     }
 
     pub fn image_cache(&self) -> Option<MiB> {

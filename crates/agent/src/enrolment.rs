@@ -281,6 +281,15 @@ impl Enrolment {
         })
     }
 
+    /// What the host shows at the moment, in PEM: the authority's certificate, its
+    /// own, and the key. Nothing before it has joined.
+    #[must_use]
+    pub fn pems(&self) -> Option<[String; 3]> {
+        let kept = lock(&self.kept);
+        let kept = kept.as_ref()?;
+        Some([&kept.authority, &kept.certificate, &kept.key].map(Clone::clone))
+    }
+
     fn join_key(&self) -> Result<HostKey, EnrolError> {
         let path = self.root.join(JOIN_KEY);
         match std::fs::read_to_string(&path) {

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use vimana_agent::Enrolment;
 use vimana_driver::{Fault, HostDriver};
-use vimana_driver_qemu::{AcceleratorSetting, ProbeImage, QemuConfig, QemuDriver};
+use vimana_driver_qemu::{
+    AcceleratorSetting, Credentials, CredentialsSource, ProbeImage, QemuConfig, QemuDriver,
+};
 use vimana_driver_sim::{SimDriver, SimHost};
 use vimana_model::HostId;
 use vimana_model::image::ImageFormat;
@@ -19,6 +22,7 @@ pub async fn open(
     args: &ServeArgs,
     host_id: HostId,
     data_dir: &Path,
+    enrolment: &Arc<Enrolment>,
 ) -> Result<Arc<dyn HostDriver>, Fault> {
     match args.driver {
         Driver::Qemu => {
@@ -27,6 +31,17 @@ pub async fn open(
             config.probe_image = args.probe_image.as_deref().map(probe_image);
             config.datastores = datastores(args).collect();
             config.owner = host_id.to_string();
+            config.migration.address = args.migration_address();
+            config.migration.ports = args.migration_ports.0.clone();
+            let shown = Arc::clone(enrolment);
+            config.migration.tls = Some(CredentialsSource::new(move || {
+                let [authority, certificate, key] = shown.pems()?;
+                Some(Credentials {
+                    authority,
+                    certificate,
+                    key,
+                })
+            }));
             Ok(Arc::new(QemuDriver::open(config).await?))
         }
         Driver::Sim => {

@@ -90,7 +90,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
     let enrolment = Enrolment::open(&data_dir, terms)?;
     let capacity = args.capacity(data_dir.path())?;
     let datastores = datastore::open(&args.datastore)?;
-    let driver = hypervisor::open(args, data_dir.host_id(), data_dir.path()).await?;
+    let driver = hypervisor::open(args, data_dir.host_id(), data_dir.path(), &enrolment).await?;
     let watchdog = guard(args, data_dir.path()).await;
     let can = driver.capabilities();
     tracing::info!(

@@ -70,6 +70,7 @@ impl Meter {
         let progress = Progress {
             done_bytes: count.moved.min(count.expected),
             total_bytes: count.expected,
+            copy: None,
         };
         gauge.ledger.progress(gauge.command, progress);
     }

@@ -269,7 +269,7 @@ fn room(lanes: &BTreeMap<VmId, Lane>, vm_id: VmId) -> Result<(), Fault> {
 
 fn overtakes(work: &Work) -> bool {
     match work {
-        Work::Kill | Work::Clean => true,
+        Work::Kill | Work::Clean | Work::Leave | Work::CallOff => true,
         Work::Prepare { .. }
         | Work::Boot { .. }
         | Work::Shutdown { .. }
@@ -290,6 +290,9 @@ fn overtakes(work: &Work) -> bool {
         | Work::Detach { .. }
         | Work::Grow { .. }
         | Work::Move { .. }
+        | Work::Receive { .. }
+        | Work::Send { .. }
+        | Work::Run
         | Work::Unknown => false,
     }
 }
@@ -317,6 +320,11 @@ fn name(work: &Work) -> &'static str {
         Work::Detach { .. } => "detach",
         Work::Grow { .. } => "grow",
         Work::Move { .. } => "move",
+        Work::Receive { .. } => "receive",
+        Work::Send { .. } => "send",
+        Work::CallOff => "call_off",
+        Work::Run => "run",
+        Work::Leave => "leave",
         Work::Unknown => "unknown",
     }
 }

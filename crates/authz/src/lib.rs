@@ -87,6 +87,8 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
         };
     }
     let needed = match permission {
+        // Which host a VM is on is the provider's.
+        Permission::ActOnVm(VmAction::Migrate) => return Decision::Forbidden,
         Permission::ViewVm | Permission::ViewCatalogue | Permission::ViewVolume => Role::Viewer,
         Permission::CreateVm
         | Permission::ActOnVm(_)

@@ -34,8 +34,8 @@ pub use request::{
 pub use template::{ChangeTemplate, CreateTemplate, Preset, Template, TemplateShown};
 pub use tenant::{CreateTenant, CreateUser, SetKind, Tenant, User};
 pub use vm::{
-    Cancel, CancelVm, Change, Console, Create, Operation, OperationShown, PowerOff, Remove, Resize,
-    Shown, Vm, VmList, Wait,
+    Cancel, CancelVm, Change, Console, Create, Migrate, Operation, OperationShown, PowerOff,
+    Remove, Resize, Shown, Vm, VmList, Wait,
 };
 pub use volume::{
     AttachVolume, ChangeVolume, CloneVolume, CreateVolume, DeleteSnapshot, DeleteVolume,

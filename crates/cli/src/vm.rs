@@ -7,9 +7,10 @@ mod show;
 
 use vimana_client::VmFilter;
 use vimana_model::VmState;
+use vimana_model::migration::MigrateVm;
 use vimana_model::vm::PowerOffVm;
 
-use crate::args::{PowerOff, Remove, Resize, Shown, Vm, VmList};
+use crate::args::{Migrate, PowerOff, Remove, Resize, Shown, Vm, VmList};
 use crate::failure::{Failure, Outcome};
 use crate::input::cannot_read;
 use crate::limits::MAX_LISTED_VMS;
@@ -39,6 +40,11 @@ pub async fn run(command: Vm) -> Outcome {
         Vm::Reboot(args) => change(args, Ask::Reboot).await,
         Vm::Reset(args) => change(args, Ask::Reset).await,
         Vm::Resize(Resize { size, change: args }) => change(args, Ask::Resize(size.into())).await,
+        Vm::Migrate(Migrate {
+            to,
+            mode,
+            change: args,
+        }) => change(args, Ask::Migrate(MigrateVm { host: to, mode })).await,
         Vm::Retry(args) => change(args, Ask::Retry).await,
         Vm::Shutdown(args) => remove(args, Ask::Shutdown).await,
         Vm::Delete(args) => remove(args, Ask::Delete).await,

@@ -3,6 +3,7 @@
 use reqwest::Method;
 use vimana_model::action::VmAction;
 use vimana_model::event::EventView;
+use vimana_model::migration::MigrateVm;
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
 use vimana_model::vm::{AcceptedView, CreateVm, PowerOffVm, ResizeVm, VmView};
@@ -97,6 +98,10 @@ impl Client {
 
     pub async fn resize_vm(&self, id: VmId, form: &ResizeVm) -> Result<AcceptedView> {
         self.post_json(&action(id, VmAction::Resize), form).await
+    }
+
+    pub async fn migrate_vm(&self, id: VmId, form: &MigrateVm) -> Result<AcceptedView> {
+        self.post_json(&action(id, VmAction::Migrate), form).await
     }
 
     /// Tries again what failed.

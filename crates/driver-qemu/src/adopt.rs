@@ -17,8 +17,9 @@ use crate::host::{Held, Host, Vm, blocking};
 use crate::limits::{ADOPT_TIMEOUT, KILL_TIMEOUT, RESTART_AFTERMATH, START_POLL};
 use crate::load::{self, Rest};
 use crate::machine::{Machine, Parts};
+use crate::migration::{Arriving, Journey, Leaving, receive, tls};
 use crate::process::{self, Process};
-use crate::qmp::{Qmp, RunState, connect_in};
+use crate::qmp::{Migration, Qmp, RunState, connect_in};
 use crate::record::{
     self, Ended, Entry, Layout, MEMORY, MEMORY_PART, Prepared, Record as _, Restarting, Saved,
     Started,
@@ -36,6 +37,8 @@ struct Found {
     started: Option<Started>,
     /// It was being restarted.
     restarting: bool,
+    /// A place for it was being made, and nobody was told of it.
+    unborn: bool,
 }
 
 /// Takes in every VM of the state directory. One that cannot be made sense
@@ -105,6 +108,10 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId, halves: &[VolumeRecord]) -> Result
         tracing::error!(vm = %id, "a VM on this host is left alone: it has no record");
         return Ok(());
     };
+    if found.unborn {
+        end_all(id, &dir).await;
+        return receive::forget(host, id).await;
+    }
     free_disks(&dir).await?;
     let saved = found.held.saved;
     host.snapshots.put(id, found.snapshots);
@@ -137,9 +144,16 @@ async fn free_disks(dir: &Path) -> Result<(), Fault> {
 
 /// Blocks.
 fn look(dir: &Path) -> io::Result<Option<Found>> {
-    let Some(record) = record::read::<Prepared>(dir)? else {
+    let Some(mut record) = record::read::<Prepared>(dir)? else {
         return Ok(None);
     };
+    let mut arriving = record::read::<Arriving>(dir)?;
+    if let Some(run) = arriving.and_then(|arriving| arriving.runs_as) {
+        // It was to run here, and may have done: it has arrived.
+        record.spec.run_epoch = record.spec.run_epoch.max(run);
+        receive::settle(dir, &record)?;
+        arriving = None;
+    }
     let epoch = record.spec.run_epoch;
     let ended = record::read::<Ended>(dir)?;
     let started = record::read::<Started>(dir)?
@@ -152,6 +166,10 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
     let restarting = record::read::<Restarting>(dir)?;
     let restarting =
         restarting.is_some_and(|r| started.as_ref().is_some_and(|s| s.run_epoch == r.run_epoch));
+    // Damaged only where the host's own end took the process along, and all that
+    // it says.
+    let leaving = record::read::<Leaving>(dir).unwrap_or_default();
+    let leaving = leaving.filter(|leaving| leaving.run_epoch == epoch);
     tidy(dir, saved.is_some())?;
     let mut held = Held::prepared(Arc::new(record));
     if let Some(ended) = ended {
@@ -161,7 +179,17 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
         held.power = Power::Saved;
         held.saved = saved;
     }
+    let unborn = arriving.is_some_and(|arriving| arriving.endpoint.is_none());
+    held.journey = match (arriving, leaving) {
+        (Some(arriving), _) => Some(Journey::Arriving(arriving)),
+        (None, Some(leaving)) if started.is_some() => Some(Journey::Leaving(leaving)),
+        (None, _) => None,
+    };
+    if held.is_arriving() && started.is_some() {
+        held.power = Power::Arriving;
+    }
     Ok(Some(Found {
+        unborn,
         held,
         snapshots: record::read::<SnapshotRecord>(dir)?.unwrap_or_default(),
         started,
@@ -174,6 +202,7 @@ fn tidy(dir: &Path, saved: bool) -> io::Result<()> {
     // A QEMU that still writes it keeps its file; only the name goes.
     record::remove_file(&dir.join(MEMORY_PART))?;
     record::remove_file(&dir.join(Restarting::FILE))?;
+    tls::tidy(dir)?;
     if !saved && (dir.join(MEMORY).exists() || dir.join(Saved::FILE).exists()) {
         record::erase_saved(dir)?;
     }
@@ -205,11 +234,7 @@ impl Adoption<'_> {
         let Some(identity) = &started.process else {
             // The start was interrupted before its process was recorded: no
             // guest code ran, and a process waits for nobody.
-            for identity in process::running(self.vm.id, self.dir) {
-                if let Some(process) = Process::find(&identity) {
-                    discard(&process).await;
-                }
-            }
+            end_all(self.vm.id, self.dir).await;
             return self.never_ran().await;
         };
         let Some(process) = Process::find(identity) else {
@@ -223,13 +248,20 @@ impl Adoption<'_> {
             () = process.ended() => return self.gone().await,
         };
         let state = qmp.query_status().await.ok();
-        match verdict(state, self.saved, self.restarting) {
+        let journey = self.vm.held().and_then(|held| held.journey);
+        let verdict = match journey {
+            // Neither is anybody's here to end.
+            Some(_) => Verdict::Keep,
+            None => verdict(state, self.saved, self.restarting),
+        };
+        match verdict {
             Verdict::Discard => {
                 discard(&process).await;
                 self.never_ran().await
             }
             Verdict::Keep => {
                 self.runs(started).await?;
+                self.look_after_journey(&qmp, state).await;
                 volume::copy::abandon(&qmp).await;
                 if state.is_some() {
                     let live = Live {
@@ -251,6 +283,22 @@ impl Adoption<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// What happened to a machine between two hosts while nobody listened.
+    async fn look_after_journey(&self, qmp: &Qmp, state: Option<RunState>) {
+        // That of an earlier sending says nothing.
+        let gone = state == Some(RunState::Postmigrate)
+            && matches!(qmp.query_migrate().await, Ok(Migration::Completed));
+        self.vm.change(self.host, |held| {
+            if let Some(Journey::Leaving(leaving)) = &mut held.journey {
+                leaving.gone = gone;
+                // It was just being taken back, and what it took counts no more.
+                if state.is_some() && !gone {
+                    leaving.sent = None;
+                }
+            }
+        });
     }
 
     /// Back to what it was: prepared or saved.
@@ -291,7 +339,12 @@ impl Adoption<'_> {
             rest.map_err(|error| Fault::io("recording the end", &error))
         });
         let rest = rest.await?;
-        self.vm.change(self.host, |held| rest.put(held));
+        self.vm.change(self.host, |held| {
+            rest.put(held);
+            if !held.is_arriving() {
+                held.journey = None;
+            }
+        });
         Ok(())
     }
 
@@ -365,6 +418,15 @@ async fn persistently<T, E, F: Future<Output = Result<T, E>>>(
         }
     };
     timeout(within, trying).await.ok()
+}
+
+/// Ends whatever has the VM's directory.
+async fn end_all(vm: VmId, dir: &Path) {
+    for identity in process::running(vm, dir) {
+        if let Some(process) = Process::find(&identity) {
+            discard(&process).await;
+        }
+    }
 }
 
 async fn discard(process: &Process) {

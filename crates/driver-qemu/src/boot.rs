@@ -18,7 +18,7 @@ use crate::machine::{self, Machine, Parts};
 use crate::prepare;
 use crate::process::{self, Identity, Process};
 use crate::qcow2;
-use crate::qmp::{Migration, Qmp, QmpError, connect_in};
+use crate::qmp::{Migration, Passage, Qmp, QmpError, connect_in};
 use crate::record::{self, MEMORY, Prepared, Started};
 use crate::supervisor::record_no_process;
 
@@ -30,8 +30,9 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
         Power::Prepared => {}
         Power::Unknown => return Err(no_such_vm()),
         Power::Saved => return Err(memory_saved()),
+        _ if held.is_arriving() => return Err(never_arrived()),
         Power::Running | Power::Off | Power::Crashed { .. } if again => return has_run(&held),
-        Power::Running => return Err(still_runs()),
+        Power::Running | Power::Arriving | Power::Left => return Err(still_runs()),
         Power::Off | Power::Crashed { .. } => {}
     }
     if turn.host.snapshots.of(turn.vm.id).reverting.is_some() {
@@ -83,12 +84,20 @@ pub fn has_run(held: &Held) -> Result<(), Fault> {
         Power::Running | Power::Off if !held.stopped => Ok(()),
         Power::Running | Power::Off => ended("it was stopped"),
         Power::Crashed { reason } => ended(reason),
-        Power::Prepared | Power::Saved | Power::Unknown => Err(no_such_vm()),
+        Power::Prepared | Power::Saved | Power::Arriving | Power::Left | Power::Unknown => {
+            Err(no_such_vm())
+        }
     }
 }
 
 pub fn still_runs() -> Fault {
     let message = "an earlier run of the machine has not ended";
+    Fault::new(FaultKind::Hypervisor, message)
+}
+
+/// What is on the disk is no more than a part of it.
+pub fn never_arrived() -> Fault {
+    let message = "the machine was to come from another host, and never ran here";
     Fault::new(FaultKind::Hypervisor, message)
 }
 
@@ -156,6 +165,8 @@ pub enum Beginning {
     Fresh { grow_to: Option<u64> },
     /// The memory is read back; the guest stands still.
     FromMemory,
+    /// The memory comes from another host.
+    FromElsewhere,
 }
 
 /// Starts the process; none is left on failure.
@@ -201,8 +212,9 @@ async fn begin(qmp: &Qmp, beginning: Beginning) -> Result<(), QmpError> {
             }
             qmp.cont().await
         }
+        Beginning::FromElsewhere => Ok(()),
         Beginning::FromMemory => {
-            qmp.prepare_migration().await?;
+            qmp.prepare_migration(Passage::File).await?;
             let mut events = qmp.events().ok_or(QmpError::Closed)?;
             qmp.migrate_incoming(MEMORY).await?;
             match machine::moved(qmp, &mut events).await? {
@@ -211,9 +223,11 @@ async fn begin(qmp: &Qmp, beginning: Beginning) -> Result<(), QmpError> {
                     command: "migrate-incoming",
                     description: reason,
                 }),
-                Migration::None | Migration::Underway | Migration::Cancelled => {
-                    Err(QmpError::Unexpected)
-                }
+                Migration::None
+                | Migration::Setup
+                | Migration::Underway
+                | Migration::Waiting
+                | Migration::Cancelled => Err(QmpError::Unexpected),
             }
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use vimana_driver::{Fault, FaultKind, IncarnationSpec, Part, Power};
 
 use crate::argv::{DISK, SEED};
+use crate::boot::never_arrived;
 use crate::host::{Held, Host, Turn, blocking, no_such_vm};
 use crate::prepare::{self, disk_bytes, enough_room};
 use crate::qcow2::{self, Refusal};
@@ -53,6 +54,7 @@ pub async fn import(
     files: Vec<(Part, PathBuf)>,
 ) -> Result<(), Fault> {
     match turn.vm.held() {
+        Some(held) if held.is_arriving() => return Err(never_arrived()),
         Some(held) if held.record.spec.run_epoch == turn.epoch => return Ok(()),
         Some(_) => {
             let message = "the host still holds another disk of this machine";

@@ -1,8 +1,12 @@
 //! What an administrator can set.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vimana_model::image::ImageFormat;
@@ -63,6 +67,60 @@ pub struct ProbeImage {
     pub format: ImageFormat,
 }
 
+/// Who this host is to others, and by whom it is said, in PEM.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The certificate of the authority that certifies all hosts.
+    pub authority: String,
+    /// Names this host by its id.
+    pub certificate: String,
+    pub key: String,
+}
+
+/// Where a host's credentials come from. It is asked anew for every machine:
+/// certificates are renewed. `None` where the host has none yet.
+#[derive(Clone)]
+pub struct CredentialsSource(Arc<dyn Fn() -> Option<Credentials> + Send + Sync>);
+
+impl CredentialsSource {
+    pub fn new(source: impl Fn() -> Option<Credentials> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+
+    #[must_use]
+    pub fn get(&self) -> Option<Credentials> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for CredentialsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialsSource")
+    }
+}
+
+/// How machines come from other hosts, and go there.
+#[derive(Clone, Debug)]
+pub struct MigrationConfig {
+    /// Where other hosts reach this one; no machine comes where nobody knows.
+    pub address: Option<IpAddr>,
+    /// A machine that comes takes two of them, until it is there.
+    pub ports: RangeInclusive<u16>,
+    /// Without, everybody who gets there can read and send machines: for hosts
+    /// that are alone with each other.
+    pub tls: Option<CredentialsSource>,
+}
+
+impl Default for MigrationConfig {
+    fn default() -> Self {
+        Self {
+            address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            ports: 49152..=49407,
+            tls: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct QemuConfig {
     /// One directory per VM below it; used by one agent at a time.
@@ -82,6 +140,7 @@ pub struct QemuConfig {
     pub owner: String,
     /// Disk space the host keeps: below it no machine is prepared.
     pub disk_reserve: MiB,
+    pub migration: MigrationConfig,
 }
 
 impl QemuConfig {
@@ -97,6 +156,7 @@ impl QemuConfig {
             datastores: BTreeMap::new(),
             owner: "host".to_owned(),
             disk_reserve: MiB(256),
+            migration: MigrationConfig::default(),
         }
     }
 }

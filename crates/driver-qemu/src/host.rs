@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, broadcast, watch};
@@ -12,6 +13,7 @@ use vimana_model::VmId;
 
 use crate::config::QemuConfig;
 use crate::machine::{Intent, Machine};
+use crate::migration::Journey;
 use crate::record::{Layout, Prepared, Saved};
 use crate::snapshot::Snapshots;
 use crate::volume::Volumes;
@@ -32,6 +34,8 @@ pub struct Host {
     pub vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
     pub volumes: Volumes,
     pub snapshots: Snapshots,
+    /// Which of the ports that machines come by is tried first.
+    pub next_port: AtomicUsize,
     /// Held until everything that uses the directory has ended.
     pub _lock: File,
 }
@@ -60,6 +64,8 @@ pub struct Held {
     pub stopped: bool,
     /// There is one while the memory is saved.
     pub saved: Option<Saved>,
+    /// It comes from another host, or goes there.
+    pub journey: Option<Journey>,
     /// There is one while a process lives.
     pub machine: Option<Arc<Machine>>,
     /// Outlives the machine, for its last words.
@@ -283,8 +289,33 @@ impl Held {
             power: Power::Prepared,
             stopped: false,
             saved: None,
+            journey: None,
             machine: None,
             serial: None,
+        }
+    }
+
+    /// It was to come from another host, and never ran here.
+    #[must_use]
+    pub const fn is_arriving(&self) -> bool {
+        matches!(self.journey, Some(Journey::Arriving(_)))
+    }
+
+    fn stays(&self) -> Result<(), Fault> {
+        if self.journey.is_none() {
+            return Ok(());
+        }
+        let message = "the machine is on its way from one host to another";
+        Err(Fault::new(FaultKind::Conflict, message))
+    }
+
+    /// How a machine is whose process lives.
+    #[must_use]
+    pub const fn living(&self) -> Power {
+        match &self.journey {
+            Some(Journey::Arriving(_)) => Power::Arriving,
+            Some(Journey::Leaving(leaving)) if leaving.is_gone() => Power::Left,
+            Some(Journey::Leaving(_)) | None => Power::Running,
         }
     }
 }
@@ -305,14 +336,25 @@ impl Turn {
             let run = held.record.spec.run_epoch;
             run == self.epoch || (run < self.epoch && held.machine.is_none())
         };
-        held.filter(ours).ok_or_else(no_such_vm)
+        let held = held.filter(ours).ok_or_else(no_such_vm)?;
+        held.stays()?;
+        Ok(held)
+    }
+
+    /// An error where it is between two hosts: nothing but its journey's end is
+    /// to be done about it.
+    pub fn stays(&self) -> Result<(), Fault> {
+        self.vm.held().map_or(Ok(()), |held| held.stays())
     }
 
     /// Its machine, where it runs. One whose memory is saved only waits for
     /// its end.
     pub fn machine(&self) -> Result<Arc<Machine>, Fault> {
-        let machine = self.held()?.machine;
-        let machine = machine.filter(|machine| machine.intent() != Intent::Saved);
+        let held = self.held()?;
+        held.stays()?;
+        let machine = held
+            .machine
+            .filter(|machine| machine.intent() != Intent::Saved);
         machine.ok_or_else(not_running)
     }
 

@@ -16,6 +16,8 @@
 //! | `snapshots.json` | the snapshots, which are inside the disks |
 //! | `restarting.json` | while the guest is restarted |
 //! | `backup/` | the files of a backup, until they are kept elsewhere |
+//! | `arriving.json` | while the machine comes from another host |
+//! | `leaving.json` | while it goes to another host, and once it has |
 //! | `storage.json` | while a process that is not QEMU has the disks |
 //!
 //! A volume is a directory beside them, named by its id, with `volume.qcow2`
@@ -37,6 +39,7 @@ mod job;
 mod limits;
 mod load;
 mod machine;
+mod migration;
 mod prepare;
 mod probe;
 mod process;
@@ -55,8 +58,9 @@ mod volume;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::process::Command;
@@ -64,15 +68,20 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Keep,
-    Observed, ObservedSnapshot, ObservedVolume, Part, SerialStream, VolumeSource,
+    BackupFiles, Capabilities, CopyWatcher, Endpoint, Fault, FaultKind, GuestEnd, HostDriver,
+    IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Sending, SerialStream,
+    VolumeSource,
 };
+use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
 
 pub use boot_sector::{BOOTS, COUNT, DEAF, OFF, READY, boot_sector};
-pub use config::{AcceleratorSetting, GuestLimits, InvalidAccelerator, ProbeImage, QemuConfig};
+pub use config::{
+    AcceleratorSetting, Credentials, CredentialsSource, GuestLimits, InvalidAccelerator,
+    MigrationConfig, ProbeImage, QemuConfig,
+};
 
 use host::{Host, Manner, no_such_vm};
 use record::Layout;
@@ -125,6 +134,7 @@ impl QemuDriver {
             vms: Mutex::new(BTreeMap::new()),
             volumes,
             snapshots: snapshot::Snapshots::default(),
+            next_port: AtomicUsize::new(anywhere()),
             _lock: lock,
         });
         // From here on the host is let go of properly, whatever happens.
@@ -336,6 +346,41 @@ impl HostDriver for QemuDriver {
         Ok(self.host.snapshots.observed())
     }
 
+    async fn receive(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        from: HostId,
+    ) -> Result<Endpoint, Fault> {
+        let (id, epoch) = (spec.vm_id, spec.run_epoch);
+        let (spec, image) = (spec.clone(), image.to_owned());
+        let work = move |turn| migration::receive::receive(turn, spec, image, from);
+        self.host.in_turn(id, epoch, Manner::Queue, work).await
+    }
+
+    async fn send(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        sending: &Sending,
+        watcher: CopyWatcher,
+    ) -> Result<Sent, Fault> {
+        let sending = *sending;
+        let work = move |turn| migration::send::send(turn, sending, watcher);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn call_off(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let work = migration::send::call_off;
+        let turn = self.host.in_turn(vm, epoch, Manner::Overtake, work);
+        turn.await
+    }
+
+    async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let work = migration::receive::run;
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let turn = self.host.in_turn(vm, epoch, Manner::Overtake, stop::clean);
         turn.await
@@ -377,6 +422,13 @@ async fn lock_state(state: &Path) -> Result<File, Fault> {
             }
         }
     }
+}
+
+/// A number that another driver on this machine hardly begins with, too.
+fn anywhere() -> usize {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().subsec_micros();
+    usize::try_from(now).unwrap_or_default()
 }
 
 /// "10.0.2".

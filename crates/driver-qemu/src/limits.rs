@@ -25,6 +25,22 @@ pub const MIGRATION_POLL: Duration = Duration::from_secs(1);
 pub const FINALIZE_POLL: Duration = Duration::from_millis(2);
 /// A move of memory that was cancelled has ended after this.
 pub const MIGRATION_CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a process is started anew that lost its port to somebody else.
+pub const LISTEN_ATTEMPTS: u32 = 3;
+/// Who sent a machine knows of its arrival this much sooner than its target.
+pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// A guest that stands still at the end of its sending has arrived this much
+/// later than was allowed, or stays.
+pub const SWITCHOVER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A copy of which nothing moves for so long is given up. The other host may just
+/// be bringing all of it to its disk.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a watcher of a copy is told at most.
+pub const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// The other host is reached within this.
+pub const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Sending a machine, at most: its disks, and then its memory.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// A guest lets go of a volume within this.
 pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a device's end is waited for before asking.

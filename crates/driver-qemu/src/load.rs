@@ -26,6 +26,7 @@ pub async fn load(turn: Turn) -> Result<(), Fault> {
         machine.stop(Intent::Saved).await?;
         held = turn.vm.held().ok_or_else(no_such_vm)?;
     }
+    turn.stays()?;
     let again = held.record.spec.run_epoch == turn.epoch;
     match (&held.power, &held.machine, held.saved) {
         (Power::Running, Some(_), _) if again => Ok(()),
@@ -40,7 +41,13 @@ pub async fn load(turn: Turn) -> Result<(), Fault> {
         }
         (Power::Off | Power::Crashed { .. }, _, _) if again => has_run(&held),
         (
-            Power::Prepared | Power::Running | Power::Off | Power::Crashed { .. } | Power::Unknown,
+            Power::Prepared
+            | Power::Running
+            | Power::Arriving
+            | Power::Left
+            | Power::Off
+            | Power::Crashed { .. }
+            | Power::Unknown,
             _,
             _,
         ) => {

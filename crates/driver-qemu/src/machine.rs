@@ -8,7 +8,7 @@ use tokio::process::Child;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use vimana_driver::{Fault, FaultKind, Power, SerialHub};
+use vimana_driver::{Fault, FaultKind, SerialHub};
 
 use crate::guest;
 use crate::host::{Host, Vm};
@@ -90,7 +90,7 @@ impl Machine {
             gone: watch::Sender::new(false),
         });
         vm.change(host, |held| {
-            held.power = Power::Running;
+            held.power = held.living();
             held.saved = None;
             held.machine = Some(Arc::clone(&machine));
             held.serial = Some(Arc::clone(&serial));
@@ -267,7 +267,7 @@ pub async fn moved(
 ) -> Result<Migration, QmpError> {
     loop {
         match qmp.query_migrate().await? {
-            Migration::Underway => {}
+            Migration::Setup | Migration::Underway | Migration::Waiting => {}
             end @ (Migration::None
             | Migration::Completed
             | Migration::Cancelled

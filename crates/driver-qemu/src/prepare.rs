@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use vimana_model::image::ImageFormat;
 use vimana_model::unit::Resources;
 
 use crate::argv::{DISK, SEED};
-use crate::boot::{memory_saved, still_runs};
+use crate::boot::{memory_saved, never_arrived, still_runs};
 use crate::config::QemuConfig;
 use crate::host::{Held, Host, Turn, blocking};
 use crate::limits::BACKING_NAME_BYTES;
@@ -22,6 +23,7 @@ use crate::seed;
 pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Result<(), Fault> {
     let before = turn.vm.held();
     match &before {
+        Some(held) if held.is_arriving() => return Err(never_arrived()),
         Some(held) if held.record.spec.run_epoch == turn.epoch => return Ok(()),
         Some(held) if held.machine.is_some() => return Err(still_runs()),
         Some(held) if held.saved.is_some() => return Err(memory_saved()),
@@ -35,7 +37,7 @@ pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Resul
         let record = promised(&host.config, spec, &image)?;
         match before {
             Some(held) => renew(&host, &held.record, record),
-            None => create(&host, record),
+            None => create(&host, record, |_| Ok(())),
         }
     });
     let held = Held::prepared(Arc::new(record.await?));
@@ -43,8 +45,12 @@ pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Resul
     Ok(())
 }
 
-/// A new disk and seed. Blocks.
-fn create(host: &Host, record: Prepared) -> Result<Prepared, Fault> {
+/// A new disk and seed, and what else is to be beside them. Blocks.
+pub fn create(
+    host: &Host,
+    record: Prepared,
+    beside: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<Prepared, Fault> {
     let spec = &record.spec;
     let size = disk_bytes(&spec.resources)?;
     let made = host.layout.create(spec.vm_id, |dir| {
@@ -52,7 +58,8 @@ fn create(host: &Host, record: Prepared) -> Result<Prepared, Fault> {
         let disk = record::new_file(&dir.join(DISK))?;
         qcow2::write_empty(&disk, size, Some((&record.image, spec.image.format)))?;
         disk.sync_all()?;
-        record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))
+        record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))?;
+        beside(dir)
     });
     made.map_err(|error| Fault::io("making the disk", &error))?;
     Ok(record)

@@ -328,6 +328,15 @@ pub fn write<R: Record>(dir: &Path, record: &R) -> io::Result<()> {
     replace_file(dir, R::FILE, &serde_json::to_vec(record)?)
 }
 
+/// Like [`write`], for what counts only as long as a process lives that the host's
+/// end takes along: it does not wait for the disk.
+pub fn write_for_now<R: Record>(dir: &Path, record: &R) -> io::Result<()> {
+    let new = dir.join(format!("{}.new", R::FILE));
+    remove_file(&new)?;
+    new_file(&new)?.write_all(&serde_json::to_vec(record)?)?;
+    fs::rename(&new, dir.join(R::FILE))
+}
+
 /// `None` where there is none; a damaged record is an error.
 pub fn read<R: Record>(dir: &Path) -> io::Result<Option<R>> {
     let file = match File::open(dir.join(R::FILE)) {

@@ -17,7 +17,7 @@ use crate::guest;
 use crate::host::{Turn, blocking, not_running, overtaken};
 use crate::machine::{self, Intent, Machine};
 use crate::prepare::enough_room;
-use crate::qmp::{Migration, Qmp, QmpError, RunState};
+use crate::qmp::{Migration, Passage, Qmp, QmpError, RunState};
 use crate::record::{self, DiskMark, MEMORY, MEMORY_PART, Saved};
 
 /// The first QEMU that moves memory to and from a file.
@@ -28,6 +28,7 @@ pub async fn save(turn: Turn) -> Result<(), Fault> {
     if turn.held()?.power == Power::Saved {
         return Ok(());
     }
+    turn.stays()?;
     let machine = turn.held()?.machine.ok_or_else(not_running)?;
     if machine.intent() == Intent::Saved {
         // All that is missing is the end of the process.
@@ -75,9 +76,13 @@ async fn write_out(machine: &Machine) -> Result<(), Fault> {
     match machine::moved(&qmp, &mut events).await {
         Ok(Migration::Completed) => Ok(()),
         Ok(Migration::Failed { reason }) => Err(refused(&reason)),
-        Ok(Migration::None | Migration::Underway | Migration::Cancelled) => {
-            Err(refused("QEMU cancelled it"))
-        }
+        Ok(
+            Migration::None
+            | Migration::Setup
+            | Migration::Underway
+            | Migration::Waiting
+            | Migration::Cancelled,
+        ) => Err(refused("QEMU cancelled it")),
         Err(error) => Err(unanswered(error)),
     }
 }
@@ -97,7 +102,7 @@ async fn stand_still(qmp: &Qmp) -> Result<RunState, QmpError> {
         | RunState::IoError
         | RunState::InternalError => {}
     }
-    qmp.prepare_migration().await?;
+    qmp.prepare_migration(Passage::File).await?;
     qmp.stop().await?;
     qmp.query_status().await
 }

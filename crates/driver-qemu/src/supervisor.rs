@@ -22,6 +22,7 @@ use crate::limits::{
     ADOPT_TIMEOUT, IO_ERROR_RETRY, LOG_TRIM_EVERY, MIGRATION_POLL, RECONNECT_EVERY,
 };
 use crate::machine::{self, Intent, Machine};
+use crate::migration::{Journey, Leaving, receive};
 use crate::process::{self, Process};
 use crate::qmp::{Qmp, QmpError, RunState, connect_in};
 use crate::record::{self, Ended, Record as _, Restarting, Started};
@@ -98,7 +99,21 @@ impl Supervisor {
         let Ok(state) = qmp.query_status().await else {
             return; // the process is ending, or does not talk
         };
+        let leaves = match self.vm.held().and_then(|held| held.journey) {
+            Some(Journey::Arriving(_)) => {
+                receive::look(&qmp, state).await;
+                return;
+            }
+            Some(Journey::Leaving(_)) => true,
+            None => false,
+        };
         match state {
+            // Whoever sends it, or calls that off, moves it.
+            RunState::Paused
+            | RunState::Postmigrate
+            | RunState::FinishMigrate
+            | RunState::Prelaunch
+                if leaves => {}
             RunState::Shutdown if self.is_restarting() => {
                 self.did("restarted", machine::restart(&machine).await);
             }
@@ -135,11 +150,26 @@ impl Supervisor {
     }
 
     async fn retry(&mut self) {
-        if let Some(_motion) = self.machine.try_motion() {
+        if let Some(_motion) = self.machine.try_motion()
+            && self.may_continue().await
+        {
             self.did("continued", self.machine.qmp().cont().await);
         }
         // It may not have done.
         self.look().await;
+    }
+
+    /// One that is between two hosts is continued only where all that stopped it is
+    /// that there was no room.
+    async fn may_continue(&self) -> bool {
+        match self.vm.held().and_then(|held| held.journey) {
+            None => true,
+            Some(Journey::Arriving(_)) => false,
+            Some(Journey::Leaving(_)) => {
+                let state = self.machine.qmp().query_status().await;
+                matches!(state, Ok(RunState::IoError))
+            }
+        }
     }
 
     fn did(&self, what: &str, result: Result<(), QmpError>) {
@@ -187,6 +217,10 @@ impl Supervisor {
             held.power = power;
             held.stopped = stopped;
             held.machine = None;
+            // What never ran here is no more than a part of a machine for good.
+            if !held.is_arriving() {
+                held.journey = None;
+            }
         });
         self.machine.set_gone();
     }
@@ -201,7 +235,8 @@ pub fn record_end(dir: &Path, ended: &Ended) -> io::Result<()> {
 /// Nothing runs any more. Blocks.
 pub fn record_no_process(dir: &Path) -> io::Result<()> {
     let sockets = [QMP_SOCKET, SERIAL_SOCKET, GUEST_SOCKET];
-    for name in sockets.into_iter().chain([Restarting::FILE, Frozen::FILE]) {
+    let records = [Restarting::FILE, Frozen::FILE, Leaving::FILE];
+    for name in sockets.into_iter().chain(records) {
         record::remove_file(&dir.join(name))?;
     }
     record::erase::<Started>(dir)

@@ -10,15 +10,16 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_driver::conformance::{new_vm, read_until};
 use vimana_driver::{
-    GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Keep, Power, Seed, SerialStream,
-    VolumeSource,
+    CopyWatcher, GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Keep, Power, Seed, Sending,
+    SerialStream, VolumeSource,
 };
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::image::ImageFormat;
@@ -26,7 +27,7 @@ use vimana_model::name::DatastoreName;
 use vimana_model::ssh_key::SshKeys;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::user_data::UserData;
-use vimana_model::{BackupId, ImageId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, HostId, ImageId, SnapshotId, VmId, VolumeId};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ2rGOwkGpQ8bDJcCk3vYrdcDnVK6tA0gGwXz1iHx9r a b";
@@ -392,6 +393,64 @@ async fn what_a_guest_writes_while_its_volume_moves_is_all_there() {
     assert_eq!([number(8 * 512), number(63 * MIB)], [last; 2]);
     driver.kill(vm, 1).await.unwrap();
     driver.clean(vm, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
+    let hosts = [DemoHost::new().await, DemoHost::new().await];
+    let names = [1, 2].map(|n| HostId::from_parts(n, [1; 10]));
+    let mut spec = hosts[0].spec("#!/bin/sh\n");
+    let vm = spec.vm_id;
+    let _guards = [hosts[0].guard(vm), hosts[1].guard(vm)];
+    let mut line = hosts[0].run(&spec).await;
+    output(&mut line, "root@web-1:~# ").await;
+    // A file that grows, and a number that is written to the disk at once.
+    let step = "n=$((n+1)); dd if=/dev/urandom bs=4k count=8 >>/root/grows; \
+                printf %08d $n | dd of=/root/n bs=8 conv=fsync,notrunc; echo $n >/run/n";
+    let count = format!("(n=0; while [ ! -e /run/stop ]; do {step}; done; touch /run/over)");
+    let count = format!("echo 0 >/run/n; {count} 2>/dev/null & echo counts-$((1+1))");
+    ask(&mut line, &count, "counts-2").await;
+    let further = "m=$(cat /run/n); until [ $(cat /run/n) -gt $((m+3)) ]; do usleep 20000; done; \
+                   echo more-$((1+1))";
+    for (round, [from, to]) in [(1, [0, 1]), (2, [1, 0])] {
+        ask(&mut line, further, "more-2").await;
+        let (source, target) = (&hosts[from], &hosts[to]);
+        let image = target.image();
+        let received = target.driver.receive(&spec, &image, names[from]);
+        let sending = Sending {
+            to: names[to],
+            endpoint: received.await.unwrap(),
+            max_downtime_ms: 300,
+            max_bytes_per_s: None,
+        };
+        let watcher: CopyWatcher = Arc::new(|progress| println!("{progress:?}"));
+        let sent = source.driver.send(vm, round, &sending, watcher).await;
+        let since = Instant::now();
+        target.driver.run(vm, round + 1).await.unwrap();
+        println!(
+            "{:?}, and let run within {:?}",
+            sent.unwrap(),
+            since.elapsed()
+        );
+        source.driver.kill(vm, round + 1).await.unwrap();
+        source.driver.clean(vm, round + 1).await.unwrap();
+        spec.run_epoch = round + 1;
+        line = target.driver.serial(vm).await.unwrap();
+    }
+    ask(&mut line, further, "more-2").await;
+    // What it knows, and what it reads when it has forgotten all that.
+    let stop = "touch /run/stop; until [ -e /run/over ]; do usleep 20000; done; sync";
+    let sums = "$(cat /run/n) $(sed s/^0*// /root/n) $(md5sum </root/grows)";
+    let forget = "echo 3 >/proc/sys/vm/drop_caches";
+    let compare = format!(
+        "{stop}; a=\"{sums}\"; {forget}; b=\"{sums}\"; set -- $a; \
+         [ \"$a\" = \"$b\" ] && [ $1 = $2 ] && echo same-$((1+1)) || echo \"no: $a, $b\""
+    );
+    ask(&mut line, &compare, "same-2").await;
+    let log = "dmesg | grep -ci -e 'i/o error' -e 'ext4-fs error'; echo errors-$((1+1))";
+    ask(&mut line, log, "0\r\nerrors-2").await;
+    hosts[0].driver.kill(vm, 3).await.unwrap();
+    hosts[0].driver.clean(vm, 3).await.unwrap();
 }
 
 /// The machine outlives the driver, but not the test.

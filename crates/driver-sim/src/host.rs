@@ -49,6 +49,11 @@ pub struct Effects {
     pub snapshots: u32,
     pub reverted: u32,
     pub backed_up: u32,
+    pub received: u32,
+    pub sent: u32,
+    pub called_off: u32,
+    /// Begun to run here after it was received.
+    pub arrived: u32,
 }
 
 /// The part of a simulated host that survives its agent.
@@ -274,7 +279,7 @@ impl SimHost {
             return Err(superseded());
         }
         let overtakes = match call {
-            Call::Kill | Call::Clean => true,
+            Call::Kill | Call::Clean | Call::CallOff => true,
             // It takes back a save under way; repeated, it leaves itself alone.
             Call::Load => epoch > vm.highest_epoch,
             Call::Inventory
@@ -302,6 +307,9 @@ impl SimHost {
             | Call::RemoveSnapshot
             | Call::BackUp
             | Call::EndBackup
+            | Call::Receive
+            | Call::Send
+            | Call::Run
             | Call::Snapshots
             | Call::Serial => false,
         };
@@ -336,18 +344,31 @@ impl SimHost {
         let Some(vm) = state.vms.get_mut(&id) else {
             return false;
         };
-        let machine = vm.machine.as_mut().filter(|m| m.power == Power::Running);
+        let machine = vm.machine.as_mut().filter(|m| has_process(&m.power));
         let Some(machine) = machine else {
             return false;
         };
+        let ran = machine.power == Power::Running;
+        if machine.power == Power::Arriving {
+            // Its disk is written already; its memory was in the process.
+            let arrived = self.log.arrived(id, &self.name);
+            machine.contents.boots = arrived.map_or(0, |arrived| arrived.boots);
+            self.log.lose(id, &self.name);
+        }
         machine.power = power;
         if let Some(serial) = &machine.serial {
             serial.close();
         }
         *count(&mut vm.effects) += 1;
-        self.write_log(id, machine, Moment::Ended);
+        if ran {
+            self.write_log(id, machine, Moment::Ended);
+        }
         self.tell(observed(id, machine));
         true
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     pub(crate) fn write_log(&self, vm: VmId, machine: &Machine, moment: Moment) {
@@ -380,6 +401,11 @@ pub(crate) fn observed(vm_id: VmId, machine: &Machine) -> Observed {
         run_epoch: machine.run_epoch,
         power: machine.power.clone(),
     }
+}
+
+/// Whether there is a process, in which guest code may run or not.
+pub(crate) const fn has_process(power: &Power) -> bool {
+    matches!(power, Power::Running | Power::Arriving | Power::Left)
 }
 
 fn superseded() -> Fault {

@@ -17,6 +17,7 @@ mod backup;
 mod files;
 mod host;
 mod life;
+mod migration;
 mod mishap;
 mod run_log;
 mod snapshot;
@@ -30,13 +31,15 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
-    BackupFiles, Capabilities, Fault, FaultKind, GuestEnd, HostDriver, IncarnationSpec, Keep,
-    Observed, ObservedSnapshot, ObservedVolume, Part, Power, SerialStream, VolumeSource,
+    BackupFiles, Capabilities, CopyWatcher, Endpoint, Fault, FaultKind, GuestEnd, HostDriver,
+    IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Power, Sending,
+    SerialStream, VolumeSource,
 };
 use vimana_model::host::Accelerator;
+use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
 
 pub use host::{Effects, SimHost};
 pub use life::{BOOTS, COUNT};
@@ -343,6 +346,52 @@ impl HostDriver for SimDriver {
     async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault> {
         let rest = self.host.begin(Call::Snapshots, None).await?;
         rest.end(Call::Snapshots, Ok(self.host.snapshots())).await
+    }
+
+    async fn receive(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        _from: HostId,
+    ) -> Result<Endpoint, Fault> {
+        let (vm, epoch) = (spec.vm_id, spec.run_epoch);
+        let rest = self.enter(Call::Receive, vm, epoch).await?;
+        let result = self.host.receive(spec, image);
+        rest.end(Call::Receive, result).await
+    }
+
+    async fn send(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        _sending: &Sending,
+        watcher: CopyWatcher,
+    ) -> Result<Sent, Fault> {
+        let turn = self.host.arrive(Call::Send, vm, epoch)?;
+        self.host.may_send(vm, epoch)?;
+        watcher(CopyProgress {
+            phase: CopyPhase::Memory,
+            remaining_bytes: 1 << 20,
+            dirty_bytes_per_s: 0,
+            bytes_per_s: 1 << 20,
+            rounds: 1,
+        });
+        let rest = self.host.begin(Call::Send, Some(vm)).await?;
+        self.host.still_wanted(vm, epoch, turn)?;
+        let result = self.host.send(vm, epoch);
+        rest.end(Call::Send, result).await
+    }
+
+    async fn call_off(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let rest = self.enter(Call::CallOff, vm, epoch).await?;
+        let result = self.host.call_off(vm, epoch);
+        rest.end(Call::CallOff, result).await
+    }
+
+    async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let rest = self.enter(Call::Run, vm, epoch).await?;
+        let result = self.host.run(vm, epoch);
+        rest.end(Call::Run, result).await
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {

@@ -11,7 +11,7 @@ use vimana_model::unit::Resources;
 
 use crate::backup::Marks;
 use crate::files::Contents;
-use crate::host::{Machine, SimHost, Vm, no_such_vm, observed};
+use crate::host::{Machine, SimHost, Vm, has_process, no_such_vm, observed};
 use crate::run_log::Moment;
 
 /// Typed on the serial line (Ctrl-E): the guest counts in its memory and says
@@ -122,6 +122,8 @@ impl SimHost {
                 Err(Fault::new(FaultKind::Hypervisor, message))
             }
             Power::Prepared
+            | Power::Arriving
+            | Power::Left
             | Power::Running
             | Power::Off
             | Power::Crashed { .. }
@@ -232,7 +234,7 @@ impl SimHost {
         let mut state = self.state();
         let state = &mut *state;
         let vm = state.vms.entry(id).or_default();
-        match vm.machine.take_if(|m| m.power != Power::Running) {
+        match vm.machine.take_if(|m| !has_process(&m.power)) {
             Some(_) => vm.effects.cleaned += 1,
             None if vm.machine.is_none() => {}
             None => {
@@ -260,7 +262,7 @@ impl SimHost {
     }
 
     /// From here on guest code runs.
-    fn start(self: &Arc<Self>, id: VmId, machine: &mut Machine, epoch: u64) {
+    pub(crate) fn start(self: &Arc<Self>, id: VmId, machine: &mut Machine, epoch: u64) {
         let (serial, keys) = SerialHub::new();
         let guest = guest(id, Arc::downgrade(self), Arc::downgrade(&serial), keys);
         tokio::spawn(guest);
@@ -291,9 +293,8 @@ impl SimHost {
     pub(crate) fn of_disks(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
         let state = self.state();
         let machine = state.vms.get(&id).and_then(|vm| vm.machine.as_ref());
-        let ours = |m: &&Machine| {
-            m.run_epoch == epoch || (m.run_epoch < epoch && m.power != Power::Running)
-        };
+        let ours =
+            |m: &&Machine| m.run_epoch == epoch || (m.run_epoch < epoch && !has_process(&m.power));
         machine.filter(ours).ok_or_else(no_such_vm).map(drop)
     }
 
@@ -321,7 +322,7 @@ impl SimHost {
 }
 
 impl Machine {
-    fn new(spec: &IncarnationSpec, image: &Path) -> Self {
+    pub(crate) fn new(spec: &IncarnationSpec, image: &Path) -> Self {
         Self {
             run_epoch: spec.run_epoch,
             ran_epoch: 0,
@@ -340,7 +341,7 @@ fn is_at_rest(machine: &Machine, epoch: u64) -> bool {
     machine.run_epoch < epoch
         && match machine.power {
             Power::Prepared | Power::Off | Power::Crashed { .. } => true,
-            Power::Running | Power::Saved | Power::Unknown => false,
+            Power::Running | Power::Arriving | Power::Left | Power::Saved | Power::Unknown => false,
         }
 }
 
@@ -352,8 +353,9 @@ fn has_run(machine: &Machine) -> Result<bool, Fault> {
         Err(Fault::new(FaultKind::Hypervisor, message))
     };
     match &machine.power {
-        Power::Prepared | Power::Saved | Power::Unknown => Ok(false),
+        Power::Prepared | Power::Arriving | Power::Saved | Power::Unknown => Ok(false),
         Power::Running => Ok(true),
+        Power::Left => ended("it has left for another host"),
         Power::Off if machine.killed => ended("it was stopped"),
         Power::Off => Ok(true),
         Power::Crashed { reason } => ended(reason),
@@ -364,9 +366,13 @@ fn has_run(machine: &Machine) -> Result<bool, Fault> {
 fn occupied(machine: &Machine) -> Fault {
     let message = match machine.power {
         Power::Saved => "the machine's memory is saved; it can only run on from there",
-        Power::Prepared | Power::Running | Power::Off | Power::Crashed { .. } | Power::Unknown => {
-            "an earlier run of the machine has not ended"
-        }
+        Power::Prepared
+        | Power::Running
+        | Power::Arriving
+        | Power::Left
+        | Power::Off
+        | Power::Crashed { .. }
+        | Power::Unknown => "an earlier run of the machine has not ended",
     };
     Fault::new(FaultKind::Hypervisor, message)
 }

@@ -37,6 +37,10 @@ pub enum Call {
     RemoveSnapshot,
     BackUp,
     EndBackup,
+    Receive,
+    Send,
+    CallOff,
+    Run,
     Snapshots,
     Serial,
 }

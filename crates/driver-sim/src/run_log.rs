@@ -6,10 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vimana_model::VmId;
 
+use crate::files::Contents;
+
 /// Shared by the hosts of a simulation; entries are in the order they happened.
 #[derive(Default)]
 pub struct RunLog {
     entries: Mutex<Vec<RunEntry>>,
+    /// Machines on their way from host to host.
+    on_the_way: Mutex<BTreeMap<VmId, OnTheWay>>,
+}
+
+/// A machine that a host waits for.
+pub(crate) struct OnTheWay {
+    /// The host's name in the simulation.
+    pub to: Arc<str>,
+    /// What it is on arrival.
+    pub arrived: Option<Contents>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +40,10 @@ pub enum Moment {
     Started,
     /// It runs on without a break, under a higher epoch.
     Renumbered,
+    /// The guest stands still, and has arrived elsewhere.
+    Left,
+    /// It goes on where it stood still.
+    WentOn,
     /// No guest code runs any more.
     Ended,
 }
@@ -62,6 +78,41 @@ impl RunLog {
         found.collect()
     }
 
+    /// A host waits for a machine.
+    pub(crate) fn expect(&self, vm: VmId, host: &Arc<str>) {
+        let to = Arc::clone(host);
+        self.way().insert(vm, OnTheWay { to, arrived: None });
+    }
+
+    /// A machine arrives where it is waited for; `false` where nobody waits.
+    pub(crate) fn deliver(&self, vm: VmId, contents: Contents) -> bool {
+        let mut way = self.way();
+        let waits = way.get_mut(&vm);
+        let waits = waits.map(|expected| expected.arrived = Some(contents));
+        waits.is_some()
+    }
+
+    /// What has arrived at the host.
+    pub(crate) fn arrived(&self, vm: VmId, host: &Arc<str>) -> Option<Contents> {
+        let way = self.way();
+        let expected = way.get(&vm).filter(|expected| expected.to == *host)?;
+        expected.arrived
+    }
+
+    /// The host does not wait any more.
+    pub(crate) fn lose(&self, vm: VmId, host: &Arc<str>) {
+        let mut way = self.way();
+        if way.get(&vm).is_some_and(|expected| expected.to == *host) {
+            way.remove(&vm);
+        }
+    }
+
+    fn way(&self) -> std::sync::MutexGuard<'_, BTreeMap<VmId, OnTheWay>> {
+        self.on_the_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn push(&self, entry: RunEntry) {
         self.lock().push(entry);
     }
@@ -77,6 +128,8 @@ struct Runs {
     highest_epoch: u64,
     /// Where it runs, and under which epoch.
     running: Option<(Arc<str>, u64)>,
+    /// Where it stands still, and may go on.
+    stands: Option<Arc<str>>,
 }
 
 impl Runs {
@@ -97,18 +150,33 @@ impl Runs {
                 "{vm}: run {run_epoch} on {host} is not higher than {}",
                 self.highest_epoch
             )),
-            (Moment::Renumbered | Moment::Ended, _) if !here => Some(format!(
+            (Moment::WentOn, _) if self.stands.as_ref() != Some(host) => Some(format!(
+                "{vm}: run {run_epoch} goes on at {host}, which is not the last that had it"
+            )),
+            (Moment::Renumbered | Moment::Left | Moment::Ended, _) if !here => Some(format!(
                 "{vm}: run {run_epoch} goes on or ends on {host}, where it does not run"
             )),
-            (Moment::Started | Moment::Renumbered | Moment::Ended, _) => None,
+            (
+                Moment::Started
+                | Moment::Renumbered
+                | Moment::Left
+                | Moment::WentOn
+                | Moment::Ended,
+                _,
+            ) => None,
         };
         self.highest_epoch = self.highest_epoch.max(*run_epoch);
         match moment {
-            Moment::Started | Moment::Renumbered => {
+            Moment::Started | Moment::Renumbered | Moment::WentOn => {
                 self.running = Some((Arc::clone(host), *run_epoch));
+                self.stands = None;
+            }
+            Moment::Left if here => {
+                self.running = None;
+                self.stands = Some(Arc::clone(host));
             }
             Moment::Ended if here => self.running = None,
-            Moment::Ended => {}
+            Moment::Left | Moment::Ended => {}
         }
         breach
     }
@@ -142,6 +210,20 @@ mod tests {
             ("b", 4, Ended),
         ];
         assert_eq!(breaches(&fine), [""; 0]);
+    }
+
+    #[test]
+    fn a_machine_goes_on_where_it_left_unless_it_ran_elsewhere() {
+        use Moment::{Ended, Left, Started, WentOn};
+        let back = [("a", 1, Started), ("a", 1, Left), ("a", 1, WentOn)];
+        assert_eq!(breaches(&back), [""; 0]);
+        let away = [("a", 1, Started), ("a", 1, Left), ("b", 2, Started)];
+        assert_eq!(breaches(&away), [""; 0]);
+        let both = [away.as_slice(), &[("a", 1, WentOn)]].concat();
+        assert_eq!(breaches(&both).len(), 1);
+        let late = [away.as_slice(), &[("b", 2, Ended), ("a", 1, WentOn)]].concat();
+        assert_eq!(breaches(&late).len(), 1);
+        assert_eq!(breaches(&[("a", 1, Left)]).len(), 1);
     }
 
     #[test]

@@ -24,6 +24,10 @@ impl Harness for Sim {
         Self(host)
     }
 
+    async fn beside(&self) -> Self {
+        Self(SimHost::logged("beside", Arc::clone(self.0.log())))
+    }
+
     async fn driver(&self) -> Arc<dyn HostDriver> {
         Arc::new(SimDriver::new(Arc::clone(&self.0)))
     }

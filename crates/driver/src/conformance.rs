@@ -14,6 +14,7 @@
 mod backups;
 mod cases;
 mod copies;
+mod migrating;
 mod moves;
 mod restarting;
 mod saving;
@@ -36,6 +37,7 @@ use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, Serial
 pub use backups::*;
 pub use cases::*;
 pub use copies::*;
+pub use migrating::*;
 pub use moves::*;
 pub use restarting::*;
 pub use saving::*;
@@ -59,6 +61,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[async_trait]
 pub trait Harness: Send + Sync + Sized {
     async fn new() -> Self;
+
+    /// Another host, to which machines of this one can go.
+    async fn beside(&self) -> Self;
 
     /// A new driver on the host; called again after the last one was dropped,
     /// it is the agent's restart.
@@ -172,6 +177,12 @@ macro_rules! conformance_suite {
             saved_machine_goes_on_elsewhere
             export_changes_nothing
             bad_import_leaves_nothing
+            machine_goes_on_at_another_host
+            sending_that_is_called_off_leaves_the_machine_running
+            sending_to_where_nobody_waits_leaves_the_machine_running
+            machine_that_has_left_waits_over_a_restart_of_the_driver
+            sending_goes_on_after_a_restart_of_the_driver
+            what_does_not_travel_is_not_sent
             volume_is_made_once_and_reads_zeros
             volume_is_a_copy_of_an_image
             volume_that_cannot_be_made_leaves_nothing

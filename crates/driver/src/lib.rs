@@ -9,6 +9,7 @@ mod backup;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod fault;
+mod migration;
 pub mod qcow2;
 mod serial;
 mod snapshot;
@@ -22,12 +23,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
+use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
 
 pub use backup::{BackupFile, BackupFiles};
 pub use fault::{Fault, FaultKind};
+pub use migration::{CopyWatcher, Endpoint, Sending};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use snapshot::{Keep, ObservedSnapshot};
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
@@ -262,6 +265,43 @@ pub trait HostDriver: Send + Sync + 'static {
 
     /// All snapshots of this host's machines.
     async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault>;
+
+    /// Makes place for a machine that runs on the host `from`: disks as large as
+    /// its own, and a process that waits for its memory ([`Power::Arriving`]).
+    /// Nobody else may send it. The specification's epoch is that of the run
+    /// there; no guest code runs here before [`Self::run`]. Repeating it before
+    /// anything came changes nothing. A failed call leaves nothing behind;
+    /// [`Self::kill`] and [`Self::clean`] remove what a good one made.
+    async fn receive(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        from: HostId,
+    ) -> Result<Endpoint, Fault>;
+
+    /// Sends a machine that runs, to where a host waits for it: its disks, which
+    /// are kept in step from then on, then its memory. Returns when the guest
+    /// stands still and everything has arrived ([`Power::Left`]); here it goes on
+    /// by [`Self::call_off`] alone. Repeating it waits for the same, or says once
+    /// more what it took. After a failed call the machine runs on here as if
+    /// nothing had been. [`FaultKind::Conflict`] where its memory is saved, or it
+    /// has snapshots or volumes, which do not travel.
+    async fn send(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        sending: &Sending,
+        watcher: CopyWatcher,
+    ) -> Result<Sent, Fault>;
+
+    /// Takes back a sending that has not ended, or has, or never began: the
+    /// machine runs on here. Overtakes it. Fine where the machine has ended.
+    async fn call_off(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// Lets the machine run that was received here and has arrived, under
+    /// `epoch`, which is higher than that of the run on its old host; returns when
+    /// guest code runs. Repeating it while the machine runs changes nothing.
+    async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 
     /// Removes every file of the VM from this host, after the machine is
     /// gone, and its snapshots; its volumes are detached and stay. Fine if there is nothing. Afterwards [`Self::inventory`] no

@@ -68,6 +68,11 @@ pub enum Power {
     Running,
     /// Its memory is saved on the host's disk; no process is left.
     Saved,
+    /// A process waits for the machine, which comes from another host, or has
+    /// come: it never ran here.
+    Arriving,
+    /// The machine stands still here and has arrived on another host.
+    Left,
     /// The guest switched itself off; no process is left, the disk is.
     Off,
     /// The process ended without being asked to. The disk is still there.

@@ -4,7 +4,8 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::backup::TakeBackup;
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::name::{DatastoreName, FlavorName};
+use vimana_model::migration::{MigrateVm, MigrationMode};
+use vimana_model::name::{DatastoreName, FlavorName, HostName};
 use vimana_model::operation::{OperationKind, OperationState, Piece, Situation, StepKind};
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::state::VmState;
@@ -45,6 +46,7 @@ pub enum ActionArgs {
         to: DatastoreName,
     },
     Backup(TakeBackup),
+    Migrate(MigrateVm),
 }
 
 /// What an action led to.
@@ -68,6 +70,7 @@ enum Checked {
     Grow { volume: VolumeId, size: MiB },
     Move { volume: VolumeId, to: DatastoreName },
     Backup(BackupPlan),
+    Migrate(HostName, MigrationMode),
 }
 
 impl Checked {
@@ -89,6 +92,10 @@ impl Checked {
             (VmAction::Attach | VmAction::Detach, ActionArgs::Volume(id)) => Ok(Self::Volume(id)),
             (VmAction::Grow, ActionArgs::Grow { volume, size }) => Ok(Self::Grow { volume, size }),
             (VmAction::Move, ActionArgs::Move { volume, to }) => Ok(Self::Move { volume, to }),
+            (VmAction::Migrate, ActionArgs::Migrate(form)) => {
+                let (host, mode) = form.check()?;
+                Ok(Self::Migrate(host, mode))
+            }
             (VmAction::Backup, ActionArgs::Backup(form)) => Self::backup(datastores, &form),
             (VmAction::Backup, ActionArgs::None) => {
                 Self::backup(datastores, &TakeBackup::default())
@@ -194,6 +201,7 @@ impl Engine {
             | VmAction::Detach
             | VmAction::Grow
             | VmAction::Move
+            | VmAction::Migrate
             | VmAction::Retry
             | VmAction::Shutdown
             | VmAction::Delete => {
@@ -262,7 +270,8 @@ async fn act(
         | VmAction::Attach
         | VmAction::Detach
         | VmAction::Grow
-        | VmAction::Move => with_arguments(change, by, action, args).await,
+        | VmAction::Move
+        | VmAction::Migrate => with_arguments(change, by, action, args).await,
         VmAction::Retry => retry(change, by).await,
         VmAction::Shutdown => {
             let kind = OperationKind::Shutdown;
@@ -297,6 +306,9 @@ async fn with_arguments(
             change.begin_grow(by, *volume, *size).await
         }
         (VmAction::Move, Checked::Move { volume, to }) => change.begin_move(by, *volume, to).await,
+        (VmAction::Migrate, Checked::Migrate(host, mode)) => {
+            change.begin_migrate(by, host, *mode).await
+        }
         _ => Err(Error::internal("an action with the arguments of another").into()),
     }
 }
@@ -361,6 +373,7 @@ async fn retry(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
             | OperationKind::Detach
             | OperationKind::Grow
             | OperationKind::Move
+            | OperationKind::Migrate
             | OperationKind::Import
             | OperationKind::Refresh,
         )

@@ -31,6 +31,8 @@ pub struct Change<'a> {
     /// The host concerned at the start; its counters may change.
     host_id: Option<HostId>,
     events: Vec<(EventKind, Option<VolumeId>)>,
+    /// Facts of hosts that are not the VM's own.
+    host_events: Vec<(EventKind, HostId)>,
     /// Something changed that is no event.
     touched: bool,
 }
@@ -132,6 +134,7 @@ impl<'a> Change<'a> {
             ended: Vec::new(),
             begun: None,
             events: Vec::new(),
+            host_events: Vec::new(),
             touched: false,
         }
     }
@@ -142,6 +145,11 @@ impl<'a> Change<'a> {
 
     pub fn add_event(&mut self, event: EventKind) {
         self.events.push((event, None));
+    }
+
+    /// A fact of a host that is not the VM's own; it is of the VM, too.
+    pub fn add_host_event(&mut self, event: EventKind, host: HostId) {
+        self.host_events.push((event, host));
     }
 
     /// A fact that is the volume's, too.
@@ -290,7 +298,7 @@ impl<'a> Change<'a> {
 
     /// As [`Change::save`], but writes nothing where nothing happened.
     pub async fn save_if_changed(self) -> Result<Changed, TxError> {
-        if self.events.is_empty() && !self.touched {
+        if self.events.is_empty() && self.host_events.is_empty() && !self.touched {
             self.unchanged()
         } else {
             self.save().await
@@ -320,7 +328,15 @@ impl<'a> Change<'a> {
             volume_id,
             event,
         };
+        let elsewhere = self.host_events.drain(..);
+        let elsewhere: Vec<NewEvent> = elsewhere
+            .map(|(event, host)| NewEvent {
+                host_id: Some(host),
+                ..fact((event, None))
+            })
+            .collect();
         let mut facts: Vec<NewEvent> = self.events.drain(..).map(fact).collect();
+        facts.extend(elsewhere);
         facts.extend(crate::request::follow(self.tx, &self.vm, self.now).await?);
         if !facts.is_empty() {
             event::append(self.tx, &facts).await?;

@@ -2,18 +2,18 @@
 //! of the server's own.
 
 use vimana_datastore::Item;
-use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed, VolumeSpec};
+use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed, Sending, VolumeSpec};
 use vimana_model::event::Actor;
 use vimana_model::operation::{Object, Piece, StepKind};
-use vimana_model::{BackupId, Error, ImageId, Result, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, Error, HostId, ImageId, Result, SnapshotId, VmId, VolumeId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::volume::VolumeRecord;
-use vimana_store::{backup, image, operation, snapshot, vm, volume};
+use vimana_store::{backup, image, migration, operation, snapshot, vm, volume};
 
 use crate::Engine;
-use crate::limits::patience;
+use crate::limits::{MAX_DOWNTIME_MS, patience};
 use crate::report::Answer;
 use crate::saga::{Current, current};
 
@@ -35,10 +35,18 @@ impl Engine {
             );
             return;
         }
-        let Some(host) = vm.host.as_ref() else {
+        let host = match self.host_of_step(vm, current.kind).await {
+            Ok(host) => host,
+            Err(error) => {
+                // It goes out when a host connects.
+                tracing::error!(vm = %vm.id, error = ?error, "nobody knows whose a step is");
+                return;
+            }
+        };
+        let Some(host) = host else {
             return;
         };
-        if !self.inner.agents.is_connected(host.id) {
+        if !self.inner.agents.is_connected(host) {
             return;
         }
         match self.command(vm, operation, current).await {
@@ -47,7 +55,7 @@ impl Engine {
                     let deadlines = &self.inner.deadlines;
                     deadlines.set(vm.id, command.command, patience);
                 }
-                self.inner.agents.send(host.id, command);
+                self.inner.agents.send(host, command);
             }
             Ok(None) => {}
             Err(error) => {
@@ -65,6 +73,14 @@ impl Engine {
                 });
             }
         }
+    }
+
+    async fn host_of_step(&self, vm: &VmRecord, step: StepKind) -> Result<Option<HostId>> {
+        if step.is_at_peer() {
+            let found = migration::find(&self.store().read(), vm.id).await?;
+            return Ok(found.map(|migration| migration.peer.id));
+        }
+        Ok(vm.host.as_ref().map(|host| host.id))
     }
 
     /// Work of the server's own that was under way when it ended goes on.
@@ -179,6 +195,20 @@ impl Engine {
                     to: volume.moving_to.ok_or_else(nowhere)?,
                 }
             }
+            StepKind::Receive => {
+                let here = vm.host.as_ref();
+                let here = here.ok_or_else(|| Error::internal("a VM that moves has a host"))?;
+                Work::Receive {
+                    spec: Box::new(self.incarnation_spec(vm).await?),
+                    from: here.id,
+                }
+            }
+            StepKind::Send => Work::Send {
+                sending: sending(step)?,
+            },
+            StepKind::CallOff => Work::CallOff,
+            StepKind::Run => Work::Run,
+            StepKind::Dismiss | StepKind::Leave => Work::Leave,
             StepKind::MoveBack => {
                 let volume = self.volume_record(volume_of(step)?).await?;
                 Work::Move {
@@ -287,6 +317,18 @@ impl Engine {
             }
         });
     }
+}
+
+fn sending(step: Option<&StepRecord>) -> Result<Sending> {
+    let plan = step.and_then(|step| step.migration.as_ref());
+    let plan = plan.ok_or_else(|| Error::internal("a step without its migration"))?;
+    let nowhere = || Error::internal("nobody waits for the machine");
+    Ok(Sending {
+        to: plan.to.id,
+        endpoint: plan.endpoint.ok_or_else(nowhere)?,
+        max_downtime_ms: MAX_DOWNTIME_MS,
+        max_bytes_per_s: None,
+    })
 }
 
 fn snapshot_of(step: Option<&StepRecord>) -> Result<SnapshotId> {

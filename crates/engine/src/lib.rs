@@ -34,6 +34,7 @@ mod idempotency;
 mod image;
 mod join_token;
 mod limits;
+mod migration;
 mod name;
 mod operation;
 mod orphan;

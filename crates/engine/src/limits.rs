@@ -126,6 +126,10 @@ pub const SCHEDULE_RETRY: Duration = Duration::from_secs(300);
 /// More than any chain ever has: a record that is wrong leads nowhere.
 pub const MAX_LINKS: usize = 1000;
 
+/// How long a guest may stand still at the end of a migration: it is copied
+/// until less is left to do.
+pub const MAX_DOWNTIME_MS: u64 = 300;
+
 /// How long a connected host may take for a step; `None` for as long as it
 /// takes. Shutdown and reboot come on top of the guest's own grace time.
 pub const fn patience(step: StepKind) -> Option<Duration> {
@@ -148,7 +152,11 @@ pub const fn patience(step: StepKind) -> Option<Duration> {
         | StepKind::Download
         | StepKind::Backup
         | StepKind::Move
-        | StepKind::MoveBack => 6 * 3600,
+        | StepKind::MoveBack
+        | StepKind::Send => 6 * 3600,
+        StepKind::Receive => 3600,
+        StepKind::Run | StepKind::CallOff => 300,
+        StepKind::Dismiss | StepKind::Leave => 600,
         StepKind::DropBackup => 600,
     };
     Some(Duration::from_secs(seconds))

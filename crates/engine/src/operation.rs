@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use vimana_authz::Permission;
 use vimana_model::event::Actor;
+use vimana_model::migration::{MigrationResult, MigrationView};
 use vimana_model::operation::{
     Object, OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
 };
@@ -35,6 +36,7 @@ pub fn begun(
             retry_at: None,
             target: None,
             piece: None,
+            migration: None,
             started_at: None,
             ended_at: None,
         })
@@ -113,6 +115,8 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
         ended_at,
     } = record;
     let piece = steps.iter().find_map(|step| step.piece.clone());
+    let progress = progress.filter(|_| !state.is_over());
+    let migration = migration_view(&steps, created_at, progress.as_ref());
     let cancelled_by = match undo {
         Some(Undo::Cancelled { by }) => Some(by),
         Some(Undo::Failed) | None => None,
@@ -128,10 +132,42 @@ pub fn view(record: OperationRecord, progress: Option<Progress>) -> OperationVie
         cancelled_by,
         error,
         waits_for: None,
-        progress: progress.filter(|_| !state.is_over()),
+        migration,
+        progress,
         created_at,
         ended_at,
     }
+}
+
+fn migration_view(
+    steps: &[StepRecord],
+    created_at: Timestamp,
+    progress: Option<&Progress>,
+) -> Option<MigrationView> {
+    let plan = steps.iter().find_map(|step| step.migration.clone())?;
+    let done = |kind: StepKind| {
+        let step = steps.iter().find(|step| step.kind == kind)?;
+        step.ended_at.filter(|_| step.state == StepState::Done)
+    };
+    let result = plan.sent.and_then(|sent| {
+        let (arrived, ran) = (done(StepKind::Send)?, done(StepKind::Run)?);
+        let between = |from: Timestamp, to: Timestamp| {
+            u64::try_from(to.as_ms().saturating_sub(from.as_ms())).unwrap_or(0)
+        };
+        Some(MigrationResult {
+            total_ms: between(created_at, ran),
+            transferred_bytes: sent.transferred_bytes,
+            downtime_ms: sent.downtime_ms,
+            blackout_ms: sent.paused_ms.saturating_add(between(arrived, ran)),
+        })
+    });
+    Some(MigrationView {
+        mode: plan.mode,
+        from: plan.from,
+        to: plan.to,
+        copy: progress.and_then(|progress| progress.copy),
+        result,
+    })
 }
 
 fn step_view(record: StepRecord) -> StepView {
@@ -142,6 +178,7 @@ fn step_view(record: StepRecord) -> StepView {
         retry_at,
         target: _,
         piece: _,
+        migration: _,
         started_at,
         ended_at,
     } = record;

@@ -11,7 +11,7 @@ use vimana_model::{Error, HostId, Result, VmId};
 use vimana_protocol::agent::ToAgent;
 use vimana_store::event::NewEvent;
 use vimana_store::orphan::OrphanRecord;
-use vimana_store::{event, orphan, vm, write_tx};
+use vimana_store::{event, migration, orphan, vm, write_tx};
 
 use crate::Engine;
 use crate::agent::Speaker;
@@ -55,7 +55,10 @@ impl Engine {
                 let placed = vm::find(tx, *id)
                     .await?
                     .and_then(|vm| vm.host)
-                    .is_some_and(|host| host.id == host_id);
+                    .is_some_and(|host| host.id == host_id)
+                    || migration::find(tx, *id)
+                        .await?
+                        .is_some_and(|found| found.peer.id == host_id);
                 if placed || known.iter().any(|known| known.vm_id == *id) {
                     continue;
                 }
@@ -138,6 +141,7 @@ impl Engine {
 
     /// An agent removed what was not recorded.
     pub(crate) async fn orphan_discarded(&self, speaker: &Speaker, machine: VmId) -> Result<()> {
+        self.peer_is_clean(speaker, machine).await?;
         let now = self.world().now();
         let Speaker { host_id, actor, .. } = speaker;
         let host_id = *host_id;
@@ -161,6 +165,8 @@ const fn power_name(power: &Power) -> &'static str {
         Power::Prepared => "prepared",
         Power::Running => "running",
         Power::Saved => "saved",
+        Power::Arriving => "arriving",
+        Power::Left => "left",
         Power::Off => "off",
         Power::Crashed { .. } => "crashed",
         Power::Unknown => "unknown",

@@ -8,7 +8,7 @@ use vimana_model::event::ProgressItem;
 use vimana_model::operation::Progress;
 use vimana_model::{HostId, OperationId, Result};
 use vimana_protocol::agent::CommandRef;
-use vimana_store::{operation, vm};
+use vimana_store::{migration, operation, vm};
 
 use crate::Engine;
 use crate::event::Telemetry;
@@ -62,7 +62,9 @@ impl Engine {
         let Some(vm) = vm::find(&read, vm_id).await? else {
             return Ok(());
         };
-        let here = vm.host.as_ref().is_some_and(|on| on.id == host);
+        let peer = migration::find(&read, vm_id).await?;
+        let here = vm.host.as_ref().is_some_and(|on| on.id == host)
+            || peer.is_some_and(|migration| migration.peer.id == host);
         if found.state.is_over() || found.step != command.step || !here {
             return Ok(());
         }

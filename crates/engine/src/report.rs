@@ -9,10 +9,10 @@ use vimana_model::event::{Actor, EventKind};
 use vimana_model::operation::{OperationKind, StepKind};
 use vimana_model::state::VmState;
 use vimana_model::{HostId, OperationId, Result, VmId};
-use vimana_protocol::agent::{CommandRef, Outcome};
+use vimana_protocol::agent::{CommandRef, Outcome, ToAgent};
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
-use vimana_store::{TxError, operation, vm, write_tx};
+use vimana_store::{TxError, migration, operation, vm, write_tx};
 
 use crate::Engine;
 use crate::agent::Speaker;
@@ -74,6 +74,7 @@ impl Engine {
             .into_iter()
             .map(|observed| (observed.vm_id, observed))
             .collect();
+        self.reconcile_peers(speaker, &mut held).await?;
         for record in recorded {
             let observed = held.remove(&record.id);
             let operates = record
@@ -94,6 +95,60 @@ impl Engine {
         }
         self.remind_of_volumes(Some(speaker.host_id)).await?;
         self.quarantine(speaker, held).await
+    }
+
+    /// Of VMs that are on another host, and go to this one or were on it.
+    async fn reconcile_peers(
+        &self,
+        speaker: &Speaker,
+        held: &mut BTreeMap<VmId, Observed>,
+    ) -> Result<()> {
+        for found in migration::on_host(&self.store().read(), speaker.host_id).await? {
+            let observed = held.remove(&found.vm_id);
+            let operation = operation::find(&self.store().read(), found.operation_id).await?;
+            if operation.is_some_and(|operation| !operation.state.is_over()) {
+                let changed = self.reconcile_vm(speaker, found.vm_id, observed).await?;
+                if let Some((vm, operation)) = changed {
+                    self.dispatch(&vm, operation.as_ref()).await;
+                }
+                continue;
+            }
+            match observed {
+                // Left over from a migration that is through.
+                Some(observed) => {
+                    let vm = vm::find(&self.store().read(), found.vm_id).await?;
+                    let later = vm.map_or(0, |vm| vm.run_epoch);
+                    let frame = ToAgent::Discard {
+                        vm_id: found.vm_id,
+                        // The host was told of that run, which is elsewhere.
+                        run_epoch: observed.run_epoch.max(later),
+                    };
+                    self.inner.agents.send_frame(speaker.host_id, frame);
+                }
+                None => self.peer_is_clean(speaker, found.vm_id).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left there of what a migration that is through left behind.
+    pub(crate) async fn peer_is_clean(&self, speaker: &Speaker, id: VmId) -> Result<()> {
+        let world = self.world();
+        write_tx!(self.store(), |tx| {
+            let lock = Change::lock(tx, world, speaker.actor.clone(), id).await?;
+            let (Some(mut change), true) = (lock, speaker.is_current(tx).await?) else {
+                return Ok(());
+            };
+            let found = migration::find(tx, id).await?;
+            let here = found.is_some_and(|found| found.peer.id == speaker.host_id);
+            if here && change.current().is_none() {
+                change.leave_peer().await?;
+                change.save().await?;
+            }
+            Ok(())
+        })?;
+        self.inner.hub.wake();
+        Ok(())
     }
 
     async fn in_flight(
@@ -117,10 +172,14 @@ impl Engine {
             let Some(mut change) = lock else {
                 return Ok(None);
             };
-            if !change.is_on(speaker.host_id) || !speaker.is_current(tx).await? {
+            if !speaker.is_current(tx).await? {
                 return Ok(None);
             }
-            if change.current().is_some() {
+            if let Some(current) = change.current() {
+                if change.host_of(current.kind).await? != Some(speaker.host_id) {
+                    // It is another one's turn, or nobody's.
+                    return Ok(None);
+                }
                 // What is under way goes out again and settles the rest. Answers
                 // to what went out before have no effect any more.
                 if let Some(operation) = change.operation.as_mut() {
@@ -128,6 +187,8 @@ impl Engine {
                 }
                 change.touch();
                 change.reenter_state().await?;
+            } else if !change.is_on(speaker.host_id) {
+                return Ok(None);
             } else {
                 // A run that never came to be left the disk at an earlier one.
                 let epoch = change.vm.run_epoch;
@@ -177,7 +238,11 @@ impl Engine {
                 let current = crate::saga::current(operation)?;
                 Some((command_ref(operation, current), operation.claim_epoch))
             });
-            let from_there = host.is_none_or(|host| change.is_on(host));
+            let doer = match change.current() {
+                Some(current) => change.host_of(current.kind).await?,
+                None => None,
+            };
+            let from_there = host.is_none_or(|host| doer == Some(host));
             if asked != Some((command, claim_epoch)) || !from_there {
                 // An answer to something that is over, or asked anew.
                 return Ok(None);
@@ -187,11 +252,17 @@ impl Engine {
                 Outcome::Ok { backup: None, .. } if change.backs_up() => {
                     change.step_failed(&not_understood()).await?;
                 }
+                Outcome::Ok { endpoint, sent, .. } if change.lacks(*endpoint, *sent) => {
+                    change.step_failed(&not_understood()).await?;
+                }
                 Outcome::Ok {
                     note,
                     saved,
                     backup,
+                    endpoint,
+                    sent,
                 } => {
+                    change.note_migration(*endpoint, *sent);
                     if let Some(made) = backup.as_ref().filter(|_| change.backs_up()) {
                         change.backup_made(made).await?;
                     }
@@ -303,7 +374,12 @@ fn not_understood() -> Fault {
 const fn ended(power: &Power) -> bool {
     match power {
         Power::Off | Power::Crashed { .. } => true,
-        Power::Prepared | Power::Running | Power::Saved | Power::Unknown => false,
+        Power::Prepared
+        | Power::Running
+        | Power::Saved
+        | Power::Arriving
+        | Power::Left
+        | Power::Unknown => false,
     }
 }
 
@@ -351,6 +427,10 @@ async fn settle(change: &mut Change<'_>, power: Option<&Power>) -> Result<(), Tx
         // It is there, and what cannot be understood settles nothing.
         Some(Power::Unknown) => Ok(()),
         Some(Power::Running) => settle_running(change).await,
+        Some(Power::Arriving | Power::Left) => {
+            let reason = "the machine stands still: it was on its way to another host";
+            change.break_down(reason, Kept::Everything).await
+        }
         Some(Power::Saved) => {
             if change.vm.state == VmState::PoweredOff {
                 return Ok(());

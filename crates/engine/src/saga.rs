@@ -249,6 +249,7 @@ impl Change<'_> {
             | OperationKind::Detach
             | OperationKind::Grow
             | OperationKind::Move
+            | OperationKind::Migrate
             | OperationKind::Import
             | OperationKind::Refresh => VmState::Running,
         })
@@ -270,6 +271,7 @@ impl Change<'_> {
             (O::Shutdown | O::Delete, S::Kill | S::Clean | S::Discard) => {
                 self.turn(VmState::Epilog)
             }
+            (O::Migrate, S::Receive | S::Send | S::Run) => self.turn(VmState::Migrate),
             (O::Start, S::Kill) if silent => self.turn(VmState::Boot),
             _ if silent => self.turn(VmState::Running),
             _ => Ok(()),
@@ -324,6 +326,9 @@ impl Change<'_> {
                 self.vm.saved = None;
                 Ok(())
             }
+            (OperationKind::Migrate, StepKind::Send) => self.commit_migration().await,
+            (OperationKind::Migrate, StepKind::Run) => self.arrived(),
+            (OperationKind::Migrate, StepKind::Leave) => self.leave_peer().await,
             // By itself, or in a retry.
             (_, StepKind::Revert) => match self.piece() {
                 Some(Piece::Snapshot { id, .. }) => self.reverted(id).await,
@@ -342,7 +347,11 @@ impl Change<'_> {
         let last = operation.steps.last();
         let target = last.and_then(|step| step.target.clone());
         let piece = last.and_then(|step| step.piece.clone());
-        self.retire(OperationState::Succeeded, None);
+        // Something that it was for did not come about.
+        match operation.error.clone() {
+            Some(error) => self.retire(OperationState::Failed, Some(&error)),
+            None => self.retire(OperationState::Succeeded, None),
+        }
         match kind {
             OperationKind::Create | OperationKind::Start | OperationKind::Resume => {
                 self.turn(VmState::Running)
@@ -379,6 +388,7 @@ impl Change<'_> {
             OperationKind::Reboot
             | OperationKind::Reset
             | OperationKind::Revert
+            | OperationKind::Migrate
             | OperationKind::Import
             | OperationKind::Refresh => Ok(()),
             OperationKind::Shutdown | OperationKind::Delete => self.finish().await,
@@ -392,7 +402,12 @@ impl Change<'_> {
         };
         let gone = fault.kind == FaultKind::NoSuchVm;
         let removes = match current.kind {
-            StepKind::Shutdown | StepKind::Kill | StepKind::Clean | StepKind::Discard => true,
+            StepKind::Shutdown
+            | StepKind::Kill
+            | StepKind::Clean
+            | StepKind::Discard
+            | StepKind::Dismiss
+            | StepKind::Leave => true,
             StepKind::Place
             | StepKind::Prepare
             | StepKind::Boot
@@ -411,9 +426,15 @@ impl Change<'_> {
             | StepKind::Grow
             | StepKind::Move
             | StepKind::MoveBack
+            | StepKind::Receive
+            | StepKind::Send
+            | StepKind::Run
             | StepKind::Fetch
             | StepKind::Enter => false,
-            StepKind::RemoveSnapshot | StepKind::DropBackup | StepKind::Detach => current.undo,
+            StepKind::RemoveSnapshot
+            | StepKind::DropBackup
+            | StepKind::Detach
+            | StepKind::CallOff => current.undo,
         };
         if gone && removes {
             // A host that no longer has the machine has nothing to remove.
@@ -473,10 +494,20 @@ impl Change<'_> {
         if (kind, current.kind) == (OperationKind::Resume, StepKind::Discard) {
             return self.leave_copy(reason).await;
         }
+        match (kind, current.kind) {
+            (OperationKind::Migrate, StepKind::Run) => return self.arrived_broken(reason).await,
+            (OperationKind::Migrate, StepKind::Leave) => {
+                self.leave_behind(reason);
+                return Ok(());
+            }
+            _ => {}
+        }
+        // Of a machine that is placed anew, or goes elsewhere, the host that lost
+        // it is not the only one concerned.
         let placed = operation
             .steps
             .iter()
-            .any(|step| step.kind == StepKind::Place);
+            .any(|step| matches!(step.kind, StepKind::Place | StepKind::Receive));
         let lost = machine_is_gone && !placed;
         let way_back = operation
             .steps
@@ -563,6 +594,7 @@ impl Change<'_> {
                 | O::Detach
                 | O::Grow
                 | O::Move
+                | O::Migrate
                 | O::Import
                 | O::Refresh,
                 _,
@@ -639,6 +671,9 @@ impl Change<'_> {
         if taken_back == Some(StepKind::Upload) {
             self.vm.saved = None;
         }
+        if taken_back == Some(StepKind::Receive) {
+            self.leave_peer().await?;
+        }
         let Some(operation) = self.operation.as_mut() else {
             return Ok(());
         };
@@ -694,6 +729,7 @@ impl Change<'_> {
                 self.turn(VmState::Running)?;
             }
             OperationKind::Resume => self.turn(VmState::Stopped)?,
+            OperationKind::Migrate => self.turn(VmState::Running)?,
             OperationKind::Snapshot => {
                 if let Some(Piece::Snapshot { id, .. }) = piece {
                     self.drop_snapshot(id).await?;

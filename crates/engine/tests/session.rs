@@ -69,6 +69,8 @@ impl Line {
             note: None,
             saved: None,
             backup: None,
+            endpoint: None,
+            sent: None,
         };
         self.handle.receive(FromAgent::Done {
             command: command.command,

@@ -52,6 +52,8 @@ pub enum VmAction {
     Grow,
     /// Bring one of its volumes to another datastore.
     Move,
+    /// Bring it to another host.
+    Migrate,
     /// Try again what failed.
     Retry,
     /// Ask the guest to switch itself off, then give everything back.
@@ -63,7 +65,7 @@ pub enum VmAction {
 }
 
 impl VmAction {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Hold,
         Self::Release,
         Self::Suspend,
@@ -82,6 +84,7 @@ impl VmAction {
         Self::Detach,
         Self::Grow,
         Self::Move,
+        Self::Migrate,
         Self::Retry,
         Self::Shutdown,
         Self::Delete,
@@ -110,6 +113,7 @@ impl VmAction {
             Self::Detach => "detach",
             Self::Grow => "grow",
             Self::Move => "move",
+            Self::Migrate => "migrate",
             Self::Retry => "retry",
             Self::Shutdown => "shutdown",
             Self::Delete => "delete",
@@ -139,6 +143,7 @@ impl VmAction {
             Self::Detach => "Detach",
             Self::Grow => "Make larger",
             Self::Move => "Move",
+            Self::Migrate => "Migrate",
             Self::Retry => "Retry",
             Self::Shutdown => "Shut down",
             Self::Delete => "Delete",
@@ -168,6 +173,7 @@ impl VmAction {
             Self::Detach => "take a volume from it; the volume stays",
             Self::Grow => "make one of its volumes larger",
             Self::Move => "bring one of its volumes to another datastore; it runs on meanwhile",
+            Self::Migrate => "bring it to another host; it runs on meanwhile",
             Self::Retry => "try again what failed",
             Self::Shutdown => "switch the guest off and give everything back",
             Self::Delete => "stop it at once and give everything back",
@@ -225,6 +231,7 @@ impl VmAction {
             | Self::Detach
             | Self::Grow
             | Self::Move => disks(state),
+            Self::Migrate => migrate(state),
             Self::Retry => retry(state),
             Self::Shutdown => shutdown(state),
             Self::Delete => delete(state),
@@ -265,6 +272,7 @@ impl VmAction {
                 | OperationKind::Detach
                 | OperationKind::Grow
                 | OperationKind::Move
+                | OperationKind::Migrate
                 | OperationKind::Import
                 | OperationKind::Refresh => {}
             },
@@ -284,6 +292,7 @@ impl VmAction {
             | Self::Detach
             | Self::Grow
             | Self::Move
+            | Self::Migrate
             | Self::Retry
             | Self::Shutdown => {}
         }
@@ -307,6 +316,7 @@ impl VmAction {
             OperationKind::Detach => "has a volume taken from it; wait for it",
             OperationKind::Grow => "has a volume made larger; wait for it",
             OperationKind::Move => "has a volume moved; wait for it, or cancel it",
+            OperationKind::Migrate => "is moving to another host; wait for it, or cancel it",
             OperationKind::Import | OperationKind::Refresh => "is being imported; wait for it",
         }))
     }
@@ -495,6 +505,23 @@ const fn disks(state: VmState) -> Option<&'static str> {
         S::Prolog | S::Boot => Some(STARTING),
         S::Migrate => Some(MOVING),
         S::Shutdown => Some("is shutting down"),
+        S::Epilog => Some(REMOVED),
+        S::Done => Some(DONE),
+        S::Unknown => Some(UNREACHABLE),
+        S::Failed => Some("has failed; retry or delete it"),
+    }
+}
+
+const fn migrate(state: VmState) -> Option<&'static str> {
+    use VmState as S;
+    match state {
+        S::Running => None,
+        S::PoweredOff => Some("is off; start it first"),
+        S::Suspended | S::Stopped => Some("does not run; resume it first"),
+        S::Pending | S::Hold => Some("has not started"),
+        S::Prolog | S::Boot => Some(STARTING),
+        S::Migrate => Some("is moving already"),
+        S::Shutdown => Some(SWITCHING_OFF),
         S::Epilog => Some(REMOVED),
         S::Done => Some(DONE),
         S::Unknown => Some(UNREACHABLE),

@@ -124,6 +124,17 @@ pub enum EventKind {
     VolumeRemoved {
         name: VolumeName,
     },
+    /// It runs on another host now.
+    Migrated {
+        from: String,
+        to: String,
+    },
+    /// A machine of another host is to come to this one; room is kept for it.
+    Expected {
+        from: String,
+    },
+    /// Nothing is left of a machine that went elsewhere, or did not come.
+    Cleared {},
     /// A scheduler's proposal was accepted and the room claimed.
     Placed {
         host: String,
@@ -211,6 +222,9 @@ impl EventKind {
             Self::Requested { operation } => operation.asked().to_owned(),
             Self::State { from, to } => format!("{from} → {to}"),
             Self::Placed { host } => format!("Placed on {host}"),
+            Self::Migrated { from, to } => format!("Moved from {from} to {to}"),
+            Self::Expected { from } => format!("A machine of {from} is to come"),
+            Self::Cleared {} => "Nothing is left of a machine that is elsewhere".to_owned(),
             Self::NotPlaced { reason } => format!("No host yet: {reason}"),
             Self::Step { step } => format!("{}: done", step.title()),
             Self::Failed { during, reason } => format!("Failed during {during}: {reason}"),

@@ -13,6 +13,7 @@ pub mod flavor;
 pub mod host;
 pub mod id;
 pub mod image;
+pub mod migration;
 pub mod name;
 pub mod operation;
 pub mod pending;

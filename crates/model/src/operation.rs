@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Refusal;
+use crate::migration::{CopyProgress, MigrationView};
 use crate::name::{BackupName, SnapshotName, VolumeName};
 use crate::{BackupId, ImageId, OperationId, SnapshotId, Timestamp, VmId, VolumeId};
 
@@ -50,6 +51,8 @@ pub enum OperationKind {
     Grow,
     /// A volume is brought to another datastore of its host.
     Move,
+    /// A VM goes to another host while it runs.
+    Migrate,
     /// An image is brought into the repository.
     Import,
     /// What is new at an image's source is brought in beside it, and takes its
@@ -109,6 +112,18 @@ pub enum StepKind {
     Move,
     /// The host brings it back to where it was.
     MoveBack,
+    /// The other host makes place for the machine, and waits for it.
+    Receive,
+    /// The other host lets go of what did not come to run there.
+    Dismiss,
+    /// The machine is copied to the other host, until it stands still on both.
+    Send,
+    /// The machine runs on where it was.
+    CallOff,
+    /// The machine runs on the other host, which is its own from now on.
+    Run,
+    /// The host that it was on removes what it left.
+    Leave,
     /// The server fetches, unpacks and checks an image, in the staging area.
     Fetch,
     /// The checked image gets its place in the repository.
@@ -206,7 +221,7 @@ pub struct Situation {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Create,
         Self::Start,
         Self::Suspend,
@@ -226,6 +241,7 @@ impl OperationKind {
         Self::Detach,
         Self::Grow,
         Self::Move,
+        Self::Migrate,
         Self::Import,
         Self::Refresh,
     ];
@@ -262,6 +278,7 @@ impl OperationKind {
             Self::Detach => &[S::Detach],
             Self::Grow => &[S::Grow],
             Self::Move => &[S::Move],
+            Self::Migrate => &[S::Receive, S::Send, S::Run, S::Leave],
             Self::Import | Self::Refresh => &[S::Fetch, S::Enter],
         }
     }
@@ -284,6 +301,8 @@ impl OperationKind {
             (Self::Backup, S::Backup) => Some(S::DropBackup),
             (Self::Attach, S::Attach) => Some(S::Detach),
             (Self::Move, S::Move) => Some(S::MoveBack),
+            (Self::Migrate, S::Receive) => Some(S::Dismiss),
+            (Self::Migrate, S::Send) => Some(S::CallOff),
             (
                 Self::Create
                 | Self::Start
@@ -304,6 +323,7 @@ impl OperationKind {
                 | Self::Detach
                 | Self::Grow
                 | Self::Move
+                | Self::Migrate
                 // What is in the staging area is nobody's: the sweep removes it.
                 | Self::Import
                 | Self::Refresh,
@@ -318,7 +338,9 @@ impl OperationKind {
     pub const fn is_past_return(self, step: StepKind) -> bool {
         matches!(
             (self, step),
-            (Self::Stop, StepKind::Clean) | (Self::Resume, StepKind::Discard)
+            (Self::Stop, StepKind::Clean)
+                | (Self::Resume, StepKind::Discard)
+                | (Self::Migrate, StepKind::Run | StepKind::Leave)
         )
     }
 
@@ -339,8 +361,11 @@ impl OperationKind {
             | (Self::Backup, S::Backup)
             | (Self::Attach, S::Attach)
             | (Self::Move, S::Move)
+            | (Self::Migrate, S::Receive | S::Send)
             | (Self::Import | Self::Refresh, S::Fetch) => Ok(()),
-            (Self::Resume, S::Load | S::Discard) => Err(Refusal("is past the point of no return")),
+            (Self::Resume, S::Load | S::Discard) | (Self::Migrate, _) => {
+                Err(Refusal("is past the point of no return"))
+            }
             (Self::Stop, _) => Err(Refusal(
                 "is past the point of no return; resume the VM afterwards",
             )),
@@ -413,6 +438,7 @@ impl OperationKind {
             Self::Detach => "detach",
             Self::Grow => "grow",
             Self::Move => "move",
+            Self::Migrate => "migrate",
             Self::Import => "import",
             Self::Refresh => "refresh",
         }
@@ -441,6 +467,7 @@ impl OperationKind {
             Self::Detach => "Asked to detach a volume",
             Self::Grow => "Asked to make a volume larger",
             Self::Move => "Asked to move a volume",
+            Self::Migrate => "Asked to migrate it",
             Self::Import => "Asked to import it",
             Self::Refresh => "Asked its source for something new",
         }
@@ -460,7 +487,7 @@ const fn has_place(steps: &[StepKind]) -> bool {
 }
 
 impl StepKind {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 33] = [
         Self::Place,
         Self::Prepare,
         Self::Boot,
@@ -486,9 +513,22 @@ impl StepKind {
         Self::Grow,
         Self::Move,
         Self::MoveBack,
+        Self::Receive,
+        Self::Dismiss,
+        Self::Send,
+        Self::CallOff,
+        Self::Run,
+        Self::Leave,
         Self::Fetch,
         Self::Enter,
     ];
+
+    /// Whether the VM's other host does it: the one that it goes to, or that it
+    /// was on.
+    #[must_use]
+    pub const fn is_at_peer(self) -> bool {
+        matches!(self, Self::Receive | Self::Dismiss | Self::Leave)
+    }
 
     /// What the step does, as people read it.
     #[must_use]
@@ -519,6 +559,12 @@ impl StepKind {
             Self::Grow => "Make the volume larger",
             Self::Move => "Bring the volume to the other datastore",
             Self::MoveBack => "Bring it back",
+            Self::Receive => "Make place on the other host",
+            Self::Dismiss => "Clear the other host",
+            Self::Send => "Copy disk and memory",
+            Self::CallOff => "Run on where it was",
+            Self::Run => "Run on the other host",
+            Self::Leave => "Clear the host it left",
             Self::Fetch => "Fetch and check the image",
             Self::Enter => "Take it into the repository",
         }
@@ -578,6 +624,9 @@ pub struct OperationView {
     pub cancelled_by: Option<String>,
     /// Why it failed, in the user's words; present from the moment it is undone.
     pub error: Option<String>,
+    /// Where a VM goes, and how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationView>,
     /// How far the step under way is, where the host tells.
     pub progress: Option<Progress>,
     /// What the step under way waits for, where that is away, in the user's words.
@@ -608,6 +657,9 @@ pub struct Progress {
     pub done_bytes: u64,
     /// As far as known by now.
     pub total_bytes: u64,
+    /// Of a machine on its way to another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyProgress>,
 }
 
 impl OperationView {

@@ -190,10 +190,10 @@ pub const EDGES: [(VmState, VmState); 15] = {
 
 /// Edges off the straight way: switched off and on again, taken back, deleted,
 /// broken, silent.
-pub const TURNINGS: [(VmState, VmState); 48] = {
+pub const TURNINGS: [(VmState, VmState); 49] = {
     use VmState::{
-        Boot, Done, Epilog, Failed, Hold, Pending, PoweredOff, Prolog, Running, Shutdown, Stopped,
-        Suspended, Unknown,
+        Boot, Done, Epilog, Failed, Hold, Migrate, Pending, PoweredOff, Prolog, Running, Shutdown,
+        Stopped, Suspended, Unknown,
     };
     [
         // Switched off on request, and on again.
@@ -229,6 +229,7 @@ pub const TURNINGS: [(VmState, VmState); 48] = {
         (Prolog, Failed),
         (Boot, Failed),
         (Running, Failed),
+        (Migrate, Failed),
         (Suspended, Failed),
         (Shutdown, Failed),
         (Epilog, Failed),

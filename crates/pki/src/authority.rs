@@ -136,6 +136,7 @@ impl Authority {
         let mut params = params(serial, SERVER_NAME)?;
         let name = SERVER_NAME.try_into().map_err(unsigned)?;
         params.subject_alt_names = vec![SanType::DnsName(name)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = self.sign(params, &signing)?;
         Ok(ServerCertificate {
@@ -161,7 +162,16 @@ impl Authority {
         params.not_after = to_time(expires_at)?;
         let uri = uri_of(host_id).try_into().map_err(unsigned)?;
         params.subject_alt_names = vec![SanType::URI(uri)];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        // Hosts talk to the server, and machines go from host to host. QEMU takes
+        // no certificate that does not also say what RSA would need.
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
         let certificate = self.sign(params, request.key())?;
         Ok(HostCertificate {
             pem: certificate.pem(),
@@ -184,7 +194,6 @@ impl Authority {
         key: &impl PublicKeyData,
     ) -> Result<rcgen::Certificate> {
         params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         params.signed_by(key, &self.issuer).map_err(unsigned)
     }

@@ -13,10 +13,11 @@ mod capacity;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use vimana_driver::{
-    Capabilities, Fault, IncarnationSpec, Observed, ObservedSnapshot, ObservedVolume, SavedMachine,
-    VolumeSpec, text,
+    Capabilities, Endpoint, Fault, IncarnationSpec, Observed, ObservedSnapshot, ObservedVolume,
+    SavedMachine, Sending, VolumeSpec, text,
 };
 use vimana_model::backup::MadeBackup;
+use vimana_model::migration::Sent;
 use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::operation::Progress;
 use vimana_model::unit::{MiB, Resources};
@@ -201,6 +202,12 @@ pub enum Outcome {
         /// After a backup: what is in the datastore now.
         #[serde(default)]
         backup: Option<MadeBackup>,
+        /// Where the host waits for the machine that it made place for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        endpoint: Option<Endpoint>,
+        /// What sending the machine took.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent: Option<Sent>,
     },
     Fault {
         fault: Fault,
@@ -216,6 +223,8 @@ impl Outcome {
         note: None,
         saved: None,
         backup: None,
+        endpoint: None,
+        sent: None,
     };
 }
 
@@ -377,6 +386,23 @@ pub enum Work {
         volume_id: VolumeId,
         to: DatastoreName,
     },
+    /// Make place for a machine that runs on the host `from`, and wait for it.
+    Receive {
+        spec: Box<IncarnationSpec>,
+        from: HostId,
+    },
+    /// Copy the machine to where another host waits for it, until it stands still
+    /// on both.
+    Send {
+        sending: Sending,
+    },
+    /// The machine runs on here: nothing comes of sending it.
+    CallOff,
+    /// Let the machine run that was received.
+    Run,
+    /// Stop what is here of a machine that runs elsewhere, or is to, and remove
+    /// it.
+    Leave,
     /// Of a later version; answered with `Unsupported`.
     #[serde(other)]
     Unknown,

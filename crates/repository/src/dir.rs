@@ -138,6 +138,7 @@ impl DirRepository {
             tell(Progress {
                 done_bytes: progress.received_bytes,
                 total_bytes: progress.total_bytes.unwrap_or(0),
+                copy: None,
             });
         };
         let staged = import(job, &staging, told).await.map_err(refusal)?;

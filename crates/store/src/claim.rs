@@ -12,7 +12,7 @@ use crate::column::Row;
 use crate::entity::claim::{Column, Entity, Model};
 use crate::entity::host;
 use crate::store::Raw as _;
-use crate::{Conn, Result, WriteTx, query};
+use crate::{Conn, Result, StoreError, WriteTx, query};
 
 /// What one VM holds of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +39,73 @@ pub enum Taken {
 /// transaction must then be rolled back, for the sums have grown.
 pub async fn take(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
     let row = to_row(claim)?;
+    match grow(tx, &row).await? {
+        Taken::Ok => {}
+        Taken::NoRoom => return Ok(Taken::NoRoom),
+    }
+    query::insert::<Entity>(tx, row, "claim").await?;
+    Ok(Taken::Ok)
+}
+
+/// The same for what a VM holds of a host that is not its own, which whoever
+/// asks records elsewhere.
+pub(crate) async fn grow_host(
+    tx: &WriteTx,
+    vm_id: VmId,
+    (host_id, resources): (HostId, Resources),
+) -> Result<Taken> {
+    grow(
+        tx,
+        &to_row(&ClaimRecord {
+            vm_id,
+            host_id,
+            resources,
+        })?,
+    )
+    .await
+}
+
+/// Gives that back.
+pub(crate) async fn shrink_host(
+    tx: &WriteTx,
+    vm_id: VmId,
+    (host_id, resources): (HostId, Resources),
+) -> Result<()> {
+    let row = to_row(&ClaimRecord {
+        vm_id,
+        host_id,
+        resources,
+    })?;
+    shrink(tx, &row).await
+}
+
+/// Puts another claim in the place of what the VM has, and says what that was.
+/// The hosts' sums stay as they are: each is somebody's already.
+///
+/// # Errors
+/// `Conflict` where the VM holds nothing.
+pub(crate) async fn replace(tx: &WriteTx, claim: &ClaimRecord) -> Result<Resources> {
+    let before = find(tx, claim.vm_id).await?;
+    let before = before.ok_or(StoreError::Conflict)?;
+    let row = to_row(claim)?;
+    Entity::update_many()
+        .col_expr(Column::HostId, Expr::value(row.host_id))
+        .col_expr(Column::Vcpus, Expr::value(row.vcpus))
+        .col_expr(Column::MemoryMib, Expr::value(row.memory_mib))
+        .col_expr(Column::DiskMib, Expr::value(row.disk_mib))
+        .filter(Column::VmId.eq(row.vm_id))
+        .exec(tx.raw())
+        .await?;
+    Ok(before.resources)
+}
+
+/// The conditional update of a host's sums.
+async fn grow(tx: &WriteTx, row: &Model) -> Result<Taken> {
     // `n <= cap - used` cannot overflow, `used + n <= cap` could.
     let room = |used: host::Column, cap: host::Column, n: i64| {
         Expr::value(n).lte(Expr::col(cap).sub(Expr::col(used)))
     };
-    let update = changed(&row.host_id, Change::Take, &row)
+    let update = changed(&row.host_id, Change::Take, row)
         .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).add(1_i64))
         .filter(room(
             host::Column::UsedVcpus,
@@ -63,8 +125,15 @@ pub async fn take(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
     if update.exec(tx.raw()).await?.rows_affected == 0 {
         return Ok(Taken::NoRoom);
     }
-    query::insert::<Entity>(tx, row, "claim").await?;
     Ok(Taken::Ok)
+}
+
+async fn shrink(tx: &WriteTx, row: &Model) -> Result<()> {
+    changed(&row.host_id, Change::GiveBack, row)
+        .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).sub(1_i64))
+        .exec(tx.raw())
+        .await?;
+    Ok(())
 }
 
 /// Gives back all that the VM holds, and says what it was; `None` when it
@@ -77,10 +146,7 @@ pub async fn give_back(tx: &WriteTx, vm_id: VmId) -> Result<Option<ClaimRecord>>
     let Some(row) = rows.into_iter().next() else {
         return Ok(None);
     };
-    changed(&row.host_id, Change::GiveBack, &row)
-        .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).sub(1_i64))
-        .exec(tx.raw())
-        .await?;
+    shrink(tx, &row).await?;
     from_row(row).map(Some)
 }
 

@@ -215,6 +215,26 @@ pub mod claim {
     plain!();
 }
 
+pub mod migration {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "migrations")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub vm_id: String,
+        pub operation_id: String,
+        pub host_id: String,
+        pub host_name: String,
+        pub host_zone: String,
+        pub vcpus: i64,
+        pub memory_mib: i64,
+        pub disk_mib: i64,
+        pub committed: bool,
+    }
+    plain!();
+}
+
 pub mod vm {
     use super::*;
 

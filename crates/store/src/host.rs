@@ -84,6 +84,12 @@ pub async fn find(conn: &impl Conn, id: HostId) -> Result<Option<HostRecord>> {
     row.map(from_row).transpose()
 }
 
+pub async fn find_by_name(conn: &impl Conn, name: &HostName) -> Result<Option<HostRecord>> {
+    let found = Entity::find().filter(Column::Name.eq(name.as_str()));
+    let row = found.one(conn.raw()).await?;
+    row.map(from_row).transpose()
+}
+
 /// Those of `ids` that exist, in no particular order.
 pub async fn find_many(conn: &impl Conn, ids: &[HostId]) -> Result<Vec<HostRecord>> {
     let mut hosts = Vec::with_capacity(ids.len());

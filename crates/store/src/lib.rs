@@ -20,6 +20,7 @@ mod line;
 mod link;
 mod lock;
 mod migrate;
+pub mod migration;
 pub mod operation;
 pub mod orphan;
 mod pool;

@@ -6,9 +6,11 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 use serde::{Deserialize, Serialize};
+use vimana_model::migration::{Endpoint, MigrationMode, Sent};
 use vimana_model::name::FlavorName;
 use vimana_model::operation::{Object, OperationKind, OperationState, Piece, StepKind, StepState};
 use vimana_model::unit::Resources;
+use vimana_model::vm::HostRef;
 use vimana_model::{ImageId, OperationId, Timestamp, VmId};
 
 use crate::column::{Row, time, to_time};
@@ -33,8 +35,25 @@ pub struct StepRecord {
     /// The piece of the machine that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub piece: Option<Piece>,
+    /// Where the machine goes by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationPlan>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+}
+
+/// Where a machine goes, and what was said on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationPlan {
+    pub mode: MigrationMode,
+    pub from: HostRef,
+    pub to: HostRef,
+    /// Where the other host waits, once it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// What sending took, once it has arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
 }
 
 /// How large a machine is, and what that size is called.

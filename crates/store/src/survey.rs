@@ -11,8 +11,8 @@ use crate::column::{Row, is_id};
 use crate::limits::SURVEY_PAGE;
 use crate::{
     Conn, Result, StoreError, backup, claim, entity, event, flavor, host, host_datastore,
-    idempotency, image, join_token, operation, orphan, request, schedule, session, snapshot,
-    template, tenant, token, user, vm, volume,
+    idempotency, image, join_token, migration, operation, orphan, request, schedule, session,
+    snapshot, template, tenant, token, user, vm, volume,
 };
 
 /// A row that makes no sense. Of what is in it nothing is kept but ids: the
@@ -62,6 +62,7 @@ surveys! {
     host_datastores: host_datastore [HostId, Name]
         => host_datastore::HostDatastoreRecord, host_datastore::from_row;
     claims: claim [VmId] => claim::ClaimRecord, claim::from_row;
+    migrations: migration [VmId] => migration::MigrationRecord, migration::from_row;
     vms: vm [Id] => vm::VmRecord, vm::from_row_with_its_name;
     backups: backup [Id] => backup::BackupRecord, backup::from_row;
     schedules: schedule [VmId, Kind] => schedule::ScheduleRecord, schedule::from_row;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vimana_driver::{
     Fault, FaultKind, GuestEnd, HostDriver, Keep, Observed, VolumeSource, VolumeSpec,
 };
-use vimana_driver_sim::{SimDatastore, SimDriver, SimHost};
+use vimana_driver_sim::{RunLog, SimDatastore, SimDriver, SimHost};
 use vimana_engine::Engine;
 use vimana_model::backup::{KeptDisk, MadeBackup};
 use vimana_model::name::{DatastoreName, HostName, ZoneName};
@@ -65,6 +65,14 @@ impl TestHost {
             agent: None,
             session_number: Arc::default(),
         }
+    }
+
+    /// The same host as one of those that share `log`: machines go from one to the
+    /// other.
+    #[must_use]
+    pub fn beside(mut self, log: &Arc<RunLog>) -> Self {
+        self.sim = SimHost::logged(&self.name, Arc::clone(log));
+        self
     }
 
     /// The same host with a further place for volumes, of that size; `number`
@@ -231,6 +239,8 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                     note: Some("switched off by force".to_owned()),
                     saved: None,
                     backup: None,
+                    endpoint: None,
+                    sent: None,
                 });
             }
         }
@@ -259,6 +269,8 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 note: None,
                 saved: Some(saved),
                 backup: None,
+                endpoint: None,
+                sent: None,
             });
         }
         Work::Download { spec, saved } => {
@@ -313,6 +325,8 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 note: None,
                 saved: None,
                 backup: Some(backup),
+                endpoint: None,
+                sent: None,
             });
         }
         Work::DropBackup { backup_id } => {
@@ -352,6 +366,32 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
             size_mib,
         } => driver.grow_volume(*volume_id, *size_mib).await?,
         Work::Move { volume_id, to } => driver.move_volume(vm, epoch, *volume_id, to).await?,
+        Work::Receive { spec, from } => {
+            let endpoint = driver.receive(spec, Path::new(""), *from).await?;
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: None,
+                backup: None,
+                endpoint: Some(endpoint),
+                sent: None,
+            });
+        }
+        Work::Send { sending } => {
+            let sent = driver.send(vm, epoch, sending, Arc::new(|_| {})).await?;
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: None,
+                backup: None,
+                endpoint: None,
+                sent: Some(sent),
+            });
+        }
+        Work::CallOff => driver.call_off(vm, epoch).await?,
+        Work::Run => driver.run(vm, epoch).await?,
+        Work::Leave => {
+            driver.kill(vm, epoch).await?;
+            driver.clean(vm, epoch).await?;
+        }
         Work::Unknown => return Err(Fault::new(FaultKind::Unsupported, "what is that?")),
     }
     Ok(Outcome::DONE)

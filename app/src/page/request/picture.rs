@@ -87,6 +87,9 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::VolumeDeleted { .. }
             | EventKind::VolumeRemoved { .. }
             | EventKind::Placed { .. }
+            | EventKind::Migrated { .. }
+            | EventKind::Expected { .. }
+            | EventKind::Cleared {}
             | EventKind::NotPlaced { .. }
             | EventKind::Step { .. }
             | EventKind::Failed { .. }

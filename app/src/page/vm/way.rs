@@ -35,7 +35,7 @@ fn has(operation: &OperationView, step: StepKind) -> bool {
 
 fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
     use VmState::{
-        Boot, Done, Epilog, Hold, Pending, PoweredOff, Prolog, Running, Shutdown, Stopped,
+        Boot, Done, Epilog, Hold, Migrate, Pending, PoweredOff, Prolog, Running, Shutdown, Stopped,
         Suspended,
     };
     let whole: &[VmState] = match operation.kind {
@@ -51,6 +51,7 @@ fn ahead(now: VmState, operation: &OperationView) -> Vec<VmState> {
         OperationKind::PowerOff => &[Running, Shutdown, PoweredOff],
         OperationKind::Shutdown => &[Running, Shutdown, Epilog, Done],
         OperationKind::Delete => &[now, Epilog, Done],
+        OperationKind::Migrate => &[Running, Migrate, Running],
         OperationKind::Reboot
         | OperationKind::Reset
         | OperationKind::Resize
@@ -88,6 +89,7 @@ fn back(now: VmState, operation: &OperationView) -> Vec<VmState> {
         OperationKind::Stop => VmState::Suspended,
         OperationKind::Resume if has(operation, StepKind::Place) => VmState::Stopped,
         OperationKind::Resume => VmState::Suspended,
+        OperationKind::Migrate => VmState::Running,
         OperationKind::PowerOff
         | OperationKind::Reboot
         | OperationKind::Reset

@@ -72,6 +72,7 @@ impl VmDesk {
             | VmAction::Detach
             | VmAction::Grow
             | VmAction::Move
+            | VmAction::Migrate
             | VmAction::Console => {
                 return self.act_in_background(action, vm.clone(), VmArgs::None, busy);
             }
@@ -178,6 +179,7 @@ const fn outcome(action: VmAction, goes_on: bool) -> &'static str {
         VmAction::Detach => "lets go of the volume.",
         VmAction::Grow => "has a volume made larger.",
         VmAction::Move => "has a volume moved.",
+        VmAction::Migrate => "goes to another host.",
         VmAction::Retry => "is tried again.",
         VmAction::Shutdown => "is asked to switch itself off.",
         VmAction::Delete => "is being deleted.",

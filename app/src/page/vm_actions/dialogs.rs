@@ -84,6 +84,7 @@ const fn warning(action: VmAction) -> &'static str {
         | VmAction::Detach
         | VmAction::Grow
         | VmAction::Move
+        | VmAction::Migrate
         | VmAction::Retry
         | VmAction::Console => "",
     }

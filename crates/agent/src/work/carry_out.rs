@@ -1,17 +1,20 @@
 //! What each kind of work comes down to.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::time::Instant;
 use vimana_driver::{
-    Fault, FaultKind, GuestEnd, IncarnationSpec, Keep, Observed, Power, SavedMachine, VolumeSource,
-    VolumeSpec,
+    CopyWatcher, Endpoint, Fault, FaultKind, GuestEnd, IncarnationSpec, Keep, Observed, Power,
+    SavedMachine, VolumeSource, VolumeSpec,
 };
 use vimana_model::backup::MadeBackup;
+use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
+use vimana_model::operation::Progress;
 use vimana_model::{BackupId, VmId, VolumeId};
-use vimana_protocol::agent::{Command, Outcome, Work};
+use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 
 use super::{Task, Workshop, name};
 use crate::Meter;
@@ -22,6 +25,8 @@ struct Done {
     note: Option<String>,
     saved: Option<SavedMachine>,
     backup: Option<MadeBackup>,
+    endpoint: Option<Endpoint>,
+    sent: Option<Sent>,
 }
 
 impl From<()> for Done {
@@ -46,8 +51,10 @@ impl Workshop {
         match task {
             Task::Command(command) => {
                 let outcome = self.perform(command).await;
-                let cleaned =
-                    matches!((&command.work, &outcome), (Work::Clean, Outcome::Ok { .. }));
+                let cleaned = matches!(
+                    (&command.work, &outcome),
+                    (Work::Clean | Work::Leave, Outcome::Ok { .. })
+                );
                 self.ledger.end(vm_id, command.command, outcome, cleaned);
             }
             Task::Discard { known } => match caught(self.remove(vm_id, run_epoch, *known)).await {
@@ -72,12 +79,16 @@ impl Workshop {
                 note,
                 saved,
                 backup,
+                endpoint,
+                sent,
             }) => {
                 tracing::info!(%vm_id, epoch, work, ms, note, "a command is done");
                 Outcome::Ok {
                     note,
                     saved,
                     backup,
+                    endpoint,
+                    sent,
                 }
             }
             Err(fault) => {
@@ -166,11 +177,54 @@ impl Workshop {
             Work::Move { volume_id, to } => {
                 Ok(driver.move_volume(vm, epoch, *volume_id, to).await?.into())
             }
+            Work::Receive { spec, from } => {
+                fits(command, spec)?;
+                let image = self.images.get(&spec.image, &meter()).await?;
+                Ok(Done {
+                    endpoint: Some(driver.receive(spec, image.path(), *from).await?),
+                    ..Done::default()
+                })
+            }
+            Work::Send { sending } => {
+                let watcher = self.copy_watcher(command.command);
+                Ok(Done {
+                    sent: Some(driver.send(vm, epoch, sending, watcher).await?),
+                    ..Done::default()
+                })
+            }
+            Work::CallOff => Ok(driver.call_off(vm, epoch).await?.into()),
+            Work::Run => Ok(driver.run(vm, epoch).await?.into()),
+            Work::Leave => {
+                driver.kill(vm, epoch).await?;
+                Ok(driver.clean(vm, epoch).await?.into())
+            }
             Work::Unknown => {
                 let message = "this agent does not know this work";
                 Err(Fault::new(FaultKind::Unsupported, message))
             }
         }
+    }
+
+    /// Tells the server how far a copy is. What is shown as done only grows.
+    fn copy_watcher(&self, command: CommandRef) -> CopyWatcher {
+        let ledger = Arc::clone(&self.ledger);
+        let seen: Mutex<Option<(CopyPhase, u64, u64)>> = Mutex::default();
+        Arc::new(move |copy: CopyProgress| {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let (total, before) = match *seen {
+                Some((phase, total, done)) if phase == copy.phase => (total, done),
+                Some(_) | None => (copy.remaining_bytes, 0),
+            };
+            let total = total.max(copy.remaining_bytes);
+            let done = total.saturating_sub(copy.remaining_bytes).max(before);
+            *seen = Some((copy.phase, total, done));
+            let progress = Progress {
+                done_bytes: done,
+                total_bytes: total,
+                copy: Some(copy),
+            };
+            ledger.progress(command, progress);
+        })
     }
 
     /// There is such a volume afterwards, at least as large.
@@ -253,12 +307,12 @@ impl Workshop {
         });
         Ok(Done {
             note,
-            saved: None,
             backup: Some(MadeBackup {
                 since: made.since,
                 frozen: made.frozen,
                 disks,
             }),
+            ..Done::default()
         })
     }
 

@@ -64,7 +64,9 @@ async fn a_forced_shutdown_says_so() {
         Outcome::Ok {
             note,
             saved: None,
-            backup: None
+            backup: None,
+            endpoint: None,
+            sent: None,
         }
     );
 }

@@ -71,4 +71,6 @@ pub const OK: Outcome = Outcome::Ok {
     note: None,
     saved: None,
     backup: None,
+    endpoint: None,
+    sent: None,
 };

@@ -27,6 +27,8 @@ fn noted(text: &str) -> Outcome {
         note: Some(text.to_owned()),
         saved: None,
         backup: None,
+        endpoint: None,
+        sent: None,
     }
 }
 
@@ -68,6 +70,8 @@ async fn a_saved_machine_goes_to_the_datastore_and_runs_on_elsewhere() {
         note: None,
         saved: Some(saved),
         backup: None,
+        endpoint: None,
+        sent: None,
     } = outcome.clone()
     else {
         panic!("{outcome:?}")

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use vimana_model::migration::MigrationMode;
 use vimana_model::unit::MiB;
 use vimana_model::vm::ResizeVm;
 use vimana_model::{OperationId, VmState};
@@ -39,6 +40,8 @@ pub enum Vm {
     Reset(Change),
     /// Change vCPUs, memory and disk
     Resize(Resize),
+    /// Bring it to another host; it runs on meanwhile (for administrators)
+    Migrate(Migrate),
     /// Try again what failed
     Retry(Change),
     /// Ask the guest to switch itself off, then remove the VM and its disk
@@ -128,6 +131,18 @@ pub struct PowerOff {
 pub struct Resize {
     #[command(flatten)]
     pub size: Size,
+    #[command(flatten)]
+    pub change: Change,
+}
+
+#[derive(Args)]
+pub struct Migrate {
+    /// Name of the host that it is to go to
+    #[arg(long, value_name = "HOST")]
+    pub to: String,
+    /// How it goes
+    #[arg(long, default_value = "live")]
+    pub mode: MigrationMode,
     #[command(flatten)]
     pub change: Change,
 }

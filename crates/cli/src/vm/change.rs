@@ -3,6 +3,7 @@
 
 use serde::{Serialize, Serializer};
 use vimana_client::Client;
+use vimana_model::migration::{MigrateVm, MigrationResult};
 use vimana_model::operation::OperationView;
 use vimana_model::vm::{AcceptedView, PowerOffVm, ResizeVm, VmView};
 use vimana_model::{Result, VmId};
@@ -27,6 +28,7 @@ pub enum Ask {
     Reboot,
     Reset,
     Resize(ResizeVm),
+    Migrate(MigrateVm),
     Retry,
     Shutdown,
     Delete,
@@ -60,18 +62,21 @@ impl Answer {
     }
 }
 
-/// As the REST interface answers it.
+/// As the REST interface answers it; what a migration took stands beside that.
 impl Serialize for Answer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Accepted<'a> {
             vm: &'a VmView,
             operation: &'a OperationView,
+            #[serde(flatten)]
+            result: Option<MigrationResult>,
         }
         match (&self.operation, self.accepted) {
             (Some(operation), true) => Accepted {
                 vm: &self.vm,
                 operation,
+                result: result(operation),
             }
             .serialize(serializer),
             (Some(_) | None, _) => self.vm.serialize(serializer),
@@ -96,6 +101,7 @@ impl Ask {
             Self::Reboot => client.reboot_vm(id).await,
             Self::Reset => client.reset_vm(id).await,
             Self::Resize(form) => client.resize_vm(id, form).await,
+            Self::Migrate(form) => client.migrate_vm(id, form).await,
             Self::Retry => client.retry_vm(id).await,
             Self::Shutdown => client.shutdown_vm(id).await,
             Self::Delete => client.delete_vm(id).await,
@@ -163,10 +169,17 @@ pub fn report(answers: &[Answer], json: bool, several: bool) -> Outcome {
     Ok(())
 }
 
+fn result(operation: &OperationView) -> Option<MigrationResult> {
+    operation.migration.as_ref()?.result
+}
+
 fn summary(Answer { vm, operation, .. }: &Answer) -> String {
     let mut text = format!("{} ({}) is {}", vm.name, vm.id, vm.state.slug());
     if let Some(host) = &vm.host {
         text.push_str(&format!(" on {}", host.name));
+    }
+    if let Some(result) = operation.as_ref().and_then(result) {
+        text.push_str(&format!("; it stood still for {} ms", result.blackout_ms));
     }
     if let Some(operation) = operation.as_ref().filter(|it| !it.state.is_over()) {
         text.push_str(&format!(

@@ -1,9 +1,18 @@
 //! The commands that are used, each with its types.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Qmp, QmpError};
+
+/// Bytes a second, for moves that are not to be slowed down.
+const UNLIMITED: u64 = 1 << 50;
+/// How long a guest stands still at the end of a move: what QEMU has by itself,
+/// and what it takes at most.
+const DOWNTIME_MS: u64 = 300;
+const MOST_DOWNTIME_MS: u64 = 2_000_000;
 
 /// What QEMU says about the machine (`RunState` in its schema).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -34,10 +43,90 @@ pub enum RunState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Migration {
     None,
+    /// It has not begun: who is to send it has not come.
+    Setup,
     Underway,
+    /// The guest stands still, and QEMU waits to be told to go on.
+    Waiting,
     Completed,
     Cancelled,
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
+}
+
+/// The same, with what there is to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    pub state: Migration,
+    pub memory: MovedMemory,
+    /// How long the guest stood still, once that is known.
+    pub downtime_ms: u64,
+}
+
+/// What was copied of a memory, and what was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct MovedMemory {
+    /// Bytes.
+    pub transferred: u64,
+    /// Bytes.
+    pub remaining: u64,
+    /// Pages a second.
+    pub dirty_pages_rate: u64,
+    /// Bytes.
+    pub page_size: u64,
+    /// How often all of it was gone through.
+    pub dirty_sync_count: u64,
+}
+
+/// Where memory goes to or comes from, and what is said about it.
+#[derive(Clone, Copy, Debug)]
+pub enum Passage<'a> {
+    /// A file.
+    File,
+    /// To another host, while the guest runs.
+    Out {
+        /// Bytes a second.
+        limit: Option<u64>,
+        downtime_ms: u64,
+        /// The object that encrypts it, and the name that the other host has to
+        /// prove.
+        tls: Option<(&'a str, &'a str)>,
+    },
+    /// From another host.
+    In {
+        /// The object that encrypts it, and the one that knows who may send.
+        tls: Option<(&'a str, &'a str)>,
+    },
+}
+
+/// Where QEMU listens, or finds another one that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+impl Port {
+    fn json(self) -> Value {
+        json!({"type": "inet", "host": self.address.to_string(), "port": self.port.to_string()})
+    }
+
+    /// As memory is sent there.
+    fn channels(self) -> Value {
+        let mut address = self.json();
+        if let Some(fields) = address.as_object_mut() {
+            fields.insert("transport".to_owned(), json!("socket"));
+        }
+        json!([{"channel-type": "main", "addr": address}])
+    }
+
+    /// As a disk there is reached.
+    #[must_use]
+    pub fn server(self) -> Value {
+        self.json()
+    }
 }
 
 /// Marks what has changed of a disk.
@@ -65,6 +154,9 @@ pub struct Job {
     pub ready: bool,
     pub over: bool,
     pub error: Option<String>,
+    /// Of what it has to do, as much as is known by now.
+    pub done: u64,
+    pub total: u64,
 }
 
 impl Qmp {
@@ -182,10 +274,13 @@ impl Qmp {
     /// How a job stands: `None` where there is none of that name.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, QmpError> {
         #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
         struct Status {
             id: String,
             status: String,
             error: Option<String>,
+            current_progress: u64,
+            total_progress: u64,
         }
         let value = self.execute("query-jobs", None).await?;
         let all: Vec<Status> = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
@@ -194,6 +289,8 @@ impl Qmp {
             ready: job.status == "ready",
             over: job.status == "concluded",
             error: job.error,
+            done: job.current_progress,
+            total: job.total_progress,
         }))
     }
 
@@ -201,6 +298,15 @@ impl Qmp {
     pub async fn job_cancel(&self, id: &str) -> Result<(), QmpError> {
         let arguments = json!({"id": id});
         self.execute("job-cancel", Some(arguments)).await.map(drop)
+    }
+
+    /// Has a mirror that is in step end, once it has all of its source: both stay
+    /// where they are.
+    pub async fn mirror_end(&self, id: &str) -> Result<(), QmpError> {
+        let arguments = json!({"device": id});
+        self.execute("block-job-cancel", Some(arguments))
+            .await
+            .map(drop)
     }
 
     /// Has a mirror that is in step take the place of its source.
@@ -260,16 +366,129 @@ impl Qmp {
         self.execute("job-dismiss", Some(arguments)).await.map(drop)
     }
 
-    /// Makes the moves of memory send `MIGRATION` events, and as fast as the
-    /// disk takes it.
-    pub async fn prepare_migration(&self) -> Result<(), QmpError> {
-        let events = json!({"capabilities": [{"capability": "events", "state": true}]});
-        self.execute("migrate-set-capabilities", Some(events))
+    /// Makes the moves of memory send `MIGRATION` events, and go where they are
+    /// to. All is said that an earlier move may have left otherwise.
+    pub async fn prepare_migration(&self, passage: Passage<'_>) -> Result<(), QmpError> {
+        let (out, comes) = match passage {
+            Passage::File => (false, false),
+            Passage::Out { .. } => (true, false),
+            Passage::In { .. } => (false, true),
+        };
+        let capabilities = [
+            ("events", true),
+            // A sender knows that everything was understood.
+            ("return-path", out || comes),
+            // Its disks are ended in between.
+            ("pause-before-switchover", out),
+            ("auto-converge", out),
+            // Its disks are not its own before its guest runs.
+            ("late-block-activate", comes),
+        ];
+        let capabilities =
+            capabilities.map(|(name, state)| json!({"capability": name, "state": state}));
+        let capabilities = json!({"capabilities": capabilities});
+        self.execute("migrate-set-capabilities", Some(capabilities))
             .await?;
-        let unlimited = json!({"max-bandwidth": 1_u64 << 50});
-        self.execute("migrate-set-parameters", Some(unlimited))
+        let (limit, downtime_ms) = match passage {
+            Passage::Out {
+                limit, downtime_ms, ..
+            } => (limit, downtime_ms),
+            Passage::File | Passage::In { .. } => (None, DOWNTIME_MS),
+        };
+        let (credentials, name, peer) = match passage {
+            Passage::Out {
+                tls: Some((credentials, name)),
+                ..
+            } => (credentials, name, ""),
+            Passage::In {
+                tls: Some((credentials, peer)),
+            } => (credentials, "", peer),
+            Passage::File | Passage::Out { tls: None, .. } | Passage::In { tls: None } => {
+                ("", "", "")
+            }
+        };
+        let parameters = json!({
+            "max-bandwidth": limit.unwrap_or(UNLIMITED).min(UNLIMITED),
+            "downtime-limit": downtime_ms.min(MOST_DOWNTIME_MS),
+            "tls-creds": credentials, "tls-hostname": name, "tls-authz": peer,
+        });
+        self.execute("migrate-set-parameters", Some(parameters))
             .await
             .map(drop)
+    }
+
+    /// Begins to send the memory to another host.
+    pub async fn migrate_to(&self, port: Port) -> Result<(), QmpError> {
+        let arguments = json!({"channels": port.channels()});
+        self.execute("migrate", Some(arguments)).await.map(drop)
+    }
+
+    /// Waits for a memory from another host. Should it not come whole, the
+    /// process stays.
+    pub async fn migrate_incoming_at(&self, port: Port) -> Result<(), QmpError> {
+        let arguments = json!({"channels": port.channels(), "exit-on-error": false});
+        self.execute("migrate-incoming", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// Goes on with a move that waits for that.
+    pub async fn migrate_continue(&self) -> Result<(), QmpError> {
+        let arguments = json!({"state": "pre-switchover"});
+        self.execute("migrate-continue", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// Serves disks. `tls` are the object that encrypts it, and the one that knows
+    /// who may write.
+    pub async fn nbd_server_start(
+        &self,
+        port: Port,
+        tls: Option<(&str, &str)>,
+    ) -> Result<(), QmpError> {
+        let address = json!({"host": port.address.to_string(), "port": port.port.to_string()});
+        let mut arguments = json!({"addr": {"type": "inet", "data": address}});
+        if let (Some((credentials, peer)), Some(fields)) = (tls, arguments.as_object_mut()) {
+            fields.insert("tls-creds".to_owned(), json!(credentials));
+            fields.insert("tls-authz".to_owned(), json!(peer));
+        }
+        self.execute("nbd-server-start", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// Lets whoever knows the name write a disk.
+    pub async fn nbd_export(&self, node: &str, name: &str) -> Result<(), QmpError> {
+        let arguments = json!({"type": "nbd", "id": name, "node-name": node, "name": name,
+                               "writable": true});
+        self.execute("block-export-add", Some(arguments))
+            .await
+            .map(drop)
+    }
+
+    /// Serves no disks any more; fine if it does not. Nobody writes them then.
+    pub async fn nbd_server_stop(&self) -> Result<(), QmpError> {
+        match self.execute("nbd-server-stop", None).await {
+            // It has no other reason to refuse.
+            Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn object_add(&self, object: Value) -> Result<(), QmpError> {
+        self.execute("object-add", Some(object)).await.map(drop)
+    }
+
+    /// Fine if there is none.
+    pub async fn object_del(&self, id: &str) -> Result<(), QmpError> {
+        let path = json!({"path": "/objects"});
+        let all = names(self.execute("qom-list", Some(path)).await?, "name")?;
+        if !all.iter().any(|name| name == id) {
+            return Ok(());
+        }
+        let arguments = json!({"id": id});
+        self.execute("object-del", Some(arguments)).await.map(drop)
     }
 
     /// Begins to write the memory into a file of QEMU's directory.
@@ -291,22 +510,37 @@ impl Qmp {
     }
 
     pub async fn query_migrate(&self) -> Result<Migration, QmpError> {
+        self.query_moving().await.map(|moving| moving.state)
+    }
+
+    pub async fn query_moving(&self) -> Result<Moving, QmpError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "kebab-case")]
         struct Status {
             status: Option<String>,
             error_desc: Option<String>,
+            #[serde(default)]
+            ram: MovedMemory,
+            #[serde(default)]
+            downtime: i64,
         }
         let value = self.execute("query-migrate", None).await?;
         let said: Status = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
-        Ok(match said.status.as_deref() {
+        let state = match said.status.as_deref() {
             Some("completed") => Migration::Completed,
             Some("cancelled") => Migration::Cancelled,
             Some("failed") => Migration::Failed {
                 reason: said.error_desc.unwrap_or_else(|| "it failed".to_owned()),
             },
+            Some("setup") => Migration::Setup,
+            Some("pre-switchover") => Migration::Waiting,
             None | Some("none") => Migration::None,
             Some(_) => Migration::Underway,
+        };
+        Ok(Moving {
+            state,
+            memory: said.ram,
+            downtime_ms: u64::try_from(said.downtime).unwrap_or_default(),
         })
     }
 }

@@ -149,6 +149,10 @@ impl Harness for QemuHost {
         Self { dir }
     }
 
+    async fn beside(&self) -> Self {
+        Self::new().await
+    }
+
     async fn driver(&self) -> Arc<dyn HostDriver> {
         self.open(self.config()).await
     }

@@ -10,5 +10,6 @@
 mod conformance;
 mod host;
 mod interrupted;
+mod migration;
 mod shared;
 mod survival;

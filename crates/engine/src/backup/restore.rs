@@ -167,6 +167,7 @@ impl Engine {
         let mut progress = Progress {
             done_bytes: 0,
             total_bytes: total_bytes.fold(0, u64::saturating_add),
+            copy: None,
         };
         let mut files: Vec<PathBuf> = Vec::new();
         for link in &chain {

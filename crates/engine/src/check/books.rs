@@ -13,6 +13,7 @@ use vimana_store::claim::ClaimRecord;
 use vimana_store::host::HostRecord;
 use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::image::ImageRecord;
+use vimana_store::migration::MigrationRecord;
 use vimana_store::operation::OperationRecord;
 use vimana_store::orphan::OrphanRecord;
 use vimana_store::request::RequestRecord;
@@ -32,6 +33,8 @@ pub struct Books {
     pub hosts: BTreeMap<HostId, HostRecord>,
     pub vms: BTreeMap<VmId, VmRecord>,
     pub claims: Vec<ClaimRecord>,
+    /// What VMs hold of hosts that are not their own.
+    pub migrations: BTreeMap<VmId, MigrationRecord>,
     /// Whose each operation is, whether it is over or not.
     pub operations: HashMap<OperationId, Object>,
     pub in_flight: BTreeMap<OperationId, OperationRecord>,
@@ -72,6 +75,10 @@ impl Books {
         survey::vms(conn, sorting(&mut corrupt, &mut vms)).await?;
         let mut claims = |row: ClaimRecord| books.claims.push(row);
         survey::claims(conn, sorting(&mut corrupt, &mut claims)).await?;
+        let mut migrations = |row: MigrationRecord| {
+            books.migrations.insert(row.vm_id, row);
+        };
+        survey::migrations(conn, sorting(&mut corrupt, &mut migrations)).await?;
         let mut operations = |row: OperationRecord| {
             books.operations.insert(row.id, row.object);
             if !row.state.is_over() {

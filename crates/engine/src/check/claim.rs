@@ -8,6 +8,7 @@ use vimana_model::unit::{MiB, Resources};
 use vimana_model::{DatastoreId, HostId, VmId};
 use vimana_store::claim::ClaimRecord;
 use vimana_store::host_datastore::HostDatastoreRecord;
+use vimana_store::migration::MigrationRecord;
 use vimana_store::snapshot::Elsewhere;
 use vimana_store::vm::VmRecord;
 
@@ -35,6 +36,12 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
             let what = format!("its claim is on host {host}, which is not recorded");
             found.add(Check::ClaimOnNoHost, books.about_vm(claim.vm_id), what);
         }
+    }
+    for migration in books.migrations.values() {
+        let (sum, vms) = sums.entry(migration.peer.id).or_default();
+        *sum = add(*sum, migration.resources);
+        *vms += 1;
+        check_migration(books, migration, found);
     }
     let mut places: BTreeMap<(HostId, &DatastoreName), MiB> = BTreeMap::new();
     for volume in books.volumes.values() {
@@ -66,6 +73,29 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
             check_claim(books, vm, claimed.get(&vm.id).copied(), found);
         }
         check_place(books, vm, found);
+    }
+}
+
+/// A VM has another host only while it moves, or as long as the one that it was
+/// on is not cleaned.
+fn check_migration(books: &Books, migration: &MigrationRecord, found: &mut Findings) {
+    let id = migration.vm_id;
+    let host = books.host(migration.peer.id);
+    let Some(vm) = books.vms.get(&id) else {
+        if books.is_no_vm(id) {
+            let what = format!("it is not recorded, and claims room on host {host}");
+            found.add(Check::ClaimOfNoVm, books.about_vm(id), what);
+        }
+        return;
+    };
+    let home = vm
+        .host
+        .as_ref()
+        .is_some_and(|on| on.id == migration.peer.id);
+    let over = !migration.committed && books.rests(vm);
+    if home || over {
+        let what = format!("it claims room on host {host} for a migration that is none");
+        found.add(Check::ClaimElsewhere, books.about_vm(id), what);
     }
 }
 

@@ -80,6 +80,10 @@ fn check_held(
         return add(Check::DoneStillHeld, what);
     }
     // Tells nothing of the record, which may move on while this stays.
+    let moves = books.migrations.get(&id);
+    if moves.is_some_and(|migration| migration.peer.id == host) {
+        return;
+    }
     if vm.host.as_ref().is_none_or(|on| on.id != host) {
         let what = format!("host {named} holds its run {run}, and is not its host{known}");
         return add(Check::HeldElsewhere, what);

@@ -149,7 +149,13 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         | StepKind::Detach
         | StepKind::Grow
         | StepKind::Move
-        | StepKind::MoveBack => true,
+        | StepKind::MoveBack
+        | StepKind::Receive
+        | StepKind::Dismiss
+        | StepKind::Send
+        | StepKind::CallOff
+        | StepKind::Run
+        | StepKind::Leave => true,
     };
     (by_a_host && vm.host.is_none()).then(|| {
         let what = format!("its step \"{title}\" is for a host to do, and its VM has none");

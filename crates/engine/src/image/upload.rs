@@ -257,6 +257,7 @@ impl UploadReach {
         Progress {
             done_bytes: self.offset_bytes,
             total_bytes: self.size_bytes,
+            copy: None,
         }
     }
 }

@@ -292,6 +292,7 @@ impl Engine {
         let nothing = Progress {
             done_bytes: 0,
             total_bytes: 0,
+            copy: None,
         };
         Teller::new(self, record, operation).tell(nothing);
         Ok(())

@@ -8,6 +8,7 @@
 )]
 
 mod backups;
+mod migrations;
 mod moves;
 mod snapshots;
 mod volumes;

@@ -7,7 +7,9 @@ mod image;
 use std::cell::Cell;
 use std::io;
 
-use vimana_format::{Content, Error, ReadAt, Reads, START_BYTES, check, identify, most_reads};
+use vimana_format::{
+    Content, Error, ReadAt, Reads, START_BYTES, check, check_whole, identify, most_reads,
+};
 
 use self::alone::assert_stands_alone;
 pub use self::image::Image;
@@ -30,10 +32,29 @@ pub fn judge(content: Content, image: &Image) {
     let verdict = check(content, &counted);
     counted.assert_within(most_reads(content));
     match verdict {
-        Ok(header) => assert_stands_alone(content, image, header),
+        Ok(header) => {
+            assert_stands_alone(content, image, header);
+            walk(content, image);
+        }
         Err(Error::Refused(_)) => {}
         Err(Error::Io(error)) => panic!("memory can be read: {error}"),
     }
+}
+
+/// Has what was accepted looked through: that never reads more than there is,
+/// with both tables and the header once.
+fn walk(content: Content, image: &Image) {
+    const LONGEST: u64 = 16 << 20;
+    let length = image.length().expect("memory can be read");
+    if length > LONGEST {
+        return;
+    }
+    let counted = Counted::new(image);
+    let _verdict = check_whole(content, &counted);
+    let bytes = counted.bytes.get();
+    // Windows are asked for again where the file ends within them.
+    let most = (2 * length + 4096) * 2;
+    assert!(bytes <= most, "{bytes} bytes of {length}");
 }
 
 /// Counts what is read.

@@ -488,6 +488,7 @@ pub async fn operations_survive_with_their_steps(world: World) {
                 retry_at: None,
                 target: None,
                 piece: None,
+                migration: None,
                 state: StepState::Waiting,
                 started_at: None,
                 ended_at: None,

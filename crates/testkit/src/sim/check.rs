@@ -108,8 +108,8 @@ impl World {
         }
     }
 
-    /// A VM ran on another host only after the one before had been cleaned,
-    /// and had said so.
+    /// A VM ran on another host only after the one before had been cleaned, and
+    /// had said so, or after a migration was committed.
     fn check_moves(&self, vm: &VmRecord, operations: &[OperationRecord]) {
         let runs = self.log.entries();
         let starts = runs
@@ -121,7 +121,8 @@ impl World {
         let moves = moves.count();
         let left = |operation: &&OperationRecord| {
             operation.steps.iter().any(|step| {
-                let goes = (step.kind, step.state) == (StepKind::Clean, StepState::Done);
+                let goes = matches!(step.kind, StepKind::Clean | StepKind::Send)
+                    && step.state == StepState::Done;
                 let comes = matches!(step.kind, StepKind::Prepare | StepKind::Download);
                 goes || (comes && step.state == StepState::Undone)
             })
@@ -129,7 +130,7 @@ impl World {
         let left = operations.iter().filter(left).count();
         if moves > left {
             let what = format!(
-                "{} ran on {hosts:?}, and only {left} times a host was cleaned of it",
+                "{} ran on {hosts:?}, and only {left} times a host was left by it",
                 vm.name
             );
             self.journal.breach(9, what);

@@ -4,6 +4,7 @@
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::backup::TakeBackup;
+use vimana_model::migration::MigrateVm;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::unit::MiB;
 use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
@@ -155,6 +156,9 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         A::Resize,
         A::Backup,
         A::Backup,
+        A::Migrate,
+        A::Migrate,
+        A::Migrate,
         A::Retry,
         A::Retry,
         A::Hold,
@@ -188,6 +192,13 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         A::Snapshot | A::Revert | A::RemoveSnapshot | A::Attach | A::Detach | A::Grow | A::Move => {
             ActionArgs::None
         }
+        A::Migrate => ActionArgs::Migrate(MigrateVm {
+            host: (*chance
+                .pick(&["host-1", "host-2", "host-3"])
+                .unwrap_or(&"host-1"))
+            .to_owned(),
+            ..MigrateVm::default()
+        }),
         A::Backup => ActionArgs::Backup(TakeBackup {
             full: chance.one_in(4),
             ..TakeBackup::default()

@@ -218,16 +218,29 @@ impl World {
         }
     }
 
-    /// The newest first: what others need goes after them.
+    /// What others need goes after them. That is not the order of their times: a
+    /// clock may have been set back.
     async fn delete_backups(&self) {
-        let read = self.server.until_serving().await.store().read();
         for (tenant, who) in [(AUTOMATIC, ADMIN), (MANUAL, MONA)] {
-            for found in backup::list(&read, tenant_id(tenant)).await.unwrap() {
-                let deleted = self.people.ask(who, Ask::DeleteBackup(found.id)).await;
-                if let Err(error) = deleted {
-                    let what = format!("backup {} cannot be deleted: {error}", found.name);
-                    self.journal.breach(12, what);
+            let read = self.server.until_serving().await.store().read();
+            let mut left = backup::list(&read, tenant_id(tenant)).await.unwrap();
+            loop {
+                let mut refused = Vec::new();
+                let count = left.len();
+                for found in left {
+                    let deleted = self.people.ask(who, Ask::DeleteBackup(found.id)).await;
+                    if let Err(error) = deleted {
+                        refused.push((found, error));
+                    }
                 }
+                if refused.len() == count {
+                    for (found, error) in refused {
+                        let what = format!("backup {} cannot be deleted: {error}", found.name);
+                        self.journal.breach(12, what);
+                    }
+                    break;
+                }
+                left = refused.into_iter().map(|(found, _)| found).collect();
             }
         }
         let removed = self.until(PATIENCE, async |store| {

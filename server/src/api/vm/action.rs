@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use vimana_engine::{Acted, ActionArgs, OpContext};
 use vimana_model::action::VmAction;
+use vimana_model::migration::MigrateVm;
 use vimana_model::vm::{AcceptedView, PowerOffVm, ResizeVm, VmView};
 use vimana_model::{Problem, VmId};
 
@@ -133,6 +134,31 @@ pub async fn resize(
     Json(form): Json<ResizeVm>,
 ) -> ApiResult<Response> {
     act(app, cx, id, VmAction::Resize, ActionArgs::Resize(form)).await
+}
+
+/// Bring a VM to another host
+///
+/// It runs on meanwhile, but for a moment at the end. For administrators: which
+/// host a VM is on is the provider's.
+#[utoipa::path(
+    post, path = "/vms/{vm_id}/migrate", tag = "vm", operation_id = "migrate_vm",
+    params(("vm_id" = VmId, Path)),
+    request_body = MigrateVm,
+    responses(
+        (status = 202, description = "Accepted", body = AcceptedView),
+        (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Not in this state, or it cannot go there", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Fields at fault, all at once", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn migrate(
+    State(app): State<App>,
+    Once(cx): Once,
+    Id(id): Id<VmId>,
+    Json(form): Json<MigrateVm>,
+) -> ApiResult<Response> {
+    act(app, cx, id, VmAction::Migrate, ActionArgs::Migrate(form)).await
 }
 
 /// Does it; an accepted operation is 202.

@@ -140,6 +140,11 @@ pub fn called_by(step: StepKind) -> Option<Call> {
         StepKind::Detach => Some(Call::Detach),
         StepKind::Grow => Some(Call::GrowVolume),
         StepKind::Move | StepKind::MoveBack => Some(Call::MoveVolume),
+        StepKind::Receive => Some(Call::Receive),
+        StepKind::Send => Some(Call::Send),
+        StepKind::CallOff => Some(Call::CallOff),
+        StepKind::Run => Some(Call::Run),
+        StepKind::Dismiss | StepKind::Leave => Some(Call::Kill),
         StepKind::Place
         | StepKind::Discard
         | StepKind::GiveBack

@@ -1,0 +1,302 @@
+//! The target's side: a process that waits, and the guest that came.
+
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::timeout;
+use vimana_driver::{Endpoint, Fault, FaultKind, IncarnationSpec, Power};
+use vimana_model::{HostId, VmId};
+
+use super::tls::{self, End};
+use super::{Arriving, Journey, able, export, hypervisor, on_disk};
+use crate::argv::{self, DISK_NODE, Launch};
+use crate::boot::{self, Beginning, has_run, launch};
+use crate::host::{Held, Host, Turn, blocking, no_such_vm, overtaken};
+use crate::limits::{ARRIVAL_TIMEOUT, LISTEN_ATTEMPTS, MIGRATION_POLL};
+use crate::machine::{self, Machine, Parts};
+use crate::prepare::{self, enough_room};
+use crate::qmp::{Migration, Passage, Port, Qmp, QmpError, RunState};
+use crate::record::{self, Prepared};
+
+/// See [`vimana_driver::HostDriver::receive`].
+pub async fn receive(
+    turn: Turn,
+    spec: IncarnationSpec,
+    image: PathBuf,
+    from: HostId,
+) -> Result<Endpoint, Fault> {
+    if let Some(held) = turn.vm.held() {
+        let message = "the host still holds another disk of this machine";
+        let other = || Fault::new(FaultKind::Host, message);
+        return awaited(&held, turn.epoch, from).ok_or_else(other);
+    }
+    able(&turn.host)?;
+    turn.still_wanted()?;
+    let mut arriving = Arriving {
+        run_epoch: turn.epoch,
+        from,
+        endpoint: None,
+        runs_as: None,
+    };
+    let host = Arc::clone(&turn.host);
+    let record = blocking(move || {
+        enough_room(&host)?;
+        let record = prepare::promised(&host.config, spec, &image)?;
+        prepare::create(&host, record, |dir| record::write(dir, &arriving))
+    });
+    let record = record.await?;
+    match wait(&turn, &record, &mut arriving).await {
+        Ok((parts, endpoint)) => {
+            let mut held = Held::prepared(Arc::new(record));
+            held.power = Power::Arriving;
+            held.journey = Some(Journey::Arriving(arriving));
+            turn.vm.hold(&turn.host, held);
+            Machine::supervise(&turn.host, &turn.vm, parts);
+            Ok(endpoint)
+        }
+        Err(fault) => {
+            forget(&turn.host, turn.vm.id).await?;
+            Err(fault)
+        }
+    }
+}
+
+/// Nothing is left of a machine that never came; no process has it.
+pub async fn forget(host: &Arc<Host>, vm: VmId) -> Result<(), Fault> {
+    let layout = host.layout.clone();
+    on_disk("removing the machine's files", move || layout.remove(&vm)).await
+}
+
+/// Where a machine is awaited already.
+fn awaited(held: &Held, epoch: u64, from: HostId) -> Option<Endpoint> {
+    match held.journey {
+        Some(Journey::Arriving(arriving))
+            if held.power == Power::Arriving
+                && (arriving.run_epoch, arriving.from) == (epoch, from) =>
+        {
+            arriving.endpoint
+        }
+        Some(Journey::Arriving(_) | Journey::Leaving(_)) | None => None,
+    }
+}
+
+/// Starts a process that waits for the machine; none is left on failure.
+async fn wait(
+    turn: &Turn,
+    record: &Prepared,
+    arriving: &mut Arriving,
+) -> Result<(Parts, Endpoint), Fault> {
+    let (dir, now) = (turn.dir(), record.clone());
+    blocking(move || boot::make_ready(&dir, &now)).await?;
+    let accelerator = turn.host.capabilities.accelerator;
+    let args = argv::machine(&Launch {
+        incoming: true,
+        ..launch(&record.spec, &record.image, accelerator, Vec::new())
+    });
+    for _ in 0..LISTEN_ATTEMPTS {
+        let mut parts = boot::start(turn, &turn.dir(), &args, Beginning::FromElsewhere).await?;
+        let listening = async {
+            let Some(endpoint) = listen(turn, &parts.qmp, arriving.from).await? else {
+                return Ok(None);
+            };
+            arriving.endpoint = Some(endpoint);
+            let (dir, now) = (turn.dir(), *arriving);
+            let what = "recording where the machine is awaited";
+            on_disk(what, move || record::write(&dir, &now)).await?;
+            Ok(Some(endpoint))
+        };
+        let listening = turn.cancelled.run_until_cancelled(listening).await;
+        let listening = listening.unwrap_or_else(|| Err(overtaken()));
+        if let Ok(Some(endpoint)) = listening {
+            return Ok((parts, endpoint));
+        }
+        parts.process.kill();
+        if let Some(child) = &mut parts.child
+            && let Err(error) = child.wait().await
+        {
+            tracing::warn!(vm = %turn.vm.id, %error, "a failed QEMU cannot be ended");
+        }
+        listening?;
+    }
+    let message = "no port is free for a machine that comes from another host";
+    Err(Fault::new(FaultKind::Hypervisor, message))
+}
+
+/// Has QEMU wait for the memory, and serve the disk. `None` where it lost a port
+/// to somebody else: it does not wait for a memory a second time.
+async fn listen(turn: &Turn, qmp: &Qmp, from: HostId) -> Result<Option<Endpoint>, Fault> {
+    let host = &turn.host;
+    let tls = tls::provide(host, &turn.dir(), qmp, End::Server { from }).await?;
+    let tls = tls.then_some((tls::CREDENTIALS, tls::PEER));
+    let address = host.config.migration.address.ok_or_else(|| {
+        let message = "the host does not know its own address; give its agent --migration-address";
+        Fault::new(FaultKind::Unsupported, message)
+    })?;
+    let listening = async {
+        qmp.prepare_migration(Passage::In { tls }).await?;
+        let Some(memory) = free_ports(host, address).next() else {
+            return Ok(None);
+        };
+        if is_lost(qmp.migrate_incoming_at(memory).await)? {
+            return Ok(None);
+        }
+        for disk in free_ports(host, address) {
+            if is_lost(qmp.nbd_server_start(disk, tls).await)? {
+                continue;
+            }
+            qmp.nbd_export(DISK_NODE, &export(turn.vm.id)).await?;
+            return Ok(Some(Endpoint {
+                address,
+                memory_port: memory.port,
+                disk_port: disk.port,
+            }));
+        }
+        Ok(None)
+    };
+    let listening: Result<_, QmpError> = listening.await;
+    listening.map_err(|error| hypervisor("the machine cannot be awaited", &error))
+}
+
+/// The ports on which nobody listens right now.
+fn free_ports(host: &Host, address: IpAddr) -> impl Iterator<Item = Port> {
+    let ports = host.config.migration.ports.clone();
+    let all = ports.clone().count();
+    // Not those first that have been given back just now.
+    let first = host.next_port.fetch_add(1, Ordering::Relaxed);
+    let first = first.checked_rem(all).unwrap_or_default();
+    let ports = ports.cycle().skip(first).take(all);
+    let ports = ports.map(move |port| Port { address, port });
+    ports.filter(|at| {
+        let bound = TcpListener::bind((at.address, at.port));
+        // Whatever else is wrong is for QEMU to say.
+        !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    })
+}
+
+/// Whether somebody else was quicker to listen on a port.
+fn is_lost(listens: Result<(), QmpError>) -> Result<bool, QmpError> {
+    match listens {
+        Ok(()) => Ok(false),
+        Err(QmpError::Refused { description, .. }) if description.contains("in use") => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// See [`vimana_driver::HostDriver::run`].
+pub async fn run(turn: Turn) -> Result<(), Fault> {
+    let held = turn.vm.held().ok_or_else(no_such_vm)?;
+    let run = held.record.spec.run_epoch;
+    let Some(Journey::Arriving(arriving)) = held.journey else {
+        return match held.power {
+            Power::Running | Power::Off | Power::Crashed { .. } if run == turn.epoch => {
+                has_run(&held)
+            }
+            Power::Prepared
+            | Power::Running
+            | Power::Arriving
+            | Power::Left
+            | Power::Saved
+            | Power::Off
+            | Power::Crashed { .. }
+            | Power::Unknown => Err(not_arrived()),
+        };
+    };
+    let machine = match (held.power, held.machine) {
+        (Power::Arriving, Some(machine)) if turn.epoch > run => machine,
+        (Power::Crashed { reason }, _) => {
+            let message = format!("the machine has ended before it ran here: {reason}");
+            return Err(Fault::new(FaultKind::Hypervisor, message));
+        }
+        _ => return Err(not_arrived()),
+    };
+    turn.still_wanted()?;
+    let _motion = machine.motion().await;
+    let qmp = machine.qmp();
+    let come = turn.cancelled.run_until_cancelled(arrived(&qmp)).await;
+    if !come.ok_or_else(overtaken)?.map_err(unrun)? {
+        return Err(not_arrived());
+    }
+    // Its disk is its own from now on.
+    qmp.nbd_server_stop().await.map_err(unrun)?;
+    // No end is recorded meanwhile, under whichever epoch. Not to be cancelled
+    // from here on.
+    let _ending = machine.ending.lock().await;
+    if machine.is_gone() {
+        return Err(unrun(QmpError::Closed));
+    }
+    let mut marked = arriving;
+    marked.runs_as = Some(turn.epoch);
+    let dir = turn.dir();
+    let what = "recording that the machine runs";
+    on_disk(what, move || record::write(&dir, &marked)).await?;
+    let mut record = Prepared::clone(&held.record);
+    record.spec.run_epoch = turn.epoch;
+    let record = Arc::new(record);
+    let now = Arc::clone(&record);
+    let runs = qmp.cont().await;
+    turn.vm.change(&turn.host, |held| {
+        held.record = record;
+        held.journey = None;
+        held.power = Power::Running;
+    });
+    let dir = turn.dir();
+    let settled = on_disk(what, move || settle(&dir, &now)).await;
+    if let Err(error) = settled {
+        // The agent's next start does it.
+        tracing::error!(vm = %turn.vm.id, %error, "a machine that has arrived is not recorded as such");
+    }
+    // Where it does not run the supervisor tries again.
+    runs.map_err(unrun)
+}
+
+/// The records of a machine that has arrived and runs. That of its process stays,
+/// with the number of the run that it came from: an agent that finds it brings it
+/// in line. Blocks.
+pub fn settle(dir: &Path, record: &Prepared) -> io::Result<()> {
+    record::write(dir, record)?;
+    record::erase::<Arriving>(dir)
+}
+
+/// Whether all of the machine is here. Waits for the last of it, which the source
+/// may be the first to know of.
+async fn arrived(qmp: &Qmp) -> Result<bool, QmpError> {
+    let mut events = qmp.events().ok_or(QmpError::Closed)?;
+    let coming = async {
+        loop {
+            match qmp.query_migrate().await? {
+                Migration::Completed => break,
+                Migration::Underway | Migration::Waiting => {}
+                Migration::None
+                | Migration::Setup
+                | Migration::Cancelled
+                | Migration::Failed { .. } => return Ok(false),
+            }
+            let _ = timeout(MIGRATION_POLL, machine::heard(&mut events, "MIGRATION")).await;
+        }
+        Ok(true)
+    };
+    timeout(ARRIVAL_TIMEOUT, coming).await.unwrap_or(Ok(false))
+}
+
+/// The supervisor's part: nobody has anything to write here any more once the
+/// machine has arrived.
+pub async fn look(qmp: &Qmp, state: RunState) {
+    if state != RunState::Inmigrate
+        && matches!(qmp.query_migrate().await, Ok(Migration::Completed))
+        && let Err(error) = qmp.nbd_server_stop().await
+    {
+        tracing::debug!(%error, "a disk that has arrived is still served");
+    }
+}
+
+fn not_arrived() -> Fault {
+    let message = "the machine has not arrived here";
+    Fault::new(FaultKind::Hypervisor, message)
+}
+
+fn unrun(error: QmpError) -> Fault {
+    hypervisor("the machine that arrived does not run", &error)
+}

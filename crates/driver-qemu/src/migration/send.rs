@@ -1,0 +1,548 @@
+//! The source's side: disk, memory, and the moment in which the guest stands
+//! still; and the way back, as long as nobody lets it run elsewhere.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::broadcast::{self, error::TryRecvError};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use vimana_driver::{CopyWatcher, Fault, FaultKind, Power, Sending};
+use vimana_model::migration::{CopyPhase, Sent};
+
+use super::tls::{self, End};
+use super::watch::Watch;
+use super::{Journey, Leaving, able, export, hypervisor, on_disk};
+use crate::argv::DISK_NODE;
+use crate::guest;
+use crate::host::{Turn, not_running, overtaken};
+use crate::job::Job;
+use crate::limits::{
+    JOB_POLL, MOVE_END_TIMEOUT, REACH_TIMEOUT, SEND_TIMEOUT, SWITCHOVER_TIMEOUT, WATCH_EVERY,
+};
+use crate::machine::{self, Intent, Machine};
+use crate::qmp::{Migration, Moving, Passage, Port, Qmp, QmpError, RunState};
+use crate::record;
+
+/// The other host's disk, as QEMU calls it here.
+const TARGET_NODE: &str = "leaving";
+/// What who serves disks says first, before anything is encrypted.
+const NBD_MAGIC: [u8; 8] = *b"NBDMAGIC";
+/// Our job: it copies the disk, and keeps both in step.
+const JOB: Job = Job {
+    id: "leave",
+    command: "blockdev-mirror",
+    within: SEND_TIMEOUT,
+};
+/// Its end, once that is asked for: a kill waits for it.
+const END: Job = Job {
+    within: MOVE_END_TIMEOUT,
+    ..JOB
+};
+
+/// See [`vimana_driver::HostDriver::send`].
+pub async fn send(turn: Turn, sending: Sending, watcher: CopyWatcher) -> Result<Sent, Fault> {
+    let (machine, before) = may_send(&turn, &sending)?;
+    if let Some(sent) = before.and_then(|leaving| leaving.sent) {
+        return Ok(sent);
+    }
+    turn.still_wanted()?;
+    let leaving = match before {
+        Some(leaving) => leaving,
+        None => begin(&turn, &sending).await?,
+    };
+    let mut sender = Sender {
+        turn: &turn,
+        machine: &machine,
+        qmp: machine.qmp(),
+        sending,
+        leaving,
+        watch: Watch::new(watcher),
+        since: Instant::now(),
+        stands_since: None,
+        disk_bytes: 0,
+    };
+    let going = async {
+        match before {
+            Some(_) => sender.go_on().await,
+            None => sender.go().await,
+        }
+    };
+    let gone = turn.cancelled.run_until_cancelled(going).await;
+    let gone = gone.unwrap_or_else(|| Err(overtaken()));
+    if gone.is_err()
+        && let Err(error) = take_back(&turn, &machine).await
+    {
+        // The supervisor lets it run on as soon as QEMU answers.
+        tracing::warn!(vm = %turn.vm.id, %error, "a machine that was not sent does not run on");
+    }
+    gone
+}
+
+/// See [`vimana_driver::HostDriver::call_off`].
+pub async fn call_off(turn: Turn) -> Result<(), Fault> {
+    let held = turn.held()?;
+    let Some(machine) = held.machine else {
+        return Ok(());
+    };
+    match held.journey {
+        Some(Journey::Leaving(_)) => return take_back(&turn, &machine).await,
+        // It never was here to leave.
+        Some(Journey::Arriving(_)) => return Ok(()),
+        None => {}
+    }
+    // It may have been tried before.
+    let _motion = machine.motion().await;
+    let qmp = machine.qmp();
+    let runs = match qmp.query_status().await {
+        Ok(RunState::Paused | RunState::FinishMigrate | RunState::Postmigrate)
+            if machine.intent() == Intent::None =>
+        {
+            machine::run_on(&qmp).await
+        }
+        other => other.map(drop),
+    };
+    ran_on(&machine, runs)
+}
+
+/// All that refuses a sending from its beginning; and how far an earlier agent
+/// got with it.
+fn may_send(turn: &Turn, to: &Sending) -> Result<(Arc<Machine>, Option<Leaving>), Fault> {
+    let conflict = |message: &str| Err(Fault::new(FaultKind::Conflict, message));
+    let held = turn.held()?;
+    let machine = match (held.power, held.machine) {
+        (Power::Saved, _) => return conflict("the machine's memory is saved"),
+        (_, Some(machine)) if machine.intent() == Intent::Saved => {
+            return conflict("the machine's memory is saved");
+        }
+        (Power::Running | Power::Left, Some(machine)) => machine,
+        _ => return Err(not_running()),
+    };
+    match held.journey {
+        Some(Journey::Leaving(leaving)) if leaving.endpoint == to.endpoint => {
+            return Ok((machine, Some(leaving)));
+        }
+        Some(_) => return conflict("the machine is on its way to another place"),
+        None => {}
+    }
+    able(&turn.host)?;
+    if !turn.host.volumes.of(turn.vm.id).is_empty() {
+        return conflict("the machine has volumes, which do not travel with it");
+    }
+    if !turn.host.snapshots.of(turn.vm.id).taken.is_empty() {
+        return conflict("the machine has snapshots, which do not travel with it");
+    }
+    Ok((machine, None))
+}
+
+/// First the record: from now on nobody else lets the guest run on.
+async fn begin(turn: &Turn, sending: &Sending) -> Result<Leaving, Fault> {
+    let leaving = Leaving {
+        run_epoch: turn.epoch,
+        to: sending.to,
+        endpoint: sending.endpoint,
+        began_ms: now_ms(),
+        sent: None,
+        gone: false,
+    };
+    let dir = turn.dir();
+    let what = "recording that the machine leaves";
+    on_disk(what, move || record::write(&dir, &leaving)).await?;
+    turn.vm.change(&turn.host, |held| {
+        held.journey = Some(Journey::Leaving(leaving));
+    });
+    Ok(leaving)
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    ms(now.unwrap_or_default())
+}
+
+pub fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A sending under way.
+struct Sender<'a> {
+    turn: &'a Turn,
+    machine: &'a Arc<Machine>,
+    qmp: Qmp,
+    sending: Sending,
+    leaving: Leaving,
+    watch: Watch,
+    since: Instant,
+    /// When the guest was seen to stand still.
+    stands_since: Option<Instant>,
+    disk_bytes: u64,
+}
+
+impl Sender<'_> {
+    async fn go(&mut self) -> Result<Sent, Fault> {
+        self.copy_disk().await?;
+        // One that stands still here would do so there, where nobody knows.
+        guest::goes_on(self.machine, &self.turn.dir()).await?;
+        let machine = self.machine;
+        let _motion = machine.motion().await;
+        let events = self.begin_memory().await.map_err(|error| unsent(&error))?;
+        self.copy_memory(events).await
+    }
+
+    /// Where an agent that died has begun.
+    async fn go_on(&mut self) -> Result<Sent, Fault> {
+        let machine = self.machine;
+        let _motion = machine.motion().await;
+        let found = async {
+            let events = self.qmp.events().ok_or(QmpError::Closed)?;
+            let state = self.qmp.query_migrate().await?;
+            let status = self.qmp.query_status().await?;
+            let job = self.qmp.job(JOB.id).await?;
+            let in_step = job.is_some_and(|job| job.error.is_none() && (job.ready || job.over));
+            let goes_on = match state {
+                Migration::Setup | Migration::Underway | Migration::Waiting => true,
+                // That of an earlier sending says nothing.
+                Migration::Completed => status == RunState::Postmigrate,
+                Migration::None | Migration::Cancelled | Migration::Failed { .. } => false,
+            };
+            Ok((in_step && goes_on).then_some(events))
+        };
+        let found: Result<_, QmpError> = found.await;
+        let Some(events) = found.map_err(|error| unsent(&error))? else {
+            return Err(failed("the agent was started anew in the middle"));
+        };
+        self.copy_memory(events).await
+    }
+
+    /// Has QEMU copy the disk, and keep both in step from then on.
+    async fn copy_disk(&mut self) -> Result<(), Fault> {
+        let to = Port {
+            address: self.sending.endpoint.address,
+            port: self.sending.endpoint.disk_port,
+        };
+        // QEMU would stand still as a whole for as long as nobody answers there.
+        let answers = timeout(REACH_TIMEOUT, answers(to)).await;
+        if !matches!(answers, Ok(Ok(true))) {
+            return Err(failed("the other host does not wait for it"));
+        }
+        give_up(&self.qmp).await.map_err(|error| unsent(&error))?;
+        let (host, dir) = (&self.turn.host, self.turn.dir());
+        let tls = tls::provide(host, &dir, &self.qmp, End::Client).await?;
+        let mut node = json!({
+            "driver": "nbd", "node-name": TARGET_NODE, "server": to.server(),
+            "export": export(self.turn.vm.id), "discard": "unmap",
+        });
+        if let (true, Some(fields)) = (tls, node.as_object_mut()) {
+            fields.insert("tls-creds".to_owned(), json!(tls::CREDENTIALS));
+            fields.insert("tls-hostname".to_owned(), json!(self.sending.to));
+        }
+        let mut mirror = json!({
+            "device": DISK_NODE, "target": TARGET_NODE, "sync": "top",
+            "copy-mode": "write-blocking", "auto-dismiss": false,
+        });
+        if let (Some(limit), Some(fields)) = (self.sending.max_bytes_per_s, mirror.as_object_mut())
+        {
+            fields.insert(
+                "speed".to_owned(),
+                json!(limit.min(i64::MAX.unsigned_abs())),
+            );
+        }
+        let qmp = self.qmp.clone();
+        let copying = async {
+            qmp.blockdev_add(node).await?;
+            JOB.begin(&qmp, mirror).await?;
+            JOB.ready(&qmp).await
+        };
+        tokio::pin!(copying);
+        loop {
+            tokio::select! {
+                copied = &mut copying => {
+                    copied.map_err(|error| unsent(&error))?;
+                    break;
+                }
+                () = sleep(WATCH_EVERY) => self.look_at_disk().await?,
+            }
+        }
+        self.look_at_disk().await
+    }
+
+    async fn look_at_disk(&mut self) -> Result<(), Fault> {
+        if let Ok(Some(job)) = self.qmp.job(JOB.id).await {
+            let left = job.total.saturating_sub(job.done);
+            self.watch.tell(CopyPhase::Disks, left, job.done, (0, 0));
+        }
+        self.watch.goes_on()
+    }
+
+    /// Has QEMU begin to copy the memory; what it says from then on.
+    async fn begin_memory(&self) -> Result<broadcast::Receiver<String>, QmpError> {
+        let qmp = &self.qmp;
+        match qmp.query_status().await? {
+            // Left so by something that was interrupted before.
+            RunState::Paused
+            | RunState::FinishMigrate
+            | RunState::Postmigrate
+            | RunState::Prelaunch
+            | RunState::Other => machine::run_on(qmp).await?,
+            RunState::Running
+            | RunState::Inmigrate
+            | RunState::Shutdown
+            | RunState::IoError
+            | RunState::InternalError => {}
+        }
+        let tls = self.turn.host.config.migration.tls.is_some();
+        let name = self.sending.to.to_string();
+        let passage = Passage::Out {
+            limit: self.sending.max_bytes_per_s,
+            downtime_ms: self.sending.max_downtime_ms,
+            tls: tls.then_some((tls::CREDENTIALS, &name)),
+        };
+        qmp.prepare_migration(passage).await?;
+        let events = qmp.events().ok_or(QmpError::Closed)?;
+        let to = Port {
+            address: self.sending.endpoint.address,
+            port: self.sending.endpoint.memory_port,
+        };
+        qmp.migrate_to(to).await?;
+        Ok(events)
+    }
+
+    /// Sees the memory to its end. From the moment in which the guest stands still
+    /// all is done as fast as QEMU says how far it is.
+    async fn copy_memory(
+        &mut self,
+        mut events: broadcast::Receiver<String>,
+    ) -> Result<Sent, Fault> {
+        let deadline = Instant::now() + SEND_TIMEOUT;
+        let still = Duration::from_millis(self.sending.max_downtime_ms);
+        let still = SWITCHOVER_TIMEOUT.saturating_add(still);
+        let mut told_to_go_on = false;
+        let mut at_once = false;
+        loop {
+            let moving = self.qmp.query_moving().await;
+            let moving = moving.map_err(|error| unsent(&error))?;
+            // All that was said before that answer, and maybe after it.
+            let changed = self.hear(&mut events, Duration::ZERO).await?;
+            match &moving.state {
+                Migration::Completed => return self.arrived(&moving).await,
+                Migration::Waiting if !told_to_go_on => {
+                    self.stands_since.get_or_insert_with(Instant::now);
+                    self.end_mirror().await.map_err(|error| unsent(&error))?;
+                    let goes_on = self.qmp.migrate_continue().await;
+                    goes_on.map_err(|error| unsent(&error))?;
+                    told_to_go_on = true;
+                }
+                Migration::Setup | Migration::Underway | Migration::Waiting => {
+                    if !at_once && moving.state == Migration::Underway {
+                        at_once = true;
+                        self.send_at_once();
+                    }
+                    self.tell_memory(&moving);
+                    self.watch.goes_on()?;
+                }
+                Migration::Failed { reason } => return Err(failed(reason)),
+                Migration::None | Migration::Cancelled => {
+                    return Err(failed("QEMU cancelled it"));
+                }
+            }
+            let late = self
+                .stands_since
+                .is_some_and(|since| since.elapsed() > still);
+            if late || Instant::now() > deadline {
+                return Err(failed("the other host takes too long"));
+            }
+            if !changed {
+                self.hear(&mut events, WATCH_EVERY).await?;
+            }
+        }
+    }
+
+    /// It is connected now.
+    fn send_at_once(&self) {
+        let endpoint = self.sending.endpoint;
+        let to = (endpoint.address, endpoint.memory_port).into();
+        if let Err(error) = self.machine.process.send_at_once(to) {
+            tracing::debug!(vm = %self.turn.vm.id, %error, "a machine's last bytes may wait for others");
+        }
+    }
+
+    /// Returns once the move is said to be further, or when the time is over: which
+    /// of the two it was.
+    async fn hear(
+        &mut self,
+        events: &mut broadcast::Receiver<String>,
+        within: Duration,
+    ) -> Result<bool, Fault> {
+        let deadline = Instant::now() + within;
+        let mut further = false;
+        loop {
+            let event = match events.try_recv() {
+                Ok(event) => event,
+                Err(TryRecvError::Lagged(_)) => return Ok(true),
+                Err(TryRecvError::Empty | TryRecvError::Closed) if further || within.is_zero() => {
+                    return Ok(further);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Closed) => {
+                    match timeout_at(deadline, events.recv()).await {
+                        Ok(Ok(event)) => event,
+                        Ok(Err(_)) | Err(_) => return Ok(false),
+                    }
+                }
+            };
+            match event.as_str() {
+                "SHUTDOWN" => return Err(failed("its guest has just switched itself off")),
+                "STOP" => {
+                    self.stands_since.get_or_insert_with(Instant::now);
+                }
+                "RESUME" => self.stands_since = None,
+                "MIGRATION" => further = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the mirror while the guest stands still: the other host has all that
+    /// was ever written, and alone writes its disk from now on. That it ended well
+    /// is kept by QEMU for whoever asks after us.
+    async fn end_mirror(&mut self) -> Result<(), QmpError> {
+        let mut events = self.qmp.events().ok_or(QmpError::Closed)?;
+        let deadline = Instant::now() + MOVE_END_TIMEOUT;
+        // One that has ended already refuses; how it ended is seen below.
+        let _ = self.qmp.mirror_end(JOB.id).await;
+        loop {
+            let job = self.qmp.job(JOB.id).await?.ok_or(QmpError::Unexpected)?;
+            if job.over {
+                self.disk_bytes = job.done;
+                return match job.error {
+                    None => Ok(()),
+                    Some(description) => Err(QmpError::Refused {
+                        command: JOB.command,
+                        description,
+                    }),
+                };
+            }
+            if Instant::now() > deadline {
+                return Err(QmpError::Timeout {
+                    command: JOB.command,
+                    within: MOVE_END_TIMEOUT,
+                });
+            }
+            let heard = machine::heard(&mut events, "JOB_STATUS_CHANGE");
+            let _ = timeout(JOB_POLL, heard).await;
+        }
+    }
+
+    fn tell_memory(&mut self, moving: &Moving) {
+        let memory = &moving.memory;
+        let dirty = memory.dirty_pages_rate.saturating_mul(memory.page_size);
+        let phase = match self.stands_since {
+            Some(_) => CopyPhase::Switchover,
+            None => CopyPhase::Memory,
+        };
+        let rounds = memory.dirty_sync_count;
+        self.watch
+            .tell(phase, memory.remaining, memory.transferred, (dirty, rounds));
+    }
+
+    /// Everything is there, and nothing of it runs.
+    async fn arrived(&mut self, moving: &Moving) -> Result<Sent, Fault> {
+        let stood = self.stands_since.map(|since| ms(since.elapsed()));
+        if self.disk_bytes == 0
+            && let Ok(Some(job)) = self.qmp.job(JOB.id).await
+        {
+            self.disk_bytes = job.done;
+        }
+        let clock = now_ms().saturating_sub(self.leaving.began_ms);
+        let sent = Sent {
+            transferred_bytes: moving.memory.transferred.saturating_add(self.disk_bytes),
+            total_ms: ms(self.since.elapsed()).max(clock).max(1),
+            downtime_ms: moving.downtime_ms,
+            // QEMU may know it better: it has stopped the guest before it says so.
+            paused_ms: stood.unwrap_or(0).max(moving.downtime_ms),
+        };
+        self.leaving.sent = Some(sent);
+        let (dir, leaving) = (self.turn.dir(), self.leaving);
+        // It counts for as long as the process lives.
+        let what = "recording that the machine has left";
+        on_disk(what, move || record::write_for_now(&dir, &leaving)).await?;
+        let _ending = self.machine.ending.lock().await;
+        if self.machine.is_gone() {
+            return Err(unsent(&QmpError::Closed));
+        }
+        self.turn.vm.change(&self.turn.host, |held| {
+            held.journey = Some(Journey::Leaving(leaving));
+            held.power = Power::Left;
+        });
+        Ok(sent)
+    }
+}
+
+/// The machine runs on here, and QEMU does nothing any more for its leaving.
+/// Where the driver is dropped everything stays as it is, for the next one.
+async fn take_back(turn: &Turn, machine: &Arc<Machine>) -> Result<(), Fault> {
+    let back = async {
+        let _motion = machine.motion().await;
+        let qmp = machine.qmp();
+        // A guest that writes waits for the other host until then.
+        let _ = qmp.job_cancel(JOB.id).await;
+        let runs = machine::run_on(&qmp).await;
+        if let Err(error) = give_up(&qmp).await {
+            // The next sending tries again.
+            tracing::warn!(vm = %turn.vm.id, %error, "something of a machine's leaving is left");
+        }
+        let dir = turn.dir();
+        let what = "recording that the machine stays";
+        let erased = on_disk(what, move || record::erase::<Leaving>(&dir)).await;
+        let _ending = machine.ending.lock().await;
+        turn.vm.change(&turn.host, |held| {
+            held.journey = None;
+            if held.machine.is_some() {
+                held.power = Power::Running;
+            }
+        });
+        ran_on(machine, runs).and(erased)
+    };
+    let back = turn.host.closing.run_until_cancelled(back).await;
+    back.unwrap_or_else(|| Err(overtaken()))
+}
+
+/// A machine that has ended, or is about to, needs not run on.
+fn ran_on(machine: &Machine, runs: Result<(), QmpError>) -> Result<(), Fault> {
+    match runs {
+        Err(_) if machine.is_gone() => Ok(()),
+        runs => runs.map_err(|error| hypervisor("the machine does not run on", &error)),
+    }
+}
+
+/// Ends what QEMU still does for the disk, and lets go of the other host.
+async fn give_up(qmp: &Qmp) -> Result<(), QmpError> {
+    END.cancel(qmp).await?;
+    if qmp
+        .block_nodes()
+        .await?
+        .iter()
+        .any(|node| node == TARGET_NODE)
+    {
+        qmp.blockdev_del(TARGET_NODE).await?;
+    }
+    tls::withdraw(qmp).await
+}
+
+/// Whether a QEMU serves disks there, and is awake.
+async fn answers(at: Port) -> io::Result<bool> {
+    let mut stream = TcpStream::connect((at.address, at.port)).await?;
+    let mut greeting = [0; NBD_MAGIC.len()];
+    stream.read_exact(&mut greeting).await?;
+    Ok(greeting == NBD_MAGIC)
+}
+
+fn unsent(error: &QmpError) -> Fault {
+    hypervisor("the machine was not sent", error)
+}
+
+pub fn failed(reason: &str) -> Fault {
+    let message = format!("the machine was not sent: {reason}");
+    Fault::new(FaultKind::Hypervisor, message)
+}

@@ -1,0 +1,148 @@
+//! Machines that go from one simulated host to another. What is on the way is
+//! kept in the log that the hosts share.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use vimana_driver::{Endpoint, Fault, FaultKind, IncarnationSpec, Power};
+use vimana_model::VmId;
+use vimana_model::migration::Sent;
+
+use crate::host::{Machine, SimHost, no_such_vm, observed};
+use crate::run_log::Moment;
+
+/// Nobody listens there: the log is the way.
+const NOWHERE: Endpoint = Endpoint {
+    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    memory_port: 1,
+    disk_port: 2,
+};
+const MIB: u64 = 1 << 20;
+
+impl SimHost {
+    pub(crate) fn receive(&self, spec: &IncarnationSpec, image: &Path) -> Result<Endpoint, Fault> {
+        let mut state = self.state();
+        let vm = state.vms.entry(spec.vm_id).or_default();
+        match &vm.machine {
+            Some(held) if held.run_epoch == spec.run_epoch && held.power == Power::Arriving => {
+                return Ok(NOWHERE);
+            }
+            Some(_) => {
+                let message = "the host still holds another disk of this machine";
+                return Err(Fault::new(FaultKind::Host, message));
+            }
+            None => {}
+        }
+        let mut machine = Machine::new(spec, image);
+        machine.power = Power::Arriving;
+        vm.effects.received += 1;
+        self.log().expect(spec.vm_id, self.name());
+        self.tell(observed(spec.vm_id, vm.machine.insert(machine)));
+        Ok(NOWHERE)
+    }
+
+    /// All that refuses a sending from its beginning.
+    pub(crate) fn may_send(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
+        let conflict = |message: &str| Err(Fault::new(FaultKind::Conflict, message));
+        match self.of_run(id, epoch, |_, machine| machine.power.clone())? {
+            Power::Running => {}
+            Power::Left => return Ok(()),
+            Power::Saved => return conflict("the machine's memory is saved"),
+            Power::Prepared
+            | Power::Arriving
+            | Power::Off
+            | Power::Crashed { .. }
+            | Power::Unknown => {
+                let message = "the machine does not run";
+                return Err(Fault::new(FaultKind::Hypervisor, message));
+            }
+        }
+        let state = self.state();
+        if state.volumes.values().any(|v| v.attached_to == Some(id)) {
+            return conflict("the machine has volumes, which do not travel with it");
+        }
+        if state
+            .vms
+            .get(&id)
+            .is_some_and(|vm| !vm.snapshots.is_empty())
+        {
+            return conflict("the machine has snapshots, which do not travel with it");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn send(&self, id: VmId, epoch: u64) -> Result<Sent, Fault> {
+        self.may_send(id, epoch)?;
+        let mut state = self.state();
+        let vm = state.vms.entry(id).or_default();
+        let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
+        let moved = machine.resources.memory_mib.0.saturating_mul(MIB);
+        let sent = Sent {
+            transferred_bytes: moved,
+            total_ms: 1000,
+            downtime_ms: 10,
+            paused_ms: 12,
+        };
+        if machine.power == Power::Left {
+            return Ok(sent);
+        }
+        if !self.log().deliver(id, machine.contents) {
+            let message = "the machine was not sent: the other host does not wait for it";
+            return Err(Fault::new(FaultKind::Hypervisor, message));
+        }
+        machine.power = Power::Left;
+        vm.effects.sent += 1;
+        self.write_log(id, machine, Moment::Left);
+        self.tell(observed(id, machine));
+        Ok(sent)
+    }
+
+    pub(crate) fn call_off(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
+        self.of_run(id, epoch, |_, _| ())?;
+        let mut state = self.state();
+        let vm = state.vms.entry(id).or_default();
+        let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
+        if machine.power == Power::Left {
+            machine.power = Power::Running;
+            vm.effects.called_off += 1;
+            self.write_log(id, machine, Moment::WentOn);
+            self.tell(observed(id, machine));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn run(self: &Arc<Self>, id: VmId, epoch: u64) -> Result<(), Fault> {
+        let mut state = self.state();
+        let vm = state.vms.entry(id).or_default();
+        let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
+        let again = machine.run_epoch == epoch;
+        match &machine.power {
+            Power::Running if again => return Ok(()),
+            Power::Off if again && !machine.killed => return Ok(()),
+            Power::Arriving if epoch > machine.run_epoch => {}
+            Power::Crashed { reason } => {
+                let message = format!("the machine has ended before it ran here: {reason}");
+                return Err(Fault::new(FaultKind::Hypervisor, message));
+            }
+            Power::Prepared
+            | Power::Running
+            | Power::Arriving
+            | Power::Left
+            | Power::Saved
+            | Power::Off
+            | Power::Unknown => return Err(not_arrived()),
+        }
+        let contents = self.log().arrived(id, self.name());
+        machine.contents = contents.ok_or_else(not_arrived)?;
+        self.log().lose(id, self.name());
+        vm.effects.arrived += 1;
+        self.start(id, machine, epoch);
+        Ok(())
+    }
+}
+
+fn not_arrived() -> Fault {
+    let message = "the machine has not arrived here";
+    Fault::new(FaultKind::Hypervisor, message)
+}

@@ -1,0 +1,236 @@
+//! VMs that go to another host while they run.
+//!
+//! An operation of the VM, of four steps. The other host makes place and waits
+//! (Receive); the machine is copied there until it stands still on both (Send); it
+//! runs on the other host (Run); the host it was on is cleaned (Leave). Which host
+//! a step is for, [`StepKind::is_at_peer`] says.
+//!
+//! **The commit** is the transaction that ends Send: the only one that changes the
+//! VM's host, and its epoch with it. It finds the operation running in that very
+//! step, or it does not happen: a cancel, a failure or a deadline that came first
+//! has turned the operation to undoing. Before it, the machine runs on where it
+//! was, whatever becomes of the other host; from there on it never does, whatever
+//! becomes of the new one. The source may go on only by `CallOff`, which is asked
+//! of it while the operation is undone, and never after the commit.
+//!
+//! What the VM holds of the host that is not its own is recorded beside its claim
+//! (`store/migration.rs`), for as long as something of it may be there.
+
+use vimana_model::event::EventKind;
+use vimana_model::host::HostState;
+use vimana_model::migration::{Endpoint, MigrationMode, Sent};
+use vimana_model::name::HostName;
+use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
+use vimana_model::state::VmState;
+use vimana_model::vm::HostRef;
+use vimana_model::{Error, FieldError, HostId};
+use vimana_store::claim::Taken;
+use vimana_store::host::HostRecord;
+use vimana_store::migration::MigrationRecord;
+use vimana_store::operation::MigrationPlan;
+use vimana_store::{TxError, host, migration};
+
+use crate::change::{Change, Holding, Kept};
+
+impl Change<'_> {
+    /// Begins to bring the VM to the host of that name. Everything is looked at
+    /// before anything is promised, and the room there claimed.
+    ///
+    /// # Errors
+    /// `Invalid` where there is no such host, `Conflict` with what keeps the VM
+    /// from going there.
+    pub(crate) async fn begin_migrate(
+        &mut self,
+        by: &str,
+        to: &HostName,
+        mode: MigrationMode,
+    ) -> Result<(), TxError> {
+        let from = self.vm.host.clone();
+        let from = from.ok_or_else(|| Error::internal("a VM that runs has a host"))?;
+        let Some(there) = host::find_by_name(self.tx, to).await? else {
+            let message = format!("there is no host `{to}`");
+            return Err(Error::from(FieldError::new("host", message)).into());
+        };
+        let here = host::find(self.tx, from.id).await?;
+        self.refuse_to_travel(here.as_ref(), &there).await?;
+        let peer = HostRef {
+            id: there.id,
+            name: there.name.to_string(),
+            zone: there.zone.to_string(),
+        };
+        let kind = OperationKind::Migrate;
+        let steps = kind.steps(self.situation(false));
+        self.begin(kind, steps, by).await?;
+        let operation = self.operation.as_mut();
+        let operation = operation.ok_or_else(|| Error::internal("an operation has begun"))?;
+        let operation_id = operation.id;
+        for step in &mut operation.steps {
+            if step.kind == StepKind::Send {
+                step.migration = Some(MigrationPlan {
+                    mode,
+                    from: from.clone(),
+                    to: peer.clone(),
+                    endpoint: None,
+                    sent: None,
+                });
+            }
+        }
+        let wanted = MigrationRecord {
+            vm_id: self.vm.id,
+            operation_id,
+            peer,
+            resources: Holding::Full.of(self.vm.resources),
+            committed: false,
+        };
+        match migration::begin(self.tx, &wanted).await? {
+            Taken::Ok => {}
+            Taken::NoRoom => {
+                let message = format!("host `{to}` has no room for `{}`", self.vm.name);
+                return Err(Error::conflict(message).into());
+            }
+        }
+        let begun = EventKind::Expected { from: from.name };
+        self.add_host_event(begun, wanted.peer.id);
+        Ok(())
+    }
+
+    /// What keeps the VM from going from one host to the other.
+    async fn refuse_to_travel(
+        &self,
+        here: Option<&HostRecord>,
+        there: &HostRecord,
+    ) -> Result<(), TxError> {
+        let (name, to) = (&self.vm.name, &there.name);
+        let refuse = |message: String| Err(Error::conflict(message).into());
+        let Some(here) = here.filter(|here| here.connected) else {
+            return refuse(format!("the host of `{name}` is away"));
+        };
+        if here.id == there.id {
+            return refuse(format!("`{name}` is on host `{to}` already"));
+        }
+        if there.state != HostState::Enabled || !there.connected {
+            return refuse(format!("host `{to}` takes no VMs now"));
+        }
+        if there.zone != here.zone {
+            return refuse(format!(
+                "host `{to}` is in zone `{}`, and `{name}` in zone `{}`: a VM migrates within its zone",
+                there.zone, here.zone
+            ));
+        }
+        if there.accelerator != here.accelerator {
+            return refuse(format!(
+                "host `{to}` runs machines with {}, and the host of `{name}` with {}: none can go from one to the other while it runs",
+                there.accelerator, here.accelerator
+            ));
+        }
+        if migration::find(self.tx, self.vm.id).await?.is_some() {
+            return refuse(format!(
+                "the host that `{name}` was on before is not cleaned yet; it is when it connects"
+            ));
+        }
+        self.refuse_to_leave().await
+    }
+
+    /// The host that is to do `step`.
+    pub(crate) async fn host_of(&self, step: StepKind) -> Result<Option<HostId>, TxError> {
+        if step.is_at_peer() {
+            let found = migration::find(self.tx, self.vm.id).await?;
+            return Ok(found.map(|migration| migration.peer.id));
+        }
+        Ok(self.vm.host.as_ref().map(|host| host.id))
+    }
+
+    fn plan_mut(&mut self) -> Option<&mut MigrationPlan> {
+        let steps = &mut self.operation.as_mut()?.steps;
+        steps.iter_mut().find_map(|step| step.migration.as_mut())
+    }
+
+    /// Where the other host waits, or what sending took.
+    pub(crate) fn note_migration(&mut self, endpoint: Option<Endpoint>, sent: Option<Sent>) {
+        if let Some(plan) = self.plan_mut() {
+            plan.endpoint = endpoint.or(plan.endpoint);
+            plan.sent = sent.or(plan.sent);
+        }
+    }
+
+    /// Whether the step under way cannot go on without what was to come with the
+    /// answer that its host gave.
+    pub(crate) fn lacks(&self, endpoint: Option<Endpoint>, sent: Option<Sent>) -> bool {
+        let forward = self.current().filter(|current| !current.undo);
+        forward.is_some_and(|current| {
+            (current.kind == StepKind::Receive && endpoint.is_none())
+                || (current.kind == StepKind::Send && sent.is_none())
+        })
+    }
+
+    /// The machine stands still on both hosts and has arrived: from here on the
+    /// other one has it.
+    pub(crate) async fn commit_migration(&mut self) -> Result<(), TxError> {
+        let found = migration::find(self.tx, self.vm.id).await?;
+        let nowhere = || Error::internal("a machine has arrived nowhere");
+        let found = found.ok_or_else(nowhere)?;
+        let from = self.vm.host.replace(found.peer.clone());
+        let from = from.ok_or_else(|| Error::internal("a VM that moves has a host"))?;
+        migration::commit(self.tx, &found, &from).await?;
+        self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
+        Ok(())
+    }
+
+    /// It runs on its new host.
+    pub(crate) fn arrived(&mut self) -> Result<(), TxError> {
+        if let Some(plan) = self.plan_mut() {
+            let (from, to) = (plan.from.name.clone(), plan.to.name.clone());
+            self.add_event(EventKind::Migrated { from, to });
+        }
+        self.turn(VmState::Running)
+    }
+
+    /// It has arrived, and does not run: its disk is there, and what it was on
+    /// before is still to be cleaned.
+    pub(crate) async fn arrived_broken(&mut self, reason: &str) -> Result<(), TxError> {
+        self.break_down(reason, Kept::Disk).await?;
+        let now = self.now;
+        if let Some(operation) = self.operation.as_mut() {
+            operation.error = Some(reason.to_owned());
+            let index = usize::try_from(operation.step).unwrap_or(usize::MAX);
+            if let Some(step) = operation.steps.get_mut(index) {
+                step.state = StepState::Failed;
+                step.retry_at = None;
+                step.ended_at = Some(now);
+            }
+            operation.step = operation.step.saturating_add(1);
+        }
+        self.enter_step()
+    }
+
+    /// Nothing of the VM is left on the other host.
+    pub(crate) async fn leave_peer(&mut self) -> Result<(), TxError> {
+        if let Some(found) = migration::find(self.tx, self.vm.id).await? {
+            migration::end(self.tx, self.vm.id).await?;
+            self.add_host_event(EventKind::Cleared {}, found.peer.id);
+        }
+        Ok(())
+    }
+
+    /// The other host cannot be cleaned: what the VM holds there stays recorded
+    /// until it says that nothing is left.
+    pub(crate) fn leave_behind(&mut self, reason: &str) {
+        let now = self.now;
+        let error = self.operation.as_ref().and_then(|op| op.error.clone());
+        if let Some(operation) = self.operation.as_mut() {
+            let index = usize::try_from(operation.step).unwrap_or(usize::MAX);
+            if let Some(step) = operation.steps.get_mut(index) {
+                step.state = StepState::Failed;
+                step.retry_at = None;
+                step.ended_at = Some(now);
+            }
+        }
+        self.add_event(EventKind::Note {
+            text: format!("The host that it was on is not cleaned yet: {reason}"),
+        });
+        match error {
+            Some(error) => self.retire(OperationState::Failed, Some(&error)),
+            None => self.retire(OperationState::Succeeded, None),
+        }
+    }
+}

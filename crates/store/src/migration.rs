@@ -1,0 +1,164 @@
+//! VMs that go from one host to another: what they hold of the other host.
+//!
+//! Until a migration is committed, the other host is the one that the VM goes to;
+//! from then on it is the one where the VM was. A VM has one other host at most.
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
+use vimana_model::unit::Resources;
+use vimana_model::vm::HostRef;
+use vimana_model::{HostId, OperationId, VmId};
+
+use crate::claim::{self, ClaimRecord, Taken};
+use crate::column::Row;
+use crate::entity::migration::{Column, Entity, Model};
+use crate::store::Raw as _;
+use crate::{Conn, Result, WriteTx, query};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationRecord {
+    pub vm_id: VmId,
+    pub operation_id: OperationId,
+    /// The other host.
+    pub peer: HostRef,
+    /// Claimed of it.
+    pub resources: Resources,
+    /// The VM has changed its host.
+    pub committed: bool,
+}
+
+/// Claims room on the host that a VM is to go to, and records that it does.
+///
+/// # Errors
+/// `Duplicate` "migration" where it moves already; the transaction must then be
+/// rolled back, for the host's sums have grown.
+pub async fn begin(tx: &WriteTx, migration: &MigrationRecord) -> Result<Taken> {
+    let wanted = (migration.peer.id, migration.resources);
+    match claim::grow_host(tx, migration.vm_id, wanted).await? {
+        Taken::Ok => {}
+        Taken::NoRoom => return Ok(Taken::NoRoom),
+    }
+    query::insert::<Entity>(tx, to_row(migration)?, "migration").await?;
+    Ok(Taken::Ok)
+}
+
+/// The two hosts change places: what the VM holds of either stays as it is.
+///
+/// # Errors
+/// The database's.
+pub async fn commit(tx: &WriteTx, migration: &MigrationRecord, from: &HostRef) -> Result<()> {
+    let before = claim::replace(
+        tx,
+        &ClaimRecord {
+            vm_id: migration.vm_id,
+            host_id: migration.peer.id,
+            resources: migration.resources,
+        },
+    )
+    .await?;
+    let after = to_row(&MigrationRecord {
+        peer: from.clone(),
+        resources: before,
+        committed: true,
+        ..migration.clone()
+    })?;
+    Entity::update_many()
+        .col_expr(Column::HostId, Expr::value(after.host_id))
+        .col_expr(Column::HostName, Expr::value(after.host_name))
+        .col_expr(Column::HostZone, Expr::value(after.host_zone))
+        .col_expr(Column::Vcpus, Expr::value(after.vcpus))
+        .col_expr(Column::MemoryMib, Expr::value(after.memory_mib))
+        .col_expr(Column::DiskMib, Expr::value(after.disk_mib))
+        .col_expr(Column::Committed, Expr::value(true))
+        .filter(Column::VmId.eq(after.vm_id))
+        .exec(tx.raw())
+        .await?;
+    Ok(())
+}
+
+/// Nothing of the VM is left on the other host: what it held there is given back.
+///
+/// # Errors
+/// The database's.
+pub async fn end(tx: &WriteTx, vm_id: VmId) -> Result<()> {
+    let rows = Entity::delete_many()
+        .filter(Column::VmId.eq(vm_id.to_string()))
+        .exec_with_returning(tx.raw())
+        .await?;
+    for row in rows {
+        let gone = from_row(row)?;
+        claim::shrink_host(tx, vm_id, (gone.peer.id, gone.resources)).await?;
+    }
+    Ok(())
+}
+
+pub async fn find(conn: &impl Conn, vm_id: VmId) -> Result<Option<MigrationRecord>> {
+    let row = Entity::find_by_id(vm_id.to_string())
+        .one(conn.raw())
+        .await?;
+    row.map(from_row).transpose()
+}
+
+/// Those whose other host this is, in the order of their VMs' ids.
+pub async fn on_host(conn: &impl Conn, host: HostId) -> Result<Vec<MigrationRecord>> {
+    let found = Entity::find()
+        .filter(Column::HostId.eq(host.to_string()))
+        .order_by_asc(Column::VmId);
+    query::all(found.all(conn.raw()).await?, from_row)
+}
+
+fn to_row(migration: &MigrationRecord) -> Result<Model> {
+    let MigrationRecord {
+        vm_id,
+        operation_id,
+        peer,
+        resources,
+        committed,
+    } = migration;
+    let vm_id = vm_id.to_string();
+    let row = Row {
+        table: "migrations",
+        key: &vm_id,
+    };
+    let [vcpus, memory_mib, disk_mib] = row.to_resources(*resources)?;
+    Ok(Model {
+        vm_id,
+        operation_id: operation_id.to_string(),
+        host_id: peer.id.to_string(),
+        host_name: peer.name.clone(),
+        host_zone: peer.zone.clone(),
+        vcpus,
+        memory_mib,
+        disk_mib,
+        committed: *committed,
+    })
+}
+
+pub(crate) fn from_row(row: Model) -> Result<MigrationRecord> {
+    let Model {
+        vm_id,
+        operation_id,
+        host_id,
+        host_name,
+        host_zone,
+        vcpus,
+        memory_mib,
+        disk_mib,
+        committed,
+    } = row;
+    let row = Row {
+        table: "migrations",
+        key: &vm_id.clone(),
+    };
+    Ok(MigrationRecord {
+        vm_id: row.parse("vm_id", vm_id)?,
+        operation_id: row.parse("operation_id", operation_id)?,
+        peer: HostRef {
+            id: row.parse("host_id", host_id)?,
+            name: host_name,
+            zone: host_zone,
+        },
+        resources: row.resources([vcpus, memory_mib, disk_mib])?,
+        committed,
+    })
+}
