@@ -54,7 +54,10 @@ export class Cli {
       heard();
     });
     return {
+      over,
       write: (text) => child.stdin.write(text),
+      // Is told all that comes from now on.
+      listen: (told) => child.stdout.on('data', told),
       hears: (pattern) =>
         new Promise((done, failed) => {
           heard = () => pattern.test(said) && done();

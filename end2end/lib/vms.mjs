@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 
-const MOVING = ['pending', 'prolog', 'boot', 'shutdown', 'epilog'];
+const MOVING = ['pending', 'prolog', 'boot', 'shutdown', 'epilog', 'migrate'];
 const PATIENCE_MS = 60_000;
 
 export const soon = (ms = 20) => new Promise((over) => setTimeout(over, ms));
