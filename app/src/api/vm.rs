@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use vimana_model::action::VmAction;
 use vimana_model::event::EventView;
+use vimana_model::migration::{MigrateVm, MigrationTarget};
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
 use vimana_model::snapshot::{SnapshotView, TakeSnapshot};
@@ -165,6 +166,7 @@ pub enum VmArgs {
         volume: VolumeId,
         size: MiB,
     },
+    Migrate(MigrateVm),
 }
 
 #[cfg(feature = "ssr")]
@@ -178,8 +180,20 @@ impl From<VmArgs> for vimana_engine::ActionArgs {
             VmArgs::Snapshot(id) => Self::Snapshot(id),
             VmArgs::Volume(id) => Self::Volume(id),
             VmArgs::Grow { volume, size } => Self::Grow { volume, size },
+            VmArgs::Migrate(form) => Self::Migrate(form),
         }
     }
+}
+
+/// The hosts that it may go to, and those that it may not.
+#[server(prefix = "/portal/api", endpoint = "migration-targets", input = Json, output = Json)]
+pub async fn migration_targets(id: VmId) -> Result<Vec<MigrationTarget>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .migration_targets(&cx, id)
+        .await
+        .map_err(ssr::refuse)
 }
 
 /// Does it, or begins to; answers how the VM is then.

@@ -1,6 +1,8 @@
 //! What is being done with something, step by step, and what was done. An event
 //! patches what it changes; the button under one's finger stays.
 
+mod migration;
+
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::operation::{
@@ -12,6 +14,7 @@ use vimana_ui::{
     Until, When, flag, memo, part, press, text, thousandths, word,
 };
 
+use self::migration::MigrationLine;
 use crate::api::{Key, cancel_operation, once};
 use crate::live::{Live, Operations as Known};
 use crate::page::{amount, sentence};
@@ -112,6 +115,7 @@ fn Operation(id: OperationId, operations: Known, tenant: Option<TenantId>) -> im
                 <header>
                     <h3>{title(first.kind)}</h3>
                     {first.piece.map(|piece| view! { <span>{piece.to_string()}</span> }.into_any())}
+                    {first.migration.as_ref().map(|it| view! { <span>{migration::way(it)}</span> }.into_any())}
                     <Badge
                         tone=Signal::derive(move || shown(state.get()).0)
                         text=Signal::derive(move || shown(state.get()).1.to_owned())
@@ -127,6 +131,7 @@ fn Operation(id: OperationId, operations: Known, tenant: Option<TenantId>) -> im
                 <ol class="steps" data-back=flag(going_back)>
                     {(0..steps).map(|n| view! { <Step n=n operation=operation/> }).map(IntoAny::into_any).collect::<Vec<_>>()}
                 </ol>
+                <MigrationLine operation=operation/>
                 {part(move || error.get().map(|error| view! { <p class="operation-error"><Prose text=sentence(&error)/></p> }))}
                 {part(move || cancelled_by.get().map(|who| view! { <p class="faint">"Cancelled by " {who} "."</p> }))}
             </article>

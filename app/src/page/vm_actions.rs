@@ -4,6 +4,7 @@
 
 mod desk;
 mod dialogs;
+mod migrate;
 mod resize;
 mod snapshot;
 
@@ -21,7 +22,7 @@ pub use dialogs::VmDialogs;
 
 /// Everything, in the order of the menu, which has two columns where there is
 /// room: what belongs together stands side by side; what cannot be undone, last.
-const MENU: [VmAction; 16] = [
+const MENU: [VmAction; 17] = [
     VmAction::Console,
     VmAction::Resize,
     VmAction::Snapshot,
@@ -34,6 +35,7 @@ const MENU: [VmAction; 16] = [
     VmAction::Start,
     VmAction::Reboot,
     VmAction::Reset,
+    VmAction::Migrate,
     VmAction::Hold,
     VmAction::Release,
     VmAction::Shutdown,
@@ -257,7 +259,6 @@ mod tests {
                     | VmAction::Detach
                     | VmAction::Grow
                     | VmAction::Move
-                    | VmAction::Migrate
             )
         });
         all.sort_unstable();

@@ -18,6 +18,10 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const POWER_BUTTON_EVERY: Duration = Duration::from_secs(3);
 /// How often a machine that stopped for lack of disk space is continued.
 pub const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
+/// How long a guest that is sent may stand still at first …
+pub const FIRST_DOWNTIME_MS: u64 = 20;
+/// … for so many rounds through its memory.
+pub const ROUNDS_AT_FIRST: u64 = 3;
 /// How long an event of a move of memory is waited for before asking.
 pub const MIGRATION_POLL: Duration = Duration::from_secs(1);
 /// How often QEMU is asked whether a move of memory is through to its last step:

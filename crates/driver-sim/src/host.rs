@@ -239,7 +239,12 @@ impl SimHost {
     /// `None` where the host does not hold the VM.
     #[must_use]
     pub fn boots(&self, vm: VmId) -> Option<u32> {
-        self.machine(vm, |machine| machine.contents.boots)
+        self.machine(vm, |machine| {
+            // Its disk is written before it runs.
+            let arrived = self.log.arrived(vm, &self.name);
+            let arrived = arrived.filter(|_| machine.power == Power::Arriving);
+            arrived.unwrap_or(machine.contents).boots
+        })
     }
 
     /// Everything the host holds for a VM, for people: empty when it was cleaned.

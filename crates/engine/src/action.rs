@@ -275,7 +275,8 @@ async fn act(
         VmAction::Retry => retry(change, by).await,
         VmAction::Shutdown => {
             let kind = OperationKind::Shutdown;
-            change.begin(kind, plan(kind), by).await
+            let steps = change.with_peer(plan(kind)).await?;
+            change.begin(kind, &steps, by).await
         }
         VmAction::Delete => remove(change, by).await,
         // A console changes nothing of the VM; see `console.rs`.
@@ -328,7 +329,8 @@ async fn release(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
 pub async fn remove(change: &mut Change<'_>, by: &str) -> Result<(), TxError> {
     let kind = OperationKind::Delete;
     let steps = kind.steps(change.situation(false));
-    change.begin(kind, steps, by).await
+    let steps = change.with_peer(steps).await?;
+    change.begin(kind, &steps, by).await
 }
 
 /// Goes on from where it broke.

@@ -16,21 +16,137 @@
 //! What the VM holds of the host that is not its own is recorded beside its claim
 //! (`store/migration.rs`), for as long as something of it may be there.
 
+use vimana_authz::Permission;
+use vimana_model::action::VmAction;
 use vimana_model::event::EventKind;
 use vimana_model::host::HostState;
-use vimana_model::migration::{Endpoint, MigrationMode, Sent};
+use vimana_model::migration::{Endpoint, MigrationMode, MigrationTarget, Sent};
 use vimana_model::name::HostName;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
 use vimana_model::state::VmState;
 use vimana_model::vm::HostRef;
-use vimana_model::{Error, FieldError, HostId};
+use vimana_model::{Error, FieldError, HostId, VmId};
+use vimana_protocol::agent::ToAgent;
+use vimana_protocol::scheduler::HostFacts;
 use vimana_store::claim::Taken;
 use vimana_store::host::HostRecord;
 use vimana_store::migration::MigrationRecord;
 use vimana_store::operation::MigrationPlan;
-use vimana_store::{TxError, host, migration};
+use vimana_store::vm::VmRecord;
+use vimana_store::{TxError, host, migration, operation, vm};
 
+use crate::Engine;
+use crate::authorize::authorized;
 use crate::change::{Change, Holding, Kept};
+use crate::context::OpContext;
+
+/// What keeps a VM from going from one host to another, as far as the two are
+/// concerned.
+fn obstacle(vm: &VmRecord, here: &HostRecord, there: &HostRecord) -> Option<String> {
+    let (name, to) = (&vm.name, &there.name);
+    if here.id == there.id {
+        return Some(format!("`{name}` is on host `{to}` already"));
+    }
+    if there.state != HostState::Enabled || !there.connected {
+        return Some(format!("host `{to}` takes no VMs now"));
+    }
+    if there.zone != here.zone {
+        return Some(format!(
+            "host `{to}` is in zone `{}`, and `{name}` in zone `{}`: a VM migrates within its zone",
+            there.zone, here.zone
+        ));
+    }
+    (there.accelerator != here.accelerator).then(|| {
+        format!(
+            "host `{to}` runs machines with {}, and the host of `{name}` with {}: none can go from one to the other while it runs",
+            there.accelerator, here.accelerator
+        )
+    })
+}
+
+impl Engine {
+    /// Has hosts, one or all, remove what migrations that are through have left
+    /// there. Which of the two hosts never runs the machine again, is decided.
+    pub(crate) async fn remind_of_leftovers(&self) -> Result<(), Error> {
+        let read = self.store().read();
+        for found in migration::list(&read).await? {
+            let operation = operation::find(&read, found.operation_id).await?;
+            if operation.is_some_and(|operation| operation.state.is_over()) {
+                let vm = vm::find(&read, found.vm_id).await?;
+                let frame = ToAgent::Discard {
+                    vm_id: found.vm_id,
+                    // The host may have been told of that run.
+                    run_epoch: vm.map_or(0, |vm| vm.run_epoch),
+                };
+                self.inner.agents.send_frame(found.peer.id, frame);
+            }
+        }
+        Ok(())
+    }
+
+    /// The hosts that a VM may go to, those that suit best first, and then those
+    /// that it cannot go to, each with the reason.
+    ///
+    /// # Errors
+    /// `Conflict` where it can go nowhere now, `NotFound`, `Forbidden`.
+    pub async fn migration_targets(
+        &self,
+        cx: &OpContext,
+        id: VmId,
+    ) -> Result<Vec<MigrationTarget>, Error> {
+        let read = self.store().read();
+        let found = vm::find(&read, id).await?;
+        let permission = Permission::ActOnVm(VmAction::Migrate);
+        let vm = authorized(cx, permission, format!("vm `{id}`"), found)?.into_inner();
+        let on = vm.host.as_ref().map(|host| host.id);
+        let all = host::list(&read).await?;
+        let here = all.iter().find(|host| Some(host.id) == on);
+        let nowhere = || Error::conflict(format!("`{}` is on no host", vm.name));
+        let here = here.ok_or_else(nowhere)?;
+        let needs = Holding::Full.of(vm.resources);
+        let others = all.iter().filter(|there| there.id != here.id);
+        let mut targets: Vec<_> = others
+            .map(|there| {
+                let facts = host_facts(there);
+                let room = vimana_placement::fits(needs, &facts);
+                let full = || format!("host `{}` has no room for `{}`", there.name, vm.name);
+                MigrationTarget {
+                    host: host_ref(there),
+                    score: vimana_placement::score(needs, &facts),
+                    refusal: obstacle(&vm, here, there).or_else(|| (!room).then(full)),
+                }
+            })
+            .collect();
+        targets.sort_by(|a, b| {
+            let order = |target: &MigrationTarget| target.refusal.is_some();
+            order(a)
+                .cmp(&order(b))
+                .then(b.score.total_cmp(&a.score))
+                .then_with(|| a.host.name.cmp(&b.host.name))
+        });
+        Ok(targets)
+    }
+}
+
+fn host_facts(host: &HostRecord) -> HostFacts {
+    HostFacts {
+        id: host.id,
+        name: host.name.clone(),
+        zone: host.zone.clone(),
+        state: host.state,
+        connected: host.connected,
+        capacity: host.capacity,
+        used: host.used,
+    }
+}
+
+fn host_ref(host: &HostRecord) -> HostRef {
+    HostRef {
+        id: host.id,
+        name: host.name.to_string(),
+        zone: host.zone.to_string(),
+    }
+}
 
 impl Change<'_> {
     /// Begins to bring the VM to the host of that name. Everything is looked at
@@ -53,11 +169,7 @@ impl Change<'_> {
         };
         let here = host::find(self.tx, from.id).await?;
         self.refuse_to_travel(here.as_ref(), &there).await?;
-        let peer = HostRef {
-            id: there.id,
-            name: there.name.to_string(),
-            zone: there.zone.to_string(),
-        };
+        let peer = host_ref(&there);
         let kind = OperationKind::Migrate;
         let steps = kind.steps(self.situation(false));
         self.begin(kind, steps, by).await?;
@@ -100,28 +212,13 @@ impl Change<'_> {
         here: Option<&HostRecord>,
         there: &HostRecord,
     ) -> Result<(), TxError> {
-        let (name, to) = (&self.vm.name, &there.name);
         let refuse = |message: String| Err(Error::conflict(message).into());
+        let name = &self.vm.name;
         let Some(here) = here.filter(|here| here.connected) else {
             return refuse(format!("the host of `{name}` is away"));
         };
-        if here.id == there.id {
-            return refuse(format!("`{name}` is on host `{to}` already"));
-        }
-        if there.state != HostState::Enabled || !there.connected {
-            return refuse(format!("host `{to}` takes no VMs now"));
-        }
-        if there.zone != here.zone {
-            return refuse(format!(
-                "host `{to}` is in zone `{}`, and `{name}` in zone `{}`: a VM migrates within its zone",
-                there.zone, here.zone
-            ));
-        }
-        if there.accelerator != here.accelerator {
-            return refuse(format!(
-                "host `{to}` runs machines with {}, and the host of `{name}` with {}: none can go from one to the other while it runs",
-                there.accelerator, here.accelerator
-            ));
+        if let Some(obstacle) = obstacle(&self.vm, here, there) {
+            return refuse(obstacle);
         }
         if migration::find(self.tx, self.vm.id).await?.is_some() {
             return refuse(format!(
@@ -210,6 +307,14 @@ impl Change<'_> {
             self.add_host_event(EventKind::Cleared {}, found.peer.id);
         }
         Ok(())
+    }
+
+    /// Those steps, and what is left on another host of a migration that came to
+    /// no good end goes with them.
+    pub(crate) async fn with_peer(&self, steps: &[StepKind]) -> Result<Vec<StepKind>, TxError> {
+        let left = migration::find(self.tx, self.vm.id).await?;
+        let last = left.map(|_| StepKind::Leave);
+        Ok(steps.iter().copied().chain(last).collect())
     }
 
     /// The other host cannot be cleaned: what the VM holds there stays recorded

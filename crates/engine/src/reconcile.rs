@@ -64,6 +64,12 @@ impl Engine {
             repeat(
                 &cancel,
                 SWEEP_DATASTORE_EVERY,
+                "what migrations left",
+                || self.remind_of_leftovers()
+            ),
+            repeat(
+                &cancel,
+                SWEEP_DATASTORE_EVERY,
                 "errands with volumes",
                 || self.remind_of_volumes(None)
             ),

@@ -106,11 +106,12 @@ impl Engine {
         for found in migration::on_host(&self.store().read(), speaker.host_id).await? {
             let observed = held.remove(&found.vm_id);
             let operation = operation::find(&self.store().read(), found.operation_id).await?;
+            let changed = self.reconcile_vm(speaker, found.vm_id, observed.clone());
+            if let Some((vm, operation)) = changed.await? {
+                self.dispatch(&vm, operation.as_ref()).await;
+                continue;
+            }
             if operation.is_some_and(|operation| !operation.state.is_over()) {
-                let changed = self.reconcile_vm(speaker, found.vm_id, observed).await?;
-                if let Some((vm, operation)) = changed {
-                    self.dispatch(&vm, operation.as_ref()).await;
-                }
                 continue;
             }
             match observed {

@@ -326,7 +326,8 @@ impl Engine {
             (VmState::Running, None) => {
                 let kind = OperationKind::Shutdown;
                 let steps = kind.steps(change.situation(false));
-                change.begin(kind, steps, name).await?;
+                let steps = change.with_peer(steps).await?;
+                change.begin(kind, &steps, name).await?;
             }
             (VmState::Migrate, _) => {
                 let (sentence, vm) = ("is moving; wait until it has arrived", &change.vm.name);

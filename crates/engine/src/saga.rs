@@ -268,7 +268,7 @@ impl Change<'_> {
             (O::Resume, S::Load) if self.vm.saved.is_some() => self.turn(VmState::Boot),
             (O::Resume, S::Load) | (O::Stop, S::Upload | S::Clean) => self.turn(VmState::Suspended),
             (O::Shutdown | O::PowerOff, S::Shutdown) => self.turn(VmState::Shutdown),
-            (O::Shutdown | O::Delete, S::Kill | S::Clean | S::Discard) => {
+            (O::Shutdown | O::Delete, S::Kill | S::Clean | S::Discard | S::Leave) => {
                 self.turn(VmState::Epilog)
             }
             (O::Migrate, S::Receive | S::Send | S::Run) => self.turn(VmState::Migrate),
@@ -328,7 +328,7 @@ impl Change<'_> {
             }
             (OperationKind::Migrate, StepKind::Send) => self.commit_migration().await,
             (OperationKind::Migrate, StepKind::Run) => self.arrived(),
-            (OperationKind::Migrate, StepKind::Leave) => self.leave_peer().await,
+            (_, StepKind::Leave) => self.leave_peer().await,
             // By itself, or in a retry.
             (_, StepKind::Revert) => match self.piece() {
                 Some(Piece::Snapshot { id, .. }) => self.reverted(id).await,
@@ -570,7 +570,7 @@ impl Change<'_> {
         match (kind, step) {
             // Half removed, or nobody knows.
             (O::Delete, _)
-            | (O::Shutdown, StepKind::Clean)
+            | (O::Shutdown, StepKind::Clean | StepKind::Leave)
             | (O::Stop, _)
             | (O::Start, StepKind::Load) => {
                 return self.break_down(reason, Kept::Everything).await;

@@ -218,7 +218,15 @@ impl Taken {
 
     /// Reads what nobody has read yet, and has it all on disk.
     fn finish(mut self) -> Result<(Whole, Hashes), ImportError> {
-        io::copy(&mut self, &mut io::sink()).map_err(failure)?;
+        let mut rest = vec![0; PIECE_BYTES];
+        loop {
+            match self.read(&mut rest) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failure(error)),
+            }
+        }
         self.told_disk()?;
         self.file.settled()?.sync_all()?;
         let whole = Whole {

@@ -202,8 +202,9 @@ async fn one(
     progress.total_bytes = total;
     tell(*progress);
     let mut pace = Pace::new(job);
+    let mut room = BytesMut::new();
     loop {
-        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        room.reserve(PIECE_BYTES);
         let count = tokio::select! {
             biased;
             changed = line.durable.changed() => {
@@ -220,22 +221,43 @@ async fn one(
                 tell(*progress);
                 continue;
             }
-            count = body.read_buf(&mut piece) => count,
+            count = body.read_buf(&mut room) => count,
         };
         let count = count.map_err(|error| Ended::Passing(error.to_string()))?;
         if count == 0 {
             break;
         }
-        if line.pieces.send(Said::Piece(piece.freeze())).await.is_err() {
+        // What is here already goes along: many small pieces take longer than few
+        // large ones.
+        let mut broken = None;
+        while room.len() < PIECE_BYTES {
+            tokio::select! {
+                biased;
+                more = body.read_buf(&mut room) => match more {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        broken = Some(error);
+                        break;
+                    }
+                },
+                () = std::future::ready(()) => break,
+            }
+        }
+        let piece = room.split().freeze();
+        let count = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        if line.pieces.send(Said::Piece(piece)).await.is_err() {
             return Ok(false);
         }
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
         mark.offset = mark.offset.saturating_add(count);
         progress.received_bytes = mark.offset;
         tell(*progress);
         if mark.offset > job.bounds.max_bytes {
             let allowed = job.bounds.max_bytes;
             return Err(Ended::Import(ImportError::TooLarge(allowed)));
+        }
+        if let Some(error) = broken {
+            return Err(Ended::Passing(error.to_string()));
         }
         pace.passed(count).await;
     }

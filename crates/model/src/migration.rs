@@ -127,6 +127,17 @@ pub struct MigrationView {
     pub result: Option<MigrationResult>,
 }
 
+/// A host that a VM may go to, or why not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MigrationTarget {
+    pub host: HostRef,
+    /// How well it suits, from 0 to 1: the share that it has left then.
+    pub score: f64,
+    /// What keeps the VM from going there; nothing where it can.
+    pub refusal: Option<String>,
+}
+
 /// The form that moves a VM to another host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

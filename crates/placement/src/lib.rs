@@ -77,6 +77,12 @@ pub fn fits(needs: Resources, host: &HostFacts) -> bool {
     filter::first_removing(needs, host).is_none()
 }
 
+/// How well `host` suits a VM that needs `needs`, from 0 to 1; as [`place`] has it.
+#[must_use]
+pub fn score(needs: Resources, host: &HostFacts) -> f64 {
+    spread(needs, host)
+}
+
 /// The share of the host that stays free once the VM is there: that of its
 /// scarcest resource, so that no single one runs out early.
 fn spread(needs: Resources, host: &HostFacts) -> f64 {

@@ -99,6 +99,12 @@ pub async fn find(conn: &impl Conn, vm_id: VmId) -> Result<Option<MigrationRecor
     row.map(from_row).transpose()
 }
 
+/// All, in the order of their VMs' ids.
+pub async fn list(conn: &impl Conn) -> Result<Vec<MigrationRecord>> {
+    let found = Entity::find().order_by_asc(Column::VmId);
+    query::all(found.all(conn.raw()).await?, from_row)
+}
+
 /// Those whose other host this is, in the order of their VMs' ids.
 pub async fn on_host(conn: &impl Conn, host: HostId) -> Result<Vec<MigrationRecord>> {
     let found = Entity::find()

@@ -17,6 +17,8 @@ use vimana_testkit::sim::repeat;
 /// Which quarter of the cases to run, from `0` to `3`; all of them where it is
 /// not set.
 const QUARTER: &str = "VIMANA_MATRIX_QUARTER";
+/// Only the cases of plans whose names hold this.
+const OF: &str = "VIMANA_MATRIX_OF";
 
 /// Runs all cases on all cores.
 fn all_hold(family: Family, test: &str) {
@@ -29,6 +31,9 @@ fn all_hold(family: Family, test: &str) {
             index += 1;
             index % 4 == quarter
         });
+    }
+    if let Ok(part) = std::env::var(OF) {
+        cases.retain(|(plan, _)| plan.name.contains(&part));
     }
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

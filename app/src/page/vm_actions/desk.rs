@@ -36,6 +36,8 @@ pub enum Question {
     /// To which size.
     Resize,
     Snapshot,
+    /// To which host.
+    Migrate,
 }
 
 impl VmDesk {
@@ -57,6 +59,7 @@ impl VmDesk {
             VmAction::PowerOff => Question::PowerOff,
             VmAction::Resize => Question::Resize,
             VmAction::Snapshot => Question::Snapshot,
+            VmAction::Migrate => Question::Migrate,
             VmAction::Hold
             | VmAction::Release
             | VmAction::Suspend
@@ -72,7 +75,6 @@ impl VmDesk {
             | VmAction::Detach
             | VmAction::Grow
             | VmAction::Move
-            | VmAction::Migrate
             | VmAction::Console => {
                 return self.act_in_background(action, vm.clone(), VmArgs::None, busy);
             }

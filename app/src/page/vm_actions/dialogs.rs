@@ -6,6 +6,7 @@ use vimana_model::vm::PowerOffVm;
 use vimana_ui::{CheckField, Confirm, Dialog, memo, press};
 
 use super::desk::{Question, VmDesk};
+use super::migrate::MigrateForm;
 use super::resize::ResizeForm;
 use super::snapshot::SnapshotForm;
 use crate::api::VmArgs;
@@ -17,6 +18,7 @@ pub fn VmDialogs() -> impl IntoView {
         <PowerOffDialog/>
         <ResizeDialog/>
         <SnapshotDialog/>
+        <MigrateDialog/>
     }
 }
 
@@ -140,6 +142,21 @@ fn ResizeDialog() -> impl IntoView {
     view! {
         <Dialog id="resize" open=open on_close=close title=title wide=true>
             {desk.asked().map(|asked| view! { <ResizeForm vm=asked.vm close=close/> })}
+        </Dialog>
+    }
+}
+
+#[component]
+fn MigrateDialog() -> impl IntoView {
+    let desk = expect_context::<VmDesk>();
+    let (open, close) = desk.opened(Question::Migrate);
+    let title = {
+        let desk = desk.clone();
+        Signal::derive(move || format!("Migrate {}", name_of(&desk)))
+    };
+    view! {
+        <Dialog id="migrate" open=open on_close=close title=title wide=true>
+            {desk.asked().map(|asked| view! { <MigrateForm vm=asked.vm close=close/> })}
         </Dialog>
     }
 }

@@ -21,7 +21,8 @@ use crate::guest;
 use crate::host::{Turn, not_running, overtaken};
 use crate::job::Job;
 use crate::limits::{
-    JOB_POLL, MOVE_END_TIMEOUT, REACH_TIMEOUT, SEND_TIMEOUT, SWITCHOVER_TIMEOUT, WATCH_EVERY,
+    FIRST_DOWNTIME_MS, JOB_POLL, MOVE_END_TIMEOUT, REACH_TIMEOUT, ROUNDS_AT_FIRST, SEND_TIMEOUT,
+    SWITCHOVER_TIMEOUT, WATCH_EVERY,
 };
 use crate::machine::{self, Intent, Machine};
 use crate::qmp::{Migration, Moving, Passage, Port, Qmp, QmpError, RunState};
@@ -64,6 +65,7 @@ pub async fn send(turn: Turn, sending: Sending, watcher: CopyWatcher) -> Result<
         since: Instant::now(),
         stands_since: None,
         disk_bytes: 0,
+        downtime_ms: sending.max_downtime_ms.min(FIRST_DOWNTIME_MS),
     };
     let going = async {
         match before {
@@ -178,6 +180,8 @@ struct Sender<'a> {
     /// When the guest was seen to stand still.
     stands_since: Option<Instant>,
     disk_bytes: u64,
+    /// What is allowed by now of the time that the guest may stand still.
+    downtime_ms: u64,
 }
 
 impl Sender<'_> {
@@ -296,7 +300,7 @@ impl Sender<'_> {
         let name = self.sending.to.to_string();
         let passage = Passage::Out {
             limit: self.sending.max_bytes_per_s,
-            downtime_ms: self.sending.max_downtime_ms,
+            downtime_ms: self.downtime_ms,
             tls: tls.then_some((tls::CREDENTIALS, &name)),
         };
         qmp.prepare_migration(passage).await?;
@@ -340,6 +344,7 @@ impl Sender<'_> {
                         self.send_at_once();
                     }
                     self.tell_memory(&moving);
+                    self.allow_more(&moving).await;
                     self.watch.goes_on()?;
                 }
                 Migration::Failed { reason } => return Err(failed(reason)),
@@ -355,6 +360,26 @@ impl Sender<'_> {
             }
             if !changed {
                 self.hear(&mut events, WATCH_EVERY).await?;
+            }
+        }
+    }
+
+    /// A memory that is changed faster than the short end takes gets a longer one,
+    /// round after round: no guest stands still for longer than it has to.
+    async fn allow_more(&mut self, moving: &Moving) {
+        let most = self.sending.max_downtime_ms;
+        let late = moving
+            .memory
+            .dirty_sync_count
+            .saturating_sub(ROUNDS_AT_FIRST);
+        let doublings = u32::try_from(late).unwrap_or(u32::MAX).min(63);
+        let allowed = FIRST_DOWNTIME_MS
+            .saturating_mul(1_u64 << doublings)
+            .min(most);
+        if allowed > self.downtime_ms {
+            self.downtime_ms = allowed;
+            if let Err(error) = self.qmp.allow_downtime(allowed).await {
+                tracing::debug!(vm = %self.turn.vm.id, %error, "a longer end is not allowed yet");
             }
         }
     }

@@ -417,6 +417,14 @@ impl Qmp {
             .map(drop)
     }
 
+    /// How long the guest may stand still, of a memory that is on its way.
+    pub async fn allow_downtime(&self, downtime_ms: u64) -> Result<(), QmpError> {
+        let parameters = json!({"downtime-limit": downtime_ms.min(MOST_DOWNTIME_MS)});
+        self.execute("migrate-set-parameters", Some(parameters))
+            .await
+            .map(drop)
+    }
+
     /// Begins to send the memory to another host.
     pub async fn migrate_to(&self, port: Port) -> Result<(), QmpError> {
         let arguments = json!({"channels": port.channels()});

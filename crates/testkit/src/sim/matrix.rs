@@ -68,6 +68,8 @@ enum Deed {
     GrowVolume,
     MoveVolume,
     DeleteVolume,
+    /// To the other host.
+    Migrate,
     Request,
     Decide(RequestAction),
     /// Approve, with other terms.

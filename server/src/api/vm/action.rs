@@ -6,11 +6,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use vimana_engine::{Acted, ActionArgs, OpContext};
 use vimana_model::action::VmAction;
-use vimana_model::migration::MigrateVm;
+use vimana_model::migration::{MigrateVm, MigrationTarget};
 use vimana_model::vm::{AcceptedView, PowerOffVm, ResizeVm, VmView};
 use vimana_model::{Problem, VmId};
 
-use crate::api::extract::{Id, Json, JsonOrNothing};
+use crate::api::Items;
+use crate::api::extract::{Caller, Id, Json, JsonOrNothing};
 use crate::api::once::Once;
 use crate::api::problem::{ApiResult, Refusals};
 use crate::state::App;
@@ -159,6 +160,29 @@ pub async fn migrate(
     Json(form): Json<MigrateVm>,
 ) -> ApiResult<Response> {
     act(app, cx, id, VmAction::Migrate, ActionArgs::Migrate(form)).await
+}
+
+/// The hosts that a VM may go to
+///
+/// Those that suit best first; then those that it cannot go to, each with the
+/// reason. For administrators.
+#[utoipa::path(
+    get, path = "/vms/{vm_id}/migration-targets", tag = "vm", operation_id = "migration_targets",
+    params(("vm_id" = VmId, Path)),
+    responses(
+        (status = 200, description = "Hosts", body = Items<MigrationTarget>),
+        (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is on no host", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn migration_targets(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<VmId>,
+) -> ApiResult<Answer<Items<MigrationTarget>>> {
+    let items = app.engine.migration_targets(&cx, id).await?;
+    Ok(Answer(Items { items }))
 }
 
 /// Does it; an accepted operation is 202.

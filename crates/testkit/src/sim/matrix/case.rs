@@ -18,6 +18,7 @@ use vimana_store::{Reader as Store, request, vm};
 use super::deed::{About, asked};
 use super::rules::{ALL_CALLS, Rule, Rules, SLOWLY, called_by};
 use super::{Deed, Plan, Scene, Setback, Strike, Trouble, title};
+use crate::sim::host::Host;
 use crate::sim::net::Way;
 use crate::sim::people::{ADMIN, Answer, Ask, MONA};
 use crate::sim::run::in_time;
@@ -154,7 +155,11 @@ impl Case {
 
     /// Asks for it, and remembers what it is about.
     async fn perform(&self, deed: Deed) -> vimana_model::Result<Answer> {
-        let (who, ask) = asked(deed, self.about());
+        let mut about = self.about();
+        let is_elsewhere = |host: &Host| about.vm.is_some_and(|vm| host.sim.power(vm).is_none());
+        let other = self.world.hosts.iter().position(is_elsewhere);
+        about.other = other.map(|index| index + 1);
+        let (who, ask) = asked(deed, about);
         let answer = self.world.people.ask(who, ask).await;
         let mut about = self.about.lock().unwrap();
         match &answer {

@@ -2,6 +2,7 @@
 
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
+use vimana_model::migration::MigrateVm;
 use vimana_model::request::{CreateRequest, RequestAction};
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
@@ -22,6 +23,8 @@ pub struct About {
     pub operation: Option<OperationId>,
     pub snapshot: Option<SnapshotId>,
     pub volume: Option<VolumeId>,
+    /// Number of the host that the VM is not on.
+    pub other: Option<usize>,
     /// What was asked for was not accepted.
     pub refused: bool,
 }
@@ -82,6 +85,13 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
         Deed::MoveVolume => {
             let (volume, to) = (about.volume.unwrap(), fast());
             act(VmAction::Move, ActionArgs::Move { volume, to })
+        }
+        Deed::Migrate => {
+            let form = MigrateVm {
+                host: format!("host-{}", about.other.unwrap_or(0)),
+                ..MigrateVm::default()
+            };
+            act(VmAction::Migrate, ActionArgs::Migrate(form))
         }
         Deed::DeleteVolume => (user, Ask::DeleteVolume(about.volume.unwrap())),
         Deed::Request => {

@@ -32,6 +32,7 @@ pub fn plans() -> Vec<Plan> {
     [
         forward(),
         of_its_disks(),
+        migrating(),
         of_what_does_not_run(),
         cancelled(),
         overtaken(),
@@ -241,6 +242,28 @@ fn of_its_disks() -> Vec<Plan> {
             FREE,
         )
         .calls(&[Call::RemoveVolume]),
+    ]
+}
+
+/// A VM goes to another host, or does not.
+fn migrating() -> Vec<Plan> {
+    const RUNS: Ends = &[(Some(Succeeded), Some(V::Running))];
+    const CANCELLED: Ends = &[(Some(Cancelled), Some(V::Running))];
+    let migrate = |name, ends| plan(name, &[CREATE], Deed::Migrate, ends);
+    vec![
+        migrate("migrate", RUNS).calls(&[
+            Call::Receive,
+            Call::Send,
+            Call::Run,
+            Call::Kill,
+            Call::Clean,
+        ]),
+        migrate("migrate, cancelled in receive", CANCELLED)
+            .but(Setback::Cancelled(S::Receive))
+            .calls(&[Call::Receive, Call::Kill, Call::Clean]),
+        migrate("migrate, cancelled in send", CANCELLED)
+            .but(Setback::Cancelled(S::Send))
+            .calls(&[Call::Send, Call::CallOff, Call::Kill, Call::Clean]),
     ]
 }
 

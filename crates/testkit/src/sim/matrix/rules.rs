@@ -88,7 +88,7 @@ impl Rule {
 }
 
 /// Every call that a step comes down to.
-pub const ALL_CALLS: [Option<Call>; 24] = [
+pub const ALL_CALLS: [Option<Call>; 28] = [
     None,
     Some(Call::Prepare),
     Some(Call::Boot),
@@ -113,6 +113,10 @@ pub const ALL_CALLS: [Option<Call>; 24] = [
     Some(Call::RemoveSnapshot),
     Some(Call::BackUp),
     Some(Call::EndBackup),
+    Some(Call::Receive),
+    Some(Call::Send),
+    Some(Call::CallOff),
+    Some(Call::Run),
 ];
 
 /// The driver's call of a step; of one that the datastore carries out, none.

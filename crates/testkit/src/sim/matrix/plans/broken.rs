@@ -58,6 +58,38 @@ pub fn failing() -> Vec<Plan> {
             OFF,
         )
         .calls(&[Call::Kill]),
+        fails(
+            "migrate to a host that cannot receive",
+            runs,
+            Deed::Migrate,
+            Call::Receive,
+            RUNS,
+        )
+        .calls(unmake),
+        fails(
+            "migrate that cannot send",
+            runs,
+            Deed::Migrate,
+            Call::Send,
+            RUNS,
+        )
+        .calls(&[Call::CallOff, Call::Kill, Call::Clean]),
+        in_vain(
+            "migrate that sends in vain",
+            runs,
+            Deed::Migrate,
+            Call::Send,
+            RUNS,
+        )
+        .calls(&[Call::CallOff, Call::Kill, Call::Clean]),
+        fails(
+            "migrate that cannot run",
+            runs,
+            Deed::Migrate,
+            Call::Run,
+            BROKEN,
+        )
+        .calls(unmake),
         fails("suspend that cannot save", runs, suspend, Call::Save, RUNS).calls(&[Call::Load]),
         fails("stop that cannot save", runs, stop, Call::Save, RUNS).calls(&[Call::Load]),
         fails("stop that cannot export", runs, stop, Call::Export, RUNS)
