@@ -309,6 +309,40 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// The other host is silent, and nobody knows for how long: nothing waits for
+    /// it but what it holds. Whether anything did.
+    pub(crate) async fn peer_is_silent(&mut self, peer: &HostRef) -> Result<bool, TxError> {
+        let Some(current) = self.current().filter(|current| current.kind.is_at_peer()) else {
+            return Ok(false);
+        };
+        let reason = format!("host `{}` is silent", peer.name);
+        if current.kind == StepKind::Leave && !self.is_removed() {
+            self.leave_behind(&reason);
+            return Ok(true);
+        }
+        if current.kind != StepKind::Leave {
+            self.give_up(&reason, false).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether the other host cannot be told anything now.
+    pub(crate) async fn peer_is_away(&self) -> Result<bool, TxError> {
+        let Some(found) = migration::find(self.tx, self.vm.id).await? else {
+            return Ok(true);
+        };
+        let peer = host::find(self.tx, found.peer.id).await?;
+        Ok(peer.is_none_or(|peer| !peer.connected))
+    }
+
+    /// Whether the operation under way removes the VM: it ends with nothing left
+    /// of it anywhere.
+    fn is_removed(&self) -> bool {
+        let kind = self.operation.as_ref().map(|operation| operation.kind);
+        matches!(kind, Some(OperationKind::Delete | OperationKind::Shutdown))
+    }
+
     /// Those steps, and what is left on another host of a migration that came to
     /// no good end goes with them.
     pub(crate) async fn with_peer(&self, steps: &[StepKind]) -> Result<Vec<StepKind>, TxError> {

@@ -13,7 +13,8 @@ use vimana_model::{Error, HostId, Result, VmId};
 use vimana_protocol::agent::CommandRef;
 use vimana_store::host::HostRecord;
 use vimana_store::{
-    enrolment, event, host, idempotency, join_token, operation, session, token, vm, write_tx,
+    enrolment, event, host, idempotency, join_token, migration, operation, session, token, vm,
+    write_tx,
 };
 
 use crate::Engine;
@@ -104,6 +105,9 @@ impl Engine {
                 self.mark_vm_unknown(id, vm.id).await?;
             }
         }
+        for found in migration::on_host(&self.store().read(), id).await? {
+            self.peer_is_silent(found.vm_id, id).await?;
+        }
         let now = self.world().now();
         let gone = write_tx!(self.store(), |tx| {
             let Some(mut current) = enrolment::lock(tx, id).await? else {
@@ -193,12 +197,8 @@ impl Engine {
             if current.waits && overdue.is_none() {
                 change.try_again();
             } else if overdue == Some(command) {
-                let away = change
-                    .vm
-                    .host
-                    .as_ref()
-                    .is_none_or(|host| !self.inner.agents.is_connected(host.id));
-                if away {
+                let host = change.host_of(current.kind).await?;
+                if host.is_none_or(|host| !self.inner.agents.is_connected(host)) {
                     // Asked again, with all patience, when it is back.
                     return Ok(None);
                 }
@@ -207,6 +207,32 @@ impl Engine {
                 self.settle_seen(&mut change).await?;
             }
             change.save_if_changed().await.map(Some)
+        })?;
+        if let Some(changed) = changed {
+            self.moved(changed).await;
+        }
+        Ok(())
+    }
+
+    /// A VM that goes to that host, or has left it, waits no longer for it.
+    async fn peer_is_silent(&self, vm_id: VmId, host: HostId) -> Result<()> {
+        let world = self.world();
+        let changed = write_tx!(self.store(), |tx| {
+            let Some(mut change) = Change::lock(tx, world, Actor::System, vm_id).await? else {
+                return Ok(None);
+            };
+            let found = migration::find(tx, vm_id).await?;
+            let peer = found.map(|found| found.peer).filter(|peer| peer.id == host);
+            let Some(peer) = peer else {
+                return Ok(None);
+            };
+            let away = host::find(tx, host)
+                .await?
+                .is_some_and(|host| !host.connected);
+            if !away || !change.peer_is_silent(&peer).await? {
+                return Ok(None);
+            }
+            change.save().await.map(Some)
         })?;
         if let Some(changed) = changed {
             self.moved(changed).await;

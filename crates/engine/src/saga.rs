@@ -643,6 +643,12 @@ impl Change<'_> {
                 self.mark_undone();
                 return self.end_undo().await;
             }
+            if current.kind == StepKind::Dismiss && self.peer_is_away().await? {
+                // The machine runs where it was: it waits for nobody. What the
+                // other host holds is removed when it is back.
+                self.mark_undone();
+                return self.end_undo().await;
+            }
             if current.kind == StepKind::Load {
                 self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
             }
@@ -781,6 +787,15 @@ impl Change<'_> {
         };
         let under_way = self.operation.as_ref();
         let under_way = under_way.map(|operation| (operation.kind, piece_of(operation)));
+        if self
+            .current()
+            .is_some_and(|current| current.kind == StepKind::Dismiss)
+        {
+            // The machine runs where it was. What the other host holds stays
+            // recorded until it says that nothing is left.
+            self.mark_undone();
+            return self.end_undo().await;
+        }
         if let Some((OperationKind::Backup, _)) = under_way {
             // The machine is as it was; what is left of the copies is removed by
             // the next backup, or goes with the machine.

@@ -341,3 +341,57 @@ async fn what_cannot_be_cleaned_stays_claimed_until_it_is() {
     assert_eq!(scene.hosts[index].sim.left_behind(scene.vm), [""; 0]);
     scene.sound().await;
 }
+
+/// It waits for nobody: what the other host holds goes when that is back.
+#[tokio::test]
+async fn a_vm_whose_other_host_goes_away_runs_on_and_is_free() {
+    let mut scene = Scene::of_two().await;
+    let (source, target) = scene.source_and_target().await;
+    let (there, before) = (target.name.clone(), scene.used().await);
+    source.sim.delay(Call::Send, Duration::from_secs(3600));
+    let begun = scene.migrate(&there).await.unwrap();
+    scene
+        .world
+        .until_vm(scene.vm, "its sending", |vm| {
+            let operation = vm.operation.as_ref().unwrap();
+            operation.steps[1].state == StepState::Running
+        })
+        .await;
+    let index = scene.hosts.iter().position(|host| host.name == there);
+    let index = index.unwrap();
+    scene.hosts[index].disconnect();
+    let within = Duration::from_secs(20);
+    let connected = async |scene: &Scene| {
+        let hosts = scene.world.engine.hosts(&scene.world.admin).await.unwrap();
+        hosts.iter().all(|host| host.connected)
+    };
+    let gone = async {
+        while connected(&scene).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(within, gone).await.unwrap();
+    let engine = scene.world.engine.clone();
+    engine
+        .cancel_operation(&scene.world.admin, begun.id)
+        .await
+        .unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.state, VmState::Running);
+    assert_eq!(vm.operation.unwrap().state, OperationState::Cancelled);
+    assert_eq!(
+        scene.hosts[index].sim.power(scene.vm),
+        Some(Power::Arriving)
+    );
+    scene.sound().await;
+    scene.hosts[index].connect(&engine).await;
+    let given_back = async {
+        while scene.used().await != before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(within, given_back).await.unwrap();
+    assert_eq!(scene.hosts[index].sim.power(scene.vm), None);
+    assert_eq!(scene.log().breaches(), [""; 0]);
+    scene.sound().await;
+}
