@@ -79,7 +79,13 @@ async fn what_the_table_refuses_is_refused_with_its_sentence() {
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.starts_with(sentence), "{action}: {detail}");
     }
+    let migrate = json!({ "host": "host-b", "mode": "live" });
     let request = world.post(&format!("/api/v1/vms/{id}/migrate"));
+    let request = request.bearer_auth(&token).json(&migrate);
+    let problem_of_migrate = problem(request.send().await.unwrap(), 409).await;
+    let detail = problem_of_migrate["detail"].as_str().unwrap();
+    assert!(detail.starts_with("`web-1` has not started"), "{detail}");
+    let request = world.post(&format!("/api/v1/vms/{id}/dance"));
     let answer = request.bearer_auth(&token).send().await.unwrap();
     problem(answer, 404).await;
 }
