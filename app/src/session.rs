@@ -6,7 +6,7 @@ use leptos::prelude::*;
 use vimana_authz::{Decision, Permission, Subject, decide};
 use vimana_model::action::VmAction;
 use vimana_model::image::{ImageAction, ImageView};
-use vimana_model::operation::{Object, OperationView};
+use vimana_model::operation::{Object, OperationKind, OperationView};
 use vimana_model::request::{RequestAction, RequestState, RequestView, Side};
 use vimana_model::session::MeView;
 use vimana_model::tenant::TenantKind;
@@ -191,6 +191,9 @@ impl Caller {
         tenant: Option<TenantId>,
     ) -> Option<String> {
         let permission = match operation.object {
+            Object::Vm(_) if operation.kind == OperationKind::Migrate => {
+                Permission::ActOnVm(VmAction::Migrate)
+            }
             Object::Vm(_) => Permission::CancelOperation,
             Object::Image(_) => Permission::ManageImages,
         };

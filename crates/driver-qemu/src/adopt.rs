@@ -142,6 +142,14 @@ async fn free_disks(dir: &Path) -> Result<(), Fault> {
     blocking(move || offline::forget(&place).map_err(freeing)).await
 }
 
+/// Whether what is written there is not a record, as opposed to unreadable now.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
 /// Blocks.
 fn look(dir: &Path) -> io::Result<Option<Found>> {
     let Some(mut record) = record::read::<Prepared>(dir)? else {
@@ -167,8 +175,11 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
     let restarting =
         restarting.is_some_and(|r| started.as_ref().is_some_and(|s| s.run_epoch == r.run_epoch));
     // Damaged only where the host's own end took the process along, and all that
-    // it says.
-    let leaving = record::read::<Leaving>(dir).unwrap_or_default();
+    // it says. What cannot be read may say that the machine is elsewhere.
+    let leaving = match record::read::<Leaving>(dir) {
+        Err(error) if is_damage(&error) => None,
+        leaving => leaving?,
+    };
     let leaving = leaving.filter(|leaving| leaving.run_epoch == epoch);
     tidy(dir, saved.is_some())?;
     let mut held = Held::prepared(Arc::new(record));

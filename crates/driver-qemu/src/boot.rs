@@ -15,6 +15,7 @@ use crate::argv::{self, DISK, GUEST_SOCKET, Launch, Plug, QMP_SOCKET, SERIAL_SOC
 use crate::host::{Held, Turn, blocking, no_such_vm, overtaken};
 use crate::limits::{START_POLL, START_TIMEOUT};
 use crate::machine::{self, Machine, Parts};
+use crate::migration::{Arriving, Journey};
 use crate::prepare;
 use crate::process::{self, Identity, Process};
 use crate::qcow2;
@@ -30,7 +31,7 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
         Power::Prepared => {}
         Power::Unknown => return Err(no_such_vm()),
         Power::Saved => return Err(memory_saved()),
-        _ if held.is_arriving() => return Err(never_arrived()),
+        _ if held.is_arriving() && !was_left(&held, turn.epoch) => return Err(never_arrived()),
         Power::Running | Power::Off | Power::Crashed { .. } if again => return has_run(&held),
         Power::Running | Power::Arriving | Power::Left => return Err(still_runs()),
         Power::Off | Power::Crashed { .. } => {}
@@ -52,6 +53,8 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
     let (place, now) = (dir.clone(), record.clone());
     let grow_to = blocking(move || {
         let grow_to = wanted_growth(&place, &now)?;
+        record::erase::<Arriving>(&place)
+            .map_err(|error| Fault::io("recording that the machine is here", &error))?;
         make_ready(&place, &now)?;
         Ok(grow_to)
     })
@@ -93,6 +96,16 @@ pub fn has_run(held: &Held) -> Result<(), Fault> {
 pub fn still_runs() -> Fault {
     let message = "an earlier run of the machine has not ended";
     Fault::new(FaultKind::Hypervisor, message)
+}
+
+/// Whether all of its disk is here, of a machine that came and never ran: the next
+/// run was to be here, and this is a later one. Whoever asks for that knows that
+/// the machine is this host's now.
+fn was_left(held: &Held, epoch: u64) -> bool {
+    let Some(Journey::Arriving(arriving)) = &held.journey else {
+        return false;
+    };
+    held.machine.is_none() && epoch > arriving.run_epoch.saturating_add(1)
 }
 
 /// What is on the disk is no more than a part of it.

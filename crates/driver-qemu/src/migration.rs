@@ -51,7 +51,6 @@ pub struct Arriving {
 
 /// A machine that goes to another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Leaving {
     pub run_epoch: u64,
     pub to: HostId,

@@ -180,6 +180,7 @@ macro_rules! conformance_suite {
             machine_goes_on_at_another_host
             sending_that_is_called_off_leaves_the_machine_running
             sending_to_where_nobody_waits_leaves_the_machine_running
+            machine_that_arrived_and_never_ran_starts_from_its_disk
             machine_that_has_left_waits_over_a_restart_of_the_driver
             sending_goes_on_after_a_restart_of_the_driver
             what_does_not_travel_is_not_sent

@@ -339,7 +339,6 @@ fn permitted(subject: &Subject, permission: Permission, tenant: Option<TenantId>
     decide(subject, permission, tenant) == Decision::Allowed
 }
 
-/// The part of an item that its reader may see.
 /// Whether a backup came to nothing, which may have left files.
 const fn is_end_of_backup(event: &EventKind) -> bool {
     const BACKUP: OperationKind = OperationKind::Backup;
@@ -352,6 +351,7 @@ const fn is_end_of_backup(event: &EventKind) -> bool {
     )
 }
 
+/// The part of an item that its reader may see.
 fn visible(subject: &Subject, hub_item: &HubItem) -> Option<StreamItem> {
     let sees_hosts = decide(subject, Permission::ViewHosts, None) == Decision::Allowed;
     let sees_fact = match hub_item.tenant_id {

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use vimana_authz::Permission;
+use vimana_model::action::VmAction;
 use vimana_model::event::Actor;
 use vimana_model::migration::{MigrationResult, MigrationView};
 use vimana_model::operation::{
@@ -13,7 +14,7 @@ use vimana_store::operation::{self, OperationRecord, StepRecord, Undo};
 use vimana_store::{image, vm, write_tx};
 
 use crate::Engine;
-use crate::authorize::{authorized, current};
+use crate::authorize::{authorized, current, permit};
 use crate::change::Change;
 use crate::context::OpContext;
 use crate::idempotency::{recall, remember};
@@ -255,7 +256,13 @@ impl Engine {
             view(current, None)
                 .judge_cancel()
                 .map_err(|refusal| Error::conflict(format!("the {} {refusal}", found.kind)))?;
+            if found.kind == OperationKind::Migrate {
+                // Who does not move VMs does not keep a host from being emptied.
+                let migrate = Permission::ActOnVm(VmAction::Migrate);
+                permit(cx, migrate, Some(change.vm.tenant_id))?;
+            }
             change.cancel(cx.subject.user_name.as_str()).await?;
+            self.settle_seen(&mut change).await?;
             let changed = change.save().await?;
             let after = operation::find(tx, id).await?;
             let after = after.ok_or_else(|| Error::not_found(&what))?;

@@ -15,7 +15,7 @@ use vimana_model::{HostId, Result, VmId};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_protocol::scheduler::{FromScheduler, HostFacts, PendingVm, ToScheduler};
 use vimana_store::claim::{ClaimRecord, Taken};
-use vimana_store::{claim, host, vm, write_tx};
+use vimana_store::{claim, host, migration, vm, write_tx};
 
 use crate::Engine;
 use crate::change::Change;
@@ -217,6 +217,13 @@ impl Engine {
             };
             if host.state != HostState::Enabled || !host.connected {
                 return Ok(Err(format!("host `{}` takes no VMs now", host.name)));
+            }
+            let left = migration::find(tx, id).await?;
+            if left.is_some_and(|left| left.peer.id == host_id) {
+                return Ok(Err(format!(
+                    "host `{}` still holds what the VM left there",
+                    host.name
+                )));
             }
             let wanted = ClaimRecord {
                 vm_id: id,

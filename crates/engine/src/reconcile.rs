@@ -232,6 +232,7 @@ impl Engine {
             if !away || !change.peer_is_silent(&peer).await? {
                 return Ok(None);
             }
+            self.settle_seen(&mut change).await?;
             change.save().await.map(Some)
         })?;
         if let Some(changed) = changed {

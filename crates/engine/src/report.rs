@@ -135,6 +135,9 @@ impl Engine {
     /// Nothing is left there of what a migration that is through left behind.
     pub(crate) async fn peer_is_clean(&self, speaker: &Speaker, id: VmId) -> Result<()> {
         let world = self.world();
+        if migration::find(&self.store().read(), id).await?.is_none() {
+            return Ok(());
+        }
         write_tx!(self.store(), |tx| {
             let lock = Change::lock(tx, world, speaker.actor.clone(), id).await?;
             let (Some(mut change), true) = (lock, speaker.is_current(tx).await?) else {

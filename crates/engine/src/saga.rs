@@ -301,11 +301,17 @@ impl Change<'_> {
         };
         operation.step = operation.step.saturating_add(1);
         let more = usize::try_from(operation.step).is_ok_and(|n| n < operation.steps.len());
-        if more {
-            self.enter_step()
-        } else {
-            self.complete().await
+        if !more {
+            return self.complete().await;
         }
+        self.enter_step()?;
+        // Its silence was told before anything was asked of it.
+        if self.forward() == Some((OperationKind::Migrate, StepKind::Leave))
+            && self.peer_is_away().await?
+        {
+            self.leave_behind("the host is away");
+        }
+        Ok(())
     }
 
     /// What holds as soon as a step is through, before its operation is.
@@ -438,6 +444,11 @@ impl Change<'_> {
         };
         if gone && removes {
             // A host that no longer has the machine has nothing to remove.
+            return self.end_step().await;
+        }
+        let goes_nowhere = matches!(current.kind, StepKind::CallOff | StepKind::Dismiss);
+        if fault.kind == FaultKind::Unsupported && goes_nowhere {
+            // A host that cannot send and receive has begun neither.
             return self.end_step().await;
         }
         // Overtaken by nothing that is recorded: what was overtaken is asked again.

@@ -161,6 +161,29 @@ pub async fn sending_to_where_nobody_waits_leaves_the_machine_running<H: Harness
     goes_on(&*from, &spec, 1, 'B').await;
 }
 
+/// All of it had come, and it ended before its guest was let run: what its disk
+/// holds is all there is of it, and it starts from that.
+pub async fn machine_that_arrived_and_never_ran_starts_from_its_disk<H: Harness>(h: &H) {
+    let there = h.beside().await;
+    let (from, at) = (h.driver().await, there.driver().await);
+    let spec = counting(h, &*from).await;
+    let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+    let sent = from.send(spec.vm_id, 1, &to(endpoint), nobody()).await;
+    sent.unwrap();
+    let mut changes = at.subscribe();
+    there.crash(spec.vm_id).await;
+    let crashed = |p: &Power| matches!(p, Power::Crashed { .. });
+    expect_power(&*at, &mut changes, spec.vm_id, PATIENCE, crashed).await;
+    let ran = at.run(spec.vm_id, 2).await;
+    assert_eq!(kind(ran), Some(FaultKind::Hypervisor));
+    remove(h, &*from, &spec, 2).await;
+    at.kill(spec.vm_id, 3).await.unwrap();
+    at.boot(spec.vm_id, 3, &spec.resources).await.unwrap();
+    guest_answers(&*at, spec.vm_id).await;
+    assert_eq!(answer(&*at, spec.vm_id, BOOTS).await, 'B');
+    remove(&there, &*at, &spec, 3).await;
+}
+
 pub async fn machine_that_has_left_waits_over_a_restart_of_the_driver<H: Harness>(h: &H) {
     let there = h.beside().await;
     let (from, at) = (h.driver().await, there.driver().await);

@@ -9,10 +9,12 @@ use vimana_engine::{Acted, ActionArgs};
 use vimana_model::action::VmAction;
 use vimana_model::migration::{MigrateVm, MigrationMode};
 use vimana_model::operation::{OperationState, OperationView, StepKind, StepState};
+use vimana_model::pending::Explanation;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
 use vimana_model::vm::VmView;
 use vimana_model::{Error, VmState};
+use vimana_protocol::scheduler::{FromScheduler, ToScheduler};
 use vimana_testkit::TestHost;
 
 use super::Scene;
@@ -394,4 +396,42 @@ async fn a_vm_whose_other_host_goes_away_runs_on_and_is_free() {
     assert_eq!(scene.hosts[index].sim.power(scene.vm), None);
     assert_eq!(scene.log().breaches(), [""; 0]);
     scene.sound().await;
+}
+
+/// Were it placed there, what is left could not be told from it.
+#[tokio::test]
+async fn what_a_vm_left_on_a_host_keeps_it_from_coming_back_there() {
+    let mut scene = Scene::of_two().await;
+    let (source, target) = scene.source_and_target().await;
+    let fault = Fault::new(FaultKind::Unsupported, "the disk is read-only");
+    source.sim.mishap(Call::Clean, Mishap::Fail(fault));
+    scene.migrate(&target.name).await.unwrap();
+    let (left_on, there) = (source.id, target.name.clone());
+    scene.world.until_rest(scene.vm).await;
+    let stopped = scene.through(VmAction::Stop).await;
+    assert_eq!(stopped.state, VmState::Stopped);
+    let index = scene.hosts.iter().position(|host| host.name == there);
+    scene.hosts[index.unwrap()].disconnect();
+    let engine = scene.world.engine.clone();
+    let connected = engine.connect_scheduler("test".to_owned()).await;
+    let (mut told, scheduler) = connected.unwrap().split();
+    scene.world.operate(scene.vm, VmAction::Resume).await;
+    let pending = scene.world.vm(scene.vm).await;
+    let proposal = FromScheduler::Proposal {
+        vm_id: scene.vm,
+        generation: pending.generation,
+        host_id: left_on,
+        explanation: Explanation::default(),
+    };
+    scheduler.receive(proposal).await;
+    let refused = loop {
+        if let ToScheduler::Verdict { refused, .. } = told.recv().await.unwrap() {
+            break refused.unwrap();
+        }
+    };
+    assert!(
+        refused.ends_with("still holds what the VM left there"),
+        "{refused}"
+    );
+    assert_eq!(scene.log().breaches(), [""; 0]);
 }
