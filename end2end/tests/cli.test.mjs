@@ -84,9 +84,13 @@ async function refusesTheRest(state) {
   for (const action of ACTIONS) {
     const sentence = TABLE.get(`${action} ${nameOf(state)}`);
     if (!sentence) continue;
-    const size = action === 'resize' ? ' --vcpus 2' : '';
-    const own = { snapshot: 'snapshot create web now', backup: 'backup create web' };
-    const line = own[action] ?? `vm ${action} web${size}`;
+    const own = {
+      snapshot: 'snapshot create web now',
+      backup: 'backup create web',
+      resize: 'vm resize web --vcpus 2',
+      migrate: 'vm migrate web --to host-b',
+    };
+    const line = own[action] ?? `vm ${action} web`;
     await bad(line, `\`web\` ${sentence}`);
     refused += 1;
   }

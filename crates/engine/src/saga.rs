@@ -446,11 +446,6 @@ impl Change<'_> {
             // A host that no longer has the machine has nothing to remove.
             return self.end_step().await;
         }
-        let goes_nowhere = matches!(current.kind, StepKind::CallOff | StepKind::Dismiss);
-        if fault.kind == FaultKind::Unsupported && goes_nowhere {
-            // A host that cannot send and receive has begun neither.
-            return self.end_step().await;
-        }
         // Overtaken by nothing that is recorded: what was overtaken is asked again.
         let may_pass = fault.kind.may_pass() || fault.kind == FaultKind::Cancelled;
         if may_pass && current.attempt < MAX_ATTEMPTS {
