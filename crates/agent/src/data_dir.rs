@@ -4,10 +4,12 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use vimana_model::HostId;
+
+use crate::limits::LOCK_POLL;
 
 /// Why a directory cannot serve an agent.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,23 @@ impl DataDir {
             host_id,
             _lock: lock,
         })
+    }
+
+    /// As [`DataDir::open`], and waits where it is in use: a machine that a killed
+    /// agent was just starting holds the lock until it has become QEMU. Blocks.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`]; in use for as long as `patience`.
+    pub fn open_after_another(root: &Path, patience: Duration) -> Result<Self, DataDirError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::open(root) {
+                Err(DataDirError::InUse(_)) if Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_POLL);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     #[must_use]
@@ -195,6 +214,21 @@ mod tests {
         let id = first.host_id();
         drop(first);
         assert_eq!(DataDir::open(&root).unwrap().host_id(), id);
+    }
+
+    #[test]
+    fn a_directory_that_is_let_go_of_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let refused = DataDir::open_after_another(dir.path(), Duration::ZERO);
+        assert!(matches!(refused, Err(DataDirError::InUse(_))));
+        let id = first.host_id();
+        std::thread::scope(|scope| {
+            let waits = || DataDir::open_after_another(dir.path(), Duration::from_secs(60));
+            let second = scope.spawn(waits);
+            drop(first);
+            assert_eq!(second.join().unwrap().unwrap().host_id(), id);
+        });
     }
 
     #[test]

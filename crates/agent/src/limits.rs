@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Wait for another agent to let go of the data directory.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at whether it has.
+pub const LOCK_POLL: Duration = Duration::from_millis(5);
 /// Commands that wait for one VM.
 pub const MAX_WAITING_PER_VM: usize = 16;
 /// VMs for which commands wait or run.

@@ -15,6 +15,7 @@ use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use vimana_agent::limits::LOCK_TIMEOUT;
 use vimana_agent::{
     Agent, Config, DataDir, Enrolment, Parts, Timing, Watchdog, datastore, watchdog,
 };
@@ -86,7 +87,7 @@ async fn stop_machines(args: &StopArgs) -> anyhow::Result<()> {
 async fn start(args: &ServeArgs) -> anyhow::Result<Agent> {
     let terms = args.join_terms()?;
     let name = terms.name.clone();
-    let data_dir = DataDir::open(args.data_dir()?)?;
+    let data_dir = DataDir::open_after_another(args.data_dir()?, LOCK_TIMEOUT)?;
     let enrolment = Enrolment::open(&data_dir, terms)?;
     let capacity = args.capacity(data_dir.path())?;
     let datastores = datastore::open(&args.datastore)?;
