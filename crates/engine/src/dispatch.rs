@@ -5,15 +5,16 @@ use vimana_datastore::Item;
 use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed, Sending, VolumeSpec};
 use vimana_model::event::Actor;
 use vimana_model::operation::{Object, Piece, StepKind};
-use vimana_model::{BackupId, Error, HostId, ImageId, Result, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, Error, ImageId, Result, SnapshotId, VmId, VolumeId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::volume::VolumeRecord;
-use vimana_store::{backup, image, migration, operation, snapshot, vm, volume};
+use vimana_store::{backup, image, operation, snapshot, vm, volume};
 
 use crate::Engine;
 use crate::limits::{MAX_DOWNTIME_MS, patience};
+use crate::migration::host_of_step;
 use crate::report::Answer;
 use crate::saga::{Current, current};
 
@@ -35,7 +36,7 @@ impl Engine {
             );
             return;
         }
-        let host = match self.host_of_step(vm, current.kind).await {
+        let host = match host_of_step(&self.store().read(), vm, current.kind).await {
             Ok(host) => host,
             Err(error) => {
                 // It goes out when a host connects.
@@ -73,14 +74,6 @@ impl Engine {
                 });
             }
         }
-    }
-
-    async fn host_of_step(&self, vm: &VmRecord, step: StepKind) -> Result<Option<HostId>> {
-        if step.is_at_peer() {
-            let found = migration::find(&self.store().read(), vm.id).await?;
-            return Ok(found.map(|migration| migration.peer.id));
-        }
-        Ok(vm.host.as_ref().map(|host| host.id))
     }
 
     /// Work of the server's own that was under way when it ended goes on.

@@ -27,18 +27,19 @@ use vimana_model::state::VmState;
 use vimana_model::vm::HostRef;
 use vimana_model::{Error, FieldError, HostId, VmId};
 use vimana_protocol::agent::ToAgent;
-use vimana_protocol::scheduler::HostFacts;
 use vimana_store::claim::Taken;
 use vimana_store::host::HostRecord;
 use vimana_store::migration::MigrationRecord;
 use vimana_store::operation::MigrationPlan;
 use vimana_store::vm::VmRecord;
-use vimana_store::{TxError, host, migration, operation, vm};
+use vimana_store::{Conn, TxError, host, migration, operation, vm};
 
 use crate::Engine;
 use crate::authorize::authorized;
 use crate::change::{Change, Holding, Kept};
 use crate::context::OpContext;
+use crate::host::host_view;
+use crate::placement::facts;
 
 /// What keeps a VM from going from one host to another, as far as the two are
 /// concerned.
@@ -65,22 +66,33 @@ fn obstacle(vm: &VmRecord, here: &HostRecord, there: &HostRecord) -> Option<Stri
 }
 
 impl Engine {
-    /// Has hosts, one or all, remove what migrations that are through have left
-    /// there. Which of the two hosts never runs the machine again, is decided.
+    /// Has hosts remove what migrations that are through have left there. Which
+    /// of the two hosts never runs the machine again, is decided.
     pub(crate) async fn remind_of_leftovers(&self) -> Result<(), Error> {
         let read = self.store().read();
         for found in migration::list(&read).await? {
             let operation = operation::find(&read, found.operation_id).await?;
             if operation.is_some_and(|operation| operation.state.is_over()) {
-                let vm = vm::find(&read, found.vm_id).await?;
-                let frame = ToAgent::Discard {
-                    vm_id: found.vm_id,
-                    // The host may have been told of that run.
-                    run_epoch: vm.map_or(0, |vm| vm.run_epoch),
-                };
-                self.inner.agents.send_frame(found.peer.id, frame);
+                self.discard_leftover(&found, 0).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Has the other host remove what it holds of the VM, of which it may show a
+    /// run as late as `seen_epoch`.
+    pub(crate) async fn discard_leftover(
+        &self,
+        found: &MigrationRecord,
+        seen_epoch: u64,
+    ) -> Result<(), Error> {
+        let vm = vm::find(&self.store().read(), found.vm_id).await?;
+        let frame = ToAgent::Discard {
+            vm_id: found.vm_id,
+            // The host may have been told of that run, which is elsewhere.
+            run_epoch: vm.map_or(0, |vm| vm.run_epoch).max(seen_epoch),
+        };
+        self.inner.agents.send_frame(found.peer.id, frame);
         Ok(())
     }
 
@@ -107,7 +119,7 @@ impl Engine {
         let others = all.iter().filter(|there| there.id != here.id);
         let mut targets: Vec<_> = others
             .map(|there| {
-                let facts = host_facts(there);
+                let facts = facts(&host_view(there.clone(), Vec::new()));
                 let room = vimana_placement::fits(needs, &facts);
                 let full = || format!("host `{}` has no room for `{}`", there.name, vm.name);
                 MigrationTarget {
@@ -128,19 +140,29 @@ impl Engine {
     }
 }
 
-fn host_facts(host: &HostRecord) -> HostFacts {
-    HostFacts {
-        id: host.id,
-        name: host.name.clone(),
-        zone: host.zone.clone(),
-        state: host.state,
-        connected: host.connected,
-        capacity: host.capacity,
-        used: host.used,
+/// The host that is to do `step` for the VM.
+pub async fn host_of_step(
+    conn: &impl Conn,
+    vm: &VmRecord,
+    step: StepKind,
+) -> vimana_store::Result<Option<HostId>> {
+    if step.is_at_peer() {
+        let found = migration::find(conn, vm.id).await?;
+        return Ok(found.map(|migration| migration.peer.id));
     }
+    Ok(vm.host.as_ref().map(|host| host.id))
 }
 
-fn host_ref(host: &HostRecord) -> HostRef {
+/// Whether the VM is on the host, goes there, or has left something there.
+pub async fn is_about(conn: &impl Conn, vm: &VmRecord, host: HostId) -> vimana_store::Result<bool> {
+    if vm.host.as_ref().is_some_and(|on| on.id == host) {
+        return Ok(true);
+    }
+    let found = migration::find(conn, vm.id).await?;
+    Ok(found.is_some_and(|migration| migration.peer.id == host))
+}
+
+pub fn host_ref(host: &HostRecord) -> HostRef {
     HostRef {
         id: host.id,
         name: host.name.to_string(),
@@ -230,11 +252,7 @@ impl Change<'_> {
 
     /// The host that is to do `step`.
     pub(crate) async fn host_of(&self, step: StepKind) -> Result<Option<HostId>, TxError> {
-        if step.is_at_peer() {
-            let found = migration::find(self.tx, self.vm.id).await?;
-            return Ok(found.map(|migration| migration.peer.id));
-        }
-        Ok(self.vm.host.as_ref().map(|host| host.id))
+        Ok(host_of_step(self.tx, &self.vm, step).await?)
     }
 
     fn plan_mut(&mut self) -> Option<&mut MigrationPlan> {
@@ -286,15 +304,9 @@ impl Change<'_> {
     /// before is still to be cleaned.
     pub(crate) async fn arrived_broken(&mut self, reason: &str) -> Result<(), TxError> {
         self.break_down(reason, Kept::Disk).await?;
-        let now = self.now;
+        self.mark_over(StepState::Failed);
         if let Some(operation) = self.operation.as_mut() {
             operation.error = Some(reason.to_owned());
-            let index = usize::try_from(operation.step).unwrap_or(usize::MAX);
-            if let Some(step) = operation.steps.get_mut(index) {
-                step.state = StepState::Failed;
-                step.retry_at = None;
-                step.ended_at = Some(now);
-            }
             operation.step = operation.step.saturating_add(1);
         }
         self.enter_step()
@@ -354,16 +366,8 @@ impl Change<'_> {
     /// The other host cannot be cleaned: what the VM holds there stays recorded
     /// until it says that nothing is left.
     pub(crate) fn leave_behind(&mut self, reason: &str) {
-        let now = self.now;
         let error = self.operation.as_ref().and_then(|op| op.error.clone());
-        if let Some(operation) = self.operation.as_mut() {
-            let index = usize::try_from(operation.step).unwrap_or(usize::MAX);
-            if let Some(step) = operation.steps.get_mut(index) {
-                step.state = StepState::Failed;
-                step.retry_at = None;
-                step.ended_at = Some(now);
-            }
-        }
+        self.mark_over(StepState::Failed);
         self.add_event(EventKind::Note {
             text: format!("The host that it was on is not cleaned yet: {reason}"),
         });

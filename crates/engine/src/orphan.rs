@@ -11,7 +11,7 @@ use vimana_model::{Error, HostId, Result, VmId};
 use vimana_protocol::agent::ToAgent;
 use vimana_store::event::NewEvent;
 use vimana_store::orphan::OrphanRecord;
-use vimana_store::{event, migration, orphan, vm, write_tx};
+use vimana_store::{event, orphan, vm, write_tx};
 
 use crate::Engine;
 use crate::agent::Speaker;
@@ -19,6 +19,7 @@ use crate::authorize::{current, permit};
 use crate::context::OpContext;
 use crate::host::host_event;
 use crate::idempotency::{recall, remember};
+use crate::migration::is_about;
 
 impl Engine {
     /// Records which machines a host holds without a record, and which of
@@ -52,13 +53,10 @@ impl Engine {
             }
             for (id, observed) in &held {
                 // Placed here since the host spoke: it is none.
-                let placed = vm::find(tx, *id)
-                    .await?
-                    .and_then(|vm| vm.host)
-                    .is_some_and(|host| host.id == host_id)
-                    || migration::find(tx, *id)
-                        .await?
-                        .is_some_and(|found| found.peer.id == host_id);
+                let placed = match vm::find(tx, *id).await? {
+                    Some(vm) => is_about(tx, &vm, host_id).await?,
+                    None => false,
+                };
                 if placed || known.iter().any(|known| known.vm_id == *id) {
                     continue;
                 }

@@ -10,7 +10,7 @@ use vimana_model::host::{HostState, HostView};
 use vimana_model::operation::StepKind;
 use vimana_model::pending::Explanation;
 use vimana_model::state::VmState;
-use vimana_model::vm::{HostRef, VmView};
+use vimana_model::vm::VmView;
 use vimana_model::{HostId, Result, VmId};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_protocol::scheduler::{FromScheduler, HostFacts, PendingVm, ToScheduler};
@@ -22,6 +22,7 @@ use crate::change::Change;
 use crate::event::HubItem;
 use crate::host::host_view;
 use crate::limits::MAX_PROPOSALS_AT_ONCE;
+use crate::migration::host_ref;
 
 /// The schedulers connected to this server.
 #[derive(Default)]
@@ -236,11 +237,7 @@ impl Engine {
                     return Ok(Err(format!("host `{}` has no room any more", host.name)));
                 }
             }
-            change.vm.host = Some(HostRef {
-                id: host.id,
-                name: host.name.to_string(),
-                zone: host.zone.to_string(),
-            });
+            change.vm.host = Some(host_ref(&host));
             change.vm.run_epoch = change.vm.run_epoch.saturating_add(1);
             change.vm.explanation = Some(explanation.clone());
             change.vm.explained_at = Some(world.now());
@@ -333,7 +330,7 @@ fn vm_frame(pending: &mut HashSet<VmId>, vm: &VmView) -> Option<ToScheduler> {
         .then_some(ToScheduler::Gone { vm_id: vm.id })
 }
 
-fn facts(host: &HostView) -> HostFacts {
+pub fn facts(host: &HostView) -> HostFacts {
     HostFacts {
         id: host.id,
         name: host.name.clone(),

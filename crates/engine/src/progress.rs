@@ -8,10 +8,11 @@ use vimana_model::event::ProgressItem;
 use vimana_model::operation::Progress;
 use vimana_model::{HostId, OperationId, Result};
 use vimana_protocol::agent::CommandRef;
-use vimana_store::{migration, operation, vm};
+use vimana_store::{operation, vm};
 
 use crate::Engine;
 use crate::event::Telemetry;
+use crate::migration::is_about;
 
 /// The progress of every operation that tells one.
 #[derive(Default)]
@@ -62,10 +63,8 @@ impl Engine {
         let Some(vm) = vm::find(&read, vm_id).await? else {
             return Ok(());
         };
-        let peer = migration::find(&read, vm_id).await?;
-        let here = vm.host.as_ref().is_some_and(|on| on.id == host)
-            || peer.is_some_and(|migration| migration.peer.id == host);
-        if found.state.is_over() || found.step != command.step || !here {
+        let goes_on = !found.state.is_over() && found.step == command.step;
+        if !goes_on || !is_about(&read, &vm, host).await? {
             return Ok(());
         }
         self.inner.progress.set(found.id, progress);

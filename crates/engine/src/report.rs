@@ -9,7 +9,7 @@ use vimana_model::event::{Actor, EventKind};
 use vimana_model::operation::{OperationKind, StepKind};
 use vimana_model::state::VmState;
 use vimana_model::{HostId, OperationId, Result, VmId};
-use vimana_protocol::agent::{CommandRef, Outcome, ToAgent};
+use vimana_protocol::agent::{CommandRef, Outcome};
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
 use vimana_store::{TxError, migration, operation, vm, write_tx};
@@ -116,16 +116,7 @@ impl Engine {
             }
             match observed {
                 // Left over from a migration that is through.
-                Some(observed) => {
-                    let vm = vm::find(&self.store().read(), found.vm_id).await?;
-                    let later = vm.map_or(0, |vm| vm.run_epoch);
-                    let frame = ToAgent::Discard {
-                        vm_id: found.vm_id,
-                        // The host was told of that run, which is elsewhere.
-                        run_epoch: observed.run_epoch.max(later),
-                    };
-                    self.inner.agents.send_frame(speaker.host_id, frame);
-                }
+                Some(observed) => self.discard_leftover(&found, observed.run_epoch).await?,
                 None => self.peer_is_clean(speaker, found.vm_id).await?,
             }
         }

@@ -168,6 +168,16 @@ impl Change<'_> {
         self.set_due(None);
     }
 
+    /// The step or its undoing has ended so.
+    pub(crate) fn mark_over(&mut self, state: StepState) {
+        let now = self.now;
+        if let Some(step) = self.step_mut() {
+            step.state = state;
+            step.retry_at = None;
+            step.ended_at = Some(now);
+        }
+    }
+
     fn set_due(&mut self, due_at: Option<Timestamp>) {
         if let Some(operation) = self.operation.as_mut() {
             operation.due_at = due_at;
@@ -286,15 +296,10 @@ impl Change<'_> {
         if current.undo {
             return self.end_undo_step().await;
         }
-        let now = self.now;
         if current.kind != StepKind::Place {
             self.add_event(EventKind::Step { step: current.kind });
         }
-        if let Some(step) = self.step_mut() {
-            step.state = StepState::Done;
-            step.retry_at = None;
-            step.ended_at = Some(now);
-        }
+        self.mark_over(StepState::Done);
         self.leave_step(current.kind).await?;
         let Some(operation) = self.operation.as_mut() else {
             return Ok(());
@@ -552,12 +557,7 @@ impl Change<'_> {
     /// The machine runs again, and only its copy in the datastore cannot be
     /// removed: no record points to that any more, so the sweep removes it.
     async fn leave_copy(&mut self, reason: &str) -> Result<(), TxError> {
-        let now = self.now;
-        if let Some(step) = self.step_mut() {
-            step.state = StepState::Failed;
-            step.retry_at = None;
-            step.ended_at = Some(now);
-        }
+        self.mark_over(StepState::Failed);
         self.add_event(EventKind::Note {
             text: format!("{reason}; it is removed later"),
         });
@@ -646,13 +646,13 @@ impl Change<'_> {
             if current.kind == StepKind::GiveBack {
                 // Needs nobody but us.
                 self.leave_host().await?;
-                self.mark_undone();
+                self.mark_over(StepState::Undone);
                 return self.end_undo().await;
             }
             if current.kind == StepKind::Dismiss && self.peer_is_away().await? {
                 // The machine runs where it was: it waits for nobody. What the
                 // other host holds is removed when it is back.
-                self.mark_undone();
+                self.mark_over(StepState::Undone);
                 return self.end_undo().await;
             }
             if current.kind == StepKind::Load {
@@ -662,17 +662,8 @@ impl Change<'_> {
         }
     }
 
-    fn mark_undone(&mut self) {
-        let now = self.now;
-        if let Some(step) = self.step_mut() {
-            step.state = StepState::Undone;
-            step.retry_at = None;
-            step.ended_at = Some(now);
-        }
-    }
-
     async fn end_undo_step(&mut self) -> Result<(), TxError> {
-        self.mark_undone();
+        self.mark_over(StepState::Undone);
         let Some(operation) = self.operation.as_mut() else {
             return Ok(());
         };
@@ -799,13 +790,13 @@ impl Change<'_> {
         {
             // The machine runs where it was. What the other host holds stays
             // recorded until it says that nothing is left.
-            self.mark_undone();
+            self.mark_over(StepState::Undone);
             return self.end_undo().await;
         }
         if let Some((OperationKind::Backup, _)) = under_way {
             // The machine is as it was; what is left of the copies is removed by
             // the next backup, or goes with the machine.
-            self.mark_undone();
+            self.mark_over(StepState::Undone);
             return self.end_undo().await;
         }
         self.retire(OperationState::Failed, Some(&reason));

@@ -20,15 +20,6 @@ pub enum MigrationMode {
     Live,
 }
 
-impl MigrationMode {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-        }
-    }
-}
-
 impl FromStr for MigrationMode {
     type Err = InvalidMode;
 
