@@ -49,34 +49,13 @@ pub async fn take(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
 
 /// The same for what a VM holds of a host that is not its own, which whoever
 /// asks records elsewhere.
-pub(crate) async fn grow_host(
-    tx: &WriteTx,
-    vm_id: VmId,
-    (host_id, resources): (HostId, Resources),
-) -> Result<Taken> {
-    grow(
-        tx,
-        &to_row(&ClaimRecord {
-            vm_id,
-            host_id,
-            resources,
-        })?,
-    )
-    .await
+pub(crate) async fn grow_host(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
+    grow(tx, &to_row(claim)?).await
 }
 
 /// Gives that back.
-pub(crate) async fn shrink_host(
-    tx: &WriteTx,
-    vm_id: VmId,
-    (host_id, resources): (HostId, Resources),
-) -> Result<()> {
-    let row = to_row(&ClaimRecord {
-        vm_id,
-        host_id,
-        resources,
-    })?;
-    shrink(tx, &row).await
+pub(crate) async fn shrink_host(tx: &WriteTx, claim: &ClaimRecord) -> Result<()> {
+    shrink(tx, &to_row(claim)?).await
 }
 
 /// Puts another claim in the place of what the VM has, and says what that was.

@@ -27,14 +27,24 @@ pub struct MigrationRecord {
     pub committed: bool,
 }
 
+impl MigrationRecord {
+    /// What it holds of the other host.
+    const fn claim(&self) -> ClaimRecord {
+        ClaimRecord {
+            vm_id: self.vm_id,
+            host_id: self.peer.id,
+            resources: self.resources,
+        }
+    }
+}
+
 /// Claims room on the host that a VM is to go to, and records that it does.
 ///
 /// # Errors
 /// `Duplicate` "migration" where it moves already; the transaction must then be
 /// rolled back, for the host's sums have grown.
 pub async fn begin(tx: &WriteTx, migration: &MigrationRecord) -> Result<Taken> {
-    let wanted = (migration.peer.id, migration.resources);
-    match claim::grow_host(tx, migration.vm_id, wanted).await? {
+    match claim::grow_host(tx, &migration.claim()).await? {
         Taken::Ok => {}
         Taken::NoRoom => return Ok(Taken::NoRoom),
     }
@@ -47,15 +57,7 @@ pub async fn begin(tx: &WriteTx, migration: &MigrationRecord) -> Result<Taken> {
 /// # Errors
 /// The database's.
 pub async fn commit(tx: &WriteTx, migration: &MigrationRecord, from: &HostRef) -> Result<()> {
-    let before = claim::replace(
-        tx,
-        &ClaimRecord {
-            vm_id: migration.vm_id,
-            host_id: migration.peer.id,
-            resources: migration.resources,
-        },
-    )
-    .await?;
+    let before = claim::replace(tx, &migration.claim()).await?;
     let after = to_row(&MigrationRecord {
         peer: from.clone(),
         resources: before,
@@ -86,8 +88,7 @@ pub async fn end(tx: &WriteTx, vm_id: VmId) -> Result<()> {
         .exec_with_returning(tx.raw())
         .await?;
     for row in rows {
-        let gone = from_row(row)?;
-        claim::shrink_host(tx, vm_id, (gone.peer.id, gone.resources)).await?;
+        claim::shrink_host(tx, &from_row(row)?.claim()).await?;
     }
     Ok(())
 }

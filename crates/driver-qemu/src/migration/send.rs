@@ -544,14 +544,7 @@ fn ran_on(machine: &Machine, runs: Result<(), QmpError>) -> Result<(), Fault> {
 /// Ends what QEMU still does for the disk, and lets go of the other host.
 async fn give_up(qmp: &Qmp) -> Result<(), QmpError> {
     END.cancel(qmp).await?;
-    if qmp
-        .block_nodes()
-        .await?
-        .iter()
-        .any(|node| node == TARGET_NODE)
-    {
-        qmp.blockdev_del(TARGET_NODE).await?;
-    }
+    qmp.blockdev_let_go(TARGET_NODE).await?;
     tls::withdraw(qmp).await
 }
 

@@ -109,23 +109,19 @@ pub struct Port {
 }
 
 impl Port {
-    fn json(self) -> Value {
+    /// As a disk there is reached.
+    #[must_use]
+    pub fn server(self) -> Value {
         json!({"type": "inet", "host": self.address.to_string(), "port": self.port.to_string()})
     }
 
     /// As memory is sent there.
     fn channels(self) -> Value {
-        let mut address = self.json();
+        let mut address = self.server();
         if let Some(fields) = address.as_object_mut() {
             fields.insert("transport".to_owned(), json!("socket"));
         }
         json!([{"channel-type": "main", "addr": address}])
-    }
-
-    /// As a disk there is reached.
-    #[must_use]
-    pub fn server(self) -> Value {
-        self.json()
     }
 }
 
@@ -230,6 +226,14 @@ impl Qmp {
         self.execute("blockdev-del", Some(arguments))
             .await
             .map(drop)
+    }
+
+    /// As [`Self::blockdev_del`]; fine if there is none.
+    pub async fn blockdev_let_go(&self, node: &str) -> Result<(), QmpError> {
+        if self.block_nodes().await?.iter().any(|name| name == node) {
+            self.blockdev_del(node).await?;
+        }
+        Ok(())
     }
 
     /// Plugs a device in.

@@ -90,7 +90,7 @@ pub async fn remove(host: Arc<Host>, id: VolumeId) -> Result<(), Fault> {
 pub async fn abandon(qmp: &Qmp) {
     let ended = async {
         JOB.cancel(qmp).await?;
-        let_go(qmp).await
+        qmp.blockdev_let_go(COPY).await
     };
     match timeout(2 * QMP_TIMEOUT, ended).await {
         Ok(Ok(()) | Err(QmpError::Closed)) => {}
@@ -154,7 +154,7 @@ async fn fill(
         let begun = JOB.begin(&qmp, arguments);
         guest::still(machine, &dir, begun).await.0?;
         JOB.ended(&qmp).await?;
-        let_go(&qmp).await
+        qmp.blockdev_let_go(COPY).await
     };
     backed_up.await.map_err(|error| match &error {
         error if error.is_full() => {
@@ -176,13 +176,6 @@ fn target_node(dir: &Path) -> Result<Value, QmpError> {
         "driver": "qcow2", "node-name": COPY, "discard": "unmap", "detect-zeroes": "unmap",
         "file": {"driver": "file", "filename": path, "discard": "unmap"},
     }))
-}
-
-async fn let_go(qmp: &Qmp) -> Result<(), QmpError> {
-    if qmp.block_nodes().await?.iter().any(|node| node == COPY) {
-        qmp.blockdev_del(COPY).await?;
-    }
-    Ok(())
 }
 
 /// The copy is whole, and stays until it is removed.

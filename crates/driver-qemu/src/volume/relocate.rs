@@ -338,9 +338,7 @@ async fn pivot(host: &Host, record: &VolumeRecord, qmp: &Qmp) -> Result<bool, Qm
         moves: new.moves.wrapping_sub(1),
         ..new
     };
-    if qmp.block_nodes().await?.contains(&old.node_name()) {
-        qmp.blockdev_del(&old.node_name()).await?;
-    }
+    qmp.blockdev_let_go(&old.node_name()).await?;
     Ok(true)
 }
 
@@ -364,10 +362,7 @@ async fn drop_half(
 /// Ends what QEMU still does for a move, and lets go of its target.
 async fn give_up(qmp: &Qmp, new: &Plug) -> Result<(), QmpError> {
     END.cancel(qmp).await?;
-    if qmp.block_nodes().await?.contains(&new.node_name()) {
-        qmp.blockdev_del(&new.node_name()).await?;
-    }
-    Ok(())
+    qmp.blockdev_let_go(&new.node_name()).await
 }
 
 async fn read(
