@@ -12,7 +12,7 @@ wasm=(--locked -p vimana-frontend --target wasm32-unknown-unknown)
 
 lints() {
     cargo clippy "${workspace[@]}" --all-targets -- -D warnings
-    cargo clippy --locked -p vimana-app --features ssr -- -D warnings
+    cargo clippy --locked -p vimana-app --features ssr --all-targets -- -D warnings
     cargo clippy "${wasm[@]}" -- -D warnings
 }
 

@@ -34,6 +34,7 @@ fn operation(n: u64, state: OperationState) -> OperationView {
         cancelled_by: None,
         error: None,
         progress: None,
+        migration: None,
         waits_for: None,
         created_at: Timestamp::from_ms(0),
         ended_at: None,

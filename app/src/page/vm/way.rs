@@ -140,6 +140,7 @@ mod tests {
             cancelled_by: None,
             error: None,
             progress: None,
+            migration: None,
             waits_for: None,
             created_at: Timestamp::from_ms(0),
             ended_at: None,
