@@ -41,10 +41,18 @@ pub async fn run(command: Vm) -> Outcome {
         Vm::Reset(args) => change(args, Ask::Reset).await,
         Vm::Resize(Resize { size, change: args }) => change(args, Ask::Resize(size.into())).await,
         Vm::Migrate(Migrate {
-            to,
+            to: host,
+            datastore,
             mode,
             change: args,
-        }) => change(args, Ask::Migrate(MigrateVm { host: to, mode })).await,
+        }) => {
+            let form = MigrateVm {
+                host,
+                datastore,
+                mode,
+            };
+            change(args, Ask::Migrate(form)).await
+        }
         Vm::Retry(args) => change(args, Ask::Retry).await,
         Vm::Shutdown(args) => remove(args, Ask::Shutdown).await,
         Vm::Delete(args) => remove(args, Ask::Delete).await,

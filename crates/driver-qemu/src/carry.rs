@@ -1,4 +1,4 @@
-//! Saved machines that come from and go to other hosts.
+//! Machines that do not run, and come from and go to other hosts.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
@@ -13,7 +13,7 @@ use crate::boot::never_arrived;
 use crate::host::{Held, Host, Turn, blocking, no_such_vm};
 use crate::prepare::{self, disk_bytes, enough_room};
 use crate::qcow2::{self, Refusal};
-use crate::record::{self, DiskMark, MEMORY, Prepared, Saved};
+use crate::record::{self, DiskMark, Ended, MEMORY, Prepared, Saved};
 use crate::seed;
 
 /// What QEMU writes first into a saved memory.
@@ -22,10 +22,21 @@ const MEMORY_MAGIC: [u8; 4] = *b"QEVM";
 /// See [`vimana_driver::HostDriver::export`].
 pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
     let held = turn.vm.held().ok_or_else(no_such_vm)?;
-    if held.saved.is_none() || held.machine.is_some() {
-        let message = "the machine's memory is not saved";
-        return Err(Fault::new(FaultKind::Hypervisor, message));
-    }
+    let parts: &[Part] = match &held.power {
+        Power::Saved if held.machine.is_none() && held.saved.is_some() => &Part::ALL,
+        Power::Off | Power::Crashed { .. } if held.machine.is_none() => &[Part::Disk],
+        Power::Off
+        | Power::Crashed { .. }
+        | Power::Saved
+        | Power::Prepared
+        | Power::Running
+        | Power::Arriving
+        | Power::Left
+        | Power::Unknown => {
+            let message = "the machine is neither off nor saved";
+            return Err(Fault::new(FaultKind::Hypervisor, message));
+        }
+    };
     if !turn.host.volumes.of(turn.vm.id).is_empty() {
         let message = "the machine has volumes, which do not travel with it";
         return Err(Fault::new(FaultKind::Conflict, message));
@@ -35,7 +46,8 @@ pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
         return Err(Fault::new(FaultKind::Conflict, message));
     }
     let dir = turn.dir();
-    Ok(Part::ALL.map(|part| (part, dir.join(file(part)))).into())
+    let files = parts.iter().map(|part| (*part, dir.join(file(*part))));
+    Ok(files.collect())
 }
 
 /// The name of a part's file in a VM's directory.
@@ -72,16 +84,22 @@ pub async fn import(
     });
     let (record, saved) = taken.await?;
     let mut held = Held::prepared(Arc::new(record));
-    held.power = Power::Saved;
-    held.saved = Some(saved);
+    held.power = match saved {
+        Some(_) => Power::Saved,
+        None => Power::Off,
+    };
+    held.stopped = saved.is_none();
+    held.saved = saved;
     turn.vm.hold(&turn.host, held);
     Ok(())
 }
 
-/// Both parts are there and are what they should be. Blocks.
+/// There is a disk, and the parts are what they should be. Blocks.
 fn check(spec: &IncarnationSpec, files: &[(Part, PathBuf)]) -> Result<(), Fault> {
-    for part in Part::ALL {
-        let path = find(files, part)?;
+    if !files.iter().any(|(part, _)| *part == Part::Disk) {
+        return Err(bad("its disk is missing"));
+    }
+    for (part, path) in files {
         match part {
             Part::Disk => {
                 let size = qcow2::overlay_size(path).map_err(|refusal| match refusal {
@@ -110,25 +128,28 @@ fn check(spec: &IncarnationSpec, files: &[(Part, PathBuf)]) -> Result<(), Fault>
     Ok(())
 }
 
-fn find(files: &[(Part, PathBuf)], part: Part) -> Result<&Path, Fault> {
-    let file = files.iter().find(|(of, _)| *of == part);
-    let (_, path) = file.ok_or_else(|| bad("a part of it is missing"))?;
-    Ok(path)
-}
-
 /// Blocks.
 fn take_over(
     host: &Host,
     record: Prepared,
     files: &[(Part, PathBuf)],
-) -> Result<(Prepared, Saved), Fault> {
+) -> Result<(Prepared, Option<Saved>), Fault> {
     let spec = &record.spec;
+    let has_memory = files.iter().any(|(part, _)| *part == Part::Memory);
     let mut saved = None;
     let made = host.layout.create(spec.vm_id, |dir| {
         record::write(dir, &record)?;
         record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))?;
         for (part, path) in files {
             move_file(path, &dir.join(file(*part)))?;
+        }
+        if !has_memory {
+            let ended = Ended {
+                run_epoch: spec.run_epoch,
+                power: Power::Off,
+                stopped: true,
+            };
+            return record::write(dir, &ended);
         }
         let now = Saved {
             // What was saved was an earlier run, on another host.
@@ -141,8 +162,7 @@ fn take_over(
         io::Result::Ok(())
     });
     made.map_err(|error| Fault::io("taking over the saved machine", &error))?;
-    let broke = || Fault::new(FaultKind::Host, "the driver met an internal error");
-    Ok((record, saved.ok_or_else(broke)?))
+    Ok((record, saved))
 }
 
 /// Moves a file, across file systems where it has to; it is on the disk then.

@@ -283,9 +283,10 @@ impl HostDriver for QemuDriver {
         epoch: u64,
         volume: VolumeId,
         to: &DatastoreName,
-    ) -> Result<(), Fault> {
+        watcher: CopyWatcher,
+    ) -> Result<Sent, Fault> {
         let to = to.clone();
-        let work = move |turn| volume::relocate::relocate(turn, volume, to);
+        let work = move |turn| volume::relocate::relocate(turn, volume, to, watcher);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 

@@ -15,7 +15,7 @@
 pub mod receive;
 pub mod send;
 pub mod tls;
-mod watch;
+pub mod watch;
 
 use serde::{Deserialize, Serialize};
 use vimana_driver::{Endpoint, Fault, FaultKind};

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_driver::conformance::{new_vm, read_until};
 use vimana_driver::{
     CopyWatcher, GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Keep, Power, Seed, Sending,
-    SerialStream, VolumeSource,
+    SerialStream, VolumeSource, unwatched,
 };
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::image::ImageFormat;
@@ -366,7 +366,10 @@ async fn what_a_guest_writes_while_its_volume_moves_is_all_there() {
             "more-2",
         )
         .await;
-        driver.move_volume(vm, 1, volume, &to).await.unwrap();
+        driver
+            .move_volume(vm, 1, volume, &to, unwatched())
+            .await
+            .unwrap();
     }
     let stop = "touch /run/stop; until [ -e /run/over ]; do usleep 20000; done";
     ask(

@@ -52,25 +52,26 @@ impl Files {
         self.held.insert(path, bytes);
     }
 
-    /// Makes the files of a machine saved in run `run_epoch`.
+    /// Makes files of a machine that ran up to run `run_epoch`.
     pub fn export(
         &mut self,
         vm: VmId,
         run_epoch: u64,
         contents: Contents,
+        parts: &[Part],
     ) -> io::Result<Vec<(Part, PathBuf)>> {
         let place = self.place(vm);
         let mut files = Vec::new();
-        for part in Part::ALL {
+        for part in parts {
             let path = place.join(part.name());
-            let bytes = Bytes::from(content(vm, run_epoch, part, contents));
+            let bytes = Bytes::from(content(vm, run_epoch, *part, contents));
             if self.dir.is_some() {
                 std::fs::create_dir_all(&place)?;
                 std::fs::write(&path, &bytes)?;
             } else {
                 self.held.insert(path.clone(), bytes);
             }
-            files.push((part, path));
+            files.push((*part, path));
         }
         Ok(files)
     }
@@ -79,14 +80,15 @@ impl Files {
     pub fn import(&mut self, vm: VmId, files: &[(Part, PathBuf)]) -> Result<Contents, Fault> {
         let mut contents = Contents::default();
         let mut runs = Vec::new();
-        for part in Part::ALL {
-            let path = files.iter().find(|(of, _)| *of == part);
-            let (_, path) = path.ok_or_else(|| bad("a part of it is missing"))?;
+        if !files.iter().any(|(part, _)| *part == Part::Disk) {
+            return Err(bad("its disk is missing"));
+        }
+        for (part, path) in files {
             let bytes = self
                 .read(path)
                 .map_err(|error| Fault::io("reading the saved machine", &error))?;
             let (run_epoch, value) =
-                parse(vm, part, &bytes).ok_or_else(|| bad("a part of it is damaged"))?;
+                parse(vm, *part, &bytes).ok_or_else(|| bad("a part of it is damaged"))?;
             match part {
                 Part::Disk => contents.boots = value,
                 Part::Memory => contents.count = value,

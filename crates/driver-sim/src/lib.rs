@@ -278,7 +278,8 @@ impl HostDriver for SimDriver {
         epoch: u64,
         volume: VolumeId,
         to: &DatastoreName,
-    ) -> Result<(), Fault> {
+        _: CopyWatcher,
+    ) -> Result<Sent, Fault> {
         let rest = self.enter(Call::MoveVolume, vm, epoch).await?;
         let result = self.host.move_volume(vm, epoch, volume, to);
         rest.end(Call::MoveVolume, result).await

@@ -142,10 +142,14 @@ impl SimHost {
         let state = &mut *state;
         let vm = state.vms.entry(id).or_default();
         let machine = vm.machine.as_ref().ok_or_else(no_such_vm)?;
-        if machine.power != Power::Saved {
-            let message = "the machine's memory is not saved";
-            return Err(Fault::new(FaultKind::Hypervisor, message));
-        }
+        let parts: &[Part] = match machine.power {
+            Power::Saved => &Part::ALL,
+            Power::Off | Power::Crashed { .. } => &[Part::Disk],
+            Power::Prepared | Power::Running | Power::Arriving | Power::Left | Power::Unknown => {
+                let message = "the machine is neither off nor saved";
+                return Err(Fault::new(FaultKind::Hypervisor, message));
+            }
+        };
         if state.volumes.values().any(|v| v.attached_to == Some(id)) {
             let message = "the machine has volumes, which do not travel with it";
             return Err(Fault::new(FaultKind::Conflict, message));
@@ -157,7 +161,7 @@ impl SimHost {
         vm.effects.exported += 1;
         state
             .files
-            .export(id, machine.ran_epoch, machine.contents)
+            .export(id, machine.ran_epoch, machine.contents, parts)
             .map_err(|error| Fault::io("writing the saved machine", &error))
     }
 
@@ -180,8 +184,9 @@ impl SimHost {
         }
         let mut machine = Machine::new(spec, image);
         machine.contents = state.files.import(spec.vm_id, files)?;
-        machine.power = Power::Saved;
-        // The run that was saved was an earlier one, on another host.
+        let saved = files.iter().any(|(part, _)| *part == Part::Memory);
+        machine.power = if saved { Power::Saved } else { Power::Off };
+        // It ran before, on another host.
         machine.ran_epoch = spec.run_epoch.saturating_sub(1);
         vm.effects.imported += 1;
         self.tell(observed(spec.vm_id, vm.machine.insert(machine)));

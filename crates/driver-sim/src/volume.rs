@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vimana_driver::{Fault, FaultKind, ObservedVolume, Power, VolumeSource};
+use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
@@ -172,7 +173,7 @@ impl SimHost {
         epoch: u64,
         id: VolumeId,
         to: &DatastoreName,
-    ) -> Result<(), Fault> {
+    ) -> Result<Sent, Fault> {
         self.of_disks(vm, epoch)?;
         let mut state = self.at_hand();
         let volume = state.volume(id)?;
@@ -181,8 +182,9 @@ impl SimHost {
             return Err(Fault::new(FaultKind::Conflict, message));
         }
         if volume.datastore == *to {
-            return Ok(());
+            return Ok(Sent::default());
         }
+        let transferred_bytes = volume.size.bytes().unwrap_or(u64::MAX);
         state.reaches(to)?;
         if state.is_saved(vm) {
             return Err(saved());
@@ -193,7 +195,10 @@ impl SimHost {
         // The marks were in the file that it left.
         vm.marks.forget_volume(id);
         vm.effects.moved += 1;
-        Ok(())
+        Ok(Sent {
+            transferred_bytes,
+            ..Sent::default()
+        })
     }
 
     pub(crate) fn detach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<(), Fault> {

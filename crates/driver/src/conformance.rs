@@ -175,6 +175,7 @@ macro_rules! conformance_suite {
             cancelled_save_and_load_lose_nothing
             kill_overtakes_a_load
             saved_machine_goes_on_elsewhere
+            machine_that_is_off_starts_elsewhere
             export_changes_nothing
             bad_import_leaves_nothing
             machine_goes_on_at_another_host

@@ -30,7 +30,7 @@ use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
 
 pub use backup::{BackupFile, BackupFiles};
 pub use fault::{Fault, FaultKind};
-pub use migration::{CopyWatcher, Endpoint, Sending};
+pub use migration::{CopyWatcher, Endpoint, Sending, unwatched};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use snapshot::{Keep, ObservedSnapshot};
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
@@ -109,15 +109,19 @@ pub trait HostDriver: Send + Sync + 'static {
     /// Repeating it while the machine runs changes nothing.
     async fn load(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 
-    /// The files that hold a saved machine. They stay as they are until
-    /// [`Self::load`] or [`Self::clean`].
+    /// The files that hold a machine that does not run: its disk, and its memory
+    /// where that is saved. They stay as they are until [`Self::boot`],
+    /// [`Self::load`] or [`Self::clean`]. [`FaultKind::Hypervisor`] where it runs,
+    /// or never did; [`FaultKind::Conflict`] where it has snapshots or volumes,
+    /// which do not travel.
     async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault>;
 
-    /// Takes over the files of a machine that another host saved; afterwards
-    /// it is [`Power::Saved`] here, under the specification's epoch, which is
-    /// higher than the run's that was saved: [`Self::load`] may use the same.
-    /// `files` are moved or copied. Repeating it for the same epoch changes
-    /// nothing. A failed call leaves nothing behind.
+    /// Takes over the files of a machine of another host. With a memory among
+    /// them it is [`Power::Saved`] here afterwards, and without one
+    /// [`Power::Off`], under the specification's epoch, which is higher than that
+    /// of the machine's latest run: [`Self::load`] may use the same. `files` are
+    /// moved or copied. Repeating it for the same epoch changes nothing. A failed
+    /// call leaves nothing behind.
     async fn import(
         &self,
         spec: &IncarnationSpec,
@@ -180,7 +184,7 @@ pub trait HostDriver: Send + Sync + 'static {
 
     /// Brings what is on a volume of the machine to another datastore of this
     /// host: the machine runs on meanwhile, and so does its guest's writing.
-    /// Fine if it is there already. A failed call, and one that was overtaken,
+    /// Says what it took; nothing where it is there already. A failed call, and one that was overtaken,
     /// leaves it in one of the two, with all that was ever written to it; a later
     /// call brings it to either. [`FaultKind::Conflict`] where the machine does
     /// not have the volume, its memory is saved, or one of its snapshots holds
@@ -191,7 +195,8 @@ pub trait HostDriver: Send + Sync + 'static {
         epoch: u64,
         volume: VolumeId,
         to: &DatastoreName,
-    ) -> Result<(), Fault>;
+        watcher: CopyWatcher,
+    ) -> Result<Sent, Fault>;
 
     /// Takes the volume from the machine. Fine if it has none of that name.
     /// [`FaultKind::Conflict`] where another machine has the volume, or this

@@ -11,6 +11,8 @@
 //! [`run`]: crate::HostDriver::run
 //! [`call_off`]: crate::HostDriver::call_off
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use vimana_model::HostId;
 use vimana_model::migration::CopyProgress;
@@ -30,4 +32,10 @@ pub struct Sending {
 }
 
 /// Told how far a copy is, now and then.
-pub type CopyWatcher = std::sync::Arc<dyn Fn(CopyProgress) + Send + Sync>;
+pub type CopyWatcher = Arc<dyn Fn(CopyProgress) + Send + Sync>;
+
+/// Nobody is told.
+#[must_use]
+pub fn unwatched() -> CopyWatcher {
+    Arc::new(|_| {})
+}

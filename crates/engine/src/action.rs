@@ -4,8 +4,8 @@ use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::backup::TakeBackup;
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::migration::{MigrateVm, MigrationMode};
-use vimana_model::name::{DatastoreName, FlavorName, HostName};
+use vimana_model::migration::{Destination, MigrateVm};
+use vimana_model::name::{DatastoreName, FlavorName};
 use vimana_model::operation::{OperationKind, OperationState, Piece, Situation, StepKind};
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::state::VmState;
@@ -70,7 +70,7 @@ enum Checked {
     Grow { volume: VolumeId, size: MiB },
     Move { volume: VolumeId, to: DatastoreName },
     Backup(BackupPlan),
-    Migrate(HostName, MigrationMode),
+    Migrate(Destination),
 }
 
 impl Checked {
@@ -92,10 +92,7 @@ impl Checked {
             (VmAction::Attach | VmAction::Detach, ActionArgs::Volume(id)) => Ok(Self::Volume(id)),
             (VmAction::Grow, ActionArgs::Grow { volume, size }) => Ok(Self::Grow { volume, size }),
             (VmAction::Move, ActionArgs::Move { volume, to }) => Ok(Self::Move { volume, to }),
-            (VmAction::Migrate, ActionArgs::Migrate(form)) => {
-                let (host, mode) = form.check()?;
-                Ok(Self::Migrate(host, mode))
-            }
+            (VmAction::Migrate, ActionArgs::Migrate(form)) => form.check().map(Self::Migrate),
             (VmAction::Backup, ActionArgs::Backup(form)) => Self::backup(datastores, &form),
             (VmAction::Backup, ActionArgs::None) => {
                 Self::backup(datastores, &TakeBackup::default())
@@ -231,7 +228,7 @@ async fn act(
             change.begin(kind, plan(kind), by).await
         }
         VmAction::Stop => {
-            change.refuse_to_leave().await?;
+            change.refuse_to_leave(", or suspend it instead").await?;
             if at.runs {
                 change.hold(Holding::FullAndSaved).await?;
             }
@@ -307,8 +304,8 @@ async fn with_arguments(
             change.begin_grow(by, *volume, *size).await
         }
         (VmAction::Move, Checked::Move { volume, to }) => change.begin_move(by, *volume, to).await,
-        (VmAction::Migrate, Checked::Migrate(host, mode)) => {
-            change.begin_migrate(by, host, *mode).await
+        (VmAction::Migrate, Checked::Migrate(destination)) => {
+            change.begin_migrate(by, destination).await
         }
         _ => Err(Error::internal("an action with the arguments of another").into()),
     }

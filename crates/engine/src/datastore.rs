@@ -304,8 +304,11 @@ impl Engine {
         let refused = || Error::not_found(format!("saved machine `{id}`"));
         let (vm, operation, step) = self.asked(host, id).await?.ok_or_else(refused)?;
         let asked = match (operation.kind, step.kind, way) {
-            (OperationKind::Stop, StepKind::Upload, Transfer::Upload) => vm.run_epoch == run_epoch,
-            (OperationKind::Resume, StepKind::Download, Transfer::Download) => vm
+            (OperationKind::Stop | OperationKind::Migrate, StepKind::Upload, Transfer::Upload) => {
+                vm.run_epoch == run_epoch
+            }
+            (OperationKind::Resume, StepKind::Download, Transfer::Download)
+            | (OperationKind::Migrate, StepKind::Arrive, Transfer::Download) => vm
                 .saved
                 .as_ref()
                 .is_some_and(|saved| saved.run_epoch == run_epoch),

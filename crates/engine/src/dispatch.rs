@@ -122,9 +122,9 @@ impl Engine {
             StepKind::Save => Work::Save,
             StepKind::Load => Work::Load,
             StepKind::Upload => Work::Upload,
-            StepKind::Download => {
+            StepKind::Download | StepKind::Arrive => {
                 let saved = vm.saved.clone();
-                let nothing = || Error::internal("a stopped VM without a copy in the datastore");
+                let nothing = || Error::internal("a VM without its copy in the datastore");
                 Work::Download {
                     spec: Box::new(self.incarnation_spec(vm).await?),
                     saved: saved.ok_or_else(nothing)?,

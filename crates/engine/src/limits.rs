@@ -150,6 +150,7 @@ pub const fn patience(step: StepKind) -> Option<Duration> {
         StepKind::Save => 1800,
         StepKind::Upload
         | StepKind::Download
+        | StepKind::Arrive
         | StepKind::Backup
         | StepKind::Move
         | StepKind::MoveBack

@@ -1,28 +1,35 @@
-//! VMs that go to another host while they run.
+//! VMs that go to another host.
 //!
-//! An operation of the VM, of four steps. The other host makes place and waits
-//! (Receive); the machine is copied there until it stands still on both (Send); it
-//! runs on the other host (Run); the host it was on is cleaned (Leave). Which host
-//! a step is for, [`StepKind::is_at_peer`] says.
+//! **Live**, while the machine runs, in four steps. The other host makes place and
+//! waits (Receive); the machine is copied there until it stands still on both
+//! (Send); it runs on the other host (Run); the host it was on is cleaned (Leave).
+//! **Cold**, where it does not run: what it has is copied to the datastore that
+//! stopped VMs are in (Upload), the other host fetches and checks it (Arrive), the
+//! copy is removed (Discard), and the host it was on cleaned (Leave). A stopped VM
+//! is in the datastore already. Which host a step is for,
+//! [`StepKind::is_at_peer`] says.
 //!
-//! **The commit** is the transaction that ends Send: the only one that changes the
-//! VM's host, and its epoch with it. It finds the operation running in that very
-//! step, or it does not happen: a cancel, a failure or a deadline that came first
-//! has turned the operation to undoing. Before it, the machine runs on where it
-//! was, whatever becomes of the other host; from there on it never does, whatever
-//! becomes of the new one. The source may go on only by `CallOff`, which is asked
-//! of it while the operation is undone, and never after the commit.
+//! **The commit** is the transaction that ends Send or Arrive: the only one that
+//! changes the VM's host. It finds the operation running in that very step, or it
+//! does not happen: a cancel, a failure or a deadline that came first has turned
+//! the operation to undoing. Before it, the machine is where it was, whatever
+//! becomes of the other host; from there on it never runs there again, whatever
+//! becomes of the new one. The source of a live migration may go on only by
+//! `CallOff`, which is asked of it while the operation is undone, and never after
+//! the commit. One that goes cold has all that it had on its old host until the
+//! new one has it.
 //!
 //! What the VM holds of the host that is not its own is recorded beside its claim
 //! (`store/migration.rs`), for as long as something of it may be there.
 
 use vimana_authz::Permission;
-use vimana_model::action::VmAction;
+use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
 use vimana_model::host::HostState;
-use vimana_model::migration::{Endpoint, MigrationMode, MigrationTarget, Sent};
+use vimana_model::migration::{Destination, Endpoint, MigrationMode, MigrationTarget, Sent};
 use vimana_model::name::HostName;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
+use vimana_model::saved::{Part, SavedMachine};
 use vimana_model::state::VmState;
 use vimana_model::vm::HostRef;
 use vimana_model::{Error, FieldError, HostId, VmId};
@@ -41,25 +48,67 @@ use crate::context::OpContext;
 use crate::host::host_view;
 use crate::placement::facts;
 
+/// How a VM goes to another host.
+struct Manner {
+    mode: MigrationMode,
+    /// What it holds of that host.
+    holding: Holding,
+    /// See [`MigrationPlan::rests_as`].
+    rests_as: Option<VmState>,
+}
+
+/// How one in that state does.
+const fn manner(state: VmState) -> Manner {
+    match state {
+        VmState::PoweredOff => Manner {
+            mode: MigrationMode::Cold,
+            holding: Holding::Disk,
+            rests_as: Some(VmState::PoweredOff),
+        },
+        VmState::Suspended | VmState::Stopped => Manner {
+            mode: MigrationMode::Cold,
+            holding: Holding::Saved,
+            rests_as: Some(VmState::Suspended),
+        },
+        VmState::Pending
+        | VmState::Hold
+        | VmState::Prolog
+        | VmState::Boot
+        | VmState::Running
+        | VmState::Migrate
+        | VmState::Shutdown
+        | VmState::Epilog
+        | VmState::Done
+        | VmState::Unknown
+        | VmState::Failed => Manner {
+            mode: MigrationMode::Live,
+            holding: Holding::Full,
+            rests_as: None,
+        },
+    }
+}
+
 /// What keeps a VM from going from one host to another, as far as the two are
-/// concerned.
-fn obstacle(vm: &VmRecord, here: &HostRecord, there: &HostRecord) -> Option<String> {
+/// concerned. A stopped one is on none.
+fn obstacle(vm: &VmRecord, here: Option<&HostRecord>, there: &HostRecord) -> Option<String> {
     let (name, to) = (&vm.name, &there.name);
-    if here.id == there.id {
+    if here.is_some_and(|here| here.id == there.id) {
         return Some(format!("`{name}` is on host `{to}` already"));
     }
     if there.state != HostState::Enabled || !there.connected {
         return Some(format!("host `{to}` takes no VMs now"));
     }
+    // A disk alone fits everywhere.
+    let here = here.filter(|_| vm.state != VmState::PoweredOff)?;
     if there.zone != here.zone {
         return Some(format!(
-            "host `{to}` is in zone `{}`, and `{name}` in zone `{}`: a VM migrates within its zone",
+            "host `{to}` is in zone `{}`, and `{name}` in zone `{}`: with its memory, a VM migrates within its zone",
             there.zone, here.zone
         ));
     }
     (there.accelerator != here.accelerator).then(|| {
         format!(
-            "host `{to}` runs machines with {}, and the host of `{name}` with {}: none can go from one to the other while it runs",
+            "host `{to}` runs machines with {}, and the host of `{name}` with {}: with its memory, none can go from one to the other",
             there.accelerator, here.accelerator
         )
     })
@@ -110,13 +159,13 @@ impl Engine {
         let found = vm::find(&read, id).await?;
         let permission = Permission::ActOnVm(VmAction::Migrate);
         let vm = authorized(cx, permission, format!("vm `{id}`"), found)?.into_inner();
+        let refused = |refusal: Refusal| Error::conflict(format!("`{}` {refusal}", vm.name));
+        VmAction::Migrate.judge(vm.state).map_err(refused)?;
         let on = vm.host.as_ref().map(|host| host.id);
         let all = host::list(&read).await?;
         let here = all.iter().find(|host| Some(host.id) == on);
-        let nowhere = || Error::conflict(format!("`{}` is on no host", vm.name));
-        let here = here.ok_or_else(nowhere)?;
-        let needs = Holding::Full.of(vm.resources);
-        let others = all.iter().filter(|there| there.id != here.id);
+        let needs = manner(vm.state).holding.of(vm.resources);
+        let others = all.iter().filter(|there| Some(there.id) != on);
         let mut targets: Vec<_> = others
             .map(|there| {
                 let facts = facts(&host_view(there.clone(), Vec::new()));
@@ -171,26 +220,52 @@ pub fn host_ref(host: &HostRecord) -> HostRef {
 }
 
 impl Change<'_> {
-    /// Begins to bring the VM to the host of that name. Everything is looked at
-    /// before anything is promised, and the room there claimed.
+    /// Begins to bring the VM where it is to go. Everything is looked at before
+    /// anything is promised, and the room there claimed.
     ///
     /// # Errors
-    /// `Invalid` where there is no such host, `Conflict` with what keeps the VM
+    /// `Invalid` where there is no such place, `Conflict` with what keeps the VM
     /// from going there.
     pub(crate) async fn begin_migrate(
         &mut self,
         by: &str,
-        to: &HostName,
-        mode: MigrationMode,
+        destination: &Destination,
     ) -> Result<(), TxError> {
+        match destination {
+            Destination::Host { name, mode } => self.begin_travel(by, name, *mode).await,
+            Destination::Datastore(to) => self.begin_move_all(by, to).await,
+        }
+    }
+
+    async fn begin_travel(
+        &mut self,
+        by: &str,
+        to: &HostName,
+        wanted: Option<MigrationMode>,
+    ) -> Result<(), TxError> {
+        let Manner {
+            mode,
+            holding,
+            rests_as,
+        } = manner(self.vm.state);
+        if wanted.is_some_and(|wanted| wanted != mode) {
+            let name = &self.vm.name;
+            let message = match mode {
+                MigrationMode::Live => {
+                    format!("`{name}` runs: it migrates live; suspend it or power it off first")
+                }
+                MigrationMode::Cold | MigrationMode::Storage => {
+                    format!("`{name}` does not run: it migrates cold")
+                }
+            };
+            return Err(Error::conflict(message).into());
+        }
         let from = self.vm.host.clone();
-        let from = from.ok_or_else(|| Error::internal("a VM that runs has a host"))?;
         let Some(there) = host::find_by_name(self.tx, to).await? else {
             let message = format!("there is no host `{to}`");
             return Err(Error::from(FieldError::new("host", message)).into());
         };
-        let here = host::find(self.tx, from.id).await?;
-        self.refuse_to_travel(here.as_ref(), &there).await?;
+        self.refuse_to_travel(&there).await?;
         let peer = host_ref(&there);
         let kind = OperationKind::Migrate;
         let steps = kind.steps(self.situation(false));
@@ -199,11 +274,13 @@ impl Change<'_> {
         let operation = operation.ok_or_else(|| Error::internal("an operation has begun"))?;
         let operation_id = operation.id;
         for step in &mut operation.steps {
-            if step.kind == StepKind::Send {
+            if let StepKind::Send | StepKind::Arrive = step.kind {
                 step.migration = Some(MigrationPlan {
                     mode,
                     from: from.clone(),
                     to: peer.clone(),
+                    datastore: None,
+                    rests_as,
                     endpoint: None,
                     sent: None,
                 });
@@ -213,7 +290,7 @@ impl Change<'_> {
             vm_id: self.vm.id,
             operation_id,
             peer,
-            resources: Holding::Full.of(self.vm.resources),
+            resources: holding.of(self.vm.resources),
             committed: false,
         };
         match migration::begin(self.tx, &wanted).await? {
@@ -223,23 +300,28 @@ impl Change<'_> {
                 return Err(Error::conflict(message).into());
             }
         }
-        let begun = EventKind::Expected { from: from.name };
+        let begun = EventKind::Expected {
+            from: from.map(|from| from.name),
+        };
         self.add_host_event(begun, wanted.peer.id);
         Ok(())
     }
 
-    /// What keeps the VM from going from one host to the other.
-    async fn refuse_to_travel(
-        &self,
-        here: Option<&HostRecord>,
-        there: &HostRecord,
-    ) -> Result<(), TxError> {
+    /// What keeps the VM from going from its host, if it is on one, to the other.
+    async fn refuse_to_travel(&self, there: &HostRecord) -> Result<(), TxError> {
         let refuse = |message: String| Err(Error::conflict(message).into());
         let name = &self.vm.name;
-        let Some(here) = here.filter(|here| here.connected) else {
-            return refuse(format!("the host of `{name}` is away"));
+        let here = match &self.vm.host {
+            Some(on) => {
+                let here = host::find(self.tx, on.id).await?;
+                let Some(here) = here.filter(|here| here.connected) else {
+                    return refuse(format!("the host of `{name}` is away"));
+                };
+                Some(here)
+            }
+            None => None,
         };
-        if let Some(obstacle) = obstacle(&self.vm, here, there) {
+        if let Some(obstacle) = obstacle(&self.vm, here.as_ref(), there) {
             return refuse(obstacle);
         }
         if migration::find(self.tx, self.vm.id).await?.is_some() {
@@ -247,7 +329,7 @@ impl Change<'_> {
                 "the host that `{name}` was on before is not cleaned yet; it is when it connects"
             ));
         }
-        self.refuse_to_leave().await
+        self.refuse_to_leave("").await
     }
 
     /// The host that is to do `step`.
@@ -255,8 +337,21 @@ impl Change<'_> {
         Ok(host_of_step(self.tx, &self.vm, step).await?)
     }
 
+    fn plan(&self) -> Option<&MigrationPlan> {
+        let steps = &self.operation.as_ref()?.steps;
+        steps.iter().find_map(|step| step.migration.as_ref())
+    }
+
+    /// The state of a VM that goes elsewhere and does not run.
+    pub(crate) fn rests_as(&self) -> Option<VmState> {
+        self.plan().and_then(|plan| plan.rests_as)
+    }
+
+    /// That of the step under way, or the one to come that it is for.
     fn plan_mut(&mut self) -> Option<&mut MigrationPlan> {
-        let steps = &mut self.operation.as_mut()?.steps;
+        let operation = self.operation.as_mut()?;
+        let from = usize::try_from(operation.step).ok()?;
+        let steps = operation.steps.get_mut(from..)?;
         steps.iter_mut().find_map(|step| step.migration.as_mut())
     }
 
@@ -270,33 +365,66 @@ impl Change<'_> {
 
     /// Whether the step under way cannot go on without what was to come with the
     /// answer that its host gave.
-    pub(crate) fn lacks(&self, endpoint: Option<Endpoint>, sent: Option<Sent>) -> bool {
+    pub(crate) fn lacks(
+        &self,
+        saved: Option<&SavedMachine>,
+        endpoint: Option<Endpoint>,
+        sent: Option<Sent>,
+    ) -> bool {
         let forward = self.current().filter(|current| !current.undo);
         forward.is_some_and(|current| {
             (current.kind == StepKind::Receive && endpoint.is_none())
                 || (current.kind == StepKind::Send && sent.is_none())
+                || (current.kind == StepKind::Upload
+                    && saved.is_none_or(|saved| !self.is_whole(saved)))
         })
     }
 
-    /// The machine stands still on both hosts and has arrived: from here on the
-    /// other one has it.
+    /// Whether that is all that another host needs of the machine.
+    fn is_whole(&self, saved: &SavedMachine) -> bool {
+        let has = |wanted: Part| saved.parts.iter().any(|part| part.part == wanted);
+        let off = self.rests_as() == Some(VmState::PoweredOff);
+        has(Part::Disk) && (off || has(Part::Memory))
+    }
+
+    /// The machine has arrived, and stands still on both hosts or does not run: from
+    /// here on the other one has it.
     pub(crate) async fn commit_migration(&mut self) -> Result<(), TxError> {
         let found = migration::find(self.tx, self.vm.id).await?;
         let nowhere = || Error::internal("a machine has arrived nowhere");
         let found = found.ok_or_else(nowhere)?;
-        let from = self.vm.host.replace(found.peer.clone());
-        let from = from.ok_or_else(|| Error::internal("a VM that moves has a host"))?;
-        migration::commit(self.tx, &found, &from).await?;
-        self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
-        Ok(())
+        match self.vm.host.replace(found.peer.clone()) {
+            Some(from) => migration::commit(self.tx, &found, &from).await?,
+            None => migration::settle(self.tx, &found).await?,
+        }
+        let Some(rests_as) = self.rests_as() else {
+            self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
+            // The host it was on may have fallen silent since it answered.
+            return self.turn(VmState::Migrate);
+        };
+        let saved = self.vm.saved.as_ref();
+        let parts = saved.map_or(&[][..], |saved| saved.parts.as_slice());
+        let transferred_bytes = parts.iter().map(|part| part.size_bytes);
+        let sent = Sent {
+            transferred_bytes: transferred_bytes.fold(0, u64::saturating_add),
+            ..Sent::default()
+        };
+        self.note_migration(None, Some(sent));
+        self.add_migrated();
+        self.turn(rests_as)
+    }
+
+    fn add_migrated(&mut self) {
+        if let Some(plan) = self.plan() {
+            let from = plan.from.as_ref().map(|from| from.name.clone());
+            let to = plan.to.name.clone();
+            self.add_event(EventKind::Migrated { from, to });
+        }
     }
 
     /// It runs on its new host.
     pub(crate) fn arrived(&mut self) -> Result<(), TxError> {
-        if let Some(plan) = self.plan_mut() {
-            let (from, to) = (plan.from.name.clone(), plan.to.name.clone());
-            self.add_event(EventKind::Migrated { from, to });
-        }
+        self.add_migrated();
         self.turn(VmState::Running)
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use vimana_authz::Permission;
 use vimana_model::action::VmAction;
 use vimana_model::event::Actor;
-use vimana_model::migration::{MigrationResult, MigrationView};
+use vimana_model::migration::{MigrationMode, MigrationResult, MigrationView};
 use vimana_model::operation::{
     Object, OperationKind, OperationState, OperationView, Progress, StepKind, StepState, StepView,
 };
@@ -150,22 +150,49 @@ fn migration_view(
         let step = steps.iter().find(|step| step.kind == kind)?;
         step.ended_at.filter(|_| step.state == StepState::Done)
     };
-    let result = plan.sent.and_then(|sent| {
-        let (arrived, ran) = (done(StepKind::Send)?, done(StepKind::Run)?);
-        let between = |from: Timestamp, to: Timestamp| {
-            u64::try_from(to.as_ms().saturating_sub(from.as_ms())).unwrap_or(0)
-        };
-        Some(MigrationResult {
-            total_ms: between(created_at, ran),
+    let between = |from: Timestamp, to: Timestamp| {
+        u64::try_from(to.as_ms().saturating_sub(from.as_ms())).unwrap_or(0)
+    };
+    // Of several volumes that move one after the other, all together.
+    let all = steps.iter().map(|step| step.migration.as_ref());
+    let moved = all.filter_map(|plan| plan.filter(|plan| plan.mode == MigrationMode::Storage));
+    let sent = match plan.mode {
+        MigrationMode::Live | MigrationMode::Cold => plan.sent,
+        MigrationMode::Storage => moved.map(|plan| plan.sent).sum(),
+    };
+    let result = sent.and_then(|sent| {
+        let result = |end: Timestamp| MigrationResult {
+            total_ms: between(created_at, end),
             transferred_bytes: sent.transferred_bytes,
-            downtime_ms: sent.downtime_ms,
-            blackout_ms: sent.paused_ms.saturating_add(between(arrived, ran)),
-        })
+            downtime_ms: None,
+            blackout_ms: None,
+        };
+        match plan.mode {
+            MigrationMode::Live => {
+                let (arrived, ran) = (done(StepKind::Send)?, done(StepKind::Run)?);
+                let paused_ms = sent.paused_ms.saturating_add(between(arrived, ran));
+                Some(MigrationResult {
+                    downtime_ms: Some(sent.downtime_ms),
+                    blackout_ms: Some(paused_ms),
+                    ..result(ran)
+                })
+            }
+            MigrationMode::Cold => Some(result(done(StepKind::Arrive)?)),
+            MigrationMode::Storage => {
+                let ended = steps.last()?;
+                Some(MigrationResult {
+                    downtime_ms: Some(sent.downtime_ms),
+                    blackout_ms: Some(sent.paused_ms),
+                    ..result(ended.ended_at.filter(|_| ended.state == StepState::Done)?)
+                })
+            }
+        }
     });
     Some(MigrationView {
         mode: plan.mode,
         from: plan.from,
         to: plan.to,
+        datastore: plan.datastore,
         copy: progress.and_then(|progress| progress.copy),
         result,
     })

@@ -171,8 +171,13 @@ impl Engine {
                 return Ok(None);
             }
             if let Some(current) = change.current() {
+                let here = change.is_on(speaker.host_id);
                 if change.host_of(current.kind).await? != Some(speaker.host_id) {
                     // It is another one's turn, or nobody's.
+                    if here && change.vm.state == VmState::Unknown {
+                        change.reenter_state().await?;
+                        change.save_if_changed().await?;
+                    }
                     return Ok(None);
                 }
                 // What is under way goes out again and settles the rest. Answers
@@ -181,7 +186,9 @@ impl Engine {
                     operation.claim_epoch = operation.claim_epoch.saturating_add(1);
                 }
                 change.touch();
-                change.reenter_state().await?;
+                if here {
+                    change.reenter_state().await?;
+                }
             } else if !change.is_on(speaker.host_id) {
                 return Ok(None);
             } else {
@@ -247,7 +254,12 @@ impl Engine {
                 Outcome::Ok { backup: None, .. } if change.backs_up() => {
                     change.step_failed(&not_understood()).await?;
                 }
-                Outcome::Ok { endpoint, sent, .. } if change.lacks(*endpoint, *sent) => {
+                Outcome::Ok {
+                    saved,
+                    endpoint,
+                    sent,
+                    ..
+                } if change.lacks(saved.as_ref(), *endpoint, *sent) => {
                     change.step_failed(&not_understood()).await?;
                 }
                 Outcome::Ok {

@@ -13,7 +13,7 @@ use vimana_model::operation::{
     Object, OperationKind, OperationState, Piece, Situation, StepKind, StepState,
 };
 use vimana_model::state::VmState;
-use vimana_model::{OperationId, Timestamp};
+use vimana_model::{OperationId, Timestamp, VolumeId};
 use vimana_store::operation::{OperationRecord, Size, StepRecord, Undo};
 use vimana_store::{TxError, claim};
 
@@ -114,7 +114,9 @@ impl Change<'_> {
 
     fn add_operation(&mut self, kind: OperationKind, steps: &[StepKind], by: &str) {
         // A removal that has begun is not called back by what overtakes it.
-        if self.forward() == Some((OperationKind::Resume, StepKind::Discard)) {
+        if let Some((OperationKind::Resume | OperationKind::Migrate, StepKind::Discard)) =
+            self.forward()
+        {
             self.vm.saved = None;
         }
         self.retire(OperationState::Cancelled, None);
@@ -191,11 +193,17 @@ impl Change<'_> {
             return Ok(());
         };
         self.mark_begun(StepState::Running);
-        self.enter_state(kind, step)?;
+        // That of a VM whose host is silent is another one's turn: it has its state
+        // when its own is back.
+        if (kind, self.vm.state) != (OperationKind::Migrate, VmState::Unknown) {
+            self.enter_state(kind, step)?;
+        }
         let new_run = match (kind, step) {
             (OperationKind::Start, StepKind::Boot | StepKind::Load) => true,
             // A placed VM got its epoch with its host.
             (OperationKind::Resume, StepKind::Load) => self.vm.saved.is_none(),
+            // It takes over what another host holds of an earlier run.
+            (OperationKind::Migrate, StepKind::Arrive) => true,
             _ => false,
         };
         if new_run {
@@ -239,7 +247,9 @@ impl Change<'_> {
             .steps
             .get(usize::try_from(operation.step).unwrap_or(usize::MAX))
             .is_some_and(|step| step.kind == StepKind::Save);
+        let rests = self.rests_as();
         self.turn(match operation.kind {
+            OperationKind::Migrate => rests.unwrap_or(VmState::Migrate),
             OperationKind::Create | OperationKind::Resume => VmState::Prolog,
             OperationKind::Start => VmState::Boot,
             OperationKind::Stop if !saves => VmState::Suspended,
@@ -259,7 +269,6 @@ impl Change<'_> {
             | OperationKind::Detach
             | OperationKind::Grow
             | OperationKind::Move
-            | OperationKind::Migrate
             | OperationKind::Import
             | OperationKind::Refresh => VmState::Running,
         })
@@ -282,6 +291,7 @@ impl Change<'_> {
                 self.turn(VmState::Epilog)
             }
             (O::Migrate, S::Receive | S::Send | S::Run) => self.turn(VmState::Migrate),
+            (O::Migrate, _) if silent => self.turn(self.rests_as().unwrap_or(VmState::Running)),
             (O::Start, S::Kill) if silent => self.turn(VmState::Boot),
             _ if silent => self.turn(VmState::Running),
             _ => Ok(()),
@@ -301,6 +311,11 @@ impl Change<'_> {
         }
         self.mark_over(StepState::Done);
         self.leave_step(current.kind).await?;
+        self.go_on().await
+    }
+
+    /// The step under way is over: the next begins, or the operation is.
+    async fn go_on(&mut self) -> Result<(), TxError> {
         let Some(operation) = self.operation.as_mut() else {
             return Ok(());
         };
@@ -337,9 +352,15 @@ impl Change<'_> {
                 self.vm.saved = None;
                 Ok(())
             }
-            (OperationKind::Migrate, StepKind::Send) => self.commit_migration().await,
+            (OperationKind::Migrate, StepKind::Send | StepKind::Arrive) => {
+                self.commit_migration().await
+            }
             (OperationKind::Migrate, StepKind::Run) => self.arrived(),
             (_, StepKind::Leave) => self.leave_peer().await,
+            (OperationKind::Move, StepKind::Move) => match self.piece_under_way() {
+                Some(Piece::Volume { id, .. }) => self.volume_moved(id).await,
+                Some(Piece::Snapshot { .. } | Piece::Backup { .. }) | None => Ok(()),
+            },
             // By itself, or in a retry.
             (_, StepKind::Revert) => match self.piece() {
                 Some(Piece::Snapshot { id, .. }) => self.reverted(id).await,
@@ -394,9 +415,9 @@ impl Change<'_> {
             | OperationKind::Backup
             | OperationKind::Attach
             | OperationKind::Detach
-            | OperationKind::Grow
-            | OperationKind::Move => self.complete_of_disks(kind, piece).await,
+            | OperationKind::Grow => self.complete_of_disks(kind, piece).await,
             OperationKind::Reboot
+            | OperationKind::Move
             | OperationKind::Reset
             | OperationKind::Revert
             | OperationKind::Migrate
@@ -438,6 +459,7 @@ impl Change<'_> {
             | StepKind::Move
             | StepKind::MoveBack
             | StepKind::Receive
+            | StepKind::Arrive
             | StepKind::Send
             | StepKind::Run
             | StepKind::Fetch
@@ -502,7 +524,9 @@ impl Change<'_> {
         };
         let kind = operation.kind;
         let piece = piece_of(operation);
-        if (kind, current.kind) == (OperationKind::Resume, StepKind::Discard) {
+        if let (OperationKind::Resume | OperationKind::Migrate, StepKind::Discard) =
+            (kind, current.kind)
+        {
             return self.leave_copy(reason).await;
         }
         match (kind, current.kind) {
@@ -519,7 +543,7 @@ impl Change<'_> {
             .steps
             .iter()
             .any(|step| matches!(step.kind, StepKind::Place | StepKind::Receive));
-        let lost = machine_is_gone && !placed;
+        let lost = machine_is_gone && !placed && !current.kind.is_at_peer();
         let way_back = operation
             .steps
             .iter()
@@ -554,15 +578,15 @@ impl Change<'_> {
         self.fail_in_place(kind, current.kind, reason).await
     }
 
-    /// The machine runs again, and only its copy in the datastore cannot be
-    /// removed: no record points to that any more, so the sweep removes it.
+    /// The machine is where it was to be, and only its copy in the datastore cannot
+    /// be removed: no record points to that any more, so the sweep removes it.
     async fn leave_copy(&mut self, reason: &str) -> Result<(), TxError> {
         self.mark_over(StepState::Failed);
         self.add_event(EventKind::Note {
             text: format!("{reason}; it is removed later"),
         });
         self.vm.saved = None;
-        self.complete().await
+        self.go_on().await
     }
 
     /// An operation failed that has no way back: what is the VM now?
@@ -650,10 +674,15 @@ impl Change<'_> {
                 return self.end_undo().await;
             }
             if current.kind == StepKind::Dismiss && self.peer_is_away().await? {
-                // The machine runs where it was: it waits for nobody. What the
-                // other host holds is removed when it is back.
+                // The machine is where it was: it waits for nobody. What the other
+                // host holds is removed when it is back.
                 self.mark_over(StepState::Undone);
-                return self.end_undo().await;
+                let operation = self.operation.as_mut();
+                let Some(operation) = operation.filter(|operation| operation.step > 0) else {
+                    return self.end_undo().await;
+                };
+                operation.step -= 1;
+                continue;
             }
             if current.kind == StepKind::Load {
                 self.vm.run_epoch = self.vm.run_epoch.saturating_add(1);
@@ -674,9 +703,14 @@ impl Change<'_> {
         if taken_back == Some(StepKind::Upload) {
             self.vm.saved = None;
         }
-        if taken_back == Some(StepKind::Receive) {
+        if let Some(StepKind::Receive | StepKind::Arrive) = taken_back {
             self.leave_peer().await?;
         }
+        self.go_further_back().await
+    }
+
+    /// A step is taken back: the one before it follows, or all is as it was.
+    async fn go_further_back(&mut self) -> Result<(), TxError> {
         let Some(operation) = self.operation.as_mut() else {
             return Ok(());
         };
@@ -694,6 +728,11 @@ impl Change<'_> {
         };
         let kind = operation.kind;
         let piece = piece_of(operation);
+        let moving = volumes_of(operation);
+        let peer_knows_nothing = operation
+            .steps
+            .iter()
+            .any(|step| step.kind == StepKind::Arrive && step.attempt == 0);
         let error = operation.error.clone();
         let cancelled = operation.undo != Some(Undo::Failed);
         let was_saved = operation
@@ -732,7 +771,12 @@ impl Change<'_> {
                 self.turn(VmState::Running)?;
             }
             OperationKind::Resume => self.turn(VmState::Stopped)?,
-            OperationKind::Migrate => self.turn(VmState::Running)?,
+            OperationKind::Migrate if peer_knows_nothing => self.leave_peer().await?,
+            // Of one whose host is silent, nobody knows whether it runs.
+            OperationKind::Migrate if self.vm.state == VmState::Migrate => {
+                self.turn(VmState::Running)?;
+            }
+            OperationKind::Migrate => {}
             OperationKind::Snapshot => {
                 if let Some(Piece::Snapshot { id, .. }) = piece {
                     self.drop_snapshot(id).await?;
@@ -743,11 +787,8 @@ impl Change<'_> {
                     self.volume_detached(id).await?;
                 }
             }
-            OperationKind::Move => {
-                if let Some(Piece::Volume { id, .. }) = piece {
-                    self.volume_moved_back(id).await?;
-                }
-            }
+            // One that had arrived stays where it is.
+            OperationKind::Move => self.move_back(&moving).await?,
             // These have no way back.
             OperationKind::PowerOff
             | OperationKind::Reboot
@@ -788,10 +829,16 @@ impl Change<'_> {
             .current()
             .is_some_and(|current| current.kind == StepKind::Dismiss)
         {
-            // The machine runs where it was. What the other host holds stays
-            // recorded until it says that nothing is left.
+            // The machine is where it was. What the other host holds stays recorded
+            // until it says that nothing is left.
             self.mark_over(StepState::Undone);
-            return self.end_undo().await;
+            return self.go_further_back().await;
+        }
+        if let (Some((OperationKind::Migrate, _)), Some(StepKind::Discard)) =
+            (&under_way, self.current().map(|current| current.kind))
+        {
+            // No record points to the copy any more: the sweep removes it.
+            return self.end_undo_step().await;
         }
         if let Some((OperationKind::Backup, _)) = under_way {
             // The machine is as it was; what is left of the copies is removed by
@@ -799,7 +846,9 @@ impl Change<'_> {
             self.mark_over(StepState::Undone);
             return self.end_undo().await;
         }
+        let not_begun = self.operation.as_ref().map(not_begun).unwrap_or_default();
         self.retire(OperationState::Failed, Some(&reason));
+        self.move_back(&not_begun).await?;
         if let Some((kind, piece)) = under_way {
             self.fail_of_disks(kind, piece).await?;
         }
@@ -808,6 +857,18 @@ impl Change<'_> {
 
     pub fn piece(&self) -> Option<Piece> {
         self.operation.as_ref().and_then(piece_of)
+    }
+
+    /// That of the step under way.
+    fn piece_under_way(&mut self) -> Option<Piece> {
+        self.step_mut().and_then(|step| step.piece.clone())
+    }
+
+    async fn move_back(&mut self, volumes: &[VolumeId]) -> Result<(), TxError> {
+        for id in volumes {
+            self.volume_moved_back(*id).await?;
+        }
+        Ok(())
     }
 
     /// What was done with a snapshot, a backup or a volume is done.
@@ -825,7 +886,6 @@ impl Change<'_> {
             (O::Attach, Some(Piece::Volume { id, .. })) => self.volume_attached(id).await,
             (O::Detach, Some(Piece::Volume { id, .. })) => self.volume_detached(id).await,
             (O::Grow, Some(Piece::Volume { id, .. })) => self.volume_grown(id).await,
-            (O::Move, Some(Piece::Volume { id, .. })) => self.volume_moved(id).await,
             _ => Ok(()),
         }
     }
@@ -849,6 +909,31 @@ impl Change<'_> {
 
 pub fn piece_of(operation: &OperationRecord) -> Option<Piece> {
     operation.steps.iter().find_map(|step| step.piece.clone())
+}
+
+/// The volumes that it moves.
+fn volumes_of(operation: &OperationRecord) -> Vec<VolumeId> {
+    moving(&operation.steps)
+}
+
+/// Those whose move was not begun.
+fn not_begun(operation: &OperationRecord) -> Vec<VolumeId> {
+    let later = usize::try_from(operation.step).unwrap_or(usize::MAX);
+    moving(
+        operation
+            .steps
+            .get(later.saturating_add(1)..)
+            .unwrap_or_default(),
+    )
+}
+
+fn moving(steps: &[StepRecord]) -> Vec<VolumeId> {
+    let moves = steps.iter().filter(|step| step.kind == StepKind::Move);
+    let pieces = moves.filter_map(|step| match step.piece {
+        Some(Piece::Volume { id, .. }) => Some(id),
+        Some(Piece::Snapshot { .. } | Piece::Backup { .. }) | None => None,
+    });
+    pieces.collect()
 }
 
 /// An id that sorts behind that of the VM's operation before, whatever the

@@ -326,8 +326,9 @@ impl Change<'_> {
         Ok(snapshot::set_state(self.tx, id, SnapshotState::Removing).await?)
     }
 
-    /// Snapshots stay on their host, in the disks.
-    pub(crate) async fn refuse_to_leave(&self) -> Result<(), TxError> {
+    /// Snapshots and volumes stay on their host; `otherwise` is what else can be
+    /// done.
+    pub(crate) async fn refuse_to_leave(&self, otherwise: &str) -> Result<(), TxError> {
         let has = if !snapshot::for_vm(self.tx, self.vm.id).await?.is_empty() {
             "snapshots, which stay on its host; delete them first"
         } else if !volume::of_vm(self.tx, self.vm.id).await?.is_empty() {
@@ -335,7 +336,7 @@ impl Change<'_> {
         } else {
             return Ok(());
         };
-        let message = format!("`{}` has {has}, or suspend it instead", self.vm.name);
+        let message = format!("`{}` has {has}{otherwise}", self.vm.name);
         Err(Error::conflict(message).into())
     }
 }

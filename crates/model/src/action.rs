@@ -173,7 +173,7 @@ impl VmAction {
             Self::Detach => "take a volume from it; the volume stays",
             Self::Grow => "make one of its volumes larger",
             Self::Move => "bring one of its volumes to another datastore; it runs on meanwhile",
-            Self::Migrate => "bring it to another host; it runs on meanwhile",
+            Self::Migrate => "bring it to another host; one that runs goes on running",
             Self::Retry => "try again what failed",
             Self::Shutdown => "switch the guest off and give everything back",
             Self::Delete => "stop it at once and give everything back",
@@ -515,9 +515,8 @@ const fn disks(state: VmState) -> Option<&'static str> {
 const fn migrate(state: VmState) -> Option<&'static str> {
     use VmState as S;
     match state {
-        S::Running => None,
-        S::PoweredOff => Some("is off; start it first"),
-        S::Suspended | S::Stopped => Some("does not run; resume it first"),
+        // Live or cold, as its state is.
+        S::Running | S::PoweredOff | S::Suspended | S::Stopped => None,
         S::Pending | S::Hold => Some("has not started"),
         S::Prolog | S::Boot => Some(STARTING),
         S::Migrate => Some("is moving already"),
@@ -573,13 +572,13 @@ const fn delete(state: VmState) -> Option<&'static str> {
         | S::Prolog
         | S::Boot
         | S::Running
+        | S::Migrate
         | S::Suspended
         | S::Stopped
         | S::PoweredOff
         | S::Shutdown
         | S::Unknown
         | S::Failed => None,
-        S::Migrate => Some(MOVING),
         S::Epilog => Some(REMOVED),
         S::Done => Some(DONE),
     }

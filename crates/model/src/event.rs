@@ -124,14 +124,18 @@ pub enum EventKind {
     VolumeRemoved {
         name: VolumeName,
     },
-    /// It runs on another host now.
+    /// It is on another host now.
     Migrated {
-        from: String,
+        /// None where it came from the datastore.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
         to: String,
     },
-    /// A machine of another host is to come to this one; room is kept for it.
+    /// A machine of another host, or from the datastore, is to come to this one;
+    /// room is kept for it.
     Expected {
-        from: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
     },
     /// Nothing is left of a machine that went elsewhere, or did not come.
     Cleared {},
@@ -222,8 +226,14 @@ impl EventKind {
             Self::Requested { operation } => operation.asked().to_owned(),
             Self::State { from, to } => format!("{from} → {to}"),
             Self::Placed { host } => format!("Placed on {host}"),
-            Self::Migrated { from, to } => format!("Moved from {from} to {to}"),
-            Self::Expected { from } => format!("A machine of {from} is to come"),
+            Self::Migrated { from, to } => match from {
+                Some(from) => format!("Moved from {from} to {to}"),
+                None => format!("Brought from the datastore to {to}"),
+            },
+            Self::Expected { from } => match from {
+                Some(from) => format!("A machine of {from} is to come"),
+                None => "A machine is to come from the datastore".to_owned(),
+            },
             Self::Cleared {} => "Nothing is left of a machine that is elsewhere".to_owned(),
             Self::NotPlaced { reason } => format!("No host yet: {reason}"),
             Self::Step { step } => format!("{}: done", step.title()),

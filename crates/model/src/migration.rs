@@ -1,5 +1,7 @@
 //! Machines that go to another host.
 
+use std::fmt;
+use std::iter::Sum;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -7,33 +9,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::error::FieldError;
-use crate::name::HostName;
+use crate::name::{DatastoreName, HostName};
 use crate::vm::{HostRef, field};
 
-/// How a machine goes to another host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How a machine, or what is on its volumes, goes elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MigrationMode {
     /// It runs meanwhile, but for a moment at the end.
-    #[default]
     Live,
+    /// It does not run, before or after.
+    Cold,
+    /// It stays on its host, running or not; its volumes go to another datastore.
+    Storage,
+}
+
+impl MigrationMode {
+    pub const ALL: [Self; 3] = [Self::Live, Self::Cold, Self::Storage];
+
+    /// The name on the wire and in the CLI.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Cold => "cold",
+            Self::Storage => "storage",
+        }
+    }
+}
+
+impl fmt::Display for MigrationMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 impl FromStr for MigrationMode {
     type Err = InvalidMode;
 
     fn from_str(text: &str) -> Result<Self, InvalidMode> {
-        match text {
-            "live" => Ok(Self::Live),
-            _ => Err(InvalidMode),
-        }
+        let mut all = Self::ALL.into_iter();
+        all.find(|mode| mode.name() == text).ok_or(InvalidMode)
     }
 }
 
 /// A text that names no mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected live")]
+#[error("expected live, cold or storage")]
 pub struct InvalidMode;
 
 /// Where a host waits for a machine.
@@ -74,7 +97,7 @@ pub struct CopyProgress {
     pub rounds: u64,
 }
 
-/// What sending a machine took, as its hypervisor counts.
+/// What sending a machine, or moving a volume, took, as its hypervisor counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sent {
@@ -84,36 +107,55 @@ pub struct Sent {
     pub total_ms: u64,
     /// What the hypervisor says of the time in which the guest stood still.
     pub downtime_ms: u64,
-    /// From the moment in which the guest stood still to the end of sending,
-    /// measured from outside.
+    /// From the moment in which the guest stood still to the end of sending, or to
+    /// the one in which it went on here, measured from outside.
     pub paused_ms: u64,
 }
 
-/// What a migration took.
+/// All together, one after the other.
+impl Sum for Sent {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            transferred_bytes: sum.transferred_bytes.saturating_add(one.transferred_bytes),
+            total_ms: sum.total_ms.saturating_add(one.total_ms),
+            downtime_ms: sum.downtime_ms.saturating_add(one.downtime_ms),
+            paused_ms: sum.paused_ms.saturating_add(one.paused_ms),
+        })
+    }
+}
+
+/// What a migration took. What tells how long the guest stood still is absent
+/// where it did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MigrationResult {
-    /// From the request to the machine that runs on the other host.
+    /// From the request to the moment in which everything is where it is to be.
     pub total_ms: u64,
     pub transferred_bytes: u64,
     /// What the hypervisor says of the time in which the guest stood still.
-    pub downtime_ms: u64,
-    /// From the moment in which the guest stood still on its old host to the one
-    /// in which it ran on the new one, as the server and both hosts measured it.
-    pub blackout_ms: u64,
+    pub downtime_ms: Option<u64>,
+    /// From the moment in which the guest stood still to the one in which it went
+    /// on, on another host or here, as the server and the hosts measured it.
+    pub blackout_ms: Option<u64>,
 }
 
-/// Where a VM goes, and how far that is.
+/// Where a VM, or what is on its volumes, goes, and how far that is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MigrationView {
     pub mode: MigrationMode,
-    pub from: HostRef,
+    /// None where it comes from the datastore that stopped VMs are in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<HostRef>,
+    /// Its own host where it stays there.
     pub to: HostRef,
+    /// Where its volumes go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<DatastoreName>,
     /// What is being copied, while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<CopyProgress>,
-    /// Known once the machine runs on its new host.
+    /// Known once all of it has arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<MigrationResult>,
 }
@@ -129,22 +171,119 @@ pub struct MigrationTarget {
     pub refusal: Option<String>,
 }
 
-/// The form that moves a VM to another host.
+/// Where a VM is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Another host; without a mode, in the one that suits its state.
+    Host {
+        name: HostName,
+        mode: Option<MigrationMode>,
+    },
+    /// Another datastore of its own host, with all of its volumes.
+    Datastore(DatastoreName),
+}
+
+/// The form that moves a VM to another host, or its volumes to another datastore.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MigrateVm {
     /// Name of the host that it is to go to.
-    pub host: String,
-    #[serde(default)]
-    pub mode: MigrationMode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Name of the datastore that its volumes are to go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
+    /// Without one: live where it runs, and cold where it does not; storage where
+    /// a datastore is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<MigrationMode>,
 }
 
 impl MigrateVm {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] naming the field at fault.
-    pub fn check(&self) -> Result<(HostName, MigrationMode), Error> {
-        let host: Result<HostName, FieldError> = field("host", HostName::new(self.host.as_str()));
-        Ok((host?, self.mode))
+    pub fn check(&self) -> Result<Destination, Error> {
+        let wrong = |name, message: &str| Err(FieldError::new(name, message).into());
+        match (&self.host, &self.datastore, self.mode) {
+            (None, None, Some(MigrationMode::Storage)) => wrong(
+                "datastore",
+                "name the datastore that its volumes are to go to",
+            ),
+            (None, None, _) => wrong("host", "name the host that it is to go to"),
+            (Some(_), Some(_), _) => {
+                let message = "name a host or a datastore: both at once is not possible yet";
+                wrong("datastore", message)
+            }
+            (Some(_), None, Some(MigrationMode::Storage)) => {
+                let message = "what is on its volumes goes to a datastore, not to a host";
+                wrong("host", message)
+            }
+            (Some(host), None, mode) => Ok(Destination::Host {
+                name: field("host", HostName::new(host.as_str()))?,
+                mode,
+            }),
+            (None, Some(_), Some(mode @ (MigrationMode::Live | MigrationMode::Cold))) => {
+                let message =
+                    format!("a VM that migrates {mode} goes to a host, not to a datastore");
+                wrong("datastore", &message)
+            }
+            (None, Some(datastore), Some(MigrationMode::Storage) | None) => {
+                let name = field("datastore", DatastoreName::new(datastore.as_str()))?;
+                Ok(Destination::Datastore(name))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(host: Option<&str>, datastore: Option<&str>, mode: Option<MigrationMode>) -> MigrateVm {
+        MigrateVm {
+            host: host.map(str::to_owned),
+            datastore: datastore.map(str::to_owned),
+            mode,
+        }
+    }
+
+    #[test]
+    fn a_form_names_a_host_or_a_datastore_and_a_mode_that_fits() {
+        use MigrationMode::{Cold, Live, Storage};
+        let b = HostName::new("b").unwrap();
+        for mode in [None, Some(Live), Some(Cold)] {
+            let name = b.clone();
+            let wanted = Destination::Host { name, mode };
+            assert_eq!(form(Some("b"), None, mode).check().unwrap(), wanted);
+        }
+        for mode in [None, Some(Storage)] {
+            let wanted = Destination::Datastore(DatastoreName::new("fast").unwrap());
+            assert_eq!(form(None, Some("fast"), mode).check().unwrap(), wanted);
+        }
+        let wrong = [
+            (form(None, None, None), "host"),
+            (form(None, None, Some(Storage)), "datastore"),
+            (form(Some("b"), None, Some(Storage)), "host"),
+            (form(Some("b"), Some("fast"), None), "datastore"),
+            (form(None, Some("fast"), Some(Live)), "datastore"),
+            (form(None, Some("fast"), Some(Cold)), "datastore"),
+            (form(Some("no such/name"), None, None), "host"),
+            (form(None, Some("../main"), None), "datastore"),
+        ];
+        for (form, field) in wrong {
+            let error = form.check().unwrap_err();
+            let fields: Vec<_> = error.fields.iter().map(|at| at.field.as_str()).collect();
+            assert_eq!(fields, [field], "{form:?}");
+        }
+    }
+
+    #[test]
+    fn every_mode_is_called_what_the_wire_calls_it() {
+        for mode in MigrationMode::ALL {
+            assert_eq!(mode.name().parse(), Ok(mode));
+            let wire = serde_json::to_string(&mode).unwrap();
+            assert_eq!(wire, format!("\"{mode}\""));
+        }
     }
 }

@@ -51,7 +51,7 @@ pub enum OperationKind {
     Grow,
     /// A volume is brought to another datastore of its host.
     Move,
-    /// A VM goes to another host while it runs.
+    /// A VM goes to another host.
     Migrate,
     /// An image is brought into the repository.
     Import,
@@ -114,7 +114,10 @@ pub enum StepKind {
     MoveBack,
     /// The other host makes place for the machine, and waits for it.
     Receive,
-    /// The other host lets go of what did not come to run there.
+    /// The other host fetches a machine that does not run, from the datastore; it
+    /// is its own from then on.
+    Arrive,
+    /// The other host lets go of what did not come to be there.
     Dismiss,
     /// The machine is copied to the other host, until it stands still on both.
     Send,
@@ -278,7 +281,11 @@ impl OperationKind {
             Self::Detach => &[S::Detach],
             Self::Grow => &[S::Grow],
             Self::Move => &[S::Move],
-            Self::Migrate => &[S::Receive, S::Send, S::Run, S::Leave],
+            Self::Migrate => match (at.runs, at.on_host) {
+                (true, _) => &[S::Receive, S::Send, S::Run, S::Leave],
+                (false, true) => &[S::Upload, S::Arrive, S::Discard, S::Leave],
+                (false, false) => &[S::Arrive, S::Discard],
+            },
             Self::Import | Self::Refresh => &[S::Fetch, S::Enter],
         }
     }
@@ -296,12 +303,12 @@ impl OperationKind {
             // A resume on the host itself keeps the saved memory when it fails.
             (Self::Resume, S::Load) if has_place(steps) => Some(S::Kill),
             (Self::Suspend | Self::Stop, S::Save) => Some(S::Load),
-            (Self::Stop, S::Upload) => Some(S::Discard),
+            (Self::Stop | Self::Migrate, S::Upload) => Some(S::Discard),
             (Self::Snapshot, S::Snapshot) => Some(S::RemoveSnapshot),
             (Self::Backup, S::Backup) => Some(S::DropBackup),
             (Self::Attach, S::Attach) => Some(S::Detach),
             (Self::Move, S::Move) => Some(S::MoveBack),
-            (Self::Migrate, S::Receive) => Some(S::Dismiss),
+            (Self::Migrate, S::Receive | S::Arrive) => Some(S::Dismiss),
             (Self::Migrate, S::Send) => Some(S::CallOff),
             (
                 Self::Create
@@ -340,7 +347,10 @@ impl OperationKind {
             (self, step),
             (Self::Stop, StepKind::Clean)
                 | (Self::Resume, StepKind::Discard)
-                | (Self::Migrate, StepKind::Run | StepKind::Leave)
+                | (
+                    Self::Migrate,
+                    StepKind::Run | StepKind::Discard | StepKind::Leave
+                )
         )
     }
 
@@ -361,7 +371,7 @@ impl OperationKind {
             | (Self::Backup, S::Backup)
             | (Self::Attach, S::Attach)
             | (Self::Move, S::Move)
-            | (Self::Migrate, S::Receive | S::Send)
+            | (Self::Migrate, S::Receive | S::Send | S::Upload | S::Arrive)
             | (Self::Import | Self::Refresh, S::Fetch) => Ok(()),
             (Self::Resume, S::Load | S::Discard) | (Self::Migrate, _) => {
                 Err(Refusal("is past the point of no return"))
@@ -487,7 +497,7 @@ const fn has_place(steps: &[StepKind]) -> bool {
 }
 
 impl StepKind {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Place,
         Self::Prepare,
         Self::Boot,
@@ -514,6 +524,7 @@ impl StepKind {
         Self::Move,
         Self::MoveBack,
         Self::Receive,
+        Self::Arrive,
         Self::Dismiss,
         Self::Send,
         Self::CallOff,
@@ -527,7 +538,10 @@ impl StepKind {
     /// was on.
     #[must_use]
     pub const fn is_at_peer(self) -> bool {
-        matches!(self, Self::Receive | Self::Dismiss | Self::Leave)
+        matches!(
+            self,
+            Self::Receive | Self::Arrive | Self::Dismiss | Self::Leave
+        )
     }
 
     /// What the step does, as people read it.
@@ -560,6 +574,7 @@ impl StepKind {
             Self::Move => "Bring the volume to the other datastore",
             Self::MoveBack => "Bring it back",
             Self::Receive => "Make place on the other host",
+            Self::Arrive => "Fetch it on the other host",
             Self::Dismiss => "Clear the other host",
             Self::Send => "Copy disk and memory",
             Self::CallOff => "Run on where it was",

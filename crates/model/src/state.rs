@@ -190,7 +190,7 @@ pub const EDGES: [(VmState, VmState); 15] = {
 
 /// Edges off the straight way: switched off and on again, taken back, deleted,
 /// broken, silent.
-pub const TURNINGS: [(VmState, VmState); 49] = {
+pub const TURNINGS: [(VmState, VmState); 53] = {
     use VmState::{
         Boot, Done, Epilog, Failed, Hold, Migrate, Pending, PoweredOff, Prolog, Running, Shutdown,
         Stopped, Suspended, Unknown,
@@ -219,12 +219,15 @@ pub const TURNINGS: [(VmState, VmState); 49] = {
         (Prolog, Epilog),
         (Boot, Epilog),
         (Running, Epilog),
+        (Migrate, Epilog),
         (Suspended, Epilog),
         (Stopped, Epilog),
         (PoweredOff, Epilog),
         (Unknown, Epilog),
         (Failed, Epilog),
         (Failed, Done),
+        // Brought from the datastore to a host, where it is not resumed yet.
+        (Stopped, Suspended),
         // Broke.
         (Prolog, Failed),
         (Boot, Failed),
@@ -245,12 +248,14 @@ pub const TURNINGS: [(VmState, VmState); 49] = {
         (Prolog, Unknown),
         (Boot, Unknown),
         (Running, Unknown),
+        (Migrate, Unknown),
         (Suspended, Unknown),
         (Shutdown, Unknown),
         (PoweredOff, Unknown),
         (Unknown, Prolog),
         (Unknown, Boot),
         (Unknown, Running),
+        (Unknown, Migrate),
         (Unknown, Suspended),
         (Unknown, Shutdown),
         (Unknown, PoweredOff),

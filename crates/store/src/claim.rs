@@ -53,6 +53,11 @@ pub(crate) async fn grow_host(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken
     grow(tx, &to_row(claim)?).await
 }
 
+/// Records that as what the VM holds; the host's sums stay as they are.
+pub(crate) async fn enter(tx: &WriteTx, claim: &ClaimRecord) -> Result<()> {
+    query::insert::<Entity>(tx, to_row(claim)?, "claim").await
+}
+
 /// Gives that back.
 pub(crate) async fn shrink_host(tx: &WriteTx, claim: &ClaimRecord) -> Result<()> {
     shrink(tx, &to_row(claim)?).await

@@ -78,6 +78,19 @@ pub async fn commit(tx: &WriteTx, migration: &MigrationRecord, from: &HostRef) -
     Ok(())
 }
 
+/// The VM, which had no host, has come to the other one: what it held there is its
+/// own claim from now on.
+///
+/// # Errors
+/// `Duplicate` "claim" where it has one; the transaction must then be rolled back.
+pub async fn settle(tx: &WriteTx, migration: &MigrationRecord) -> Result<()> {
+    claim::enter(tx, &migration.claim()).await?;
+    Entity::delete_by_id(migration.vm_id.to_string())
+        .exec(tx.raw())
+        .await?;
+    Ok(())
+}
+
 /// Nothing of the VM is left on the other host: what it held there is given back.
 ///
 /// # Errors

@@ -7,8 +7,9 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use vimana_model::migration::{Endpoint, MigrationMode, Sent};
-use vimana_model::name::FlavorName;
+use vimana_model::name::{DatastoreName, FlavorName};
 use vimana_model::operation::{Object, OperationKind, OperationState, Piece, StepKind, StepState};
+use vimana_model::state::VmState;
 use vimana_model::unit::Resources;
 use vimana_model::vm::HostRef;
 use vimana_model::{ImageId, OperationId, Timestamp, VmId};
@@ -46,12 +47,20 @@ pub struct StepRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationPlan {
     pub mode: MigrationMode,
-    pub from: HostRef,
+    /// None where it comes from the datastore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<HostRef>,
     pub to: HostRef,
+    /// Where a volume of it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<DatastoreName>,
+    /// The state it has on its new host, where it does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_as: Option<VmState>,
     /// Where the other host waits, once it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
-    /// What sending took, once it has arrived.
+    /// What it took, once it has arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<Sent>,
 }

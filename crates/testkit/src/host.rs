@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    Fault, FaultKind, GuestEnd, HostDriver, Keep, Observed, VolumeSource, VolumeSpec,
+    Fault, FaultKind, GuestEnd, HostDriver, Keep, Observed, VolumeSource, VolumeSpec, unwatched,
 };
 use vimana_driver_sim::{RunLog, SimDatastore, SimDriver, SimHost};
 use vimana_engine::Engine;
@@ -357,7 +357,7 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 .await?;
             driver.grow_volume(*volume_id, *size_mib).await?;
             driver.attach(vm, epoch, *volume_id).await?;
-            let moved = driver.move_volume(vm, epoch, *volume_id, datastore);
+            let moved = driver.move_volume(vm, epoch, *volume_id, datastore, unwatched());
             moved.await?;
         }
         Work::Detach { volume_id } => driver.detach(vm, epoch, *volume_id).await?,
@@ -365,7 +365,16 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
             volume_id,
             size_mib,
         } => driver.grow_volume(*volume_id, *size_mib).await?,
-        Work::Move { volume_id, to } => driver.move_volume(vm, epoch, *volume_id, to).await?,
+        Work::Move { volume_id, to } => {
+            let moved = driver.move_volume(vm, epoch, *volume_id, to, unwatched());
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: None,
+                backup: None,
+                endpoint: None,
+                sent: Some(moved.await?),
+            });
+        }
         Work::Receive { spec, from } => {
             let endpoint = driver.receive(spec, Path::new(""), *from).await?;
             return Ok(Outcome::Ok {
@@ -377,7 +386,7 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
             });
         }
         Work::Send { sending } => {
-            let sent = driver.send(vm, epoch, sending, Arc::new(|_| {})).await?;
+            let sent = driver.send(vm, epoch, sending, unwatched()).await?;
             return Ok(Outcome::Ok {
                 note: None,
                 saved: None,

@@ -24,7 +24,17 @@ pub fn MigrationLine(operation: Memo<Option<OperationView>>) -> impl IntoView {
 
 /// "from host-a to host-b".
 pub fn way(migration: &MigrationView) -> String {
-    format!("from {} to {}", migration.from.name, migration.to.name)
+    let MigrationView {
+        from,
+        to,
+        datastore,
+        ..
+    } = migration;
+    match (datastore, from) {
+        (Some(datastore), _) => format!("to datastore {datastore}"),
+        (None, Some(from)) => format!("from {} to {}", from.name, to.name),
+        (None, None) => format!("from the datastore to {}", to.name),
+    }
 }
 
 fn copying(copy: CopyProgress) -> String {
@@ -47,13 +57,18 @@ fn copying(copy: CopyProgress) -> String {
 }
 
 fn took(result: MigrationResult) -> String {
-    format!(
-        "{} copied in {:.1} s. It stood still for {} ms, of which {} ms by the hypervisor's count.",
+    let copied = format!(
+        "{} copied in {:.1} s.",
         amount(result.transferred_bytes),
         seconds(result.total_ms),
-        result.blackout_ms,
-        result.downtime_ms
-    )
+    );
+    match (result.blackout_ms, result.downtime_ms) {
+        (Some(blackout), Some(downtime)) => format!(
+            "{copied} It stood still for {blackout} ms, of which {downtime} ms by the hypervisor's count."
+        ),
+        (Some(blackout), None) => format!("{copied} It stood still for {blackout} ms."),
+        (None, _) => copied,
+    }
 }
 
 fn seconds(ms: u64) -> f64 {
@@ -85,8 +100,8 @@ mod tests {
         let result = MigrationResult {
             total_ms: 1250,
             transferred_bytes: 80 << 20,
-            downtime_ms: 20,
-            blackout_ms: 31,
+            downtime_ms: Some(20),
+            blackout_ms: Some(31),
         };
         assert_eq!(
             took(result),

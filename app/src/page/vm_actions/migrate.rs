@@ -5,6 +5,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::action::VmAction;
 use vimana_model::migration::{MigrateVm, MigrationTarget};
+use vimana_model::state::VmState;
 use vimana_model::vm::VmView;
 use vimana_ui::{Answers, Choice, SelectField, part};
 
@@ -35,13 +36,20 @@ pub fn MigrateForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVie
             }
         }
     });
+    let meaning = if vm.with_untracked(|vm| vm.state == VmState::Running) {
+        "It runs on while its disk and memory are copied, and stands still for a moment at the end. \
+         Until then it can be cancelled, and stays where it is."
+    } else {
+        "It is copied by way of the datastore, and stays as it is: it does not run, before or after. \
+         Until it has arrived it can be cancelled, and stays where it is."
+    };
     let submit = move |event: SubmitEvent| {
         event.prevent_default();
         if busy.get_untracked() {
             return;
         }
         let form = MigrateVm {
-            host: host.get_untracked(),
+            host: Some(host.get_untracked()),
             ..MigrateVm::default()
         };
         if let Err(error) = form.check() {
@@ -62,10 +70,7 @@ pub fn MigrateForm(vm: ArcRwSignal<VmView>, close: Callback<()>) -> impl IntoVie
     };
     view! {
         <form class="dialog-form" method="post" novalidate on:submit=submit>
-            <p>
-                "It runs on while its disk and memory are copied, and stands still for a moment at the end. \
-                 Until then it can be cancelled, and stays where it is."
-            </p>
+            <p>{meaning}</p>
             {part(move || targets.with(|found| found.as_ref().map(|found| shown(found, host, refused))))}
             <Answers error=otherwise(refused, &["host"]) on_cancel=close label="Migrate".to_owned() busy=busy/>
         </form>

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 use vimana_driver::{
     CopyWatcher, Endpoint, Fault, FaultKind, GuestEnd, IncarnationSpec, Keep, Observed, Power,
-    SavedMachine, VolumeSource, VolumeSpec,
+    SavedMachine, VolumeSource, VolumeSpec, unwatched,
 };
 use vimana_model::backup::MadeBackup;
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
@@ -166,8 +166,9 @@ impl Workshop {
                 self.make_volume(volume, &meter()).await?;
                 driver.attach(vm, epoch, volume.volume_id).await?;
                 // It may have been on its way when its last machine ended.
-                let moved = driver.move_volume(vm, epoch, volume.volume_id, &volume.datastore);
-                Ok(moved.await?.into())
+                let (id, to) = (volume.volume_id, &volume.datastore);
+                driver.move_volume(vm, epoch, id, to, unwatched()).await?;
+                Ok(Done::default())
             }
             Work::Detach { volume_id } => Ok(driver.detach(vm, epoch, *volume_id).await?.into()),
             Work::Grow {
@@ -175,7 +176,12 @@ impl Workshop {
                 size_mib,
             } => Ok(driver.grow_volume(*volume_id, *size_mib).await?.into()),
             Work::Move { volume_id, to } => {
-                Ok(driver.move_volume(vm, epoch, *volume_id, to).await?.into())
+                let watcher = self.copy_watcher(command.command);
+                let moved = driver.move_volume(vm, epoch, *volume_id, to, watcher);
+                Ok(Done {
+                    sent: Some(moved.await?),
+                    ..Done::default()
+                })
             }
             Work::Receive { spec, from } => {
                 fits(command, spec)?;
@@ -324,7 +330,10 @@ impl Workshop {
     ) -> Result<Done, Fault> {
         // What an earlier try took over need not come once more.
         let held = self.held(spec.vm_id).await?;
-        if held.is_some_and(|held| held.run_epoch == spec.run_epoch && held.power == Power::Saved) {
+        let here = |held: &Observed| {
+            held.run_epoch == spec.run_epoch && matches!(held.power, Power::Saved | Power::Off)
+        };
+        if held.as_ref().is_some_and(here) {
             return Ok(Done::default());
         }
         let image = self.images.get(&spec.image, meter).await?;

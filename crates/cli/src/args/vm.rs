@@ -40,7 +40,8 @@ pub enum Vm {
     Reset(Change),
     /// Change vCPUs, memory and disk
     Resize(Resize),
-    /// Bring it to another host; it runs on meanwhile (for administrators)
+    /// Bring it to another host, or its volumes to another datastore (for
+    /// administrators)
     Migrate(Migrate),
     /// Try again what failed
     Retry(Change),
@@ -138,11 +139,21 @@ pub struct Resize {
 #[derive(Args)]
 pub struct Migrate {
     /// Name of the host that it is to go to
-    #[arg(long, value_name = "HOST")]
-    pub to: String,
-    /// How it goes
-    #[arg(long, default_value = "live")]
-    pub mode: MigrationMode,
+    #[arg(
+        long,
+        value_name = "HOST",
+        required_unless_present = "datastore",
+        conflicts_with = "datastore"
+    )]
+    pub to: Option<String>,
+    /// Name of the datastore of its host that its volumes are to go to; it stays
+    /// where it is, and runs on
+    #[arg(long, value_name = "DATASTORE")]
+    pub datastore: Option<String>,
+    /// live: it runs on meanwhile; cold: it does not run; storage: its volumes
+    /// alone. Without it, what suits its state
+    #[arg(long)]
+    pub mode: Option<MigrationMode>,
     #[command(flatten)]
     pub change: Change,
 }

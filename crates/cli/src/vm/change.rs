@@ -178,8 +178,9 @@ fn summary(Answer { vm, operation, .. }: &Answer) -> String {
     if let Some(host) = &vm.host {
         text.push_str(&format!(" on {}", host.name));
     }
-    if let Some(result) = operation.as_ref().and_then(result) {
-        text.push_str(&format!("; it stood still for {} ms", result.blackout_ms));
+    let blackout_ms = operation.as_ref().and_then(|it| result(it)?.blackout_ms);
+    if let Some(ms) = blackout_ms {
+        text.push_str(&format!("; it stood still for {ms} ms"));
     }
     if let Some(operation) = operation.as_ref().filter(|it| !it.state.is_over()) {
         text.push_str(&format!(

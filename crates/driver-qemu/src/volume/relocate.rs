@@ -13,8 +13,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::time::timeout;
-use vimana_driver::{Fault, FaultKind};
+use tokio::time::{Instant, sleep, timeout};
+use vimana_driver::{CopyWatcher, Fault, FaultKind};
+use vimana_model::migration::{CopyPhase, Sent};
 use vimana_model::name::DatastoreName;
 use vimana_model::{VmId, VolumeId};
 
@@ -24,8 +25,10 @@ use super::{
 use crate::argv::{Plug, VOLUME};
 use crate::host::{Host, Turn, blocking, overtaken};
 use crate::job::Job;
-use crate::limits::{COPY_TIMEOUT, MOVE_END_TIMEOUT, QMP_TIMEOUT};
+use crate::limits::{COPY_TIMEOUT, MOVE_END_TIMEOUT, QMP_TIMEOUT, WATCH_EVERY};
 use crate::machine::Machine;
+use crate::migration::send::ms;
+use crate::migration::watch::Watch;
 use crate::prepare::enough_room_in;
 use crate::process::Process;
 use crate::qcow2;
@@ -65,7 +68,13 @@ impl<'a> Live<'a> {
 }
 
 /// See [`vimana_driver::HostDriver::move_volume`].
-pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(), Fault> {
+pub async fn relocate(
+    turn: Turn,
+    id: VolumeId,
+    to: DatastoreName,
+    watcher: CopyWatcher,
+) -> Result<Sent, Fault> {
+    let began = Instant::now();
     let held = turn.disks()?;
     let host = &turn.host;
     let _turn = host.volumes.turn(id).await;
@@ -76,7 +85,7 @@ pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(),
         return Err(Fault::new(FaultKind::Conflict, message));
     }
     if record.datastore == to {
-        return Ok(());
+        return Ok(Sent::default());
     }
     let target = host.volumes.datastore(&to)?.clone();
     if held.saved.is_some() {
@@ -100,15 +109,19 @@ pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(),
     make_place(host, &target, &arriving).await?;
     let copying = async {
         match &live {
-            Some(live) => mirror(host, &record, &arriving, &live.qmp).await,
+            Some(live) => mirror(host, &record, &arriving, &live.qmp, watcher).await,
             None => copy(host, &record, &arriving).await,
         }
     };
     let copied = turn.cancelled.run_until_cancelled(copying).await;
-    if let Err(fault) = copied.unwrap_or_else(|| Err(overtaken())) {
-        drop_half(host, &arriving, live.as_ref()).await?;
-        return Err(fault);
-    }
+    let transferred_bytes = match copied.unwrap_or_else(|| Err(overtaken())) {
+        Ok(bytes) => bytes,
+        Err(fault) => {
+            drop_half(host, &arriving, live.as_ref()).await?;
+            return Err(fault);
+        }
+    };
+    let stood = Instant::now();
     let settled = match held.machine.as_deref() {
         Some(machine) => {
             // Nobody else moves the guest; it goes on when this is given back, if
@@ -129,7 +142,13 @@ pub async fn relocate(turn: Turn, id: VolumeId, to: DatastoreName) -> Result<(),
         let message = "QEMU gave the move up at its very end";
         return Err(Fault::new(FaultKind::Hypervisor, message));
     }
-    Ok(())
+    let paused_ms = live.map_or(0, |_| ms(stood.elapsed()));
+    Ok(Sent {
+        transferred_bytes,
+        total_ms: ms(began.elapsed()),
+        downtime_ms: paused_ms,
+        paused_ms,
+    })
 }
 
 /// From the one to the other, while the guest stands still: QEMU brings all that
@@ -266,13 +285,15 @@ async fn make_place(
     .await
 }
 
-/// Has QEMU copy the volume, and keep both in step from then on.
+/// Has QEMU copy the volume, and keep both in step from then on; how much it was,
+/// in bytes.
 async fn mirror(
     host: &Arc<Host>,
     record: &VolumeRecord,
     arriving: &VolumeRecord,
     qmp: &Qmp,
-) -> Result<(), Fault> {
+    watcher: CopyWatcher,
+) -> Result<u64, Fault> {
     let (Some((_, old)), Some((_, new))) = (host.volumes.plug(record), host.volumes.plug(arriving))
     else {
         return Err(no_such_volume());
@@ -299,21 +320,48 @@ async fn mirror(
         JOB.begin(qmp, arguments).await?;
         JOB.ready(qmp).await
     };
-    mirrored.await.map_err(|error| failed(&error))
+    tokio::pin!(mirrored);
+    let mut watch = Watch::new(watcher);
+    loop {
+        tokio::select! {
+            biased;
+            ready = &mut mirrored => {
+                ready.map_err(|error| failed(&error))?;
+                break;
+            }
+            () = sleep(WATCH_EVERY) => {
+                look_at(qmp, &mut watch).await;
+            }
+        }
+    }
+    Ok(look_at(qmp, &mut watch).await)
 }
 
-/// Copies a volume that no QEMU has open.
+/// Tells how far the copy is; how much is copied, in bytes.
+async fn look_at(qmp: &Qmp, watch: &mut Watch) -> u64 {
+    let Ok(Some(job)) = qmp.job(JOB.id).await else {
+        return 0;
+    };
+    let left = job.total.saturating_sub(job.done);
+    watch.tell(CopyPhase::Disks, left, job.done, (0, 0));
+    job.done
+}
+
+/// Copies a volume that no QEMU has open; how much it was, in bytes.
 async fn copy(
     host: &Arc<Host>,
     record: &VolumeRecord,
     arriving: &VolumeRecord,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     let [from, to] =
         [record, arriving].map(|record| host.volumes.place(&record.datastore, record.volume_id));
     img::copy(&from.join(VOLUME), record.format, &to, COPY_TIMEOUT).await?;
     blocking(move || {
-        let synced = File::open(to.join(VOLUME)).and_then(|file| file.sync_all());
-        synced.map_err(unmoved)
+        let copied = File::open(to.join(VOLUME)).and_then(|file| {
+            file.sync_all()?;
+            Ok(file.metadata()?.len())
+        });
+        copied.map_err(unmoved)
     })
     .await
 }

@@ -10,7 +10,7 @@ use rustix::process::{Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use vimana_driver::conformance::{BOOTS, COUNT, Harness as _, answer, guest_answers, new_spec};
-use vimana_driver::{Fault, FaultKind, HostDriver, Keep, Observed, Power, VolumeSource};
+use vimana_driver::{Fault, FaultKind, HostDriver, Keep, Observed, Power, VolumeSource, unwatched};
 use vimana_driver_qemu::QemuDriver;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
@@ -62,7 +62,10 @@ impl What {
             Self::Revert => driver.revert(vm, 1, snapshot_of(vm)).await,
             Self::Move => {
                 let to = other_datastore();
-                driver.move_volume(vm, 1, volume_of(vm), &to).await
+                driver
+                    .move_volume(vm, 1, volume_of(vm), &to, unwatched())
+                    .await
+                    .map(drop)
             }
         }
     }

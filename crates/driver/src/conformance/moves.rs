@@ -10,7 +10,7 @@ use super::volumes::{empty, kind, owner, seen};
 use super::{
     COUNT, Harness, answer, guest_answers, new_backup, new_snapshot, new_spec, new_volume, run,
 };
-use crate::{FaultKind, HostDriver, Keep, VolumeSource};
+use crate::{FaultKind, HostDriver, Keep, VolumeSource, unwatched};
 
 async fn place(driver: &dyn HostDriver, volume: VolumeId) -> DatastoreName {
     seen(driver, volume).await.unwrap().datastore
@@ -48,7 +48,10 @@ pub async fn volume_moves_while_the_machine_is_off<H: Harness>(h: &H) {
     let volume = written(h, &*driver, vm).await;
     for to in [h.datastore(), DatastoreName::local()] {
         for _ in 0..2 {
-            driver.move_volume(vm, 1, volume, &to).await.unwrap();
+            driver
+                .move_volume(vm, 1, volume, &to, unwatched())
+                .await
+                .unwrap();
             assert_eq!(place(&*driver, volume).await, to);
         }
         assert_eq!(owner(&*driver, volume).await, Some(vm));
@@ -66,7 +69,10 @@ pub async fn volume_moves_while_the_machine_runs<H: Harness>(h: &H) {
     let volume = written(h, &*driver, vm).await;
     for to in [h.datastore(), DatastoreName::local(), h.datastore()] {
         for _ in 0..2 {
-            driver.move_volume(vm, 1, volume, &to).await.unwrap();
+            driver
+                .move_volume(vm, 1, volume, &to, unwatched())
+                .await
+                .unwrap();
         }
         assert_eq!(place(&*driver, volume).await, to);
         assert_eq!(owner(&*driver, volume).await, Some(vm));
@@ -94,7 +100,7 @@ pub async fn moved_volume_survives_a_restart_of_the_driver<H: Harness>(h: &H) {
     let vm = run(h, &*driver).await.vm_id;
     let volume = written(h, &*driver, vm).await;
     driver
-        .move_volume(vm, 1, volume, &h.datastore())
+        .move_volume(vm, 1, volume, &h.datastore(), unwatched())
         .await
         .unwrap();
     let before = driver.volumes().await.unwrap();
@@ -103,7 +109,7 @@ pub async fn moved_volume_survives_a_restart_of_the_driver<H: Harness>(h: &H) {
     assert_eq!(driver.volumes().await.unwrap(), before);
     assert_eq!(h.plugged(&*driver, vm).await, 1);
     driver
-        .move_volume(vm, 1, volume, &DatastoreName::local())
+        .move_volume(vm, 1, volume, &DatastoreName::local(), unwatched())
         .await
         .unwrap();
     driver.kill(vm, 1).await.unwrap();
@@ -119,23 +125,30 @@ pub async fn volume_that_cannot_move_stays<H: Harness>(h: &H) {
     let there = h.datastore();
     let refused = |kind: FaultKind| Some(kind);
     let nowhere = DatastoreName::new("nowhere").unwrap();
-    let to_nowhere = driver.move_volume(vm, 1, volume, &nowhere).await;
+    let to_nowhere = driver
+        .move_volume(vm, 1, volume, &nowhere, unwatched())
+        .await;
     assert_eq!(kind(to_nowhere), refused(FaultKind::Unsupported));
-    let of_nobody = driver.move_volume(vm, 1, loose, &there).await;
+    let of_nobody = driver.move_volume(vm, 1, loose, &there, unwatched()).await;
     assert_eq!(kind(of_nobody), refused(FaultKind::Conflict));
-    let of_nothing = driver.move_volume(vm, 1, new_volume(), &there).await;
+    let of_nothing = driver
+        .move_volume(vm, 1, new_volume(), &there, unwatched())
+        .await;
     assert_eq!(kind(of_nothing), refused(FaultKind::NoSuchVolume));
     let snapshot = new_snapshot();
     driver.snapshot(vm, 1, snapshot, Keep::Disks).await.unwrap();
-    let held = driver.move_volume(vm, 1, volume, &there).await;
+    let held = driver.move_volume(vm, 1, volume, &there, unwatched()).await;
     assert_eq!(kind(held), refused(FaultKind::Conflict));
     driver.remove_snapshot(vm, 1, snapshot).await.unwrap();
     driver.save(vm, 1).await.unwrap();
-    let saved = driver.move_volume(vm, 1, volume, &there).await;
+    let saved = driver.move_volume(vm, 1, volume, &there, unwatched()).await;
     assert_eq!(kind(saved), refused(FaultKind::Conflict));
     assert_eq!(place(&*driver, volume).await, DatastoreName::local());
     driver.load(vm, 2).await.unwrap();
-    driver.move_volume(vm, 2, volume, &there).await.unwrap();
+    driver
+        .move_volume(vm, 2, volume, &there, unwatched())
+        .await
+        .unwrap();
     assert_eq!(place(&*driver, volume).await, there);
 }
 
@@ -147,13 +160,19 @@ pub async fn cancelled_move_can_be_repeated_either_way<H: Harness>(h: &H) {
     let (here, there) = (DatastoreName::local(), h.datastore());
     for moment in [0, 1, 2, 4, 8, 15, 30] {
         let after = Duration::from_millis(moment);
-        let moving = driver.move_volume(vm, 1, volume, &there);
+        let moving = driver.move_volume(vm, 1, volume, &there, unwatched());
         let _ = tokio::time::timeout(after, moving).await;
         let to = if moment % 2 == 0 { &here } else { &there };
-        driver.move_volume(vm, 1, volume, to).await.unwrap();
+        driver
+            .move_volume(vm, 1, volume, to, unwatched())
+            .await
+            .unwrap();
         assert_eq!(place(&*driver, volume).await, *to, "after {moment} ms");
         assert_eq!(h.plugged(&*driver, vm).await, 1, "after {moment} ms");
-        driver.move_volume(vm, 1, volume, &here).await.unwrap();
+        driver
+            .move_volume(vm, 1, volume, &here, unwatched())
+            .await
+            .unwrap();
     }
     driver.kill(vm, 1).await.unwrap();
     assert!(!h.reads_zeros(volume));
@@ -166,7 +185,7 @@ pub async fn volume_of_a_machine_that_dies_on_the_way_is_whole<H: Harness>(h: &H
         let vm = run(h, &*driver).await.vm_id;
         let volume = written(h, &*driver, vm).await;
         let there = h.datastore();
-        let moving = driver.move_volume(vm, 1, volume, &there);
+        let moving = driver.move_volume(vm, 1, volume, &there, unwatched());
         let killing = async {
             tokio::time::sleep(Duration::from_millis(moment)).await;
             driver.kill(vm, 1).await.unwrap();

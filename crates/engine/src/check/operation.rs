@@ -151,6 +151,7 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         | StepKind::Move
         | StepKind::MoveBack
         | StepKind::Receive
+        | StepKind::Arrive
         | StepKind::Dismiss
         | StepKind::Send
         | StepKind::CallOff

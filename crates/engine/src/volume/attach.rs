@@ -1,12 +1,15 @@
 //! A VM and its volumes.
 
+use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
+use vimana_model::migration::MigrationMode;
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::unit::MiB;
 use vimana_model::vm::HostRef;
 use vimana_model::volume::{VmRef, VolumeAction, VolumeState};
 use vimana_model::{Error, VolumeId};
+use vimana_store::operation::MigrationPlan;
 use vimana_store::snapshot::Held;
 use vimana_store::volume::VolumeRecord;
 use vimana_store::{TxError, host_datastore, snapshot, volume};
@@ -124,26 +127,91 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The room at the other place is claimed before the effect; both are until
-    /// it is known which has the volume.
+    /// Begins to bring one of the VM's volumes to another datastore of its host.
     pub(crate) async fn begin_move(
         &mut self,
         by: &str,
         id: VolumeId,
         to: &DatastoreName,
     ) -> Result<(), TxError> {
-        let mut record = self.own_volume(id).await?;
-        accept(&record, VolumeAction::Move)?;
-        self.in_no_snapshot(&record).await?;
-        let on = record.host.clone();
-        let on = on.ok_or_else(|| Error::internal("a volume that a VM has is on a host"))?;
-        match &record.moving_to {
-            None if *to == record.datastore => {
-                let message = format!("volume `{}` is in datastore `{to}` already", record.name);
-                return Err(Error::conflict(message).into());
+        let record = self.own_volume(id).await?;
+        if *to == record.datastore && record.moving_to.is_none() {
+            let message = format!("volume `{}` is in datastore `{to}` already", record.name);
+            return Err(Error::conflict(message).into());
+        }
+        self.begin_moves(by, vec![record], to).await
+    }
+
+    /// The same of all of them, one after the other.
+    pub(crate) async fn begin_move_all(
+        &mut self,
+        by: &str,
+        to: &DatastoreName,
+    ) -> Result<(), TxError> {
+        let name = &self.vm.name;
+        let refusal = |refusal: Refusal| Error::conflict(format!("`{name}` {refusal}"));
+        VmAction::Move.judge(self.vm.state).map_err(refusal)?;
+        let all = volume::of_vm(self.tx, self.vm.id).await?;
+        if all.is_empty() {
+            let message = format!("`{name}` has no volumes; its own disk stays on its host");
+            return Err(Error::conflict(message).into());
+        }
+        let mut wanted = Vec::new();
+        for found in all {
+            let record = self.own_volume(found.id).await?;
+            if *to != record.datastore || record.moving_to.is_some() {
+                wanted.push(record);
             }
+        }
+        if wanted.is_empty() {
+            let message = format!("all volumes of `{name}` are in datastore `{to}` already");
+            return Err(Error::conflict(message).into());
+        }
+        self.begin_moves(by, wanted, to).await
+    }
+
+    async fn begin_moves(
+        &mut self,
+        by: &str,
+        mut volumes: Vec<VolumeRecord>,
+        to: &DatastoreName,
+    ) -> Result<(), TxError> {
+        let on = self.vm.host.clone();
+        let on = on.ok_or_else(|| Error::internal("a VM that has volumes is on a host"))?;
+        for record in &mut volumes {
+            self.claim_move(record, &on, to).await?;
+        }
+        let steps = vec![StepKind::Move; volumes.len()];
+        self.begin(OperationKind::Move, &steps, by).await?;
+        let steps = self.operation.iter_mut().flat_map(|op| &mut op.steps);
+        for (step, record) in steps.zip(&volumes) {
+            step.piece = Some(piece(record));
+            step.migration = Some(MigrationPlan {
+                mode: MigrationMode::Storage,
+                from: Some(on.clone()),
+                to: on.clone(),
+                datastore: Some(to.clone()),
+                rests_as: None,
+                endpoint: None,
+                sent: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// The room at the other place is claimed before the effect; both are until
+    /// it is known which has the volume.
+    async fn claim_move(
+        &self,
+        record: &mut VolumeRecord,
+        on: &HostRef,
+        to: &DatastoreName,
+    ) -> Result<(), TxError> {
+        accept(record, VolumeAction::Move)?;
+        self.in_no_snapshot(record).await?;
+        match &record.moving_to {
             None => {
-                room::change(self.tx, &on, to, MiB(0), record.size).await?;
+                room::change(self.tx, on, to, MiB(0), record.size).await?;
                 record.moving_to = Some(to.clone());
             }
             // An earlier move came to no known end: it is in one of the two.
@@ -160,11 +228,7 @@ impl Change<'_> {
                 return Err(Error::conflict(message).into());
             }
         }
-        volume::update(self.tx, &mut record).await?;
-        let kind = OperationKind::Move;
-        self.begin(kind, &[StepKind::Move], by).await?;
-        self.set_piece(piece(&record));
-        Ok(())
+        Ok(volume::update(self.tx, record).await?)
     }
 
     async fn in_no_snapshot(&self, record: &VolumeRecord) -> Result<(), TxError> {

@@ -8,6 +8,7 @@
 )]
 
 mod backups;
+mod cold;
 mod migrations;
 mod moves;
 mod snapshots;

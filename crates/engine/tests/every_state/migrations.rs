@@ -1,4 +1,4 @@
-//! VMs that go to another host while they run.
+//! VMs that go to another host, while they run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use vimana_driver::{Fault, FaultKind, Power};
 use vimana_driver_sim::{Call, Mishap, RunLog};
 use vimana_engine::{Acted, ActionArgs};
 use vimana_model::action::VmAction;
-use vimana_model::migration::{MigrateVm, MigrationMode};
+use vimana_model::migration::MigrateVm;
 use vimana_model::operation::{OperationState, OperationView, StepKind, StepState};
 use vimana_model::pending::Explanation;
 use vimana_model::snapshot::TakeSnapshot;
@@ -21,16 +21,16 @@ use super::Scene;
 
 impl Scene {
     /// A VM that runs on one of two hosts that machines can go between.
-    async fn of_two() -> Self {
+    pub(super) async fn of_two() -> Self {
         let log = RunLog::new();
         let place = |host: TestHost, number: u8| host.with_datastore("fast", number, MiB(1000));
         Self::of((1..=2).map(|number| place(TestHost::new(number).beside(&log), number))).await
     }
 
-    async fn migrate(&self, host: &str) -> Result<OperationView, Error> {
+    pub(super) async fn migrate(&self, host: &str) -> Result<OperationView, Error> {
         let args = ActionArgs::Migrate(MigrateVm {
-            host: host.to_owned(),
-            mode: MigrationMode::Live,
+            host: Some(host.to_owned()),
+            ..MigrateVm::default()
         });
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         let acted = engine.act_on_vm(admin, self.vm, VmAction::Migrate, args);
@@ -41,19 +41,19 @@ impl Scene {
     }
 
     /// Where it is, and where it can go.
-    async fn source_and_target(&self) -> (&TestHost, &TestHost) {
+    pub(super) async fn source_and_target(&self) -> (&TestHost, &TestHost) {
         let on = self.world.vm(self.vm).await.host.unwrap();
         let source = self.hosts.iter().find(|host| host.id == on.id).unwrap();
         let target = self.hosts.iter().find(|host| host.id != on.id).unwrap();
         (source, target)
     }
 
-    fn log(&self) -> &Arc<RunLog> {
+    pub(super) fn log(&self) -> &Arc<RunLog> {
         self.hosts[0].sim.log()
     }
 
     /// It runs where it was, and nothing of it is left elsewhere.
-    async fn stayed(&self, source: &TestHost, target: &TestHost) -> VmView {
+    pub(super) async fn stayed(&self, source: &TestHost, target: &TestHost) -> VmView {
         let vm = self.world.until_rest(self.vm).await;
         assert_eq!(vm.state, VmState::Running);
         assert_eq!(vm.host.as_ref().unwrap().id, source.id);
@@ -65,7 +65,7 @@ impl Scene {
     }
 
     /// It is on its new host, and nothing is left on the old one.
-    async fn went(&self, source: &TestHost, target: &TestHost) -> VmView {
+    pub(super) async fn went(&self, source: &TestHost, target: &TestHost) -> VmView {
         let vm = self.world.until_rest(self.vm).await;
         assert_eq!(vm.host.as_ref().unwrap().id, target.id);
         assert_eq!(source.sim.power(self.vm), None);
@@ -75,11 +75,11 @@ impl Scene {
     }
 }
 
-fn host_fault(message: &str) -> Fault {
+pub(super) fn host_fault(message: &str) -> Fault {
     Fault::new(FaultKind::Hypervisor, message)
 }
 
-fn states(operation: &OperationView) -> Vec<(StepKind, StepState)> {
+pub(super) fn states(operation: &OperationView) -> Vec<(StepKind, StepState)> {
     let steps = operation.steps.iter();
     steps.map(|step| (step.kind, step.state)).collect()
 }
@@ -111,10 +111,13 @@ async fn a_vm_goes_to_another_host_while_it_runs_and_back() {
         (begun.id, OperationState::Succeeded)
     );
     let migration = operation.migration.unwrap();
-    assert_eq!((migration.from.id, migration.to.id), (source.id, target.id));
+    assert_eq!(
+        (migration.from.unwrap().id, migration.to.id),
+        (source.id, target.id)
+    );
     let result = migration.result.unwrap();
-    assert_eq!(result.downtime_ms, 10);
-    assert!(result.blackout_ms >= 12, "{result:?}");
+    assert_eq!(result.downtime_ms, Some(10));
+    assert!(result.blackout_ms.unwrap() >= 12, "{result:?}");
     assert!(result.total_ms >= 100, "{result:?}");
     let effects = target.sim.effects(scene.vm);
     assert_eq!(
@@ -198,9 +201,6 @@ async fn a_vm_that_cannot_go_there_says_why_and_stays() {
         refusal(&scene, &there).await.public,
         format!("host `{there}` takes no VMs now")
     );
-    scene.through(VmAction::PowerOff).await;
-    let off = refusal(&scene, &there).await.public;
-    assert_eq!(off, "`web-1` is off; start it first");
     scene.sound().await;
 }
 
@@ -434,4 +434,63 @@ async fn what_a_vm_left_on_a_host_keeps_it_from_coming_back_there() {
         "{refused}"
     );
     assert_eq!(scene.log().breaches(), [""; 0]);
+}
+
+/// It overtakes the migration, on whichever side of the commit that is.
+#[tokio::test]
+async fn a_vm_can_be_deleted_on_its_way() {
+    for (call, step) in [(Call::Receive, 0), (Call::Send, 1), (Call::Run, 2)] {
+        let scene = Scene::of_two().await;
+        let (source, target) = scene.source_and_target().await;
+        let host = if call == Call::Send { source } else { target };
+        host.sim.delay(call, Duration::from_secs(3600));
+        scene.migrate(&target.name).await.unwrap();
+        scene
+            .world
+            .until_vm(scene.vm, "its step", |vm| {
+                let operation = vm.operation.as_ref().unwrap();
+                operation.steps[step].state == StepState::Running
+            })
+            .await;
+        let vm = scene.through(VmAction::Delete).await;
+        assert_eq!(vm.state, VmState::Done, "in {call:?}");
+        for host in [source, target] {
+            assert_eq!(host.sim.left_behind(scene.vm), [""; 0], "in {call:?}");
+        }
+        assert_eq!(scene.used().await.disk_mib, MiB(0), "in {call:?}");
+        assert_eq!(scene.log().breaches(), [""; 0]);
+        scene.sound().await;
+    }
+}
+
+/// Nobody knows whether it runs, until that host is back: it is on its way again
+/// then.
+#[tokio::test]
+async fn a_vm_whose_own_host_falls_silent_on_the_way_arrives_when_it_is_back() {
+    let mut scene = Scene::of_two().await;
+    let (source, target) = scene.source_and_target().await;
+    let (here, there) = (source.name.clone(), target.name.clone());
+    source.sim.delay(Call::Send, Duration::from_secs(3600));
+    scene.migrate(&there).await.unwrap();
+    scene
+        .world
+        .until_vm(scene.vm, "its sending", |vm| {
+            let operation = vm.operation.as_ref().unwrap();
+            operation.steps[1].state == StepState::Running
+        })
+        .await;
+    let index = scene.hosts.iter().position(|host| host.name == here);
+    let index = index.unwrap();
+    scene.hosts[index].disconnect();
+    scene.world.until(scene.vm, VmState::Unknown).await;
+    scene.sound().await;
+    scene.hosts[index].sim.delay(Call::Send, Duration::ZERO);
+    let engine = scene.world.engine.clone();
+    scene.hosts[index].connect(&engine).await;
+    scene.world.until(scene.vm, VmState::Running).await;
+    let (source, target) = (
+        scene.hosts.iter().find(|host| host.name == here).unwrap(),
+        scene.hosts.iter().find(|host| host.name == there).unwrap(),
+    );
+    scene.went(source, target).await;
 }

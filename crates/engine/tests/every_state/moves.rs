@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use vimana_driver::{Fault, FaultKind};
-use vimana_driver_sim::{Call, SimDatastore};
+use vimana_driver_sim::{Call, Course, Mishap, SimDatastore};
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
+use vimana_model::migration::{MigrateVm, MigrationMode};
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::OperationState;
 use vimana_model::snapshot::TakeSnapshot;
@@ -319,4 +320,66 @@ async fn another_directory_that_gets_the_name_is_not_taken_for_the_datastore() {
     scene.relocate(more, "fast").await.unwrap();
     let said = scene.attach(more, scene.vm).await.unwrap_err().public;
     assert_eq!(said, "host `host-1` has no datastore `fast`");
+}
+
+#[tokio::test]
+async fn all_volumes_of_a_vm_move_one_after_the_other() {
+    let scene = Scene::new(1).await;
+    let storage = async |to: &str| {
+        let form = MigrateVm {
+            datastore: Some(to.to_owned()),
+            ..MigrateVm::default()
+        };
+        let asked = scene.ask(VmAction::Migrate, ActionArgs::Migrate(form));
+        asked.await
+    };
+    let none = storage("fast").await.unwrap_err().public;
+    assert_eq!(
+        none,
+        "`web-1` has no volumes; its own disk stays on its host"
+    );
+    let first = scene.make("data", false).await;
+    scene.attached(first).await;
+    let second = scene.make("logs", false).await;
+    scene.attached(second).await;
+    assert_eq!(scene.room().await, (MiB(200), MiB(0)));
+    storage("fast").await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.state, VmState::Running);
+    assert_eq!(scene.room().await, (MiB(0), MiB(200)));
+    let operation = vm.operation.unwrap();
+    assert_eq!(operation.state, OperationState::Succeeded);
+    assert_eq!(operation.steps.len(), 2);
+    let migration = operation.migration.unwrap();
+    assert_eq!(migration.mode, MigrationMode::Storage);
+    assert_eq!(migration.datastore.unwrap().as_str(), "fast");
+    let result = migration.result.unwrap();
+    assert_eq!(result.transferred_bytes, 200 << 20, "of both");
+    let there = storage("fast").await.unwrap_err().public;
+    assert_eq!(
+        there,
+        "all volumes of `web-1` are in datastore `fast` already"
+    );
+    // The second cannot go back: the first one has, and stays there.
+    let fault = Fault::new(FaultKind::Hypervisor, "the mirror broke");
+    let mut calls = 0;
+    scene.hosts[0].sim.direct(Box::new(move |call, _| {
+        calls += u32::from(call == Call::MoveVolume);
+        let second = call == Call::MoveVolume && calls == 2;
+        Course {
+            mishap: second.then(|| Mishap::Fail(fault.clone())),
+            ..Course::default()
+        }
+    }));
+    storage("local").await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.operation.unwrap().state, OperationState::Failed);
+    assert_eq!(scene.room().await, (MiB(100), MiB(100)));
+    for id in [first, second] {
+        assert_eq!(scene.volume(id).await.moving_to, None);
+    }
+    scene.sound().await;
+    scene.through(VmAction::Suspend).await;
+    let saved = storage("fast").await.unwrap_err().public;
+    assert!(saved.contains("has its memory saved"), "{saved}");
 }

@@ -192,11 +192,16 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         A::Snapshot | A::Revert | A::RemoveSnapshot | A::Attach | A::Detach | A::Grow | A::Move => {
             ActionArgs::None
         }
+        A::Migrate if chance.one_in(6) => ActionArgs::Migrate(MigrateVm {
+            datastore: chance
+                .pick(&["fast", "local"])
+                .map(|datastore| (*datastore).to_owned()),
+            ..MigrateVm::default()
+        }),
         A::Migrate => ActionArgs::Migrate(MigrateVm {
-            host: (*chance
+            host: chance
                 .pick(&["host-1", "host-2", "host-3"])
-                .unwrap_or(&"host-1"))
-            .to_owned(),
+                .map(|host| (*host).to_owned()),
             ..MigrateVm::default()
         }),
         A::Backup => ActionArgs::Backup(TakeBackup {

@@ -88,7 +88,7 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
         }
         Deed::Migrate => {
             let form = MigrateVm {
-                host: format!("host-{}", about.other.unwrap_or(0)),
+                host: Some(format!("host-{}", about.other.unwrap_or(0))),
                 ..MigrateVm::default()
             };
             act(VmAction::Migrate, ActionArgs::Migrate(form))

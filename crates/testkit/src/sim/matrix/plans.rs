@@ -33,6 +33,7 @@ pub fn plans() -> Vec<Plan> {
         forward(),
         of_its_disks(),
         migrating(),
+        migrating_cold(),
         of_what_does_not_run(),
         cancelled(),
         overtaken(),
@@ -264,6 +265,42 @@ fn migrating() -> Vec<Plan> {
         migrate("migrate, cancelled in send", CANCELLED)
             .but(Setback::Cancelled(S::Send))
             .calls(&[Call::Send, Call::CallOff, Call::Kill, Call::Clean]),
+    ]
+}
+
+/// One that does not run goes, or does not.
+fn migrating_cold() -> Vec<Plan> {
+    const OFF: Ends = &[(Some(Succeeded), Some(V::PoweredOff))];
+    const SAVED: Ends = &[(Some(Succeeded), Some(V::Suspended))];
+    const STAYS: Ends = &[(Some(Cancelled), Some(V::Suspended))];
+    let all = &[Call::Export, Call::Import, Call::Kill, Call::Clean];
+    let migrate = |name, before, ends| plan(name, before, Deed::Migrate, ends);
+    vec![
+        migrate("migrate of what is off", &[CREATE, POWER_OFF], OFF)
+            .calls(all)
+            .removes(),
+        migrate("migrate of what is suspended", &[CREATE, SUSPEND], SAVED)
+            .calls(all)
+            .removes(),
+        migrate("migrate of what is stopped", &[CREATE, STOP], SAVED)
+            .calls(&[Call::Import])
+            .removes(),
+        migrate(
+            "migrate cold, cancelled in upload",
+            &[CREATE, SUSPEND],
+            STAYS,
+        )
+        .but(Setback::Cancelled(S::Upload))
+        .calls(&[Call::Export])
+        .removes(),
+        migrate(
+            "migrate cold, cancelled in arrive",
+            &[CREATE, SUSPEND],
+            STAYS,
+        )
+        .but(Setback::Cancelled(S::Arrive))
+        .calls(all)
+        .removes(),
     ]
 }
 

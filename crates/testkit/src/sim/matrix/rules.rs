@@ -127,7 +127,7 @@ pub fn called_by(step: StepKind) -> Option<Call> {
         StepKind::Boot => Some(Call::Boot),
         StepKind::Save => Some(Call::Save),
         StepKind::Upload => Some(Call::Export),
-        StepKind::Download => Some(Call::Import),
+        StepKind::Download | StepKind::Arrive => Some(Call::Import),
         StepKind::Shutdown => Some(Call::Shutdown),
         StepKind::Kill => Some(Call::Kill),
         StepKind::Clean => Some(Call::Clean),

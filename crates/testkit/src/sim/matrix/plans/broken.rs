@@ -90,6 +90,40 @@ pub fn failing() -> Vec<Plan> {
             BROKEN,
         )
         .calls(unmake),
+        fails(
+            "migrate cold that cannot export",
+            &[CREATE, POWER_OFF],
+            Deed::Migrate,
+            Call::Export,
+            OFF,
+        )
+        .removes(),
+        fails(
+            "migrate cold that cannot import",
+            &[CREATE, SUSPEND],
+            Deed::Migrate,
+            Call::Import,
+            SUSPENDED,
+        )
+        .calls(&[Call::Export, Call::Kill, Call::Clean])
+        .removes(),
+        in_vain(
+            "migrate cold that imports in vain",
+            &[CREATE, POWER_OFF],
+            Deed::Migrate,
+            Call::Import,
+            OFF,
+        )
+        .calls(&[Call::Export, Call::Kill, Call::Clean])
+        .removes(),
+        fails(
+            "migrate of what is stopped that cannot import",
+            stopped,
+            Deed::Migrate,
+            Call::Import,
+            STOPPED,
+        )
+        .calls(unmake),
         fails("suspend that cannot save", runs, suspend, Call::Save, RUNS).calls(&[Call::Load]),
         fails("stop that cannot save", runs, stop, Call::Save, RUNS).calls(&[Call::Load]),
         fails("stop that cannot export", runs, stop, Call::Export, RUNS)
