@@ -54,7 +54,8 @@ export class Fleet extends Stack {
     this.agentListen = new URL(this.agentUrl).host;
   }
 
-  async startAgent(name) {
+  // `more` are further arguments of it.
+  async startAgent(name, more = []) {
     const token = join(this.data, `${name}.token`);
     if (!this.joined?.has(name)) {
       this.joined = (this.joined ?? new Set()).add(name);
@@ -67,6 +68,7 @@ export class Fleet extends Stack {
       ...['--name', name, '--zone', 'default'],
       ...['--vcpus', '24', '--memory-mib', '4096', '--disk-mib', '40960'],
       ...['--probe-image', image],
+      ...more,
     ]);
   }
 

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 const checkout = resolve(fileURLToPath(import.meta.url), '../../..');
 export const PASSWORD = 'correct horse battery staple';
 
-async function freePort() {
+export async function freePort() {
   const server = createServer();
   await new Promise((done) => server.listen(0, '127.0.0.1', done));
   const { port } = server.address();
