@@ -22,6 +22,7 @@ use vimana_store::{backup, image, operation, tenant, vm};
 use crate::Engine;
 use crate::authorize::permit;
 use crate::context::OpContext;
+use crate::migration::host_of_step;
 use crate::saga::{Current, current, piece_of};
 
 /// The datastores that this server has, as its operator names them.
@@ -348,9 +349,7 @@ impl Engine {
         id: VmId,
     ) -> Result<Option<(VmRecord, OperationRecord, Current)>> {
         let read = self.store().read();
-        let found = vm::find(&read, id).await?;
-        let here = found.filter(|vm| vm.host.as_ref().is_some_and(|on| on.id == host));
-        let Some(vm) = here else {
+        let Some(vm) = vm::find(&read, id).await? else {
             return Ok(None);
         };
         let operation = match vm.operation_id {
@@ -360,8 +359,11 @@ impl Engine {
         let Some(operation) = operation else {
             return Ok(None);
         };
-        let step = current(&operation).filter(|current| !current.undo);
-        Ok(step.map(|step| (vm, operation, step)))
+        let Some(step) = current(&operation).filter(|current| !current.undo) else {
+            return Ok(None);
+        };
+        let here = host_of_step(&read, &vm, step.kind).await? == Some(host);
+        Ok(here.then_some((vm, operation, step)))
     }
 }
 

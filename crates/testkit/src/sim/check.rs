@@ -303,7 +303,12 @@ impl World {
             ("prepared", had.prepared, StepKind::Prepare, 0),
             ("booted", had.booted, StepKind::Boot, 0),
             ("saved", had.saved, StepKind::Save, 0),
-            ("imported", had.imported, StepKind::Download, 0),
+            (
+                "imported",
+                had.imported,
+                StepKind::Download,
+                begun(StepKind::Arrive),
+            ),
             (
                 "loaded",
                 had.loaded + had.renumbered,

@@ -107,15 +107,6 @@ pub fn failing() -> Vec<Plan> {
         )
         .calls(&[Call::Export, Call::Kill, Call::Clean])
         .removes(),
-        in_vain(
-            "migrate cold that imports in vain",
-            &[CREATE, POWER_OFF],
-            Deed::Migrate,
-            Call::Import,
-            OFF,
-        )
-        .calls(&[Call::Export, Call::Kill, Call::Clean])
-        .removes(),
         fails(
             "migrate of what is stopped that cannot import",
             stopped,
