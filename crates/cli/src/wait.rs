@@ -11,7 +11,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 use vimana_client::{Client, Notice};
-use vimana_model::{ErrorKind, Result};
+use vimana_model::vm::VmView;
+use vimana_model::{ErrorKind, Result, VmId, VmState};
 
 pub use operation::OperationWatch;
 pub use request::RequestWatch;
@@ -77,6 +78,22 @@ impl Notices {
             Err(_) => Ok(None),
             Ok(Some(notice)) => Ok(Some(notice?)),
             Ok(None) => Err(Failure::Failed("the event stream has ended".to_owned())),
+        }
+    }
+}
+
+/// Follows a VM that is on its way to another host until it no longer is.
+pub async fn until_arrived(client: &Client, id: VmId, timeout: Timeout) -> Outcome<VmView> {
+    let mut notices = Notices::open(client, timeout).await?;
+    loop {
+        let vm = notices.look(async |client| client.vm(id).await).await?;
+        if vm.state != VmState::Migrate {
+            return Ok(vm);
+        }
+        if notices.next().await?.is_none() {
+            let (name, seconds) = (shown(vm.name.as_str()), notices.seconds);
+            let message = format!("{name} is still on its way after {seconds} s");
+            return Err(Failure::Failed(message));
         }
     }
 }

@@ -155,7 +155,13 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
     let Some(mut record) = record::read::<Prepared>(dir)? else {
         return Ok(None);
     };
-    let mut arriving = record::read::<Arriving>(dir)?;
+    // Its first writing was on the disk before anything came; damaged is only what
+    // was to replace it when all had come, and then the host's own end took the
+    // process along.
+    let mut arriving = match record::read::<Arriving>(dir) {
+        Err(error) if is_damage(&error) => None,
+        arriving => arriving?,
+    };
     if let Some(run) = arriving.and_then(|arriving| arriving.runs_as) {
         // It was to run here, and may have done: it has arrived.
         record.spec.run_epoch = record.spec.run_epoch.max(run);

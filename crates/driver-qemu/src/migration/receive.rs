@@ -231,7 +231,10 @@ pub async fn run(turn: Turn) -> Result<(), Fault> {
     marked.runs_as = Some(turn.epoch);
     let dir = turn.dir();
     let what = "recording that the machine runs";
-    on_disk(what, move || record::write(&dir, &marked)).await?;
+    // The guest waits for it. It is for an agent that finds the process: where the
+    // host ends, and that with it, what is recorded elsewhere is that it was to run
+    // here.
+    on_disk(what, move || record::write_for_now(&dir, &marked)).await?;
     let mut record = Prepared::clone(&held.record);
     record.spec.run_epoch = turn.epoch;
     let record = Arc::new(record);
