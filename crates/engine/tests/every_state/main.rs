@@ -9,6 +9,7 @@
 
 mod backups;
 mod cold;
+mod evacuations;
 mod migrations;
 mod moves;
 mod snapshots;
