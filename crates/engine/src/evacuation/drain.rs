@@ -206,18 +206,26 @@ impl Engine {
                 return Ok(false);
             };
             let left = record.vms.saturating_add(record.orphans);
-            let event = if left == 0 {
-                evacuation.stuck = None;
-                want(&mut record, DesiredState::Maintenance, Some(evacuation));
-                EventKind::HostDrained
-            } else if idle && evacuation.stuck != Some(left) {
-                evacuation.stuck = Some(left);
-                record.evacuation = Some(evacuation);
-                EventKind::HostStuck { left }
-            } else {
+            let empty = left == 0;
+            let stuck = (idle && !empty).then_some(left);
+            if !empty && evacuation.stuck == stuck {
+                return Ok(false);
+            }
+            evacuation.stuck = stuck;
+            let event = match stuck {
+                _ if empty => Some(EventKind::HostDrained),
+                Some(left) => Some(EventKind::HostStuck { left }),
+                None => None,
+            };
+            let desired = match empty {
+                true => DesiredState::Maintenance,
+                false => DesiredState::Draining,
+            };
+            want(&mut record, desired, Some(evacuation));
+            host::set_desired(tx, &record).await?;
+            let Some(event) = event else {
                 return Ok(false);
             };
-            host::set_desired(tx, &record).await?;
             let fact = host_event(now, &Actor::System, id, event);
             event::append(tx, &[fact]).await?;
             Ok(true)
