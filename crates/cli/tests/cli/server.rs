@@ -66,6 +66,9 @@ pub enum Fault {
     Deleted,
 }
 
+/// VMs that were moved, those on their way, and those that stay with the reason.
+pub type Evacuation<'a> = (u32, &'a [&'a str], &'a [(&'a str, &'a str)]);
+
 /// The id of the VM of that name.
 pub fn id_of(name: &str) -> String {
     format!("vm_{:032x}", name.bytes().map(u64::from).sum::<u64>())
@@ -159,9 +162,8 @@ impl Server {
         self.lock().sent.clone()
     }
 
-    /// How far the evacuation of host `a` is, one look after the other: VMs moved,
-    /// those on their way, and those that stay with the reason.
-    pub fn evacuates(&self, looks: &[(u32, &[&str], &[(&str, &str)])]) {
+    /// How far the evacuation of host `a` is, one look after the other.
+    pub fn evacuates(&self, looks: &[Evacuation]) {
         let vm = |name: &str| json!({ "id": id_of(name), "name": name });
         let to = json!({ "id": format!("host_{:032x}", 2), "name": "b", "zone": "default" });
         let looks = looks.iter().map(|(moved, moving, stuck)| {
