@@ -290,8 +290,8 @@ impl EventKind {
             Self::HostDoubted { reason } => format!("Takes no new VMs: {reason}"),
             Self::HostCordoned => "Cordoned: takes no new VMs".to_owned(),
             Self::HostEnabled => "Takes VMs again".to_owned(),
-            Self::HostDraining { limit: 1 } => "Is drained, one VM at once".to_owned(),
-            Self::HostDraining { limit } => format!("Is drained, {limit} VMs at once"),
+            Self::HostDraining { limit: 1 } => "Draining: its VMs go one by one".to_owned(),
+            Self::HostDraining { limit } => format!("Draining: its VMs go, {limit} at once"),
             Self::HostStuck { left: 1 } => {
                 "Cannot be drained further now: 1 machine is left".to_owned()
             }

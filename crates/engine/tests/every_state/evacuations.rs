@@ -1,167 +1,22 @@
 //! Hosts that are cordoned, drained and enabled again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use vimana_driver::{Fault, FaultKind, Power};
-use vimana_driver_sim::{Call, Mishap, RunLog};
+use vimana_driver_sim::{Call, Mishap};
 use vimana_engine::{ActionArgs, Settings, WatchItem};
 use vimana_model::action::VmAction;
 use vimana_model::evacuation::{EvacuateHost, EvacuationView};
 use vimana_model::event::EventKind;
-use vimana_model::host::{DesiredState, HostState, HostView};
-use vimana_model::migration::MigrateVm;
+use vimana_model::host::{DesiredState, HostState};
 use vimana_model::operation::{OperationKind, OperationState};
+use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
-use vimana_model::{ErrorKind, Result, VmId, VmState};
-use vimana_testkit::{TestHost, TestScheduler, TestWorld};
+use vimana_model::{ErrorKind, VmState};
+use vimana_testkit::{TestHost, TestWorld};
 
-const WITHIN: Duration = Duration::from_secs(20);
-
-/// Hosts that machines can go between, and VMs that are all on the first.
-struct Fleet {
-    world: TestWorld,
-    hosts: Vec<TestHost>,
-    vms: Vec<VmId>,
-    log: Arc<RunLog>,
-    _scheduler: TestScheduler,
-}
-
-impl Fleet {
-    async fn new(hosts: u8, vms: usize) -> Self {
-        Self::with_settings(hosts, vms, Settings::default()).await
-    }
-
-    async fn with_settings(hosts: u8, vms: usize, settings: Settings) -> Self {
-        let world = TestWorld::with_settings(settings).await;
-        let log = RunLog::new();
-        let mut fleet = Self {
-            hosts: Vec::new(),
-            vms: Vec::new(),
-            _scheduler: TestScheduler::connect(&world.engine).await,
-            log,
-            world,
-        };
-        for number in 1..=hosts {
-            let mut host = TestHost::new(number).beside(&fleet.log);
-            host.capacity.vcpus = 16;
-            host.connect(&fleet.world.engine).await;
-            fleet.hosts.push(host);
-            if number == 1 {
-                for vm in 1..=vms {
-                    let vm = fleet.world.create(&format!("web-{vm}")).await.id;
-                    fleet.world.until(vm, VmState::Running).await;
-                    fleet.vms.push(vm);
-                }
-            }
-        }
-        fleet
-    }
-
-    async fn host(&self, index: usize) -> HostView {
-        let id = self.hosts[index].id;
-        let hosts = self.world.engine.hosts(&self.world.admin).await.unwrap();
-        hosts.into_iter().find(|host| host.id == id).unwrap()
-    }
-
-    async fn cordon(&self, index: usize) -> HostView {
-        let (engine, admin) = (&self.world.engine, &self.world.admin);
-        let id = self.hosts[index].id;
-        engine.cordon_host(admin, id).await.unwrap()
-    }
-
-    async fn enable(&self, index: usize) -> HostView {
-        let (engine, admin) = (&self.world.engine, &self.world.admin);
-        let id = self.hosts[index].id;
-        engine.enable_host(admin, id).await.unwrap()
-    }
-
-    async fn evacuate(&self, index: usize, limit: Option<u32>) -> HostView {
-        let (engine, admin) = (&self.world.engine, &self.world.admin);
-        let (id, form) = (self.hosts[index].id, EvacuateHost { limit });
-        engine.evacuate_host(admin, id, &form).await.unwrap()
-    }
-
-    async fn evacuation(&self, index: usize) -> Result<EvacuationView> {
-        let id = self.hosts[index].id;
-        self.world.engine.evacuation(&self.world.admin, id).await
-    }
-
-    async fn migrate(&self, vm: VmId, to: usize) -> Result<()> {
-        let args = ActionArgs::Migrate(MigrateVm {
-            host: Some(self.hosts[to].name.clone()),
-            ..MigrateVm::default()
-        });
-        let (engine, admin) = (&self.world.engine, &self.world.admin);
-        let acted = engine.act_on_vm(admin, vm, VmAction::Migrate, args);
-        acted.await.map(|_| ())
-    }
-
-    /// Follows the event stream until the host looks as wanted.
-    async fn until_host(&self, index: usize, wanted: impl Fn(&HostView) -> bool) -> HostView {
-        let mut watch = Box::pin(self.world.engine.watch(&self.world.admin, None));
-        let found = async {
-            loop {
-                let now = self.host(index).await;
-                if wanted(&now) {
-                    return now;
-                }
-                watch.next().await.unwrap();
-            }
-        };
-        tokio::time::timeout(WITHIN, found).await.unwrap()
-    }
-
-    async fn until_state(&self, index: usize, state: HostState) -> HostView {
-        self.until_host(index, |host| host.state == state).await
-    }
-
-    /// Follows the event stream until the evacuation looks as wanted.
-    async fn until(
-        &self,
-        index: usize,
-        wanted: impl Fn(&EvacuationView) -> bool,
-    ) -> EvacuationView {
-        let mut watch = Box::pin(self.world.engine.watch(&self.world.admin, None));
-        let found = async {
-            loop {
-                let now = self.evacuation(index).await.unwrap();
-                if wanted(&now) {
-                    return now;
-                }
-                watch.next().await.unwrap();
-            }
-        };
-        tokio::time::timeout(WITHIN, found).await.unwrap()
-    }
-
-    async fn on(&self, vm: VmId) -> String {
-        self.world.vm(vm).await.host.unwrap().name
-    }
-
-    async fn sound(&self) {
-        assert_eq!(self.world.engine.check().await.unwrap(), []);
-        assert_eq!(self.log.breaches(), [""; 0]);
-    }
-
-    /// Follows the event stream until that was the host's latest.
-    async fn until_told(&self, index: usize, event: &EventKind) {
-        let mut watch = Box::pin(self.world.engine.watch(&self.world.admin, None));
-        let found = async {
-            while self.told(index).await.last() != Some(event) {
-                watch.next().await.unwrap();
-            }
-        };
-        tokio::time::timeout(WITHIN, found).await.unwrap();
-    }
-
-    async fn told(&self, index: usize) -> Vec<EventKind> {
-        let (engine, admin) = (&self.world.engine, &self.world.admin);
-        let told = engine.host_timeline(admin, self.hosts[index].id).await;
-        told.unwrap().into_iter().map(|event| event.event).collect()
-    }
-}
+use super::fleet::{Fleet, WITHIN};
 
 fn name(vm: &vimana_model::volume::VmRef) -> String {
     vm.name.to_string()
@@ -526,6 +381,98 @@ async fn a_vm_in_an_operation_is_waited_for_and_one_that_failed_is_named() {
     fleet.world.operate(busy, VmAction::Delete).await;
     fleet.until_state(0, HostState::Maintenance).await;
     fleet.sound().await;
+}
+
+#[tokio::test]
+async fn what_ties_a_vm_to_its_host_is_said_and_it_goes_once_that_is_gone() {
+    let fleet = Fleet::new(2, 2).await;
+    let (engine, admin) = (&fleet.world.engine, &fleet.world.admin);
+    let tied = fleet.vms[0];
+    let args = ActionArgs::TakeSnapshot(TakeSnapshot {
+        name: "before".to_owned(),
+        memory: false,
+        volume: None,
+    });
+    let taken = engine.act_on_vm(admin, tied, VmAction::Snapshot, args);
+    taken.await.unwrap();
+    fleet.world.until_rest(tied).await;
+    fleet.evacuate(0, None).await;
+    let view = fleet.until(0, EvacuationView::is_stuck).await;
+    let stuck = stuck(&view);
+    assert_eq!((view.moved, stuck.len()), (1, 1));
+    assert!(stuck[0].1.contains("has snapshots"), "{stuck:?}");
+    let id = engine.vm_snapshots(admin, tied).await.unwrap()[0].id;
+    let args = ActionArgs::Snapshot(id);
+    let removed = engine.act_on_vm(admin, tied, VmAction::RemoveSnapshot, args);
+    removed.await.unwrap();
+    fleet.until_state(0, HostState::Maintenance).await;
+    assert_eq!(fleet.evacuation(0).await.unwrap().moved, 2);
+    fleet.sound().await;
+}
+
+#[tokio::test]
+async fn those_that_do_not_run_go_as_well_and_stay_as_they_are() {
+    let fleet = Fleet::new(2, 3).await;
+    let [off, asleep, runs] = fleet.vms[..] else {
+        panic!("there are three");
+    };
+    fleet.world.operate(off, VmAction::PowerOff).await;
+    fleet.world.until_rest(off).await;
+    fleet.world.operate(asleep, VmAction::Suspend).await;
+    fleet.world.until_rest(asleep).await;
+    fleet.evacuate(0, None).await;
+    fleet.until_state(0, HostState::Maintenance).await;
+    assert_eq!(fleet.evacuation(0).await.unwrap().moved, 3);
+    for (vm, state) in [
+        (off, VmState::PoweredOff),
+        (asleep, VmState::Suspended),
+        (runs, VmState::Running),
+    ] {
+        assert_eq!(fleet.on(vm).await, "host-2");
+        assert_eq!(fleet.world.vm(vm).await.state, state);
+    }
+    fleet.sound().await;
+    fleet.world.operate(asleep, VmAction::Resume).await;
+    fleet.world.until(asleep, VmState::Running).await;
+}
+
+/// Somebody may still need what is on it.
+#[tokio::test]
+async fn a_machine_that_is_not_recorded_keeps_its_host_from_maintenance() {
+    let fleet = Fleet::new(1, 1).await;
+    let other = TestWorld::new().await;
+    let Fleet {
+        mut hosts, world, ..
+    } = fleet;
+    let (mut host, vm) = (hosts.remove(0), fleet.vms[0]);
+    host.disconnect();
+    drop(world);
+    host.forget_session();
+    host.connect(&other.engine).await;
+    let form = EvacuateHost::default();
+    let (engine, admin) = (&other.engine, &other.admin);
+    let view = async || engine.evacuation(admin, host.id).await.unwrap();
+    let orphans = async |count: usize| {
+        let found = async {
+            while engine.host_orphans(admin, host.id).await.unwrap().len() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(WITHIN, found).await.unwrap();
+    };
+    orphans(1).await;
+    let asked = engine.evacuate_host(admin, host.id, &form).await.unwrap();
+    assert_eq!(asked.state, HostState::Draining);
+    let now = view().await;
+    assert_eq!((now.orphans, now.is_stuck()), (1, true));
+    engine.discard_orphan(admin, host.id, vm).await.unwrap();
+    orphans(0).await;
+    let empty = async {
+        while !view().await.over {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WITHIN, empty).await.unwrap();
 }
 
 #[tokio::test]

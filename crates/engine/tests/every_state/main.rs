@@ -10,6 +10,7 @@
 mod backups;
 mod cold;
 mod evacuations;
+mod fleet;
 mod migrations;
 mod moves;
 mod snapshots;
