@@ -136,3 +136,46 @@ test('a source or a target that dies while it copies leaves one that runs', PATI
     await vms.removed(id);
   }
 });
+
+test('a host is emptied, and every machine runs on', { timeout: 900_000 }, async (t) => {
+  const [source, target] = HOSTS;
+  const ids = [];
+  await cli.run(`host cordon ${target}`);
+  for (let number = 1; number <= 10; number += 1) {
+    const id = await vms.make(`one-of-ten-${number}`);
+    const vm = await vms.rest(id);
+    assert.deepEqual([vm.state, vm.host.name], ['running', source]);
+    ids.push(id);
+  }
+  const boots = new Map(ids.map((id) => [id, fleet.qemus(id)[0]]));
+  // Nobody takes them.
+  const stuck = await cli.run(`host evacuate ${source} --wait`);
+  assert.equal(stuck.status, 1);
+  const sentences = stuck.err.trim().split('\n');
+  assert.equal(sentences.length, 10, stuck.err);
+  const named = /^vimana: `one-of-ten-\d+` could not be moved: host `host-b` is cordoned$/;
+  for (const sentence of sentences) assert.match(sentence, named);
+  assert.equal((await cli.run(`host enable ${target}`)).status, 0);
+  const begun = Date.now();
+  const done = await cli.run(`host evacuate ${source} --limit 2 --wait --timeout 800 --json`);
+  assert.equal(done.status, 0, done.err);
+  const view = JSON.parse(done.out);
+  assert.deepEqual([view.over, view.moved, view.limit], [true, 10, 2]);
+  assert.deepEqual([view.moving, view.waiting, view.stuck], [[], [], []]);
+  t.diagnostic(`10 machines in ${Date.now() - begun} ms`);
+  for (const id of ids) {
+    const vm = await vms.look(id);
+    assert.deepEqual([vm.state, vm.host.name], ['running', target]);
+    assert.equal(vm.operation.migration.mode, 'live');
+    const pids = fleet.qemus(id);
+    assert.equal(pids.length, 1, 'one QEMU is left');
+    assert.notEqual(pids[0], boots.get(id));
+  }
+  const [host] = (await vms.hosts()).filter(({ name }) => name === source);
+  assert.deepEqual([host.state, host.vms], ['maintenance', 0]);
+  const refused = await cli.run(`vm migrate one-of-ten-1 --to ${source}`);
+  assert.match(refused.err, /host `host-a` is in maintenance/);
+  fleet.isClean();
+  assert.equal((await cli.run(`host enable ${source}`)).status, 0);
+  for (const id of ids) await vms.removed(id);
+});

@@ -15,6 +15,7 @@ mod m0007_backups;
 mod m0008_host_datastores;
 mod m0009_volume_snapshots;
 mod m0010_migrations;
+mod m0011_host_states;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_host_datastores::Migration),
             Box::new(m0009_volume_snapshots::Migration),
             Box::new(m0010_migrations::Migration),
+            Box::new(m0011_host_states::Migration),
         ]
     }
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod console;
 mod enrolment;
+mod evacuation;
 mod event;
 mod extract;
 mod flavor;
@@ -121,6 +122,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(request::act))
         .routes(routes!(host::list))
         .routes(routes!(host::events))
+        .routes(routes!(evacuation::cordon))
+        .routes(routes!(evacuation::enable))
+        .routes(routes!(evacuation::evacuate))
+        .routes(routes!(evacuation::show))
         .routes(routes!(enrolment::create_token))
         .routes(routes!(enrolment::revoke))
         .routes(routes!(orphan::list))

@@ -146,7 +146,9 @@ pub fn HostCondition(host: HostEntry) -> impl IntoView {
 const fn host_tone(condition: (HostState, bool)) -> Tone {
     match condition {
         (HostState::Enabled, true) => Tone::Good,
-        (HostState::Enabled, false) => Tone::Moving,
+        (HostState::Cordoned | HostState::Maintenance, true) => Tone::Resting,
+        (HostState::Draining, _) => Tone::Moving,
+        (HostState::Enabled | HostState::Cordoned | HostState::Maintenance, false) => Tone::Moving,
         (HostState::Doubted | HostState::Unknown, _) => Tone::Bad,
     }
 }

@@ -56,12 +56,17 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         | EventKind::HostDoubted { .. }
         | EventKind::HostRevoked
         | EventKind::HostFenced { .. }
+        | EventKind::HostStuck { .. }
         | EventKind::OrphanFound { .. } => Some(Tone::Bad),
-        EventKind::StepRetried { .. } | EventKind::Cancelling { .. } => Some(Tone::Moving),
+        EventKind::StepRetried { .. }
+        | EventKind::Cancelling { .. }
+        | EventKind::HostDraining { .. } => Some(Tone::Moving),
+        EventKind::HostCordoned | EventKind::HostDrained => Some(Tone::Resting),
         EventKind::Cancelled { .. } => Some(Tone::Over),
         EventKind::SnapshotTaken { .. }
         | EventKind::BackedUp { .. }
         | EventKind::Migrated { .. }
+        | EventKind::HostEnabled
         | EventKind::VolumeAttached { .. } => Some(Tone::Good),
         EventKind::Reverted { .. } => Some(Tone::Moving),
         EventKind::VolumeDeleted { .. } => Some(Tone::Over),

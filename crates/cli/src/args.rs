@@ -22,7 +22,7 @@ pub use backup::{
     Schedule, ScheduleList, SetSchedule, TakeBackup,
 };
 pub use flavor::{ChangeFlavor, CreateFlavor, DeleteFlavor, Flavor};
-pub use host::{Discard, Host, HostShown, JoinToken};
+pub use host::{Discard, Evacuate, Host, HostShown, JoinToken};
 pub use image::{
     DownloadImage, Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RefreshImage,
     RetryImage, UploadImage, WaitImport,

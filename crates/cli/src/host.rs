@@ -1,13 +1,17 @@
 //! Hosts.
 
+mod evacuate;
+
 use vimana_client::Client;
-use vimana_model::host::{CreateJoinToken, HostView, OrphanView};
+use vimana_model::host::{CreateJoinToken, DesiredState, HostView, OrphanView};
 use vimana_model::unit::MiB;
 
 use crate::args::{Discard, Host, HostShown, JoinToken, Json};
 use crate::failure::{Failure, Outcome};
 use crate::text::shown;
 use crate::{credentials, output};
+
+pub use evacuate::progress;
 
 pub async fn run(command: Host) -> Outcome {
     match command {
@@ -16,6 +20,9 @@ pub async fn run(command: Host) -> Outcome {
         Host::Events(args) => events(args).await,
         Host::Token(args) => token(args).await,
         Host::Revoke(args) => revoke(args).await,
+        Host::Cordon(args) => evacuate::cordon(args).await,
+        Host::Enable(args) => evacuate::enable(args).await,
+        Host::Evacuate(args) => evacuate::evacuate(args).await,
         Host::Orphans(args) => orphans(args).await,
         Host::Discard(args) => discard(args).await,
     }
@@ -59,6 +66,9 @@ async fn list(Json { json }: Json) -> Outcome {
 /// With everything that keeps it from its work.
 fn state(host: &HostView) -> String {
     let mut state = host.state.slug().to_owned();
+    if host.state != host.desired.state() && host.desired != DesiredState::Enabled {
+        state.push_str(&format!(", {}", host.desired.slug()));
+    }
     if !host.connected {
         state.push_str(", disconnected");
     }

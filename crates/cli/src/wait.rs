@@ -1,5 +1,6 @@
 //! `--wait`: following the event stream until things are where they should be.
 
+mod evacuation;
 mod operation;
 mod request;
 mod vm;
@@ -14,6 +15,7 @@ use vimana_client::{Client, Notice};
 use vimana_model::vm::VmView;
 use vimana_model::{ErrorKind, Result, VmId, VmState};
 
+pub use evacuation::EvacuationWatch;
 pub use operation::OperationWatch;
 pub use request::RequestWatch;
 pub use vm::VmWatch;

@@ -128,10 +128,73 @@ async fn what_makes_no_sense_is_not_asked() {
         "tenant set-kind lab odd",
         "user create ann --tenant lab --role admin --password-stdin",
         "operation cancel vm_1",
+        "host evacuate a --limit 17",
+        "host evacuate a --limit 0 --wait",
+        "host evacuate a --timeout 5",
     ] {
         assert_eq!(server.run(line).await.status, 2, "{line}");
     }
     assert!(server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_host_is_cordoned_and_enabled() {
+    let server = Server::new().await;
+    let ran = server.run("host cordon a").await;
+    assert_eq!((ran.status, ran.out.as_str()), (0, "a is cordoned\n"));
+    let ran = server.run("host enable a --json").await;
+    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(printed["state"], "enabled");
+    let none = server.run("host cordon none").await;
+    assert_eq!(none.err, "vimana: host `none` not found\n");
+    let id = format!("host_{:032x}", 1);
+    assert_eq!(
+        server.asked(),
+        [
+            format!("POST /hosts/{id}/cordon"),
+            format!("POST /hosts/{id}/enable")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_evacuation_is_followed_until_the_host_is_empty() {
+    let server = Server::new().await;
+    server.evacuates(&[(0, &["x", "y"], &[]), (1, &["y"], &[]), (2, &[], &[])]);
+    let ran = server.run("host evacuate a --limit 4 --wait").await;
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    assert_eq!(ran.out, "a is in maintenance; 2 VMs were moved\n");
+    let id = format!("host_{:032x}", 1);
+    assert_eq!(
+        server.asked(),
+        [format!(r#"POST /hosts/{id}/evacuate {{"limit":4}}"#)]
+    );
+    server.evacuates(&[(1, &["y"], &[])]);
+    let ran = server.run("host evacuate a").await;
+    assert_eq!(ran.status, 0);
+    assert_eq!(ran.out, "a is draining; 1 VM was moved, 1 is on its way\n");
+}
+
+#[tokio::test]
+async fn an_evacuation_that_cannot_go_on_names_what_stays() {
+    let server = Server::new().await;
+    let stays = [
+        ("x", "host `b` has no room for `x`"),
+        ("y", "`y` has failed"),
+    ];
+    server.evacuates(&[(0, &["z"], &stays), (1, &[], &stays)]);
+    let ran = server.run("host evacuate a --wait --json").await;
+    assert_eq!(ran.status, 1);
+    assert_eq!(
+        ran.err,
+        "vimana: `x` could not be moved: host `b` has no room for `x`\n\
+         vimana: `y` could not be moved: `y` has failed\n"
+    );
+    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&printed["moved"], &printed["over"]),
+        (&json!(1), &json!(false))
+    );
 }
 
 #[tokio::test]

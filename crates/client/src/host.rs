@@ -1,5 +1,6 @@
 //! Hosts; for the provider's staff alone.
 
+use vimana_model::evacuation::{EvacuateHost, EvacuationView};
 use vimana_model::event::EventView;
 use vimana_model::host::{CreateJoinToken, HostView, JoinTokenView, OrphanView};
 use vimana_model::{HostId, Result, VmId};
@@ -27,6 +28,27 @@ impl Client {
     /// Ends what the host's certificate is good for.
     pub async fn revoke_host(&self, id: HostId) -> Result<HostView> {
         self.post(&format!("/api/v1/hosts/{id}/revoke")).await
+    }
+
+    /// Keeps new VMs from it.
+    pub async fn cordon_host(&self, id: HostId) -> Result<HostView> {
+        self.post(&format!("/api/v1/hosts/{id}/cordon")).await
+    }
+
+    /// Lets it take VMs again.
+    pub async fn enable_host(&self, id: HostId) -> Result<HostView> {
+        self.post(&format!("/api/v1/hosts/{id}/enable")).await
+    }
+
+    /// Has its VMs moved to others.
+    pub async fn evacuate_host(&self, id: HostId, form: &EvacuateHost) -> Result<HostView> {
+        self.post_json(&format!("/api/v1/hosts/{id}/evacuate"), form)
+            .await
+    }
+
+    /// How far that is.
+    pub async fn host_evacuation(&self, id: HostId) -> Result<EvacuationView> {
+        self.get(&format!("/api/v1/hosts/{id}/evacuation")).await
     }
 
     /// The machines it holds that are not recorded there.

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 use vimana_authz::Permission;
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::host::{Accelerator, HostState, HostView};
+use vimana_model::host::{Accelerator, DesiredState, HostState, HostView};
 use vimana_model::unit::Resources;
 use vimana_model::{Error, ErrorKind, FieldError, HostId, Result, Timestamp};
 use vimana_pki::{Authority, CertificateRequest, PeerIdentity, PkiError, Serial};
@@ -433,6 +433,8 @@ fn newcomer(form: &JoinRequest, now: Timestamp) -> HostRecord {
         session_number: 0,
         session_offered: 0,
         orphans: 0,
+        desired: DesiredState::Enabled,
+        evacuation: None,
     }
 }
 

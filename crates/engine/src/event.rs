@@ -25,6 +25,7 @@ use vimana_store::{event, host, host_datastore, request, vm};
 
 use crate::Engine;
 use crate::context::OpContext;
+use crate::evacuation::may_let_vms_go;
 use crate::host::host_views;
 use crate::limits::{BROADCAST_EVENTS, BROADCAST_TELEMETRY, MAX_QUEUED_ITEMS, MAX_REPLAYED_EVENTS};
 
@@ -250,6 +251,9 @@ impl Engine {
         for item in self.join(new).await? {
             if is_end_of_backup(&item.item.event.event) {
                 self.spawn_sweep_backups();
+            }
+            if may_let_vms_go(&item.item) {
+                self.inner.drains.wake();
             }
             // No receiver is fine: then nobody watches.
             let _receivers = hub.items.send(Arc::new(item));

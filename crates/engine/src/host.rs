@@ -348,13 +348,14 @@ fn described(
     now: Timestamp,
 ) -> (HostRecord, Option<String>) {
     let (capacity, doubt) = judged(&hello.capacity, known);
+    let desired = known.map(|known| known.desired).unwrap_or_default();
     let record = HostRecord {
         id: hello.host_id,
         name: hello.name.clone(),
         zone: hello.zone.clone(),
         state: match doubt {
             Some(_) => HostState::Doubted,
-            None => HostState::Enabled,
+            None => desired.state(),
         },
         connected: true,
         hypervisor: hello.capabilities.hypervisor.clone(),
@@ -374,6 +375,8 @@ fn described(
         session_number: 0,
         session_offered: 0,
         orphans: 0,
+        desired,
+        evacuation: None,
     };
     let known_doubt = known.is_some_and(|known| known.state == HostState::Doubted);
     // Said once, when it begins.
@@ -456,12 +459,15 @@ pub(crate) fn host_view(record: HostRecord, datastores: Vec<HostDatastoreRecord>
         session_number: _,
         session_offered: _,
         orphans,
+        desired,
+        evacuation: _,
     } = record;
     HostView {
         id,
         name,
         zone,
         state,
+        desired,
         connected,
         hypervisor,
         accelerator,

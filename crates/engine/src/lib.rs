@@ -27,6 +27,7 @@ mod datastore;
 mod deadline;
 mod dispatch;
 mod enrolment;
+mod evacuation;
 mod event;
 mod flavor;
 mod host;
@@ -149,6 +150,7 @@ struct Inner {
     consoles: console::Consoles,
     sign_ins: session::SignIns,
     enrolment: enrolment::Enrolment,
+    drains: evacuation::Drains,
 }
 
 impl Engine {
@@ -186,6 +188,7 @@ impl Engine {
                 consoles: console::Consoles::default(),
                 sign_ins: session::SignIns::new()?,
                 enrolment: enrolment::Enrolment::new(authority),
+                drains: evacuation::Drains::default(),
             }),
         };
         engine.forget_connections().await?;

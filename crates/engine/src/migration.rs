@@ -25,7 +25,6 @@
 use vimana_authz::Permission;
 use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
-use vimana_model::host::HostState;
 use vimana_model::migration::{Destination, Endpoint, MigrationMode, MigrationTarget, Sent};
 use vimana_model::name::HostName;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
@@ -39,7 +38,7 @@ use vimana_store::host::HostRecord;
 use vimana_store::migration::MigrationRecord;
 use vimana_store::operation::MigrationPlan;
 use vimana_store::vm::VmRecord;
-use vimana_store::{Conn, TxError, host, migration, operation, vm};
+use vimana_store::{Conn, TxError, enrolment, host, migration, operation, vm};
 
 use crate::Engine;
 use crate::authorize::authorized;
@@ -47,6 +46,7 @@ use crate::change::{Change, Holding, Kept};
 use crate::context::OpContext;
 use crate::host::host_view;
 use crate::placement::facts;
+use crate::snapshot::stays;
 
 /// How a VM goes to another host.
 struct Manner {
@@ -88,6 +88,13 @@ const fn manner(state: VmState) -> Manner {
     }
 }
 
+/// Why the host takes no VM, whichever it is.
+pub fn refusal_to_take(host: &HostRecord) -> Option<String> {
+    let away = (!host.connected).then_some("takes no VMs now");
+    let refusal = host.state.takes_vms().err().or(away)?;
+    Some(format!("host `{}` {refusal}", host.name))
+}
+
 /// What keeps a VM from going from one host to another, as far as the two are
 /// concerned. A stopped one is on none.
 fn obstacle(vm: &VmRecord, here: Option<&HostRecord>, there: &HostRecord) -> Option<String> {
@@ -95,8 +102,8 @@ fn obstacle(vm: &VmRecord, here: Option<&HostRecord>, there: &HostRecord) -> Opt
     if here.is_some_and(|here| here.id == there.id) {
         return Some(format!("`{name}` is on host `{to}` already"));
     }
-    if there.state != HostState::Enabled || !there.connected {
-        return Some(format!("host `{to}` takes no VMs now"));
+    if let Some(refusal) = refusal_to_take(there) {
+        return Some(refusal);
     }
     // A disk alone fits everywhere.
     let here = here.filter(|_| vm.state != VmState::PoweredOff)?;
@@ -164,29 +171,47 @@ impl Engine {
         let on = vm.host.as_ref().map(|host| host.id);
         let all = host::list(&read).await?;
         let here = all.iter().find(|host| Some(host.id) == on);
-        let needs = manner(vm.state).holding.of(vm.resources);
-        let others = all.iter().filter(|there| Some(there.id) != on);
-        let mut targets: Vec<_> = others
-            .map(|there| {
-                let facts = facts(&host_view(there.clone(), Vec::new()));
-                let room = vimana_placement::fits(needs, &facts);
-                let full = || format!("host `{}` has no room for `{}`", there.name, vm.name);
-                MigrationTarget {
-                    host: host_ref(there),
-                    score: vimana_placement::score(needs, &facts),
-                    refusal: obstacle(&vm, here, there).or_else(|| (!room).then(full)),
-                }
-            })
-            .collect();
-        targets.sort_by(|a, b| {
-            let order = |target: &MigrationTarget| target.refusal.is_some();
-            order(a)
-                .cmp(&order(b))
-                .then(b.score.total_cmp(&a.score))
-                .then_with(|| a.host.name.cmp(&b.host.name))
-        });
-        Ok(targets)
+        Ok(ways(&vm, here, &all))
     }
+}
+
+/// The hosts that a VM may go to, those that suit best first, and then those that
+/// it cannot go to, each with the reason.
+pub fn ways(vm: &VmRecord, here: Option<&HostRecord>, all: &[HostRecord]) -> Vec<MigrationTarget> {
+    let on = here.map(|here| here.id);
+    let needs = manner(vm.state).holding.of(vm.resources);
+    let others = all.iter().filter(|there| Some(there.id) != on);
+    let mut targets: Vec<_> = others
+        .map(|there| {
+            let facts = facts(&host_view(there.clone(), Vec::new()));
+            let room = vimana_placement::fits(needs, &facts);
+            let full = || format!("host `{}` has no room for `{}`", there.name, vm.name);
+            MigrationTarget {
+                host: host_ref(there),
+                score: vimana_placement::score(needs, &facts),
+                refusal: obstacle(vm, here, there).or_else(|| (!room).then(full)),
+            }
+        })
+        .collect();
+    targets.sort_by(|a, b| {
+        let order = |target: &MigrationTarget| target.refusal.is_some();
+        order(a)
+            .cmp(&order(b))
+            .then(b.score.total_cmp(&a.score))
+            .then_with(|| a.host.name.cmp(&b.host.name))
+    });
+    targets
+}
+
+/// What keeps a VM on its host, whichever it is to go to.
+pub async fn ties(conn: &impl Conn, vm: &VmRecord) -> vimana_store::Result<Option<String>> {
+    if migration::find(conn, vm.id).await?.is_some() {
+        let name = &vm.name;
+        return Ok(Some(format!(
+            "the host that `{name}` was on before is not cleaned yet; it is when it connects"
+        )));
+    }
+    stays(conn, vm).await
 }
 
 /// The host that is to do `step` for the VM.
@@ -261,7 +286,13 @@ impl Change<'_> {
             return Err(Error::conflict(message).into());
         }
         let from = self.vm.host.clone();
-        let Some(there) = host::find_by_name(self.tx, to).await? else {
+        let there = host::find_by_name(self.tx, to).await?;
+        // Held until the end: what is wanted of it stays as it is.
+        let there = match there {
+            Some(there) => enrolment::lock(self.tx, there.id).await?,
+            None => None,
+        };
+        let Some(there) = there else {
             let message = format!("there is no host `{to}`");
             return Err(Error::from(FieldError::new("host", message)).into());
         };
@@ -324,12 +355,10 @@ impl Change<'_> {
         if let Some(obstacle) = obstacle(&self.vm, here.as_ref(), there) {
             return refuse(obstacle);
         }
-        if migration::find(self.tx, self.vm.id).await?.is_some() {
-            return refuse(format!(
-                "the host that `{name}` was on before is not cleaned yet; it is when it connects"
-            ));
+        match ties(self.tx, &self.vm).await? {
+            Some(ties) => refuse(ties),
+            None => Ok(()),
         }
-        self.refuse_to_leave("").await
     }
 
     /// The host that is to do `step`.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::host::{HostState, HostView};
+use vimana_model::host::HostView;
 use vimana_model::operation::StepKind;
 use vimana_model::pending::Explanation;
 use vimana_model::state::VmState;
@@ -15,14 +15,14 @@ use vimana_model::{HostId, Result, VmId};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
 use vimana_protocol::scheduler::{FromScheduler, HostFacts, PendingVm, ToScheduler};
 use vimana_store::claim::{ClaimRecord, Taken};
-use vimana_store::{claim, host, migration, vm, write_tx};
+use vimana_store::{claim, enrolment, host, migration, vm, write_tx};
 
 use crate::Engine;
 use crate::change::Change;
 use crate::event::HubItem;
 use crate::host::host_view;
 use crate::limits::MAX_PROPOSALS_AT_ONCE;
-use crate::migration::host_ref;
+use crate::migration::{host_ref, refusal_to_take};
 
 /// The schedulers connected to this server.
 #[derive(Default)]
@@ -213,11 +213,12 @@ impl Engine {
             if change.vm.generation != generation {
                 return Ok(Err("the VM has changed since".to_owned()));
             }
-            let Some(host) = host::find(tx, host_id).await? else {
+            // Held until the end: what is wanted of it stays as it is.
+            let Some(host) = enrolment::lock(tx, host_id).await? else {
                 return Ok(Err("there is no such host".to_owned()));
             };
-            if host.state != HostState::Enabled || !host.connected {
-                return Ok(Err(format!("host `{}` takes no VMs now", host.name)));
+            if let Some(refusal) = refusal_to_take(&host) {
+                return Ok(Err(refusal));
             }
             let left = migration::find(tx, id).await?;
             if left.is_some_and(|left| left.peer.id == host_id) {

@@ -44,6 +44,7 @@ impl Engine {
         });
         tokio::join!(
             self.run_hub(cancel.clone()),
+            self.run_drains(cancel.clone()),
             repeat(&cancel, EVERY, "silent hosts", || self.mark_silent_hosts()),
             repeat(&cancel, EVERY, "steps to be tried again", || self
                 .retry_due()),

@@ -19,8 +19,9 @@ use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
 use vimana_model::{Error, FieldError, Result, SnapshotId, VmId, VolumeId};
 use vimana_store::snapshot::{Elsewhere, Held, SnapshotRecord};
+use vimana_store::vm::VmRecord;
 use vimana_store::volume::VolumeRecord;
-use vimana_store::{TxError, snapshot, volume};
+use vimana_store::{Conn, TxError, snapshot, volume};
 
 use crate::Engine;
 use crate::change::Change;
@@ -329,14 +330,21 @@ impl Change<'_> {
     /// Snapshots and volumes stay on their host; `otherwise` is what else can be
     /// done.
     pub(crate) async fn refuse_to_leave(&self, otherwise: &str) -> Result<(), TxError> {
-        let has = if !snapshot::for_vm(self.tx, self.vm.id).await?.is_empty() {
-            "snapshots, which stay on its host; delete them first"
-        } else if !volume::of_vm(self.tx, self.vm.id).await?.is_empty() {
-            "volumes, which stay on its host; detach them first"
-        } else {
-            return Ok(());
-        };
-        let message = format!("`{}` has {has}{otherwise}", self.vm.name);
-        Err(Error::conflict(message).into())
+        match stays(self.tx, &self.vm).await? {
+            Some(message) => Err(Error::conflict(format!("{message}{otherwise}")).into()),
+            None => Ok(()),
+        }
     }
+}
+
+/// What of the VM stays on its host, and so keeps it there.
+pub async fn stays(conn: &impl Conn, vm: &VmRecord) -> vimana_store::Result<Option<String>> {
+    let has = if !snapshot::for_vm(conn, vm.id).await?.is_empty() {
+        "snapshots, which stay on its host; delete them first"
+    } else if !volume::of_vm(conn, vm.id).await?.is_empty() {
+        "volumes, which stay on its host; detach them first"
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(format!("`{}` has {has}", vm.name)))
 }

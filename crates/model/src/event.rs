@@ -182,6 +182,20 @@ pub enum EventKind {
     HostDoubted {
         reason: String,
     },
+    /// It takes no new VMs, and keeps those it has.
+    HostCordoned,
+    /// It takes VMs again.
+    HostEnabled,
+    /// Its VMs are moved away, so many at once.
+    HostDraining {
+        limit: u32,
+    },
+    /// It is drained no further now: what is left there cannot be moved.
+    HostStuck {
+        left: u32,
+    },
+    /// Nothing is on it any more: it is in maintenance.
+    HostDrained,
     /// It has a certificate now: it joined, or renewed.
     HostCertified,
     /// Its certificate is no longer accepted.
@@ -274,6 +288,17 @@ impl EventKind {
             Self::RequestMoved { to } => format!("{to}: {}", to.meaning()),
             Self::HostRefused { reason } => format!("A session was refused: {reason}"),
             Self::HostDoubted { reason } => format!("Takes no new VMs: {reason}"),
+            Self::HostCordoned => "Cordoned: takes no new VMs".to_owned(),
+            Self::HostEnabled => "Takes VMs again".to_owned(),
+            Self::HostDraining { limit: 1 } => "Draining: its VMs go one by one".to_owned(),
+            Self::HostDraining { limit } => format!("Draining: its VMs go, {limit} at once"),
+            Self::HostStuck { left: 1 } => {
+                "Cannot be drained further now: 1 machine is left".to_owned()
+            }
+            Self::HostStuck { left } => {
+                format!("Cannot be drained further now: {left} machines are left")
+            }
+            Self::HostDrained => "In maintenance: nothing is on it any more".to_owned(),
             Self::HostCertified => "Has a new certificate".to_owned(),
             Self::HostRevoked => "Its certificate was revoked".to_owned(),
             Self::OrphanFound { machine } => {

@@ -15,6 +15,12 @@ use crate::{DatastoreId, HostId, Timestamp, VmId};
 pub enum HostState {
     /// Takes new VMs.
     Enabled,
+    /// Runs what it has and takes no new VMs.
+    Cordoned,
+    /// Its VMs are being moved away; it takes none.
+    Draining,
+    /// Nothing is on it, and it takes no VMs.
+    Maintenance,
     /// What it reports makes no sense: it takes no new VMs until it does.
     Doubted,
     /// Its agent has been silent for longer than the grace time.
@@ -22,12 +28,22 @@ pub enum HostState {
 }
 
 impl HostState {
-    pub const ALL: [Self; 3] = [Self::Enabled, Self::Doubted, Self::Unknown];
+    pub const ALL: [Self; 6] = [
+        Self::Enabled,
+        Self::Cordoned,
+        Self::Draining,
+        Self::Maintenance,
+        Self::Doubted,
+        Self::Unknown,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enabled => "Enabled",
+            Self::Cordoned => "Cordoned",
+            Self::Draining => "Draining",
+            Self::Maintenance => "Maintenance",
             Self::Doubted => "Doubted",
             Self::Unknown => "Unknown",
         }
@@ -37,8 +53,25 @@ impl HostState {
     pub const fn slug(self) -> &'static str {
         match self {
             Self::Enabled => "enabled",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
             Self::Doubted => "doubted",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether a connected host in this state takes VMs.
+    ///
+    /// # Errors
+    /// What it does instead: the host is the subject ("host `b` is cordoned").
+    pub const fn takes_vms(self) -> Result<(), &'static str> {
+        match self {
+            Self::Enabled => Ok(()),
+            Self::Cordoned => Err("is cordoned"),
+            Self::Draining => Err("drains"),
+            Self::Maintenance => Err("is in maintenance"),
+            Self::Doubted | Self::Unknown => Err("takes no VMs now"),
         }
     }
 }
@@ -46,6 +79,38 @@ impl HostState {
 impl fmt::Display for HostState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// What is wanted of a host. It outlasts the host's silence and doubt, and is
+/// its state whenever neither hides it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DesiredState {
+    #[default]
+    Enabled,
+    Cordoned,
+    Draining,
+    /// Draining is through.
+    Maintenance,
+}
+
+impl DesiredState {
+    /// The state of a host that answers and makes sense.
+    #[must_use]
+    pub const fn state(self) -> HostState {
+        match self {
+            Self::Enabled => HostState::Enabled,
+            Self::Cordoned => HostState::Cordoned,
+            Self::Draining => HostState::Draining,
+            Self::Maintenance => HostState::Maintenance,
+        }
+    }
+
+    #[must_use]
+    pub const fn slug(self) -> &'static str {
+        self.state().slug()
     }
 }
 
@@ -90,6 +155,9 @@ pub struct HostView {
     pub name: HostName,
     pub zone: ZoneName,
     pub state: HostState,
+    /// What its state is, or will be, when it answers and makes sense.
+    #[serde(default)]
+    pub desired: DesiredState,
     /// Its agent is connected right now.
     pub connected: bool,
     /// The hypervisor and its version: "QEMU 10.0.2".

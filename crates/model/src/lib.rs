@@ -8,6 +8,7 @@ pub mod action;
 pub mod backup;
 pub mod datastore;
 pub mod error;
+pub mod evacuation;
 pub mod event;
 pub mod flavor;
 pub mod host;

@@ -16,6 +16,12 @@ pub const MAX_SCORED_HOSTS: usize = 8;
 pub enum Filter {
     /// The agent is connected.
     Connected,
+    /// No administrator has cordoned the host.
+    Cordoned,
+    /// The host is not being drained.
+    Draining,
+    /// The host is not in maintenance.
+    Maintenance,
     /// The host takes new VMs.
     Enabled,
     Vcpus,
@@ -28,6 +34,9 @@ impl Filter {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connected => "connected",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
             Self::Enabled => "enabled",
             Self::Vcpus => "vcpus",
             Self::Memory => "memory",

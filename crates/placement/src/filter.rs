@@ -15,8 +15,8 @@ pub fn first_removing(needs: Resources, host: &HostFacts) -> Option<Filter> {
     let free = free(host);
     if !host.connected {
         Some(Filter::Connected)
-    } else if !takes_new_vms(host.state) {
-        Some(Filter::Enabled)
+    } else if let Some(filter) = removing_state(host.state) {
+        Some(filter)
     } else if needs.vcpus > free.vcpus {
         Some(Filter::Vcpus)
     } else if needs.memory_mib > free.memory_mib {
@@ -28,10 +28,14 @@ pub fn first_removing(needs: Resources, host: &HostFacts) -> Option<Filter> {
     }
 }
 
-fn takes_new_vms(state: HostState) -> bool {
+/// The filter that removes hosts in this state, if any does.
+const fn removing_state(state: HostState) -> Option<Filter> {
     match state {
-        HostState::Enabled => true,
-        HostState::Doubted | HostState::Unknown => false,
+        HostState::Enabled => None,
+        HostState::Cordoned => Some(Filter::Cordoned),
+        HostState::Draining => Some(Filter::Draining),
+        HostState::Maintenance => Some(Filter::Maintenance),
+        HostState::Doubted | HostState::Unknown => Some(Filter::Enabled),
     }
 }
 
@@ -84,6 +88,9 @@ impl<'a> Tally<'a> {
     fn reason(&self, needs: Resources) -> String {
         match self.filter {
             Filter::Connected => "the agent is not connected".to_owned(),
+            Filter::Cordoned => "the host is cordoned".to_owned(),
+            Filter::Draining => "the host drains".to_owned(),
+            Filter::Maintenance => "the host is in maintenance".to_owned(),
             Filter::Enabled => "the host takes no new VMs".to_owned(),
             Filter::Vcpus => lack(Vcpus(needs.vcpus), self.roomiest.vcpus),
             Filter::Memory => lack(needs.memory_mib, self.roomiest.memory_mib),

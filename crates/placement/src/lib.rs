@@ -19,8 +19,11 @@ use filter::Tally;
 pub use summary::summary;
 
 /// The order filters are asked in; a host counts under the first that removes it.
-const ORDER: [Filter; 5] = [
+const ORDER: [Filter; 8] = [
     Filter::Connected,
+    Filter::Cordoned,
+    Filter::Draining,
+    Filter::Maintenance,
     Filter::Enabled,
     Filter::Vcpus,
     Filter::Memory,

@@ -54,9 +54,13 @@ fn push_reason(text: &mut String, rejection: &Rejection) {
     push_names(text, rejection);
     let one = rejection.count == 1;
     let lack = if one { "lacks" } else { "lack" };
+    let is = if one { "is" } else { "are" };
     // Writing to a String cannot fail.
     let _ = match rejection.filter {
-        Filter::Connected => write!(text, " {} not connected", if one { "is" } else { "are" }),
+        Filter::Connected => write!(text, " {is} not connected"),
+        Filter::Cordoned => write!(text, " {is} cordoned"),
+        Filter::Draining => write!(text, " {}", if one { "drains" } else { "drain" }),
+        Filter::Maintenance => write!(text, " {is} in maintenance"),
         Filter::Enabled => write!(text, " {} no new VMs", if one { "takes" } else { "take" }),
         Filter::Vcpus => write!(text, " {lack} vCPUs ({})", rejection.reason),
         Filter::Memory => write!(text, " {lack} memory ({})", rejection.reason),

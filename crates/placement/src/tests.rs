@@ -120,6 +120,43 @@ fn each_host_counts_under_its_first_filter() {
 }
 
 #[test]
+fn what_is_wanted_of_hosts_is_said_of_each() {
+    let states = [
+        HostState::Cordoned,
+        HostState::Draining,
+        HostState::Maintenance,
+        HostState::Cordoned,
+        HostState::Draining,
+    ];
+    let hosts: Vec<HostFacts> = (0..)
+        .zip(states)
+        .map(|(n, state)| HostFacts { state, ..empty(n) })
+        .collect();
+    let needs = resources(1, 1, 1);
+    let decision = place(needs, &hosts);
+    assert_eq!(decision.host, None);
+    assert_eq!(
+        summary(&decision.explanation),
+        "none of 5 hosts has room: host-a and host-d are cordoned; host-b and host-e drain; \
+         host-c is in maintenance"
+    );
+    let reasons = decision.explanation.rejections.iter();
+    let reasons: Vec<&str> = reasons.map(|rejection| rejection.reason.as_str()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "the host is cordoned",
+            "the host drains",
+            "the host is in maintenance"
+        ]
+    );
+    for state in HostState::ALL {
+        let one = HostFacts { state, ..empty(0) };
+        assert_eq!(fits(needs, &one), state.takes_vms().is_ok(), "{state}");
+    }
+}
+
+#[test]
 fn no_hosts_and_no_connected_hosts_are_said_plainly() {
     let none = place(resources(1, 1, 1), []);
     assert_eq!(summary(&none.explanation), "no host has joined yet");

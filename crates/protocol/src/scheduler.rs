@@ -15,7 +15,7 @@ use vimana_model::{HostId, Timestamp, VmId};
 use crate::frame::read;
 
 /// The version this build speaks.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Server to scheduler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,14 +125,14 @@ mod tests {
 
     #[test]
     fn a_scheduler_of_another_version_is_told_so_whatever_its_hello_looks_like() {
-        let hello = r#"{"frame":"hello","protocol":2,"name":"one"}"#;
+        let hello = r#"{"frame":"hello","protocol":3,"name":"one"}"#;
         assert_eq!(introduction(hello).unwrap(), "one");
-        let later = r#"{"frame":"hello","protocol":3,"name":"one","policies":[]}"#;
+        let later = r#"{"frame":"hello","protocol":4,"name":"one","policies":[]}"#;
         let told = introduction(later).unwrap_err();
-        assert_eq!(told, "this server speaks protocol 2, not 3");
+        assert_eq!(told, "this server speaks protocol 3, not 4");
         for (text, why) in [
             (r#"{"frame":"heartbeat"}"#, "not a hello"),
-            (r#"{"frame":"hello","protocol":2}"#, "missing field `name`"),
+            (r#"{"frame":"hello","protocol":3}"#, "missing field `name`"),
             (
                 r#"{"frame":"hello","protocol":-1,"name":""}"#,
                 "invalid value",

@@ -73,7 +73,7 @@ impl FakeServer {
         let socket = tokio::time::timeout(PATIENCE, self.sessions.recv()).await;
         let mut socket = socket.unwrap().unwrap();
         let hello = receive(&mut socket).await;
-        assert!(matches!(hello, FromScheduler::Hello { protocol: 2, name } if name == "test"));
+        assert!(matches!(hello, FromScheduler::Hello { protocol: 3, name } if name == "test"));
         let snapshot = ToScheduler::Snapshot {
             hosts: vec![host()],
             pending: vec![vm()],

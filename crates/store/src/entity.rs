@@ -195,6 +195,8 @@ pub mod host {
         pub session_number: i64,
         pub session_offered: i64,
         pub orphans: i64,
+        pub desired: String,
+        pub evacuation: Option<String>,
     }
     plain!();
 }

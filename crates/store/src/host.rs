@@ -6,7 +6,7 @@ use sea_orm::{
     QueryFilter as _,
 };
 use serde::{Deserialize, Serialize};
-use vimana_model::host::{Accelerator, HostState};
+use vimana_model::host::{Accelerator, DesiredState, HostState};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, Timestamp};
@@ -51,6 +51,25 @@ pub struct HostRecord {
     /// Number of machines it holds that are not recorded there; only `orphan`
     /// writes it.
     pub orphans: u32,
+    /// What is wanted of it; only [`set_desired`] writes this and the next one.
+    pub desired: DesiredState,
+    /// How it is drained; kept while it is in maintenance.
+    pub evacuation: Option<EvacuationRecord>,
+}
+
+/// How the VMs of a host are moved away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvacuationRecord {
+    pub begun_at: Timestamp,
+    /// Name of the user who asked for it.
+    pub by: String,
+    /// VMs on their way at once.
+    pub limit: u32,
+    /// So many machines were left when it was told that none of them can be moved;
+    /// absent while one can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<u32>,
 }
 
 /// The certificate a host proves itself with.
@@ -120,8 +139,28 @@ pub async fn away(conn: &impl Conn) -> Result<Vec<HostRecord>> {
     Ok(hosts)
 }
 
-/// Writes everything but what other modules write: claims, orphans, and what
-/// the host proves itself with. Whether there is such a host.
+/// Those that are being drained, by name.
+pub async fn draining(conn: &impl Conn) -> Result<Vec<HostRecord>> {
+    let found = Entity::find().filter(Column::Desired.eq(DesiredState::Draining.slug()));
+    let mut hosts = query::all(found.all(conn.raw()).await?, from_row)?;
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(hosts)
+}
+
+/// Writes what is wanted of the host, how it is drained, and the state that it is
+/// shown in. Whether there is such a host.
+pub async fn set_desired(tx: &WriteTx, host: &HostRecord) -> Result<bool> {
+    let row = to_row(host)?;
+    let update = Entity::update_many()
+        .col_expr(Column::Desired, Expr::value(row.desired))
+        .col_expr(Column::Evacuation, Expr::value(row.evacuation))
+        .col_expr(Column::State, Expr::value(row.state))
+        .filter(Column::Id.eq(row.id));
+    Ok(update.exec(tx.raw()).await?.rows_affected > 0)
+}
+
+/// Writes everything but what others write: claims, orphans, what is wanted of the
+/// host, and what it proves itself with. Whether there is such a host.
 ///
 /// # Errors
 /// `Duplicate` "host name".
@@ -135,6 +174,8 @@ pub async fn update_facts(tx: &WriteTx, host: &HostRecord) -> Result<bool> {
         used_disk_mib: ActiveValue::NotSet,
         vms: ActiveValue::NotSet,
         orphans: ActiveValue::NotSet,
+        desired: ActiveValue::NotSet,
+        evacuation: ActiveValue::NotSet,
         certificate: ActiveValue::NotSet,
         revoked_at: ActiveValue::NotSet,
         session_number: ActiveValue::NotSet,
@@ -185,6 +226,8 @@ fn to_row(host: &HostRecord) -> Result<Model> {
         session_number,
         session_offered,
         orphans,
+        desired,
+        evacuation,
     } = host;
     let id = id.to_string();
     let row = Row {
@@ -221,6 +264,8 @@ fn to_row(host: &HostRecord) -> Result<Model> {
         session_number: row.to_amount("session_number", *session_number)?,
         session_offered: row.to_amount("session_offered", *session_offered)?,
         orphans: i64::from(*orphans),
+        desired: row.to_slug("desired", desired)?,
+        evacuation: row.to_json_option("evacuation", evacuation.as_ref())?,
     })
 }
 
@@ -251,6 +296,8 @@ pub(crate) fn from_row(row: Model) -> Result<HostRecord> {
         session_number,
         session_offered,
         orphans,
+        desired,
+        evacuation,
     } = row;
     let row = Row {
         table: "hosts",
@@ -278,5 +325,7 @@ pub(crate) fn from_row(row: Model) -> Result<HostRecord> {
         session_number: row.amount("session_number", session_number)?,
         session_offered: row.amount("session_offered", session_offered)?,
         orphans: row.amount("orphans", orphans)?,
+        desired: row.slug("desired", desired)?,
+        evacuation: row.json_option("evacuation", evacuation)?,
     })
 }

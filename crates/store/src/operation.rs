@@ -1,6 +1,6 @@
 //! User-visible pieces of work.
 
-use sea_orm::sea_query::ExprTrait as _;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
     QueryFilter as _, QueryOrder as _, QuerySelect as _,
@@ -149,6 +149,19 @@ pub async fn for_vm(conn: &impl Conn, vm_id: VmId) -> Result<Vec<OperationRecord
     let rows = Entity::find()
         .filter(Column::VmId.eq(vm_id.to_string()))
         .order_by_desc(Column::Id)
+        .all(conn.raw())
+        .await?;
+    query::all(rows, from_row)
+}
+
+/// The migrations that were asked for since then, oldest first.
+pub async fn migrations_since(conn: &impl Conn, since: Timestamp) -> Result<Vec<OperationRecord>> {
+    let rows = Entity::find()
+        // As the index has it: no database looks into a parameter for that.
+        .filter(Expr::cust("kind = 'migrate'"))
+        .filter(Column::CreatedAt.gte(since.as_ms()))
+        .order_by_asc(Column::CreatedAt)
+        .order_by_asc(Column::Id)
         .all(conn.raw())
         .await?;
     query::all(rows, from_row)

@@ -20,6 +20,7 @@ mod suite {
     pub mod company;
     pub mod disks;
     pub mod enrolment;
+    pub mod evacuations;
     pub mod events;
     pub mod full;
     pub mod groups;
@@ -37,8 +38,8 @@ use libtest_mimic::{Arguments, Trial};
 use suite::postgres::Server;
 use suite::world::{Backend, World};
 use suite::{
-    backups, catalogue, claims, company, disks, enrolment, events, full, groups, opening, people,
-    simulated, survey, transactions, vms,
+    backups, catalogue, claims, company, disks, enrolment, evacuations, events, full, groups,
+    opening, people, simulated, survey, transactions, vms,
 };
 use tokio::runtime::Builder;
 
@@ -94,6 +95,10 @@ cases! { everywhere:
     backups::{
         backups_survive_and_know_who_needs_them,
         one_alone_takes_on_what_is_due,
+    }
+    evacuations::{
+        what_is_wanted_of_a_host_is_written_by_itself,
+        migrations_since_a_time_are_found_and_nothing_else,
     }
     disks::{
         volumes_survive_with_all_columns,

@@ -39,7 +39,7 @@ fn every_scenario_goes_as_it_is_written() {
             }
         }
     }
-    assert!(paths.len() >= 17, "only {} scenarios", paths.len());
+    assert!(paths.len() >= 18, "only {} scenarios", paths.len());
     assert!(wrong.is_empty(), "{wrong}");
     let test = repeat::test("scenarios", "every_scenario_goes_as_it_is_written");
     repeat::say(&format!("{} scenarios: {test}", paths.len()));

@@ -12,6 +12,7 @@ mod body;
 mod clock;
 mod console;
 mod enrolment;
+mod evacuation;
 mod event;
 mod fleet;
 mod fsck;

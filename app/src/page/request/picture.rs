@@ -100,6 +100,11 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::HostSilent
             | EventKind::HostRefused { .. }
             | EventKind::HostDoubted { .. }
+            | EventKind::HostCordoned
+            | EventKind::HostEnabled
+            | EventKind::HostDraining { .. }
+            | EventKind::HostStuck { .. }
+            | EventKind::HostDrained
             | EventKind::HostCertified
             | EventKind::HostRevoked
             | EventKind::OrphanFound { .. }

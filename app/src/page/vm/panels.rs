@@ -62,6 +62,9 @@ fn Rejections(rejections: Vec<Rejection>) -> impl IntoView {
 const fn condition(filter: Filter) -> &'static str {
     match filter {
         Filter::Connected => "Connected",
+        Filter::Cordoned => "Not cordoned",
+        Filter::Draining => "Not drained",
+        Filter::Maintenance => "Not in maintenance",
         Filter::Enabled => "Enabled",
         Filter::Vcpus => "vCPUs",
         Filter::Memory => "Memory",

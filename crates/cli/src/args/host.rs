@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use vimana_model::VmId;
 use vimana_model::name::HostName;
 
-use super::Json;
+use super::{Json, Timeout};
 
 #[derive(Subcommand)]
 pub enum Host {
@@ -19,6 +19,13 @@ pub enum Host {
     /// End what a host's certificate is good for; it comes back only by
     /// joining with a new token
     Revoke(HostShown),
+    /// Keep new VMs from a host; those that are on it stay
+    Cordon(HostShown),
+    /// Let a host take VMs again that is cordoned, drained or in maintenance
+    Enable(HostShown),
+    /// Have the VMs of a host moved to others; when all are gone, it is in
+    /// maintenance. Asked again, it says how far that is
+    Evacuate(Evacuate),
     /// The machines a host holds that are not recorded there
     Orphans(HostShown),
     /// Have such a machine removed, with everything it holds there
@@ -30,6 +37,23 @@ pub struct HostShown {
     /// Name or id of the host
     #[arg(value_name = "NAME|ID")]
     pub host: String,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args)]
+pub struct Evacuate {
+    /// Name or id of the host
+    #[arg(value_name = "NAME|ID")]
+    pub host: String,
+    /// How many VMs are on their way at once, up to 16 [default: 2]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub limit: Option<u32>,
+    /// Return when the host is empty; fail when nothing more can be moved
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub timeout: Timeout,
     #[command(flatten)]
     pub json: Json,
 }

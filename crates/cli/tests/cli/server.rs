@@ -45,6 +45,8 @@ struct Inner {
     /// What goes wrong with the next parts.
     faults: VecDeque<Fault>,
     refusals: BTreeMap<String, String>,
+    /// How the evacuation of the one host looks, one look after the other.
+    evacuation: VecDeque<Value>,
     /// What becomes of every operation: the VM's state, its own, why.
     end: Option<(String, String, Option<String>)>,
     asked: Vec<String>,
@@ -63,6 +65,9 @@ pub enum Fault {
     /// Somebody deletes the image.
     Deleted,
 }
+
+/// VMs that were moved, those on their way, and those that stay with the reason.
+pub type Evacuation<'a> = (u32, &'a [&'a str], &'a [(&'a str, &'a str)]);
 
 /// The id of the VM of that name.
 pub fn id_of(name: &str) -> String {
@@ -93,6 +98,8 @@ impl Server {
             .route("/requests", get(requests))
             .route("/requests/{id}", get(request))
             .route("/requests/{id}/{action}", post(decide))
+            .route("/hosts", get(hosts))
+            .route("/hosts/{id}/{action}", post(act_on_host).get(evacuation))
             .route("/users", post(create_user))
             .route("/flavors", post(create_flavor))
             .route("/flavors/{name}", patch(flavor).delete(flavor))
@@ -153,6 +160,32 @@ impl Server {
 
     pub fn sent(&self) -> Vec<u8> {
         self.lock().sent.clone()
+    }
+
+    /// How far the evacuation of host `a` is, one look after the other.
+    pub fn evacuates(&self, looks: &[Evacuation]) {
+        let vm = |name: &str| json!({ "id": id_of(name), "name": name });
+        let to = json!({ "id": format!("host_{:032x}", 2), "name": "b", "zone": "default" });
+        let looks = looks.iter().map(|(moved, moving, stuck)| {
+            let moving: Vec<_> = moving
+                .iter()
+                .map(|name| {
+                    let operation = id_of(name).replace("vm_", "op_");
+                    json!({ "vm": vm(name), "to": to, "operation_id": operation })
+                })
+                .collect();
+            let stuck: Vec<_> = stuck
+                .iter()
+                .map(|(name, reason)| json!({ "vm": vm(name), "reason": reason }))
+                .collect();
+            let over = moving.is_empty() && stuck.is_empty();
+            json!({
+                "host_id": host_id(), "host": "a", "state": "draining", "begun_at": AT,
+                "by": "ann", "limit": 2, "over": over, "moved": moved, "orphans": 0,
+                "moving": moving, "waiting": [], "stuck": stuck,
+            })
+        });
+        self.lock().evacuation.extend(looks);
     }
 
     pub fn refuses(&self, name: &str, sentence: &str) {
@@ -325,6 +358,53 @@ async fn act(
 async fn remove(State(server): State<Server>, Path(id): Path<String>) -> Response {
     server.lock().asked.push(format!("DELETE /vms/{id}"));
     server.accept(&id, "delete")
+}
+
+fn host_id() -> String {
+    format!("host_{:032x}", 1)
+}
+
+fn host_of(state: &str) -> Value {
+    let room = json!({ "vcpus": 8, "memory_mib": 4096, "disk_mib": 4096 });
+    json!({
+        "id": host_id(), "name": "a", "zone": "default", "state": state, "desired": state,
+        "connected": true, "hypervisor": "QEMU", "accelerator": "tcg", "accelerator_note": "",
+        "capacity": room, "used": room, "vms": 2, "agent_version": "1", "hot_resize": false,
+        "connected_since": AT, "certificate_expires_at": null, "revoked": false, "orphans": 0,
+    })
+}
+
+async fn hosts() -> Json<Value> {
+    Json(json!({ "items": [host_of("enabled")] }))
+}
+
+async fn act_on_host(
+    State(server): State<Server>,
+    Path((id, action)): Path<(String, String)>,
+    body: String,
+) -> Json<Value> {
+    let asked = format!("POST /hosts/{id}/{action} {body}");
+    server.lock().asked.push(asked.trim_end().to_owned());
+    Json(host_of(match action.as_str() {
+        "cordon" => "cordoned",
+        "enable" => "enabled",
+        _ => "draining",
+    }))
+}
+
+/// Each look is followed by something that happens to the host.
+async fn evacuation(State(server): State<Server>) -> Json<Value> {
+    let mut inner = server.lock();
+    let look = inner.evacuation.pop_front().unwrap();
+    inner.seq += 1;
+    let seq = inner.seq;
+    let event = json!({ "seq": seq, "at": AT, "actor": { "kind": "system" }, "vm_id": null,
+                        "host_id": host_id(), "request_id": null, "event": { "kind": "cleared" } });
+    let item = json!({ "event": event, "vm": null, "host": null, "request": null });
+    let _ = server
+        .events
+        .send(format!("id: {seq}\nevent: item\ndata: {item}\n\n"));
+    Json(look)
 }
 
 async fn requests(State(server): State<Server>) -> Json<Value> {

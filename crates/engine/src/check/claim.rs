@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use vimana_model::host::DesiredState;
 use vimana_model::name::DatastoreName;
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
@@ -118,6 +119,10 @@ fn check_sums(books: &Books, sums: &BTreeMap<HostId, Sum>, found: &mut Findings)
                 amounts(host.capacity)
             );
             found.add(Check::ClaimsExceed, books.about_host(*id), what);
+        }
+        if vms > 0 && host.desired == DesiredState::Maintenance {
+            let what = format!("it is in maintenance, and {vms} VMs claim room there");
+            found.add(Check::ClaimsInMaintenance, books.about_host(*id), what);
         }
     }
 }

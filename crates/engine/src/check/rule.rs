@@ -173,6 +173,9 @@ checks! {
     ClaimsExceed: ClaimsFit, Records,
         "stop or delete VMs there until they fit; where the host has become smaller, give back what \
          it had";
+    /// VMs hold something of a host that is in maintenance.
+    ClaimsInMaintenance: ClaimsFit, Records,
+        "before the host is switched off, cordon it and evacuate it again";
 
     OperationOfNoVm: OperationsEnd, Records, MEND;
     /// An operation is in flight that its VM does not point to.

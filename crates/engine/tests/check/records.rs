@@ -27,6 +27,7 @@ const CLAIMS: &[Plant] = records! {
     ClaimsExceed "host host-1": "UPDATE hosts SET cap_vcpus = used_vcpus - 1 WHERE id = {host-1}";
     ClaimsExceed "host host-1": "UPDATE hosts SET cap_memory_mib = used_memory_mib - 1 WHERE id = {host-1}";
     ClaimsExceed "host host-1": "UPDATE hosts SET cap_disk_mib = used_disk_mib - 1 WHERE id = {host-1}";
+    ClaimsInMaintenance "host host-1": "UPDATE hosts SET desired = 'maintenance', state = 'maintenance' WHERE id = {host-1}";
     SumIsOff "host host-1": "INSERT INTO host_datastores VALUES ({host-1}, 'other', 'store_00000000000070008000000000000009', 100, 1, TRUE)";
     SumIsOff "host host-1": "UPDATE host_datastores SET used_mib = used_mib - 1 WHERE host_id = {host-1}";
     ClaimsExceed "host host-1": "UPDATE host_datastores SET cap_mib = used_mib - 1 WHERE host_id = {host-1}";

@@ -9,6 +9,8 @@
 
 mod backups;
 mod cold;
+mod evacuations;
+mod fleet;
 mod migrations;
 mod moves;
 mod snapshots;

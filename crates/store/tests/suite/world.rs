@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
 use tempfile::TempDir;
 use vimana_model::event::{Actor, EventKind};
-use vimana_model::host::{Accelerator, HostState};
+use vimana_model::host::{Accelerator, DesiredState, HostState};
 use vimana_model::name::{FlavorName, HostName, ImageName, TenantName, UserName, VmName, ZoneName};
 use vimana_model::tenant::TenantKind;
 use vimana_model::unit::{MiB, Resources};
@@ -158,6 +158,8 @@ impl World {
             session_number: 0,
             session_offered: 0,
             orphans: 0,
+            desired: DesiredState::Enabled,
+            evacuation: None,
         }
     }
 

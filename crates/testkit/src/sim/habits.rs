@@ -4,14 +4,15 @@
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::backup::TakeBackup;
+use vimana_model::evacuation::EvacuateHost;
 use vimana_model::migration::MigrateVm;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
 use vimana_model::unit::MiB;
 use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
-use vimana_model::{RequestId, VmId};
+use vimana_model::{HostId, RequestId, VmId};
 
 use super::chance::Chance;
-use super::people::{ADMIN, Ask, MONA, PAUL, People, Person, RITA};
+use super::people::{ADMIN, Ask, MONA, PAUL, People, Person, RITA, Wanted};
 use super::setup::USER_DATA;
 use super::shelf::Shelf;
 
@@ -94,6 +95,26 @@ pub async fn bureaucracy(people: People, chance: Chance) {
             ..RequestDecision::default()
         };
         let _ = people.ask(who, Ask::Decide(request, action, form)).await;
+    }
+}
+
+/// Now and then a host takes no VMs for a while, or is evacuated. All take VMs
+/// again when everybody goes home.
+pub async fn upkeep(people: People, chance: Chance, hosts: Vec<HostId>) {
+    while !people.are_home() {
+        people.pause(chance.ms(1000..=15_000)).await;
+        let Some(host) = chance.pick(&hosts).copied() else {
+            continue;
+        };
+        let limit = chance.one_in(2).then_some(1);
+        let wanted = match chance.below(4) {
+            0 => Wanted::Cordoned,
+            _ => Wanted::Evacuated(EvacuateHost { limit }),
+        };
+        // One that has not joined yet is not known.
+        let _ = people.ask(ADMIN, Ask::Host(host, wanted)).await;
+        people.pause(chance.ms(500..=12_000)).await;
+        let _ = people.ask(ADMIN, Ask::Host(host, Wanted::Enabled)).await;
     }
 }
 

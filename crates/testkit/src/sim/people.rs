@@ -9,6 +9,7 @@ use std::time::Duration;
 use vimana_authz::Subject;
 use vimana_engine::{Acted, ActionArgs, Engine, IdempotencyKey, OpContext};
 use vimana_model::action::VmAction;
+use vimana_model::evacuation::EvacuateHost;
 use vimana_model::name::UserName;
 use vimana_model::operation::Piece;
 use vimana_model::request::{CreateRequest, RequestAction, RequestDecision};
@@ -16,7 +17,8 @@ use vimana_model::session::{Role, StaffRole};
 use vimana_model::vm::{AcceptedView, CreateVm};
 use vimana_model::volume::{CreateVolume, GrowVolume};
 use vimana_model::{
-    BackupId, Error, ErrorKind, OperationId, RequestId, Result, TenantId, UserId, VmId, VolumeId,
+    BackupId, Error, ErrorKind, HostId, OperationId, RequestId, Result, TenantId, UserId, VmId,
+    VolumeId,
 };
 use vimana_store::Reader as Store;
 
@@ -43,6 +45,15 @@ pub enum Ask {
     GrowVolume(VolumeId, GrowVolume),
     DeleteVolume(VolumeId),
     DeleteBackup(BackupId),
+    Host(HostId, Wanted),
+}
+
+/// What may be wanted of a host.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    Cordoned,
+    Evacuated(EvacuateHost),
+    Enabled,
 }
 
 /// Who decides so about a request, and how they say it.
@@ -308,6 +319,9 @@ impl People {
             Ask::GrowVolume(volume, _) => format!("grow {volume}"),
             Ask::DeleteVolume(volume) => format!("delete {volume}"),
             Ask::DeleteBackup(backup) => format!("delete {backup}"),
+            Ask::Host(host, Wanted::Cordoned) => format!("cordon {host}"),
+            Ask::Host(host, Wanted::Evacuated(_)) => format!("evacuate {host}"),
+            Ask::Host(host, Wanted::Enabled) => format!("enable {host}"),
         }
     }
 
@@ -418,6 +432,14 @@ async fn carry(engine: Engine, cx: OpContext, ask: Ask) -> Result<Answer, Error>
         }
         Ask::DeleteBackup(backup) => {
             engine.delete_backup(&cx, backup).await?;
+            Ok(Answer::default())
+        }
+        Ask::Host(host, wanted) => {
+            match wanted {
+                Wanted::Cordoned => engine.cordon_host(&cx, host).await?,
+                Wanted::Evacuated(form) => engine.evacuate_host(&cx, host, &form).await?,
+                Wanted::Enabled => engine.enable_host(&cx, host).await?,
+            };
             Ok(Answer::default())
         }
     }

@@ -87,6 +87,8 @@ async fn whole(world: &mut World) {
     }
     people.spawn(habits::bureaucracy(world.people.clone(), chance.fork()));
     people.spawn(habits::personnel(world.people.clone(), chance.fork()));
+    let hosts: Vec<_> = world.hosts.iter().map(|host| host.id).collect();
+    people.spawn(habits::upkeep(world.people.clone(), chance.fork(), hosts));
     let long = chance.ms(20_000..=60_000);
     world.storm(&chance, long).await;
     world.people.go_home();

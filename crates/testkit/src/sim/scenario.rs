@@ -12,6 +12,7 @@ use vimana_driver::{Fault, FaultKind, HostDriver as _, ImageRef, IncarnationSpec
 use vimana_driver_sim::{Call, SimDriver};
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
+use vimana_model::evacuation::EvacuateHost;
 use vimana_model::image::ImageFormat;
 use vimana_model::operation::OperationState;
 use vimana_model::request::{CreateRequest, RequestAction};
@@ -23,7 +24,7 @@ use vimana_store::vm::VmRecord;
 use vimana_store::{operation, orphan, request, vm};
 
 use super::net::Way;
-use super::people::{ADMIN, Answer, Ask, MONA, Person, RITA, decision};
+use super::people::{ADMIN, Answer, Ask, MONA, Person, RITA, Wanted, decision};
 use super::run::in_time;
 use super::setup::USER_DATA;
 use super::{Host, World};
@@ -208,8 +209,29 @@ async fn on_host(world: &mut World, name: &str, command: &[&str]) -> Result<(), 
             world.strangers.push(known);
         }
         ["discards", "stranger"] => discard(world, host).await?,
+        ["cordon"] => want(world, host, Wanted::Cordoned).await?,
+        ["enable"] => want(world, host, Wanted::Enabled).await?,
+        ["evacuate"] => want(world, host, Wanted::Evacuated(EvacuateHost::default())).await?,
+        ["becomes", state] => becomes(world, host, state).await?,
         _ => return Err("nobody knows how".to_owned()),
     }
+    Ok(())
+}
+
+async fn want(world: &World, host: &Host, wanted: Wanted) -> Result<(), String> {
+    let asked = world.people.ask(ADMIN, Ask::Host(host.id, wanted)).await;
+    asked.map(drop).map_err(|error| error.public)
+}
+
+async fn becomes(world: &World, host: &Host, state: &str) -> Result<(), String> {
+    let there = world.until(PATIENCE, async |store| {
+        let found = vimana_store::host::find(&store, host.id).await.unwrap();
+        found.is_some_and(|found| found.state.slug() == state)
+    });
+    if !there.await {
+        return Err(format!("it does not become {state}"));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
 }
 
@@ -380,6 +402,8 @@ fn call_named(name: &str) -> Result<Call, String> {
         "reset" => Call::Reset,
         "resize" => Call::Resize,
         "clean" => Call::Clean,
+        "receive" => Call::Receive,
+        "send" => Call::Send,
         _ => return Err("there is no such call".to_owned()),
     })
 }
