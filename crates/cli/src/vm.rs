@@ -44,12 +44,16 @@ pub async fn run(command: Vm) -> Outcome {
             to: host,
             datastore,
             mode,
+            max_downtime,
+            bandwidth,
             change: args,
         }) => {
             let form = MigrateVm {
                 host,
                 datastore,
                 mode,
+                max_downtime_ms: max_downtime,
+                max_mib_per_s: bandwidth,
             };
             change(args, Ask::Migrate(form)).await
         }

@@ -319,8 +319,11 @@ fn sending(step: Option<&StepRecord>) -> Result<Sending> {
     Ok(Sending {
         to: plan.to.id,
         endpoint: plan.endpoint.ok_or_else(nowhere)?,
-        max_downtime_ms: MAX_DOWNTIME_MS,
-        max_bytes_per_s: None,
+        max_downtime_ms: plan.limits.max_downtime_ms.unwrap_or(MAX_DOWNTIME_MS),
+        max_bytes_per_s: plan
+            .limits
+            .max_mib_per_s
+            .map(|mib| mib.saturating_mul(1 << 20)),
     })
 }
 

@@ -25,7 +25,9 @@
 use vimana_authz::Permission;
 use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
-use vimana_model::migration::{Destination, Endpoint, MigrationMode, MigrationTarget, Sent};
+use vimana_model::migration::{
+    Destination, Endpoint, Limits, MigrationMode, MigrationTarget, Sent,
+};
 use vimana_model::name::HostName;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
 use vimana_model::saved::{Part, SavedMachine};
@@ -257,7 +259,9 @@ impl Change<'_> {
         destination: &Destination,
     ) -> Result<(), TxError> {
         match destination {
-            Destination::Host { name, mode } => self.begin_travel(by, name, *mode).await,
+            Destination::Host { name, mode, limits } => {
+                self.begin_travel(by, name, *mode, *limits).await
+            }
             Destination::Datastore(to) => self.begin_move_all(by, to).await,
         }
     }
@@ -267,6 +271,7 @@ impl Change<'_> {
         by: &str,
         to: &HostName,
         wanted: Option<MigrationMode>,
+        limits: Limits,
     ) -> Result<(), TxError> {
         let Manner {
             mode,
@@ -283,6 +288,13 @@ impl Change<'_> {
                     format!("`{name}` does not run: it migrates cold")
                 }
             };
+            return Err(Error::conflict(message).into());
+        }
+        if mode != MigrationMode::Live && limits != Limits::default() {
+            let message = format!(
+                "`{}` does not run: there are no limits for what is copied of it",
+                self.vm.name
+            );
             return Err(Error::conflict(message).into());
         }
         let from = self.vm.host.clone();
@@ -312,6 +324,7 @@ impl Change<'_> {
                     to: peer.clone(),
                     datastore: None,
                     rests_as,
+                    limits,
                     endpoint: None,
                     sent: None,
                 });

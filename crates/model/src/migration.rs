@@ -171,6 +171,43 @@ pub struct MigrationTarget {
     pub refusal: Option<String>,
 }
 
+/// What a migration of a VM that runs may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// How long its guest may stand still at the end; it goes on being copied until
+    /// less than that is left to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_downtime_ms: Option<u64>,
+    /// How fast it may be copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_mib_per_s: Option<u64>,
+}
+
+impl Limits {
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] naming the field at fault.
+    fn check(self) -> Result<Self, Error> {
+        within("max_downtime_ms", self.max_downtime_ms, MAX_DOWNTIME_MS)?;
+        within("max_mib_per_s", self.max_mib_per_s, MAX_MIB_PER_S)?;
+        Ok(self)
+    }
+}
+
+/// No guest need stand still for longer, in milliseconds.
+const MAX_DOWNTIME_MS: u64 = 60_000;
+/// No network is faster, in MiB a second.
+const MAX_MIB_PER_S: u64 = 1_000_000;
+
+fn within(name: &'static str, amount: Option<u64>, most: u64) -> Result<(), FieldError> {
+    match amount {
+        Some(amount) if amount == 0 || amount > most => {
+            Err(FieldError::new(name, format!("must be from 1 to {most}")))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Where a VM is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -178,6 +215,7 @@ pub enum Destination {
     Host {
         name: HostName,
         mode: Option<MigrationMode>,
+        limits: Limits,
     },
     /// Another datastore of its own host, with all of its volumes.
     Datastore(DatastoreName),
@@ -198,6 +236,14 @@ pub struct MigrateVm {
     /// a datastore is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<MigrationMode>,
+    /// How long the guest of one that runs may stand still at the end, in
+    /// milliseconds, from 1 to 60000; 300 where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_downtime_ms: Option<u64>,
+    /// How fast one that runs may be copied, in MiB a second; as fast as can be
+    /// where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_mib_per_s: Option<u64>,
 }
 
 impl MigrateVm {
@@ -205,6 +251,11 @@ impl MigrateVm {
     /// [`crate::ErrorKind::Invalid`] naming the field at fault.
     pub fn check(&self) -> Result<Destination, Error> {
         let wrong = |name, message: &str| Err(FieldError::new(name, message).into());
+        let limits = Limits {
+            max_downtime_ms: self.max_downtime_ms,
+            max_mib_per_s: self.max_mib_per_s,
+        };
+        let limits = limits.check()?;
         match (&self.host, &self.datastore, self.mode) {
             (None, None, Some(MigrationMode::Storage)) => wrong(
                 "datastore",
@@ -222,7 +273,12 @@ impl MigrateVm {
             (Some(host), None, mode) => Ok(Destination::Host {
                 name: field("host", HostName::new(host.as_str()))?,
                 mode,
+                limits,
             }),
+            (None, Some(_), Some(MigrationMode::Storage) | None) if limits != Limits::default() => {
+                let message = "volumes that move have no limits yet";
+                wrong("datastore", message)
+            }
             (None, Some(_), Some(mode @ (MigrationMode::Live | MigrationMode::Cold))) => {
                 let message =
                     format!("a VM that migrates {mode} goes to a host, not to a datastore");
@@ -245,6 +301,7 @@ mod tests {
             host: host.map(str::to_owned),
             datastore: datastore.map(str::to_owned),
             mode,
+            ..MigrateVm::default()
         }
     }
 
@@ -254,7 +311,8 @@ mod tests {
         let b = HostName::new("b").unwrap();
         for mode in [None, Some(Live), Some(Cold)] {
             let name = b.clone();
-            let wanted = Destination::Host { name, mode };
+            let limits = Limits::default();
+            let wanted = Destination::Host { name, mode, limits };
             assert_eq!(form(Some("b"), None, mode).check().unwrap(), wanted);
         }
         for mode in [None, Some(Storage)] {
@@ -275,6 +333,25 @@ mod tests {
             let error = form.check().unwrap_err();
             let fields: Vec<_> = error.fields.iter().map(|at| at.field.as_str()).collect();
             assert_eq!(fields, [field], "{form:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_sensible_amounts() {
+        let limited = |max_downtime_ms, max_mib_per_s| MigrateVm {
+            max_downtime_ms,
+            max_mib_per_s,
+            ..form(Some("b"), None, None)
+        };
+        assert!(limited(Some(1), Some(1)).check().is_ok());
+        assert!(limited(Some(60_000), Some(1_000_000)).check().is_ok());
+        for wrong in [
+            limited(Some(0), None),
+            limited(Some(60_001), None),
+            limited(None, Some(0)),
+            limited(None, Some(u64::MAX)),
+        ] {
+            assert_eq!(wrong.check().unwrap_err().fields.len(), 1, "{wrong:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 use serde::{Deserialize, Serialize};
-use vimana_model::migration::{Endpoint, MigrationMode, Sent};
+use vimana_model::migration::{Endpoint, Limits, MigrationMode, Sent};
 use vimana_model::name::{DatastoreName, FlavorName};
 use vimana_model::operation::{Object, OperationKind, OperationState, Piece, StepKind, StepState};
 use vimana_model::state::VmState;
@@ -57,6 +57,8 @@ pub struct MigrationPlan {
     /// The state it has on its new host, where it does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rests_as: Option<VmState>,
+    #[serde(default)]
+    pub limits: Limits,
     /// Where the other host waits, once it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,

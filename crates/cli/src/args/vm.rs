@@ -154,6 +154,12 @@ pub struct Migrate {
     /// alone. Without it, what suits its state
     #[arg(long)]
     pub mode: Option<MigrationMode>,
+    /// How long the guest may stand still at the end, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub max_downtime: Option<u64>,
+    /// How fast it may be copied, in MiB a second
+    #[arg(long, value_name = "MIB/S")]
+    pub bandwidth: Option<u64>,
     #[command(flatten)]
     pub change: Change,
 }

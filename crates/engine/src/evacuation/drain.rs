@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind, StreamItem};
 use vimana_model::host::DesiredState;
-use vimana_model::migration::Destination;
+use vimana_model::migration::{Destination, Limits};
 use vimana_model::name::HostName;
 use vimana_model::operation::OperationState;
 use vimana_model::{Error, ErrorKind, HostId, Result};
@@ -186,6 +186,7 @@ impl Engine {
             let there = Destination::Host {
                 name: to.clone(),
                 mode: None,
+                limits: Limits::default(),
             };
             change.begin_migrate(&evacuation.by, &there).await?;
             if evacuation.stuck.take().is_some() {

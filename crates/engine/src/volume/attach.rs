@@ -2,7 +2,7 @@
 
 use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
-use vimana_model::migration::MigrationMode;
+use vimana_model::migration::{Limits, MigrationMode};
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::unit::MiB;
@@ -192,6 +192,7 @@ impl Change<'_> {
                 to: on.clone(),
                 datastore: Some(to.clone()),
                 rests_as: None,
+                limits: Limits::default(),
                 endpoint: None,
                 sent: None,
             });

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use vimana_driver::{Fault, FaultKind};
 use vimana_driver_sim::{Course, Mishap};
-use vimana_model::OperationId;
 use vimana_model::action::VmAction;
 use vimana_model::operation::{OperationState, Piece, StepKind};
 use vimana_model::state::VmState;
+use vimana_model::{ErrorKind, OperationId};
 use vimana_store::operation::{self, OperationRecord};
 use vimana_store::simulation::DiskCall;
 use vimana_store::{Reader as Store, request, vm};
@@ -28,6 +28,8 @@ use crate::sim::{World, all, trace};
 const PATIENCE: Duration = Duration::from_secs(1200);
 /// How long a part is down.
 const DOWN: Duration = Duration::from_secs(1);
+/// How often somebody asks for a migration that is refused, once a second.
+const MIGRATE_TRIES: u32 = 5;
 
 /// What a case came to.
 #[derive(Clone, Debug)]
@@ -38,6 +40,10 @@ pub struct Verdict {
     pub breaches: Vec<String>,
     /// What happened, for a person to read.
     pub text: String,
+}
+
+fn is_conflict(answer: &vimana_model::Result<Answer>) -> bool {
+    matches!(answer, Err(error) if error.kind == ErrorKind::Conflict)
 }
 
 /// Runs one case.
@@ -160,7 +166,14 @@ impl Case {
         let other = self.world.hosts.iter().position(is_elsewhere);
         about.other = other.map(|index| index + 1);
         let (who, ask) = asked(deed, about);
-        let answer = self.world.people.ask(who, ask).await;
+        let mut answer = self.world.people.ask(who, ask.clone()).await;
+        // A host that is not back yet is one that nothing goes to.
+        let mut tries = 1;
+        while deed == Deed::Migrate && tries < MIGRATE_TRIES && is_conflict(&answer) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            answer = self.world.people.ask(who, ask.clone()).await;
+            tries += 1;
+        }
         let mut about = self.about.lock().unwrap();
         match &answer {
             Ok(answer) => {
