@@ -3,6 +3,17 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import {
+  checkPage,
+  choose,
+  confirm,
+  inEveryLook,
+  launch,
+  openLive,
+  openPage,
+  signIn,
+  tabTo,
+} from '../lib/browser.mjs';
 import { Cli } from '../lib/cli.mjs';
 import { Fleet } from '../lib/fleet.mjs';
 import { Api, PASSWORD } from '../lib/stack.mjs';
@@ -10,7 +21,8 @@ import { Vms } from '../lib/vms.mjs';
 
 const HOSTS = ['host-a', 'host-b'];
 const PATIENCE = { timeout: 180_000 };
-let fleet, api, vms, cli;
+const pictures = process.env.VIMANA_PICTURES;
+let fleet, api, vms, cli, browser;
 
 before(async () => {
   fleet = await Fleet.open();
@@ -20,9 +32,11 @@ before(async () => {
   cli = new Cli(fleet.data);
   const login = `login --url ${fleet.url} --user admin --password-stdin`;
   assert.equal((await cli.run(login, { input: PASSWORD })).status, 0);
+  browser = await launch();
 });
 after(async () => {
   cli?.kill();
+  await browser?.close();
   await fleet?.destroy();
 });
 
@@ -178,4 +192,231 @@ test('a host is emptied, and every machine runs on', { timeout: 900_000 }, async
   fleet.isClean();
   assert.equal((await cli.run(`host enable ${source}`)).status, 0);
   for (const id of ids) await vms.removed(id);
+// A page of an administrator's; `look` says how it is shown.
+async function portal(look = {}) {
+  const page = await openPage(browser, fleet.url, look);
+  await signIn(page);
+  await page.getByRole('heading', { name: 'My VMs' }).waitFor();
+  return page;
+}
+
+async function leave(page) {
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+}
+
+async function picture(page, name) {
+  if (pictures) await page.screenshot({ path: `${pictures}/migration-${name}.png`, fullPage: true });
+}
+
+// Notes every phase that is under way, from now on.
+async function watchPhases(page) {
+  await page.evaluate(() => {
+    window.phases = [];
+    const note = () => {
+      const now = document.querySelector('.stepper [data-mark="under-way"] .stepper-title');
+      const phase = now?.textContent;
+      if (phase && phase !== window.phases.at(-1)) window.phases.push(phase);
+    };
+    const whole = { subtree: true, childList: true, attributes: true };
+    new MutationObserver(note).observe(document.body, whole);
+  });
+}
+
+const step = (page, phase, mark) =>
+  page.locator(`.stepper:not([data-compact]) [data-mark="${mark}"]`, { hasText: phase });
+
+test('by keyboard alone a VM is sent to another host, and its phases are seen', PATIENCE, async () => {
+  const id = await vms.make('keys');
+  const { host } = await vms.rest(id);
+  const to = other(host.name);
+  const page = await portal();
+  await openLive(page, `/vms/${id}`);
+  await watchPhases(page);
+  await tabTo(page, 'All actions');
+  await page.keyboard.press('Enter');
+  const migrate = page.getByRole('menuitem', { name: /^Migrate\b/ });
+  await migrate.waitFor();
+  for (let presses = 0; presses < 20; presses += 1) {
+    if (await migrate.evaluate((item) => item === document.activeElement)) break;
+    await page.keyboard.press('ArrowDown');
+  }
+  await page.keyboard.press('Enter');
+  const dialog = page.getByRole('dialog', { name: 'Migrate keys' });
+  await dialog.getByLabel('Host').waitFor();
+  assert.match(await dialog.getByLabel('Host').innerText(), new RegExp(`^${to}: \\d+ % of its room`));
+  await tabTo(page, `Migrate to ${to}`);
+  await page.keyboard.press('Enter');
+  await dialog.waitFor({ state: 'hidden' });
+  const line = page.locator('.operation', { hasText: `from ${host.name} to ${to}` });
+  await line.locator('.figures', { hasText: 'Blackout' }).waitFor({ timeout: 60_000 });
+  await line.locator('.stepper[data-compact]').waitFor();
+  assert.equal(await line.locator('[data-mark="done"]').count(), 7);
+  for (const figure of ['Total time', 'Transferred', 'Blackout']) {
+    assert.match(await line.locator('.figures').innerText(), new RegExp(`${figure}\\s+\\d`));
+  }
+  // Those that are over in a moment may be missed, but none comes too early.
+  const all = ['Prepare', 'Copy', 'Switchover', 'Confirm', 'Clean up'];
+  const seen = await page.evaluate(() => window.phases);
+  assert.deepEqual(seen, all.filter((phase) => seen.includes(phase)));
+  assert.ok(seen.includes('Copy'), `saw ${seen}`);
+  await leave(page);
+  await vms.removed(id);
+});
+
+// A page that is told by the test alone how far operations are.
+async function told(page) {
+  await page.addInitScript(() => {
+    const listen = EventSource.prototype.addEventListener;
+    EventSource.prototype.addEventListener = function (name, listener) {
+      if (name === 'progress') window.tell = (item) => listener({ data: JSON.stringify(item) });
+      else listen.call(this, name, listener);
+    };
+  });
+}
+
+test('a copy is followed, never runs backwards, and is cancelled', PATIENCE, async () => {
+  const id = await vms.make('followed');
+  const { host } = await vms.rest(id);
+  const [source] = fleet.qemus(id);
+  const page = await portal();
+  await told(page);
+  await openLive(page, `/vms/${id}`);
+  await api.call('POST', `/vms/${id}/migrate`, { host: other(host.name) });
+  const target = await vms.eventually('the process that waits', () =>
+    fleet.qemus(id).find((pid) => pid !== source),
+  );
+  await step(page, 'Copy', 'under-way').waitFor();
+  // It takes nothing any more: there is time to look.
+  process.kill(target, 'SIGSTOP');
+  try {
+    const { operation } = await vms.look(id);
+    const tell = async (phase, done, total, more) => {
+      const copy = { phase, remaining_bytes: total - done, rounds: 1, ...more };
+      const progress = { done_bytes: done, total_bytes: total, copy };
+      await page.evaluate((item) => window.tell(item), { operation: { ...operation, progress } });
+    };
+    const [mib, calm] = [2 ** 20, { dirty_bytes_per_s: 0, bytes_per_s: 50 * 2 ** 20 }];
+    const fact = (title) =>
+      page.locator('.copying > div', { has: page.getByText(title, { exact: true }) }).locator('dd');
+    const bar = (title) => fact(title).getByRole('progressbar').getAttribute('value').then(Number);
+
+    await tell('disks', 100 * mib, 500 * mib, calm);
+    await fact('Disk').getByText('100 MiB of 500 MiB, 400 MiB left').waitFor();
+    assert.deepEqual([await bar('Disk'), await bar('Memory')], [200, 0]);
+    await fact('Time left').getByText('about 8 s for the disk, then the memory').waitFor();
+
+    const writes = { dirty_bytes_per_s: 20 * mib, bytes_per_s: 50 * mib };
+    let before = 0;
+    for (const [done, left, rounds] of [[300, 200, 1], [480, 20, 1], [500, 90, 2], [500, 30, 2]]) {
+      await tell('memory', done * mib, 500 * mib, { ...writes, remaining_bytes: left * mib, rounds });
+      await fact('Memory').getByText(`${left} MiB left`).waitFor();
+      assert.ok((await bar('Memory')) >= before);
+      before = await bar('Memory');
+    }
+    assert.equal(await bar('Disk'), 1000);
+    assert.equal(await page.locator('.advice').count(), 0);
+
+    const wild = { dirty_bytes_per_s: 900 * mib, bytes_per_s: 50 * mib, rounds: 3 };
+    for (const left of [80, 70, 85, 75, 90]) {
+      await tell('memory', 500 * mib, 500 * mib, { ...wild, remaining_bytes: left * mib });
+      await fact('Memory').getByText(`${left} MiB left`).waitFor();
+    }
+    await page.locator('.advice', { hasText: 'cancel, and migrate it at a quieter time' }).waitFor();
+    await fact('Time left').getByText('no end in sight').waitFor();
+    for (const colorScheme of ['light', 'dark']) {
+      for (const width of [1280, 390]) {
+        await page.emulateMedia({ colorScheme });
+        await page.setViewportSize({ width, height: 900 });
+        await checkPage(page, `${colorScheme}-${width}`);
+        await picture(page, `copy-${colorScheme}-${width}`);
+      }
+    }
+    await page.setViewportSize({ width: 1280, height: 900 });
+    await tell('switchover', 490 * mib, 500 * mib, calm);
+    await step(page, 'Switchover', 'under-way').waitFor();
+    await fact('Time left').getByText('a moment').waitFor();
+
+    await page.getByRole('button', { name: 'Cancel', exact: true }).click();
+    await step(page, 'Copy', 'going-back').waitFor();
+    await picture(page, 'going-back');
+  } finally {
+    process.kill(target, 'SIGCONT');
+  }
+  assert.equal((await vms.rest(id)).host.name, host.name);
+  const line = page.locator('.operation', { hasText: 'Migrate' });
+  await line.locator('[data-mark="cancelled"]').waitFor();
+  await line.locator('[data-mark="undone"]', { hasText: 'Reserve' }).waitFor();
+  await picture(page, 'cancelled');
+  await leave(page);
+  fleet.isClean();
+  await vms.removed(id);
+});
+
+test('a dialog says where a VM can go, and where not', PATIENCE, async () => {
+  const id = await vms.make('asked');
+  const { host } = await vms.rest(id);
+  const to = other(host.name);
+  const open = async (page) => {
+    await openLive(page, `/vms/${id}`);
+    await choose(page, 'Migrate');
+    return page.getByRole('dialog', { name: 'Migrate asked' });
+  };
+  await inEveryLook(async (look, name) => {
+    const page = await portal(look);
+    const dialog = await open(page);
+    await dialog.getByRole('button', { name: `Migrate to ${to}` }).waitFor();
+    await checkPage(page, `dialog-${name}`);
+    await picture(page, `dialog-${name}`);
+    await leave(page);
+  });
+  await fleet.kill(to);
+  await vms.eventually('the host to be away', async () =>
+    (await vms.hosts()).some(({ name, connected }) => name === to && !connected),
+  );
+  const page = await portal();
+  const dialog = await open(page);
+  await dialog.getByText('No other host can take it now.').waitFor();
+  await dialog.getByText(`Host ${to} takes no VMs now.`).waitFor();
+  await checkPage(page, 'nowhere');
+  await picture(page, 'nowhere');
+  await dialog.getByRole('button', { name: 'No host can take it' }).focus();
+  await page.keyboard.press('Enter');
+  assert.ok(await dialog.isVisible());
+  await page.keyboard.press('Escape');
+  await dialog.waitFor({ state: 'hidden' });
+  assert.equal((await vms.look(id)).operation.kind, 'create');
+  await leave(page);
+  await fleet.startAgent(to);
+  await vms.connected();
+  await vms.removed(id);
+});
+
+test('a VM is dragged onto a host, and nothing happens before that is confirmed', PATIENCE, async () => {
+  const id = await vms.make('dragged');
+  const { host } = await vms.rest(id);
+  const to = other(host.name);
+  const page = await portal();
+  await openLive(page, '/vms');
+  const dock = page.locator('.dock');
+  const name = page.getByRole('link', { name: 'dragged' });
+  const take = async () => {
+    await name.hover();
+    await page.mouse.down();
+    await page.mouse.move(400, 300, { steps: 4 });
+    await dock.locator('li', { hasText: to }).hover();
+  };
+  await take();
+  await dock.getByText(/\d+ % of its room stays free/).waitFor();
+  await picture(page, 'dock');
+  await page.mouse.up();
+  const dialog = page.getByRole('dialog', { name: 'Migrate dragged' });
+  await dialog.getByRole('button', { name: `Migrate to ${to}` }).waitFor();
+  await dock.waitFor({ state: 'hidden' });
+  assert.equal((await vms.look(id)).operation.kind, 'create');
+  await confirm(page, `Migrate to ${to}`);
+  await dialog.waitFor({ state: 'hidden' });
+  assert.equal((await vms.rest(id)).host.name, to);
+  await leave(page);
+  await vms.removed(id);
 });

@@ -1,7 +1,7 @@
 //! What is being done with something, step by step, and what was done. An event
 //! patches what it changes; the button under one's finger stays.
 
-mod migration;
+pub mod migration;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -14,7 +14,6 @@ use vimana_ui::{
     Until, When, flag, memo, part, press, text, thousandths, word,
 };
 
-use self::migration::MigrationLine;
 use crate::api::{Key, cancel_operation, once};
 use crate::live::{Live, Operations as Known};
 use crate::page::{amount, sentence};
@@ -23,11 +22,17 @@ use crate::session::{Caller, CurrentSession};
 /// Past operations that are shown at first.
 const RECENT: usize = 5;
 
+/// What is shown of an operation in place of its steps, where there is more to say.
+pub type Line = fn(Memo<Option<OperationView>>) -> Option<AnyView>;
+
 #[component]
 pub fn Operations(
     operations: Known,
     /// Whose the thing is; of what is for all tenants nobody's.
     tenant: Option<TenantId>,
+    /// Only pages that have such operations bring the code for them.
+    #[prop(optional)]
+    line: Option<Line>,
 ) -> impl IntoView {
     let (in_flight, past) = (of(&operations, false), of(&operations, true));
     let list = move |ids: Memo<Vec<OperationId>>| {
@@ -37,7 +42,7 @@ pub fn Operations(
                 let operations = operations.clone();
                 Item::new(
                     id,
-                    move || view! { <Operation id=id operations=operations.clone() tenant=tenant/> },
+                    move || view! { <Operation id=id operations=operations.clone() tenant=tenant line=line/> },
                 )
             };
             ids.get().into_iter().map(item).collect()
@@ -87,7 +92,12 @@ fn of(operations: &Known, over: bool) -> Memo<Vec<OperationId>> {
 }
 
 #[component]
-fn Operation(id: OperationId, operations: Known, tenant: Option<TenantId>) -> impl IntoView {
+fn Operation(
+    id: OperationId,
+    operations: Known,
+    tenant: Option<TenantId>,
+    line: Option<Line>,
+) -> impl IntoView {
     let operation = memo(move || {
         operations.with(|operations| {
             let found = operations.iter().find(|operation| operation.id == id);
@@ -108,6 +118,7 @@ fn Operation(id: OperationId, operations: Known, tenant: Option<TenantId>) -> im
     let error = memo(move || operation.with(|now| now.as_ref().and_then(|now| now.error.clone())));
     let cancelled_by =
         memo(move || operation.with(|now| now.as_ref().and_then(|now| now.cancelled_by.clone())));
+    let own = line.and_then(|line| line(operation));
     let going_back = move || state.get() == OperationState::Undoing;
     Some(
         view! {
@@ -128,10 +139,11 @@ fn Operation(id: OperationId, operations: Known, tenant: Option<TenantId>) -> im
                         <Cancel id=id operation=operation tenant=tenant/>
                     </When>
                 </header>
-                <ol class="steps" data-back=flag(going_back)>
-                    {(0..steps).map(|n| view! { <Step n=n operation=operation/> }).map(IntoAny::into_any).collect::<Vec<_>>()}
-                </ol>
-                <MigrationLine operation=operation/>
+                {own.unwrap_or_else(|| view! {
+                    <ol class="steps" data-back=flag(going_back)>
+                        {(0..steps).map(|n| view! { <Step n=n operation=operation/> }).map(IntoAny::into_any).collect::<Vec<_>>()}
+                    </ol>
+                }.into_any())}
                 {part(move || error.get().map(|error| view! { <p class="operation-error"><Prose text=sentence(&error)/></p> }))}
                 {part(move || cancelled_by.get().map(|who| view! { <p class="faint">"Cancelled by " {who} "."</p> }))}
             </article>
@@ -200,25 +212,29 @@ fn Step(n: usize, operation: Memo<Option<OperationView>>) -> impl IntoView {
         let bytes = operation.with(|now| now.as_ref().and_then(|now| now.progress));
         bytes.filter(|_| under_way())
     });
-    let waits_for = memo(move || {
-        let waits_for = operation.with(|now| now.as_ref().and_then(|now| now.waits_for.clone()));
-        waits_for.filter(|_| under_way())
-    });
+    let waits_for = memo(move || waits_for(operation).filter(|_| under_way()));
     let slug = move || Some(said(state.get()).0);
     view! {
         <li data-step=word(slug) aria-current=word(move || under_way().then_some("step"))>
             <span class="step-title">{title}</span>
             <span class="faint">{part(move || step.get().map(|step| view! { <StepLine step=step/> }))}</span>
-            {part(move || waits_for.get().map(|what| {
-                let text = format!("It waits for {what}.");
-                view! { <p class="faint" role="status"><Prose text=text/></p> }
-            }))}
+            {part(move || waits_for.get().map(waiting))}
             <When is=Signal::derive(move || progress.get().is_some() && waits_for.get().is_none())>
                 <Moved label=title.unwrap_or_default() progress=progress/>
             </When>
         </li>
     }
     .into_any()
+}
+
+/// What is away that the operation needs now.
+fn waits_for(operation: Memo<Option<OperationView>>) -> Option<String> {
+    operation.with(|now| now.as_ref().and_then(|now| now.waits_for.clone()))
+}
+
+fn waiting(what: String) -> impl IntoView {
+    let text = format!("It waits for {what}.");
+    view! { <p class="faint" role="status"><Prose text=text/></p> }
 }
 
 /// How the step is: its state, how often it was tried, when it is again.

@@ -19,7 +19,7 @@ use vimana_ui::{Badge, Time, memo, text};
 
 use super::lazy::lazy_page;
 use super::load::{Asked, Found, FoundVm, Loaded, Wanted, id_in_address};
-use super::operations::Operations;
+use super::operations::{Operations, migration};
 use super::timeline::Timeline;
 use super::tone;
 use super::vm_actions::VmActions;
@@ -33,7 +33,7 @@ use volumes::Volumes;
 
 lazy_page!(
     /// One VM.
-    VmPage in vms = page, wants {
+    VmPage in vm = page, wants {
         let id = id_in_address();
         move || Wanted::Vm(id.get())
     }
@@ -94,7 +94,7 @@ fn Machine(vm: ArcRwSignal<VmView>, history: History, disks: Disks) -> impl Into
             <div class="vm-main">
                 <PendingPanel vm=vm.clone()/>
                 <FailurePanel vm=vm.clone()/>
-                <Operations operations=history.operations tenant=Some(tenant)/>
+                <Operations operations=history.operations tenant=Some(tenant) line=migration::line/>
                 <ConsolePanel vm=vm.clone()/>
                 <Snapshots vm=vm.clone() first=snapshots events=history.events.clone()/>
                 <Volumes vm=vm.clone() first=volumes events=history.events.clone()/>

@@ -1,5 +1,6 @@
 //! `/vms?show=active|done|all&q=TEXT`: the list everybody starts from.
 
+mod dock;
 mod row;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::load::{Asked, Found, Loaded, Wanted};
 use crate::api::Show as Which;
 use crate::live::Live;
 use crate::session::Caller;
+use dock::{Dock, Drag};
 use row::VmRow;
 
 /// Rows drawn at once; more on request.
@@ -182,6 +184,7 @@ fn VmList(ids: ArcRwSignal<Vec<VmId>>, which: Memo<Which>) -> impl IntoView {
 #[component]
 fn Rows(ids: Memo<Vec<VmId>>) -> impl IntoView {
     let live = expect_context::<Live>();
+    let drag = Drag::provide();
     let rows = Signal::derive(move || {
         let row = |id: VmId| {
             let live = live.clone();
@@ -193,6 +196,7 @@ fn Rows(ids: Memo<Vec<VmId>>) -> impl IntoView {
         <Table caption="My VMs" columns=&["Name", "State", "Flavor", "Image", "Host", "Created", "Actions"]>
             <Each items=rows/>
         </Table>
+        <Dock drag=drag/>
     }
 }
 

@@ -1,5 +1,7 @@
 //! Machines that go to another host.
 
+mod phase;
+
 use std::fmt;
 use std::iter::Sum;
 use std::net::IpAddr;
@@ -11,6 +13,7 @@ use crate::Error;
 use crate::error::FieldError;
 use crate::name::{DatastoreName, HostName};
 use crate::vm::{HostRef, field};
+pub use phase::{Course, Phase};
 
 /// How a machine, or what is on its volumes, goes elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

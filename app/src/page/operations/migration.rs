@@ -1,25 +1,44 @@
-//! What is said of a VM on its way to another host.
+//! A VM on its way to another host, or its volumes to another datastore: its phases, how the copy goes, what it took.
+
+mod figures;
+mod outlook;
+
+use std::time::Duration;
 
 use leptos::prelude::*;
-use vimana_model::migration::{CopyPhase, CopyProgress, MigrationResult, MigrationView};
-use vimana_model::operation::OperationView;
-use vimana_ui::{memo, part};
+use leptos::task::spawn_local;
+use vimana_model::migration::{Course, MigrationResult, MigrationView, Phase};
+use vimana_model::operation::{OperationView, StepState};
+use vimana_ui::{Mark, Stepper, When, memo, part};
 
+use super::{Moved, StepLine, waiting, waits_for};
 use crate::page::amount;
+use crate::page::lazy::Missing;
 
-/// How it goes, and in the end what it took.
-#[component]
-pub fn MigrationLine(operation: Memo<Option<OperationView>>) -> impl IntoView {
-    let migration =
-        memo(move || operation.with(|now| now.as_ref().and_then(|now| now.migration.clone())));
-    let said = move || {
-        migration.with(|migration| {
-            let MigrationView { copy, result, .. } = migration.as_ref()?;
-            let copying = copy.map(copying);
-            result.map(took).or(copying)
+/// What is said of a migration where other operations show their steps.
+pub fn line(operation: Memo<Option<OperationView>>) -> Option<AnyView> {
+    let over = operation.with_untracked(|now| {
+        let now = now.as_ref().filter(|now| Course::of(now).is_some())?;
+        Some(now.state.is_over())
+    })?;
+    let phases = move || {
+        operation.with(|now| {
+            let phases = phases(now.as_ref()?)?;
+            Some(view! { <Stepper label="Phases of the migration" phases=phases compact=over/> })
         })
     };
-    part(move || said().map(|said| view! { <p class="faint">{said}</p> }))
+    let took = move || {
+        operation.with(|now| {
+            let result = now.as_ref()?.migration.as_ref()?.result;
+            result.map(|result| view! { <Took result=result/> })
+        })
+    };
+    let line = view! {
+        {part(phases)}
+        {(!over).then(|| view! { <UnderWay operation=operation/> }.into_any())}
+        {part(took)}
+    };
+    Some(line.into_any())
 }
 
 /// "from host-a to host-b".
@@ -37,75 +56,162 @@ pub fn way(migration: &MigrationView) -> String {
     }
 }
 
-fn copying(copy: CopyProgress) -> String {
-    let left = amount(copy.remaining_bytes);
-    let fast = amount(copy.bytes_per_s);
-    match copy.phase {
-        CopyPhase::Disks => format!("The disk is copied: {left} left, {fast} a second."),
-        CopyPhase::Switchover => "It stands still while the last of it is copied.".to_owned(),
-        CopyPhase::Memory if copy.bytes_per_s > 0 && copy.dirty_bytes_per_s >= copy.bytes_per_s => {
-            format!(
-                "Its memory is copied: {left} left. The guest changes {} a second, which is more than the {fast} that are copied: it is slowed down until it gets through, or cancel it and try when it does less.",
-                amount(copy.dirty_bytes_per_s)
-            )
-        }
-        CopyPhase::Memory => format!(
-            "Its memory is copied: {left} left, {fast} a second; the guest changes {} a second.",
-            amount(copy.dirty_bytes_per_s)
-        ),
+fn phases(operation: &OperationView) -> Option<Vec<(&'static str, Mark)>> {
+    let course = Course::of(operation)?;
+    let failed = operation.error.is_some();
+    let phases = course.phases.iter();
+    let marked = phases.map(|(phase, state)| (phase.name(), mark(&course, *phase, *state, failed)));
+    Some(marked.collect())
+}
+
+fn mark(course: &Course, phase: Phase, state: StepState, failed: bool) -> Mark {
+    if course.broke_in == Some(phase) && state != StepState::Undoing {
+        return if failed {
+            Mark::Failed
+        } else {
+            Mark::Cancelled
+        };
+    }
+    match state {
+        StepState::Waiting => Mark::Waiting,
+        StepState::Running => Mark::UnderWay,
+        StepState::Done => Mark::Done,
+        StepState::Failed => Mark::Failed,
+        StepState::Skipped => Mark::Skipped,
+        StepState::Undoing => Mark::GoingBack,
+        StepState::Undone => Mark::Undone,
     }
 }
 
-fn took(result: MigrationResult) -> String {
-    let copied = format!(
-        "{} copied in {:.1} s.",
-        amount(result.transferred_bytes),
-        seconds(result.total_ms),
-    );
-    match (result.blackout_ms, result.downtime_ms) {
-        (Some(blackout), Some(downtime)) => format!(
-            "{copied} It stood still for {blackout} ms, of which {downtime} ms by the hypervisor's count."
-        ),
-        (Some(blackout), None) => format!("{copied} It stood still for {blackout} ms."),
-        (None, _) => copied,
+/// What is shown of a copy, whose code comes when one is first looked at.
+type Figures = fn(Memo<Option<OperationView>>) -> AnyView;
+
+#[leptos::wasm_split::wasm_split(
+    migration,
+    wasm_split_path = leptos::wasm_split,
+    fallible
+)]
+fn split_figures() -> Result<Figures, Missing> {
+    Ok(figures::figures)
+}
+
+/// What the host does right now, and how far it is with it.
+#[component]
+fn UnderWay(operation: Memo<Option<OperationView>>) -> impl IntoView {
+    let step = memo(move || {
+        operation.with(|now| now.as_ref().and_then(|now| now.current_step().cloned()))
+    });
+    // For those who do not see it: said when it is another.
+    let phase = memo(move || {
+        let phase = operation.with(|now| Course::of(now.as_ref()?)?.current());
+        phase.map(|phase| phase.name().to_owned())
+    });
+    // Of what is no copy from host to host.
+    let moved = memo(move || {
+        let progress = operation.with(|now| now.as_ref().and_then(|now| now.progress));
+        progress.filter(|progress| progress.copy.is_none())
+    });
+    let waits_for = memo(move || waits_for(operation));
+    let figures = RwSignal::new(None::<Figures>);
+    // The server writes none: they begin with the page's life.
+    Effect::new(move |_| {
+        spawn_local(async move {
+            // Without them, the phases are still told.
+            if let Ok(shown) = split_figures().await {
+                figures.try_set(Some(shown));
+            }
+        });
+    });
+    view! {
+        <p class="unseen" role="status">{part(move || phase.get())}</p>
+        {part(move || step.get().map(|step| view! {
+            <p class="faint">{step.kind.title()} ": " <StepLine step=step/></p>
+        }))}
+        {part(move || waits_for.get().map(waiting))}
+        <When is=Signal::derive(move || moved.with(Option::is_some))>
+            <Moved label="The step under way" progress=moved/>
+        </When>
+        {part(move || figures.get().map(|figures| figures(operation)))}
+    }
+    .into_any()
+}
+
+#[component]
+fn Took(result: MigrationResult) -> impl IntoView {
+    let MigrationResult {
+        total_ms,
+        transferred_bytes,
+        downtime_ms,
+        blackout_ms,
+    } = result;
+    let figure = |title: &'static str, value: String| {
+        view! { <div><dt>{title}</dt> <dd>{value}</dd></div> }.into_any()
+    };
+    view! {
+        <dl class="figures">
+            {figure("Total time", time(total_ms))}
+            {figure("Transferred", amount(transferred_bytes))}
+            {blackout_ms.map(|measured| figure("Blackout", blackout(measured, downtime_ms)))}
+        </dl>
+    }
+    .into_any()
+}
+
+/// As the server and the hosts measured it; and as the hypervisor says.
+fn blackout(measured_ms: u64, said_ms: Option<u64>) -> String {
+    let measured = time(measured_ms);
+    match said_ms {
+        Some(said) => format!("{measured} ({} by the hypervisor's count)", time(said)),
+        None => measured,
     }
 }
 
-fn seconds(ms: u64) -> f64 {
-    std::time::Duration::from_millis(ms).as_secs_f64()
+/// "31 ms", "1.2 s".
+fn time(ms: u64) -> String {
+    match ms {
+        ..1000 => format!("{ms} ms"),
+        1000.. => format!("{:.1} s", Duration::from_millis(ms).as_secs_f64()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use StepState::{Done, Skipped, Undoing, Undone, Waiting};
 
-    #[test]
-    fn a_guest_that_is_faster_than_its_copy_is_told_of() {
-        let mut copy = CopyProgress {
-            phase: CopyPhase::Memory,
-            remaining_bytes: 64 << 20,
-            dirty_bytes_per_s: 10 << 20,
-            bytes_per_s: 100 << 20,
-            rounds: 2,
-        };
-        let fine = "Its memory is copied: 64 MiB left, 100 MiB a second; the guest changes 10 MiB a second.";
-        assert_eq!(copying(copy), fine);
-        copy.dirty_bytes_per_s = 200 << 20;
-        let said = copying(copy);
-        assert!(said.contains("more than the 100 MiB"), "{said}");
+    fn course(states: [StepState; 7], broke_in: Option<Phase>) -> Course {
+        Course {
+            phases: Phase::ALL.into_iter().zip(states).collect(),
+            broke_in,
+        }
     }
 
     #[test]
-    fn what_it_took_is_said_in_a_sentence() {
-        let result = MigrationResult {
-            total_ms: 1250,
-            transferred_bytes: 80 << 20,
-            downtime_ms: Some(20),
-            blackout_ms: Some(31),
-        };
-        assert_eq!(
-            took(result),
-            "80 MiB copied in 1.2 s. It stood still for 31 ms, of which 20 ms by the hypervisor's count."
+    fn where_it_broke_off_is_marked() {
+        let over = course(
+            [Done, Undone, Undone, Undone, Skipped, Skipped, Skipped],
+            Some(Phase::Copy),
         );
+        for (failed, mark) in [(true, Mark::Failed), (false, Mark::Cancelled)] {
+            let marks = |n: usize| super::mark(&over, over.phases[n].0, over.phases[n].1, failed);
+            assert_eq!([0, 1, 3].map(marks), [Mark::Done, Mark::Undone, mark]);
+        }
+    }
+
+    #[test]
+    fn what_is_being_taken_back_says_so() {
+        let back = course(
+            [Done, Done, Done, Undoing, Skipped, Waiting, Waiting],
+            Some(Phase::Copy),
+        );
+        assert_eq!(mark(&back, Phase::Copy, Undoing, true), Mark::GoingBack);
+    }
+
+    #[test]
+    fn what_it_took_has_units_that_fit() {
+        let both = "31 ms (20 ms by the hypervisor's count)";
+        assert_eq!(blackout(31, Some(20)), both);
+        assert_eq!(blackout(31, None), "31 ms");
+        assert_eq!(time(12_340), "12.3 s");
     }
 }

@@ -24,6 +24,8 @@ pub struct VmDesk {
 pub struct Asked {
     pub action: VmAction,
     pub vm: ArcRwSignal<VmView>,
+    /// Name of the host that it was dropped on.
+    pub host: Option<String>,
 }
 
 /// The dialog that is open.
@@ -79,8 +81,23 @@ impl VmDesk {
                 return self.act_in_background(action, vm.clone(), VmArgs::None, busy);
             }
         };
+        self.open_question(question, action, vm, None);
+    }
+
+    /// Asks whether it is to go to that host.
+    pub fn press_migrate_to(&self, vm: &ArcRwSignal<VmView>, host: String) {
+        self.open_question(Question::Migrate, VmAction::Migrate, vm, Some(host));
+    }
+
+    fn open_question(
+        &self,
+        question: Question,
+        action: VmAction,
+        vm: &ArcRwSignal<VmView>,
+        host: Option<String>,
+    ) {
         let vm = vm.clone();
-        self.asked.set(Some(Asked { action, vm }));
+        self.asked.set(Some(Asked { action, vm, host }));
         self.open.set(Some(question));
     }
 
@@ -101,7 +118,7 @@ impl VmDesk {
 
     /// Does what was asked about.
     pub fn confirm(&self, args: VmArgs) {
-        if let Some(Asked { action, vm }) = self.asked.get_untracked() {
+        if let Some(Asked { action, vm, .. }) = self.asked.get_untracked() {
             self.ask(action, vm, args);
         }
     }

@@ -156,7 +156,7 @@ fn MigrateDialog() -> impl IntoView {
     };
     view! {
         <Dialog id="migrate" open=open on_close=close title=title wide=true>
-            {desk.asked().map(|asked| view! { <MigrateForm vm=asked.vm close=close/> })}
+            {desk.asked().map(|asked| view! { <MigrateForm vm=asked.vm wanted=asked.host close=close/> })}
         </Dialog>
     }
 }

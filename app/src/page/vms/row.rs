@@ -1,8 +1,10 @@
 use leptos::prelude::*;
+use vimana_model::action::VmAction;
 use vimana_model::vm::VmView;
 use vimana_ui::{Badge, Cell, Prose, Time, flag, memo, part, text};
 
-use crate::page::vm_actions::VmActions;
+use super::dock::Drag;
+use crate::page::vm_actions::{VmActions, blocked};
 use crate::page::{sentence, tone};
 
 /// One VM. Made once; an event patches the cells it changes.
@@ -30,10 +32,18 @@ pub fn VmRow(vm: ArcRwSignal<VmView>) -> impl IntoView {
         memo(move || vm.with(|vm| vm.host.as_ref().map(|host| host.name.clone())))
     };
     let row_name = name.clone();
+    let drag = expect_context::<Drag>();
+    let stays = blocked(&vm, VmAction::Migrate);
+    let dragged = vm.clone();
+    let begin = move |_| {
+        if stays.with_untracked(Option::is_none) {
+            drag.begin(&dragged);
+        }
+    };
     view! {
         <tr role="row" data-over=flag(move || state.get().is_final()) data-vm=row_name>
             <Cell title="Name">
-                <a href=format!("/vms/{id}") class="name">{name}</a>
+                <a href=format!("/vms/{id}") class="name" on:dragstart=begin on:dragend=move |_| drag.end()>{name}</a>
             </Cell>
             <Cell title="State">
                 <Badge tone=Signal::derive(move || tone(state.get())) text=Signal::derive(move || state.get().name().to_owned())/>
