@@ -2,6 +2,8 @@
 // host of its own, whose disks have nothing in common.
 
 import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import {
   checkPage,
@@ -26,7 +28,7 @@ let fleet, api, vms, cli, browser;
 
 before(async () => {
   fleet = await Fleet.open();
-  for (const host of HOSTS) await fleet.startAgent(host);
+  for (const host of HOSTS) await start(host);
   api = await Api.signIn(fleet.url);
   vms = new Vms(fleet, api);
   cli = new Cli(fleet.data);
@@ -39,6 +41,13 @@ after(async () => {
   await browser?.close();
   await fleet?.destroy();
 });
+
+// A host that has a further datastore.
+async function start(host) {
+  const fast = join(fleet.data, `${host}-fast`);
+  mkdirSync(fast, { recursive: true });
+  await fleet.startAgent(host, ['--datastore', `fast=${fast}`]);
+}
 
 const other = (host) => HOSTS.find((name) => name !== host);
 
@@ -151,6 +160,60 @@ test('a source or a target that dies while it copies leaves one that runs', PATI
   }
 });
 
+test('a guest that is suspended goes cold, and counts on where it was', PATIENCE, async (t) => {
+  const { id, vm, line, boot } = await counting('sleeper');
+  const to = other(vm.host.name);
+  assert.equal((await cli.run('vm suspend sleeper --wait')).status, 0);
+  const last = line.ticks().at(-1);
+  const wrong = await cli.run(`vm migrate sleeper --to ${to} --mode live`);
+  assert.match(wrong.err, /`sleeper` does not run: it migrates cold/);
+  const done = await cli.run(`vm migrate sleeper --to ${to} --mode cold --wait --json`);
+  assert.equal(done.status, 0, done.err);
+  const answer = JSON.parse(done.out);
+  assert.deepEqual(
+    [answer.vm.state, answer.vm.host.name, answer.operation.state],
+    ['suspended', to, 'succeeded'],
+  );
+  assert.ok(answer.total_ms > 0 && answer.transferred_bytes > 1 << 20, done.out);
+  assert.deepEqual([answer.downtime_ms, answer.blackout_ms], [null, null]);
+  t.diagnostic(`${answer.transferred_bytes >> 20} MiB in ${answer.total_ms} ms`);
+  assert.equal((await cli.run('vm resume sleeper --wait')).status, 0);
+  const seen = watch('sleeper');
+  await seen.console.hears(/tick \d+ [^]*tick \d+ /);
+  // What it says first may be cut.
+  const ticks = seen.ticks().slice(1);
+  assert.ok(ticks[0] > last && ticks[0] < last + 200, `${ticks[0]} after ${last}`);
+  seen.console.write('\x03');
+  seen.console.write('cat /proc/sys/kernel/random/boot_id | sed s/^/boot=/\n');
+  await seen.console.hears(/boot=[\w-]{36}/);
+  assert.equal(seen.said().match(/boot=([\w-]{36})/)[1], boot, 'the same boot');
+  await vms.removed(id);
+});
+
+test('the volumes of a guest that counts go to another datastore', PATIENCE, async (t) => {
+  const { id, vm, line } = await counting('keeper');
+  for (const name of ['data', 'logs']) {
+    const made = await cli.run(`volume create ${name} --size-mib 256 --delete-with-vm`);
+    assert.equal(made.status, 0, made.err);
+    const given = await cli.run(`volume attach ${name} keeper --wait`);
+    assert.equal(given.status, 0, given.err);
+  }
+  const before = line.ticks().length;
+  const done = await cli.run('vm migrate keeper --datastore fast --mode storage --wait --json');
+  assert.equal(done.status, 0, done.err);
+  const answer = JSON.parse(done.out);
+  assert.deepEqual([answer.vm.state, answer.vm.host.name], ['running', vm.host.name]);
+  assert.deepEqual(answer.operation.steps.map(({ state }) => state), ['done', 'done']);
+  assert.ok(answer.blackout_ms >= 0 && answer.blackout_ms < 2000, done.out);
+  t.diagnostic(`two volumes in ${answer.total_ms} ms, blackout ${answer.blackout_ms} ms`);
+  await line.console.hears(new RegExp(`tick ${before + 100} `));
+  const ticks = line.ticks();
+  assert.deepEqual(ticks, ticks.map((_, index) => index + 1), 'no tick is missing');
+  const again = await cli.run('vm migrate keeper --datastore fast');
+  assert.match(again.err, /all volumes of `keeper` are in datastore `fast` already/);
+  await vms.removed(id);
+});
+
 test('a host is emptied, and every machine runs on', { timeout: 900_000 }, async (t) => {
   const [source, target] = HOSTS;
   const ids = [];
@@ -192,6 +255,8 @@ test('a host is emptied, and every machine runs on', { timeout: 900_000 }, async
   fleet.isClean();
   assert.equal((await cli.run(`host enable ${source}`)).status, 0);
   for (const id of ids) await vms.removed(id);
+});
+
 // A page of an administrator's; `look` says how it is shown.
 async function portal(look = {}) {
   const page = await openPage(browser, fleet.url, look);
@@ -387,7 +452,7 @@ test('a dialog says where a VM can go, and where not', PATIENCE, async () => {
   await dialog.waitFor({ state: 'hidden' });
   assert.equal((await vms.look(id)).operation.kind, 'create');
   await leave(page);
-  await fleet.startAgent(to);
+  await start(to);
   await vms.connected();
   await vms.removed(id);
 });
