@@ -329,6 +329,29 @@ test('by keyboard alone a VM is sent to another host, and its phases are seen', 
   await vms.removed(id);
 });
 
+test('one that is off goes cold, and shows the phases that this has', PATIENCE, async () => {
+  const id = await vms.make('off');
+  const { host } = await vms.rest(id);
+  const to = other(host.name);
+  await api.call('POST', `/vms/${id}/poweroff`, { force: true });
+  assert.equal((await vms.rest(id)).state, 'powered_off');
+  const page = await portal();
+  await openLive(page, `/vms/${id}`);
+  await choose(page, 'Migrate');
+  const dialog = page.getByRole('dialog', { name: 'Migrate off' });
+  await dialog.getByText('by way of the datastore').waitFor();
+  await confirm(page, `Migrate to ${to}`);
+  const line = page.locator('.operation', { hasText: `from ${host.name} to ${to}` });
+  await line.locator('.stepper[data-compact]').waitFor({ timeout: 60_000 });
+  const phases = await line.locator('[data-mark="done"] .stepper-title').allInnerTexts();
+  assert.deepEqual(phases, ['Plan', 'Reserve', 'Copy', 'Clean up']);
+  assert.match(await line.locator('.figures').innerText(), /Total time\s+\d/);
+  await leave(page);
+  const now = await vms.look(id);
+  assert.deepEqual([now.state, now.host.name], ['powered_off', to]);
+  await vms.removed(id);
+});
+
 // A page that is told by the test alone how far operations are.
 async function told(page) {
   await page.addInitScript(() => {
