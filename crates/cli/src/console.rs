@@ -67,10 +67,13 @@ impl Machine {
 
     /// Whether the line that ended goes on elsewhere, where it is opened anew.
     async fn follow(&mut self) -> Outcome<bool> {
-        let timeout = Timeout {
-            timeout: MOVE_SECONDS,
-        };
-        let vm = until_arrived(&self.client, self.id, timeout).await?;
+        let mut vm = self.client.vm(self.id).await?;
+        if vm.state == VmState::Migrate {
+            let timeout = Timeout {
+                timeout: MOVE_SECONDS,
+            };
+            vm = until_arrived(&self.client, self.id, timeout).await?;
+        }
         let host = vm.host.map(|host| host.id);
         if vm.state != VmState::Running || host == self.host {
             return Ok(false);
@@ -94,8 +97,8 @@ impl Machine {
         loop {
             let Line { reader, writer } = &mut self.line;
             tokio::select! {
-                received = reader.read() => match received? {
-                    Some(bytes) => {
+                received = reader.read() => match received {
+                    Ok(Some(bytes)) => {
                         let mut out = io::stdout().lock();
                         out.write_all(&bytes)?;
                         out.flush()?;
@@ -103,11 +106,16 @@ impl Machine {
                             silence.as_mut().reset(Instant::now() + linger);
                         }
                     }
-                    None if self.follow().await? => {}
-                    None => return Ok(()),
+                    ended => match self.follow().await {
+                        Ok(true) => {}
+                        Ok(false) | Err(_) => return Ok(ended.map(drop)?),
+                    },
                 },
                 typed = input.recv(), if !ended => match (typed, linger) {
-                    (Some(bytes), _) => writer.write(bytes).await?,
+                    (Some(bytes), _) => {
+                        // A line that has ended is found by reading.
+                        let _ = writer.write(bytes).await;
+                    }
                     (None, Some(linger)) => {
                         ended = true;
                         silence.as_mut().reset(Instant::now() + linger);

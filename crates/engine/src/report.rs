@@ -330,7 +330,17 @@ impl Engine {
         let world = self.world();
         let sightings = &self.inner.sightings;
         let known = vm::find(&self.store().read(), observed.vm_id).await?;
-        if known.is_some_and(|vm| vm.run_epoch > observed.run_epoch) {
+        if known
+            .as_ref()
+            .is_some_and(|vm| vm.run_epoch > observed.run_epoch)
+        {
+            return Ok(());
+        }
+        // The answer to Send comes right behind, and says all of it: the guest, which
+        // stands still, does not wait for a transaction that changes nothing.
+        let moves = known.is_some_and(|vm| vm.state == VmState::Migrate);
+        if moves && observed.power == Power::Left {
+            sightings.forget(observed.vm_id);
             return Ok(());
         }
         let changed = write_tx!(self.store(), |tx| {
