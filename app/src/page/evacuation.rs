@@ -6,7 +6,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::VmId;
-use vimana_model::evacuation::EvacuationView;
+use vimana_model::evacuation::{EvacuationView, MAX_TRIES};
 use vimana_model::host::DesiredState;
 use vimana_ui::{
     Badge, Button, Cell, Each, IconName, Item, Progress, Prose, Table, Tone, When, memo, part,
@@ -33,21 +33,19 @@ pub fn follow(host: &HostEntry) {
     };
     live.on_hosted({
         let reader = reader.clone();
-        move || reader.look(Why::News)
+        move || reader.look()
     });
-    // Not on the server: effects run in the browser alone.
+    let view = host.view.clone();
+    let drains = memo(move || view.with(|host| host.desired == DesiredState::Draining));
     Effect::new(move |_| {
         let reader = reader.clone();
-        if let Ok(handle) = set_interval_with_handle(move || reader.look(Why::Time), LOOK_AGAIN) {
-            on_cleanup(move || handle.clear());
+        let look = move || reader.look();
+        if drains.get()
+            && let Ok(timer) = set_interval_with_handle(look, LOOK_AGAIN)
+        {
+            on_cleanup(move || timer.clear());
         }
     });
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
-    News,
-    Time,
 }
 
 #[derive(Clone)]
@@ -59,7 +57,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn look(&self, why: Why) {
+    fn look(&self) {
         let (id, desired) = self
             .host
             .view
@@ -75,7 +73,7 @@ impl Reader {
                 }
                 false
             }
-            DesiredState::Draining => why == Why::News || !known(EvacuationView::is_stuck),
+            DesiredState::Draining => true,
             DesiredState::Maintenance => !known(|known| known.over),
         };
         if !look {
@@ -86,21 +84,32 @@ impl Reader {
             return;
         }
         self.reading.set_value(true);
-        let (wanted, reading) = (self.wanted, self.reading);
+        let (wanted, reading, view) = (self.wanted, self.reading, self.host.view.clone());
         spawn_local(async move {
             // What comes while it is read is read afterwards; who shows it may be
             // gone by then.
             while wanted.try_get_value() == Some(true) {
                 wanted.try_set_value(false);
                 // What cannot be read now is read the next time.
-                if let Ok(found) = host_evacuation(id).await
-                    && evacuation.with_untracked(|known| *known != found)
-                {
+                let Ok(found) = host_evacuation(id).await else {
+                    continue;
+                };
+                // It may have ended meanwhile.
+                let desired = view.with_untracked(|host| host.desired);
+                let found = found.filter(|_| is_evacuated(desired));
+                if evacuation.with_untracked(|known| *known != found) {
                     evacuation.set(found);
                 }
             }
             reading.try_set_value(false);
         });
+    }
+}
+
+const fn is_evacuated(desired: DesiredState) -> bool {
+    match desired {
+        DesiredState::Draining | DesiredState::Maintenance => true,
+        DesiredState::Enabled | DesiredState::Cordoned => false,
     }
 }
 
@@ -159,14 +168,14 @@ fn summary(view: &EvacuationView) -> String {
                 "It holds {some} machines that are not recorded; it is not through while it does."
             )
         }
-        (1, _) => {
-            "1 VM cannot be moved. To have it tried again, stop, and evacuate anew.".to_owned()
-        }
-        (some, _) => {
-            format!(
-                "{some} VMs cannot be moved. To have them tried again, stop, and evacuate anew."
-            )
-        }
+        (1, _) => format!(
+            "1 VM cannot be moved now. It goes when it can, or, \
+             if it was tried {MAX_TRIES} times in vain, when the host is evacuated anew."
+        ),
+        (some, _) => format!(
+            "{some} VMs cannot be moved now. They go when they can, or, \
+             if they were tried {MAX_TRIES} times in vain, when the host is evacuated anew."
+        ),
     }
 }
 
@@ -372,7 +381,8 @@ mod tests {
         view.waiting.clear();
         assert_eq!(
             summary(&view),
-            "1 VM cannot be moved. To have it tried again, stop, and evacuate anew."
+            "1 VM cannot be moved now. It goes when it can, or, \
+             if it was tried 3 times in vain, when the host is evacuated anew."
         );
         view.over = true;
         assert_eq!(
