@@ -25,7 +25,10 @@ pub use backup::{
 pub use catalogue::{Catalogue, catalogue};
 pub use error::ApiError;
 pub use flavor::{change_flavor, create_flavor, flavors, retire_flavor};
-pub use host::{HostPageData, HostRow, discard_orphan, host, host_orphans, hosts};
+pub use host::{
+    HostPageData, HostRow, HostWish, discard_orphan, host, host_evacuation, host_orphans, hosts,
+    wish_of_host,
+};
 pub use image::{
     ImageShow, act_on_image, image, image_operations, image_timeline, images, import_image,
     refresh_image, set_image_refresh,

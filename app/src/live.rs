@@ -106,6 +106,8 @@ pub struct Live {
     uses: ArcRwSignal<u32>,
     /// Grows when something came about with a backup, or a schedule.
     kept: ArcRwSignal<u32>,
+    /// Grows when something came about with a host, or with a VM on one.
+    hosted: ArcRwSignal<u32>,
     #[cfg(feature = "hydrate")]
     stream: stream::Handle,
 }
@@ -122,6 +124,7 @@ impl Live {
             resets: ArcRwSignal::new(0),
             uses: ArcRwSignal::new(0),
             kept: ArcRwSignal::new(0),
+            hosted: ArcRwSignal::new(0),
             #[cfg(feature = "hydrate")]
             stream: stream::Handle::default(),
         });
@@ -175,6 +178,17 @@ impl Live {
                 reload();
             }
             now
+        });
+    }
+
+    /// Runs `look` now, and whenever something came about with a host or a VM on
+    /// one, or events were lost.
+    pub fn on_hosted(&self, look: impl Fn() + 'static) {
+        let (resets, hosted) = (self.resets.clone(), self.hosted.clone());
+        Effect::new(move |_| {
+            resets.track();
+            hosted.track();
+            untrack(&look);
         });
     }
 
@@ -234,6 +248,7 @@ impl Live {
                 .collect();
             (known.now, timelines)
         };
+        let hosted = host.is_some();
         if let Some(host) = host {
             self.put_host(host, Some(&event));
         }
@@ -254,6 +269,10 @@ impl Live {
         }
         if let Some(vm) = vm {
             self.put_vm(now, vm);
+        }
+        if hosted {
+            self.hosted
+                .update(|hosted| *hosted = hosted.wrapping_add(1));
         }
         for timeline in timelines {
             timeline.update(|known| merge_events(known, vec![event.clone()]));

@@ -1,8 +1,10 @@
 //! The pages, one file each.
 
 mod backups;
+mod evacuation;
 mod flavors;
 mod host;
+mod host_actions;
 mod hosts;
 mod image;
 mod image_actions;

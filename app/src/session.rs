@@ -122,7 +122,7 @@ impl Caller {
         self.may(Permission::ManageTemplates, tenant)
     }
 
-    /// Whether they let orphans be removed.
+    /// Whether they say what is wanted of hosts, and let orphans be removed.
     #[must_use]
     pub fn may_manage_hosts(&self) -> bool {
         self.may(Permission::ManageHosts, None)

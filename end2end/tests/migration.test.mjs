@@ -505,3 +505,90 @@ test('a VM is dragged onto a host, and nothing happens before that is confirmed'
   await leave(page);
   await vms.removed(id);
 });
+
+// Shows the page in every look; `name` says which moment it is.
+async function everyLook(page, name) {
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [1280, 390]) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 900 });
+      await checkPage(page, `${name}-${colorScheme}-${width}`);
+      await picture(page, `${name}-${colorScheme}-${width}`);
+    }
+  }
+  await page.emulateMedia({ colorScheme: 'light' });
+  await page.setViewportSize({ width: 1280, height: 900 });
+}
+
+test('by keyboard alone a host is evacuated, and it is seen how far that is', PATIENCE, async () => {
+  const id = await vms.make('leaves');
+  const { host } = await vms.rest(id);
+  const [from, to] = [host.name, other(host.name)];
+  assert.equal((await cli.run(`host cordon ${to}`)).status, 0);
+  const page = await portal();
+  await openLive(page, '/admin/hosts');
+  const badge = (state) => page.locator(`[data-host="${from}"] .badge`, { hasText: state });
+  const dialog = page.getByRole('dialog', { name: `Evacuate ${from}` });
+  const panel = page.getByRole('region', { name: `Evacuation of ${from}` });
+  const press = async (name) => {
+    await tabTo(page, name);
+    await page.keyboard.press('Enter');
+  };
+
+  // Nobody takes it.
+  await press(`Evacuate ${from}…`);
+  await dialog.getByText('The 1 VM on it is moved').waitFor();
+  const limit = dialog.getByLabel('VMs on their way at once');
+  assert.equal(await limit.inputValue(), '2');
+  await page.keyboard.press('Control+A');
+  await page.keyboard.type('17');
+  await page.keyboard.press('Enter');
+  await dialog.getByText('From 1 to 16 VMs at once.').waitFor();
+  await everyLook(page, 'evacuate-dialog');
+  await page.keyboard.press('Control+A');
+  await page.keyboard.type('3');
+  await page.keyboard.press('Enter');
+  await dialog.waitFor({ state: 'hidden' });
+  await badge('Draining').waitFor();
+  const stays = panel.getByRole('row', { name: 'leaves' });
+  await stays.getByText(`Host ${to} is cordoned.`).waitFor();
+  await panel.getByText('1 VM cannot be moved').waitFor();
+  await panel.getByText('0 of 1 moved').waitFor();
+  await everyLook(page, 'evacuation-stuck');
+  await press('Stop');
+  await badge('Cordoned').waitFor();
+  await panel.waitFor({ state: 'hidden' });
+
+  assert.equal((await cli.run(`host enable ${to}`)).status, 0);
+  await press(`Evacuate ${from}…`);
+  await dialog.waitFor();
+  await page.keyboard.press('Enter');
+  const [source] = fleet.qemus(id);
+  const target = await vms.eventually('the process that waits', () =>
+    fleet.qemus(id).find((pid) => pid !== source),
+  );
+  // It takes nothing any more: there is time to look.
+  process.kill(target, 'SIGSTOP');
+  try {
+    await panel.getByRole('row', { name: 'leaves' }).getByText(`to ${to}`).waitFor();
+    await panel.getByText('At most 2 at once, as admin asked.').waitFor();
+    await everyLook(page, 'evacuation');
+  } finally {
+    process.kill(target, 'SIGCONT');
+  }
+  await badge('Maintenance').waitFor({ timeout: 60_000 });
+  await panel.getByText('1 of 1 moved').waitFor();
+  await panel.getByText('Nothing is left on it.').waitFor();
+  await everyLook(page, 'maintenance');
+  await page.getByRole('link', { name: from }).click();
+  await panel.getByText('Nothing is left on it.').waitFor();
+  await everyLook(page, 'maintenance-host');
+  await press('Enable');
+  await page.locator('.state-line .badge', { hasText: 'Enabled' }).waitFor();
+  await panel.waitFor({ state: 'hidden' });
+  await leave(page);
+  const now = await vms.look(id);
+  assert.deepEqual([now.state, now.host.name], ['running', to]);
+  fleet.isClean();
+  await vms.removed(id);
+});

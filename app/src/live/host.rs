@@ -1,5 +1,6 @@
 use leptos::prelude::*;
 use vimana_model::HostId;
+use vimana_model::evacuation::EvacuationView;
 use vimana_model::event::{EventKind, EventView};
 use vimana_model::host::{HostState, HostView};
 
@@ -12,6 +13,9 @@ pub struct HostEntry {
     pub view: ArcRwSignal<HostView>,
     /// Why it is doubted, while it is.
     pub doubt: ArcRwSignal<Option<String>>,
+    /// How far its VMs are gone, as the server said last; who shows it asks
+    /// again.
+    pub evacuation: ArcRwSignal<Option<EvacuationView>>,
     touched: Mark,
 }
 
@@ -37,7 +41,22 @@ impl Live {
         {
             entry.doubt.set(row.doubt);
         }
+        if let Some(entry) = &entry
+            && entry
+                .evacuation
+                .with_untracked(|known| *known != row.evacuation)
+        {
+            entry.evacuation.set(row.evacuation);
+        }
         entry
+    }
+
+    /// Takes in what the server answered of a host alone.
+    pub fn renew_host(&self, asked: Mark, host: HostView) {
+        let known = self.host(host.id);
+        if known.is_none_or(|entry| entry.touched <= asked) {
+            self.put_host(host, None);
+        }
     }
 
     /// Ids in the order of the hosts' names; follows the world.
@@ -60,6 +79,7 @@ impl Live {
             let entry = known.hosts.entry(id).or_insert_with(|| HostEntry {
                 view: ArcRwSignal::new(host.clone()),
                 doubt: ArcRwSignal::new(None),
+                evacuation: ArcRwSignal::new(None),
                 touched: now,
             });
             entry.touched = now;

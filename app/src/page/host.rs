@@ -10,6 +10,8 @@ use leptos_meta::Title;
 use vimana_model::host::{HostDatastoreView, HostView, OrphanView};
 use vimana_ui::{Meter, Time, Until, memo, part, text, thousandths};
 
+use super::evacuation::{Evacuation, follow};
+use super::host_actions::{EvacuateDialog, HostActions, HostDesk};
 use super::hosts::{AmountMeter, HostCondition, VcpuMeter};
 use super::lazy::lazy_page;
 use super::load::{Asked, Found, Loaded, Wanted, id_in_address};
@@ -29,6 +31,7 @@ lazy_page!(
 fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
+    provide_context(HostDesk::new());
     view! {
         <Loaded
             asked=asked
@@ -40,6 +43,7 @@ fn page(asked: Asked) -> AnyView {
                 take_in(&again, asked, found);
             })
         />
+        <EvacuateDialog/>
     }
     .into_any()
 }
@@ -63,6 +67,7 @@ fn Machine(host: HostEntry, orphans: Vec<OrphanView>, events: Events) -> impl In
     let (id, name) = host
         .view
         .with_untracked(|host| (host.id, host.name.to_string()));
+    follow(&host);
     view! {
         <Title text=name.clone()/>
         <div class="page-head">
@@ -71,9 +76,11 @@ fn Machine(host: HostEntry, orphans: Vec<OrphanView>, events: Events) -> impl In
                 <h1>{name}</h1>
                 <p class="state-line" role="status"><HostCondition host=host.clone()/></p>
             </div>
+            <HostActions host=host.view.clone()/>
         </div>
         <div class="vm">
             <div class="vm-main">
+                <Evacuation host=host.clone()/>
                 <Room host=RwSignal::from(host.view.clone())/>
                 <Orphans id=id first=orphans events=events.clone()/>
             </div>

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos_meta::Title;
-use vimana_model::host::{HostState, HostView};
+use vimana_model::host::{DesiredState, HostState, HostView};
 use vimana_model::unit::MiB;
 use vimana_model::{HostId, Timestamp};
 use vimana_ui::{
@@ -12,10 +12,13 @@ use vimana_ui::{
     text, thousandths,
 };
 
+use super::evacuation::{Evacuation, follow, moved};
+use super::host_actions::{EvacuateDialog, HostActions, HostDesk};
 use super::lazy::lazy_page;
 use super::load::{Asked, Found, Loaded, Wanted};
 use super::sentence;
 use crate::live::{HostEntry, Live};
+use crate::session::Caller;
 
 lazy_page!(
     /// The list of hosts.
@@ -25,6 +28,7 @@ lazy_page!(
 fn page(asked: Asked) -> AnyView {
     let live = expect_context::<Live>();
     let again = live.clone();
+    provide_context(HostDesk::new());
     view! {
         <Title text="Hosts"/>
         <Loaded
@@ -42,6 +46,7 @@ fn page(asked: Asked) -> AnyView {
                 }
             })
         />
+        <EvacuateDialog/>
     }
     .into_any()
 }
@@ -58,14 +63,49 @@ fn HostList() -> impl IntoView {
             is=Signal::derive(move || !ids.with(Vec::is_empty))
             otherwise=|| view! { <EmptyState title="No hosts yet" text="A host appears here when its agent connects for the first time."/> }
         >
-            <Rows ids=ids/>
+            <div class="sections">
+                <Rows ids=ids/>
+                <Evacuations ids=ids/>
+            </div>
         </When>
     }
 }
 
+/// Of every host whose VMs go or have gone.
+#[component]
+fn Evacuations(ids: Memo<Vec<HostId>>) -> impl IntoView {
+    let live = expect_context::<Live>();
+    let panels = Signal::derive(move || {
+        let panel = |id: HostId| {
+            let live = live.clone();
+            Item::new(id, move || {
+                live.host(id).map(|host| view! { <Evacuation host=host/> })
+            })
+        };
+        ids.get().into_iter().map(panel).collect()
+    });
+    view! { <Each items=panels/> }
+}
+
+/// The last one is for those who may change anything.
+const COLUMNS: &[&str] = &[
+    "Host",
+    "State",
+    "Hypervisor",
+    "vCPUs",
+    "Memory",
+    "Disk",
+    "VMs",
+    "Actions",
+];
+
 #[component]
 fn Rows(ids: Memo<Vec<HostId>>) -> impl IntoView {
     let live = expect_context::<Live>();
+    let columns = match COLUMNS.split_last() {
+        Some((_, others)) if !expect_context::<Caller>().may_manage_hosts() => others,
+        Some(_) | None => COLUMNS,
+    };
     let rows = Signal::derive(move || {
         let row = |id: HostId| {
             let live = live.clone();
@@ -78,7 +118,7 @@ fn Rows(ids: Memo<Vec<HostId>>) -> impl IntoView {
     view! {
         <Table
             caption="Hosts"
-            columns=&["Host", "State", "Hypervisor", "vCPUs", "Memory", "Disk", "VMs"]
+            columns=columns
         >
             <Each items=rows/>
         </Table>
@@ -88,6 +128,9 @@ fn Rows(ids: Memo<Vec<HostId>>) -> impl IntoView {
 #[component]
 fn HostRow(host: HostEntry) -> impl IntoView {
     let entry = host.clone();
+    follow(&entry);
+    let may = expect_context::<Caller>().may_manage_hosts();
+    let asked_of = host.view.clone();
     let host = RwSignal::from(host.view);
     let (id, name) = host.with_untracked(|host| (host.id, host.name.to_string()));
     let of = |name: &str, what: &str| format!("{what} of {name}");
@@ -114,6 +157,7 @@ fn HostRow(host: HostEntry) -> impl IntoView {
                 <AmountMeter label=disk host=host used=|host| host.used.disk_mib max=|host| host.capacity.disk_mib/>
             </Cell>
             <Cell title="VMs">{text(move || host.with(|host| host.vms.to_string()))}</Cell>
+            {may.then(|| view! { <Cell title="Actions"><HostActions host=asked_of compact=true/></Cell> }.into_any())}
         </tr>
     }
     .into_any()
@@ -122,7 +166,12 @@ fn HostRow(host: HostEntry) -> impl IntoView {
 /// The state of a host, and everything about it that wants attention.
 #[component]
 pub fn HostCondition(host: HostEntry) -> impl IntoView {
-    let HostEntry { view, doubt, .. } = host;
+    let HostEntry {
+        view,
+        doubt,
+        evacuation,
+        ..
+    } = host;
     let condition = {
         let view = view.clone();
         memo(move || view.with(|host| (host.state, host.connected)))
@@ -131,6 +180,12 @@ pub fn HostCondition(host: HostEntry) -> impl IntoView {
         let view = view.clone();
         memo(move || view.with(|host| host.orphans))
     };
+    let wish = {
+        let view = view.clone();
+        memo(move || view.with(hidden_wish))
+    };
+    let gone =
+        memo(move || evacuation.with(|view| view.as_ref().filter(|view| !view.over).map(moved)));
     view! {
         <Badge
             tone=Signal::derive(move || host_tone(condition.get()))
@@ -138,6 +193,8 @@ pub fn HostCondition(host: HostEntry) -> impl IntoView {
         />
         <span class="why">{text(move || if condition.get().1 { "connected" } else { "not connected" })}</span>
         {part(move || doubt.get().map(|reason| view! { <span class="alarm"><Prose text=sentence(&reason)/></span> }.into_any()))}
+        {part(move || wish.get().map(|wish| view! { <span class="why">{wish}</span> }.into_any()))}
+        {part(move || gone.get().map(|gone| view! { <span class="why">{gone}</span> }.into_any()))}
         <CertificateAlarm host=view/>
         {part(move || orphans_text(orphans.get()).map(|text| view! { <span class="alarm">{text}</span> }.into_any()))}
     }
@@ -150,6 +207,23 @@ const fn host_tone(condition: (HostState, bool)) -> Tone {
         (HostState::Draining, _) => Tone::Moving,
         (HostState::Enabled | HostState::Cordoned | HostState::Maintenance, false) => Tone::Moving,
         (HostState::Doubted | HostState::Unknown, _) => Tone::Bad,
+    }
+}
+
+/// What is wanted of a host whose state is another, because it is silent or makes
+/// no sense.
+fn hidden_wish(host: &HostView) -> Option<&'static str> {
+    match (host.state, host.desired) {
+        (
+            HostState::Enabled | HostState::Cordoned | HostState::Draining | HostState::Maintenance,
+            _,
+        )
+        | (HostState::Doubted | HostState::Unknown, DesiredState::Enabled) => None,
+        (HostState::Doubted | HostState::Unknown, DesiredState::Cordoned) => Some("to be cordoned"),
+        (HostState::Doubted | HostState::Unknown, DesiredState::Draining) => Some("to be drained"),
+        (HostState::Doubted | HostState::Unknown, DesiredState::Maintenance) => {
+            Some("to be in maintenance")
+        }
     }
 }
 
