@@ -64,7 +64,18 @@ fn check_record(books: &Books, vm: &VmRecord, found: &mut Findings) {
         );
         add(Check::CopyOfLaterRun, what);
     }
-    for part in Part::ALL {
+    // One that is off, on its way to another host, has a disk alone.
+    let has_memory = matches!(
+        vm.state,
+        VmState::Pending
+            | VmState::Hold
+            | VmState::Prolog
+            | VmState::Boot
+            | VmState::Suspended
+            | VmState::Stopped
+    );
+    let parts = Part::ALL.into_iter();
+    for part in parts.filter(|part| has_memory || *part == Part::Disk) {
         if !saved.parts.iter().any(|saved| saved.part == part) {
             let what = format!("of its copy no {} is recorded", part.name());
             add(Check::CopyIncomplete, what);
