@@ -172,6 +172,10 @@ impl Engine {
             }
             if let Some(current) = change.current() {
                 let here = change.is_on(speaker.host_id);
+                // It may have begun since the inventory was compared.
+                if let Some(observed) = observed.clone().filter(|_| here) {
+                    self.inner.sightings.keep(observed);
+                }
                 if change.host_of(current.kind).await? != Some(speaker.host_id) {
                     // It is another one's turn, or nobody's.
                     if here && change.vm.state == VmState::Unknown {

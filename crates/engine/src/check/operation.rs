@@ -158,7 +158,9 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         | StepKind::Run
         | StepKind::Leave => true,
     };
-    (by_a_host && vm.host.is_none()).then(|| {
+    // The other host's part is no matter of its own, which a stopped one lacks.
+    let by_its_own = by_a_host && !current.kind.is_at_peer();
+    (by_its_own && vm.host.is_none()).then(|| {
         let what = format!("its step \"{title}\" is for a host to do, and its VM has none");
         (Check::StepWithoutHost, what)
     })
