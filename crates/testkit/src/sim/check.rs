@@ -121,8 +121,10 @@ impl World {
         let moves = moves.count();
         let left = |operation: &&OperationRecord| {
             operation.steps.iter().any(|step| {
-                let goes = matches!(step.kind, StepKind::Clean | StepKind::Send)
-                    && step.state == StepState::Done;
+                let goes = matches!(
+                    step.kind,
+                    StepKind::Clean | StepKind::Send | StepKind::Arrive
+                ) && step.state == StepState::Done;
                 let comes = matches!(step.kind, StepKind::Prepare | StepKind::Download);
                 goes || (comes && step.state == StepState::Undone)
             })
