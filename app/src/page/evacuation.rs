@@ -310,11 +310,11 @@ fn Stop(host: HostEntry) -> impl IntoView {
         drains.get().then(|| {
             view! {
                 <div class="stop">
-                    <span class="faint">"It stays cordoned; VMs on their way go on to their end."</span>
+                    <span class="faint">"It is cordoned then; VMs on their way go on to their end."</span>
                     <Button
                         id=format!("stop-{id}")
                         label="Stop".to_owned()
-                        icon=IconName::Stop
+                        icon=IconName::Hold
                         on_press=Callback::new(move |()| desk.press(HostAction::Cordon, &view, busy))
                         busy=busy
                     />
