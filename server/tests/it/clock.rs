@@ -274,8 +274,9 @@ async fn what_was_last_is_not_told_by_the_clock() {
     let id = scene.vm.id;
     client.stop_vm(id).await.unwrap();
     let fine = json!({ "outcome": "ok" });
-    let part = json!({ "part": "memory", "size_bytes": 1, "sha256": "00" });
-    let copy = json!({ "run_epoch": 1, "hypervisor": "none", "parts": [part] });
+    let part = |part| json!({ "part": part, "size_bytes": 1, "sha256": "00" });
+    let parts = ["disk", "memory"].map(part);
+    let copy = json!({ "run_epoch": 1, "hypervisor": "none", "parts": parts });
     let saved = json!({ "outcome": "ok", "saved": copy });
     // It is in the datastore, and its host cannot be cleaned.
     for (work, outcome) in [
