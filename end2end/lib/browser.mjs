@@ -139,6 +139,8 @@ export async function tabTo(page, name) {
 
 // axe finds nothing here, and nothing is wider than the window.
 export async function checkPage(page, what) {
+  // While the page is being taken over its title is set anew.
+  await page.waitForFunction(() => document.title !== '');
   const { violations } = await new AxeBuilder({ page }).analyze();
   const found = violations.map(({ id, nodes }) => `${what} ${id}: ${nodes[0].html}`);
   assert.deepEqual(found, []);

@@ -53,15 +53,20 @@ const snapshot = (name) => page.locator(`[data-snapshot="${name}"]`);
 const volume = (name) => page.locator(`[data-volume="${name}"]`);
 const operations = async () => (await api.call('GET', `/vms/${vmId}/operations`)).items;
 
+const KINDS = { 'Go back': 'revert', 'Make larger': 'grow', Snapshot: 'snapshot' };
+const ended = new Set();
+
 // The last thing that was asked for is through.
-async function through(kind) {
-  const title = page.getByRole('article', { name: kind, exact: true }).first();
-  await title.getByText('succeeded').waitFor({ timeout: 60_000 });
-  // The page may still show the one before.
+async function through(title) {
+  // The page may still show the one before, and the server not yet know of it.
+  const isBefore = ({ id, kind }) => kind !== KINDS[title] || ended.has(id);
   let latest;
   do [latest] = await operations();
-  while (latest.state === 'running');
+  while (isBefore(latest) || latest.state === 'running');
   assert.equal(latest.state, 'succeeded');
+  ended.add(latest.id);
+  const shown = page.getByRole('article', { name: title, exact: true }).first();
+  await shown.getByText('succeeded').waitFor({ timeout: 60_000 });
 }
 
 async function take(name, { memory = true } = {}) {
