@@ -8,6 +8,9 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub const START_POLL: Duration = Duration::from_millis(5);
 /// One QMP command.
 pub const QMP_TIMEOUT: Duration = Duration::from_secs(5);
+/// One that has QEMU read and check certificates, beside all that runs on a busy
+/// host.
+pub const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connecting to a QEMU that survived the agent.
 pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A QEMU that was asked to quit is killed after this.

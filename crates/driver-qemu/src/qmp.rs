@@ -144,6 +144,15 @@ impl Qmp {
         name: &'static str,
         arguments: Option<Value>,
     ) -> Result<Value, QmpError> {
+        self.execute_within(QMP_TIMEOUT, name, arguments).await
+    }
+
+    async fn execute_within(
+        &self,
+        within: Duration,
+        name: &'static str,
+        arguments: Option<Value>,
+    ) -> Result<Value, QmpError> {
         let (answer, reply) = oneshot::channel();
         let talk = async {
             let command = Command {
@@ -155,7 +164,6 @@ impl Qmp {
             sent.map_err(|_| QmpError::Closed)?;
             reply.await.map_err(|_| QmpError::Closed)?
         };
-        let within = QMP_TIMEOUT;
         let timed_out = |_| QmpError::Timeout {
             command: name,
             within,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Qmp, QmpError};
+use crate::limits::OBJECT_TIMEOUT;
 
 /// Bytes a second, for moves that are not to be slowed down.
 const UNLIMITED: u64 = 1 << 50;
@@ -489,7 +490,8 @@ impl Qmp {
     }
 
     pub async fn object_add(&self, object: Value) -> Result<(), QmpError> {
-        self.execute("object-add", Some(object)).await.map(drop)
+        let added = self.execute_within(OBJECT_TIMEOUT, "object-add", Some(object));
+        added.await.map(drop)
     }
 
     /// Fine if there is none.
