@@ -13,7 +13,7 @@ use vimana_model::datastore::{
 };
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
-use vimana_model::saved::Part;
+use vimana_model::saved::{Part, SavedMachine};
 use vimana_model::{BackupId, Error, ErrorKind, FieldError, HostId, Result, TenantId, VmId};
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
@@ -176,8 +176,7 @@ impl Engine {
             add(&mut main.entry(tenant).or_default().image_bytes, bytes);
         }
         for record in vm::all_saved(&read).await? {
-            let parts = record.saved.iter().flat_map(|saved| &saved.parts);
-            let bytes = parts.fold(0, |sum: u64, part| sum.saturating_add(part.size_bytes));
+            let bytes = record.saved.as_ref().map_or(0, SavedMachine::size_bytes);
             let of = main.entry(Some(record.tenant_id)).or_default();
             add(&mut of.saved_bytes, bytes);
         }

@@ -445,10 +445,8 @@ impl Change<'_> {
             return self.turn(VmState::Migrate);
         };
         let saved = self.vm.saved.as_ref();
-        let parts = saved.map_or(&[][..], |saved| saved.parts.as_slice());
-        let transferred_bytes = parts.iter().map(|part| part.size_bytes);
         let sent = Sent {
-            transferred_bytes: transferred_bytes.fold(0, u64::saturating_add),
+            transferred_bytes: saved.map_or(0, SavedMachine::size_bytes),
             ..Sent::default()
         };
         self.note_migration(None, Some(sent));

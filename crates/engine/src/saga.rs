@@ -728,7 +728,7 @@ impl Change<'_> {
         };
         let kind = operation.kind;
         let piece = piece_of(operation);
-        let moving = volumes_of(operation);
+        let moving = moving(&operation.steps);
         let peer_knows_nothing = operation
             .steps
             .iter()
@@ -911,11 +911,6 @@ pub fn piece_of(operation: &OperationRecord) -> Option<Piece> {
     operation.steps.iter().find_map(|step| step.piece.clone())
 }
 
-/// The volumes that it moves.
-fn volumes_of(operation: &OperationRecord) -> Vec<VolumeId> {
-    moving(&operation.steps)
-}
-
 /// Those whose move was not begun.
 fn not_begun(operation: &OperationRecord) -> Vec<VolumeId> {
     let later = usize::try_from(operation.step).unwrap_or(usize::MAX);
@@ -927,6 +922,7 @@ fn not_begun(operation: &OperationRecord) -> Vec<VolumeId> {
     )
 }
 
+/// The volumes that those steps move.
 fn moving(steps: &[StepRecord]) -> Vec<VolumeId> {
     let moves = steps.iter().filter(|step| step.kind == StepKind::Move);
     let pieces = moves.filter_map(|step| match step.piece {

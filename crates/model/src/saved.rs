@@ -37,6 +37,15 @@ pub struct SavedMachine {
     pub parts: Vec<SavedPart>,
 }
 
+impl SavedMachine {
+    /// Of all its parts together.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let sizes = self.parts.iter().map(|part| part.size_bytes);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedPart {

@@ -52,15 +52,6 @@ impl Scene {
         self.sound().await;
         vm
     }
-
-    async fn until_step(&self, index: usize) {
-        self.world
-            .until_vm(self.vm, "its step", |vm| {
-                let operation = vm.operation.as_ref().unwrap();
-                operation.steps[index].state == StepState::Running
-            })
-            .await;
-    }
 }
 
 #[tokio::test]

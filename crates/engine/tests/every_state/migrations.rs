@@ -48,6 +48,16 @@ impl Scene {
         (source, target)
     }
 
+    /// That step of the latest operation is under way.
+    pub(super) async fn until_step(&self, index: usize) {
+        self.world
+            .until_vm(self.vm, "its step", |vm| {
+                let operation = vm.operation.as_ref().unwrap();
+                operation.steps[index].state == StepState::Running
+            })
+            .await;
+    }
+
     pub(super) fn log(&self) -> &Arc<RunLog> {
         self.hosts[0].sim.log()
     }
@@ -217,13 +227,7 @@ async fn a_migration_that_is_cancelled_leaves_the_vm_where_it_was() {
         host.sim.delay(call, Duration::from_secs(3600));
         let begun = scene.migrate(&target.name).await.unwrap();
         let step = if call == Call::Receive { 0 } else { 1 };
-        scene
-            .world
-            .until_vm(scene.vm, "its step", |vm| {
-                let operation = vm.operation.as_ref().unwrap();
-                operation.steps[step].state == StepState::Running
-            })
-            .await;
+        scene.until_step(step).await;
         let (engine, admin) = (&scene.world.engine, &scene.world.admin);
         engine.cancel_operation(admin, begun.id).await.unwrap();
         let vm = scene.stayed(source, target).await;
@@ -262,13 +266,7 @@ async fn a_machine_that_ends_before_it_has_arrived_is_off_where_it_was() {
     let (source, target) = scene.source_and_target().await;
     source.sim.delay(Call::Send, Duration::from_millis(100));
     scene.migrate(&target.name).await.unwrap();
-    scene
-        .world
-        .until_vm(scene.vm, "its sending", |vm| {
-            let operation = vm.operation.as_ref().unwrap();
-            operation.steps[1].state == StepState::Running
-        })
-        .await;
+    scene.until_step(1).await;
     assert!(source.sim.guest_power_off(scene.vm));
     let vm = scene.world.until(scene.vm, VmState::PoweredOff).await;
     assert_eq!(vm.host.unwrap().id, source.id);
@@ -352,13 +350,7 @@ async fn a_vm_whose_other_host_goes_away_runs_on_and_is_free() {
     let (there, before) = (target.name.clone(), scene.used().await);
     source.sim.delay(Call::Send, Duration::from_secs(3600));
     let begun = scene.migrate(&there).await.unwrap();
-    scene
-        .world
-        .until_vm(scene.vm, "its sending", |vm| {
-            let operation = vm.operation.as_ref().unwrap();
-            operation.steps[1].state == StepState::Running
-        })
-        .await;
+    scene.until_step(1).await;
     let index = scene.hosts.iter().position(|host| host.name == there);
     let index = index.unwrap();
     scene.hosts[index].disconnect();
@@ -445,13 +437,7 @@ async fn a_vm_can_be_deleted_on_its_way() {
         let host = if call == Call::Send { source } else { target };
         host.sim.delay(call, Duration::from_secs(3600));
         scene.migrate(&target.name).await.unwrap();
-        scene
-            .world
-            .until_vm(scene.vm, "its step", |vm| {
-                let operation = vm.operation.as_ref().unwrap();
-                operation.steps[step].state == StepState::Running
-            })
-            .await;
+        scene.until_step(step).await;
         let vm = scene.through(VmAction::Delete).await;
         assert_eq!(vm.state, VmState::Done, "in {call:?}");
         for host in [source, target] {
@@ -472,13 +458,7 @@ async fn a_vm_whose_own_host_falls_silent_on_the_way_arrives_when_it_is_back() {
     let (here, there) = (source.name.clone(), target.name.clone());
     source.sim.delay(Call::Send, Duration::from_secs(3600));
     scene.migrate(&there).await.unwrap();
-    scene
-        .world
-        .until_vm(scene.vm, "its sending", |vm| {
-            let operation = vm.operation.as_ref().unwrap();
-            operation.steps[1].state == StepState::Running
-        })
-        .await;
+    scene.until_step(1).await;
     let index = scene.hosts.iter().position(|host| host.name == here);
     let index = index.unwrap();
     scene.hosts[index].disconnect();
