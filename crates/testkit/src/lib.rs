@@ -158,6 +158,8 @@ impl TestWorld {
                 if let WatchItem::Item(item) = item
                     && let Some(vm) = item.vm
                     && vm.id == id
+                    // The stream may still tell of what was before.
+                    && vm.generation >= now.generation
                     && wanted(&vm)
                 {
                     return vm;
