@@ -16,6 +16,7 @@ mod m0008_host_datastores;
 mod m0009_volume_snapshots;
 mod m0010_migrations;
 mod m0011_host_states;
+mod m0012_vm_datastores;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_volume_snapshots::Migration),
             Box::new(m0010_migrations::Migration),
             Box::new(m0011_host_states::Migration),
+            Box::new(m0012_vm_datastores::Migration),
         ]
     }
 }

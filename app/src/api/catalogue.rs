@@ -5,6 +5,7 @@ use vimana_model::flavor::FlavorView;
 #[cfg(feature = "ssr")]
 use vimana_model::image::ImageState;
 use vimana_model::image::ImageView;
+use vimana_model::name::DatastoreName;
 #[cfg(feature = "ssr")]
 use vimana_model::template::CLOUD_CONFIG;
 use vimana_model::template::TemplateView;
@@ -23,6 +24,8 @@ pub struct Catalogue {
     pub flavors: Vec<FlavorView>,
     /// Of their user-data only whether there is any.
     pub templates: Vec<TemplateView>,
+    /// Those that a disk can be in; `local` is the first.
+    pub datastores: Vec<DatastoreName>,
 }
 
 #[server(name = CatalogueCall, prefix = "/portal/api", endpoint = "catalogue", input = Json, output = Json)]
@@ -42,9 +45,12 @@ pub async fn catalogue() -> Result<Catalogue, ApiError> {
         let data = template.user_data.take();
         template.user_data = data.and_then(|_| UserData::new(CLOUD_CONFIG).ok());
     }
+    let datastores = engine.volume_datastores(&cx, None);
+    let datastores = datastores.await.map_err(ssr::refuse)?;
     Ok(Catalogue {
         images,
         flavors,
         templates,
+        datastores,
     })
 }

@@ -38,6 +38,7 @@ pub struct TermsDraft {
     has_user_data: RwSignal<bool>,
     image: RwSignal<String>,
     flavor: RwSignal<String>,
+    datastore: RwSignal<String>,
     ssh_key: RwSignal<String>,
     user_data: RwSignal<String>,
     hold: RwSignal<bool>,
@@ -82,6 +83,7 @@ impl TermsDraft {
             has_user_data: RwSignal::new(false),
             image: RwSignal::new(terms.image.clone()),
             flavor: RwSignal::new(terms.flavor.clone()),
+            datastore: RwSignal::new(datastore(terms)),
             ssh_key: text(&terms.ssh_key),
             user_data: text(&terms.user_data),
             hold: RwSignal::new(terms.hold),
@@ -108,6 +110,7 @@ impl TermsDraft {
             flavor: self.flavor.get(),
             ssh_key: filled(self.ssh_key.get()),
             user_data: filled(self.user_data.get()).filter(|_| !self.has_user_data.get()),
+            datastore: Some(self.datastore.get()).filter(|name| name != LOCAL),
             hold: self.hold.get(),
         }
     }
@@ -219,6 +222,19 @@ pub fn TermsFields(
         })
         .collect();
     let (images, flavors) = (with(images, draft.image), with(flavors, draft.flavor));
+    let places = with(places(&choices), draft.datastore);
+    let places = (places.len() > 1).then(|| {
+        view! {
+            <SelectField
+                id="datastore"
+                label="Datastore"
+                hint="For its disk. In one that several hosts share, the disk stays where it is when the VM migrates."
+                choices=places
+                value=draft.datastore
+                error=draft.error("datastore")
+            />
+        }
+    });
     let presets = (first && !choices.templates.is_empty()).then(|| presets(draft, choices));
     let fields = part(move || {
         let fields = draft.fields.get();
@@ -239,6 +255,7 @@ pub fn TermsFields(
         {presets}
         <SelectField id="image" label="Image" choices=images value=draft.image error=draft.error("image")/>
         <SelectField id="flavor" label="Flavor" choices=flavors value=draft.flavor error=draft.error("flavor")/>
+        {places}
         {fields}
         <TextAreaField
             id="ssh_key"
@@ -269,6 +286,27 @@ pub fn TermsFields(
         />
     }
     .into_any()
+}
+
+/// The datastore of every host.
+const LOCAL: &str = "local";
+
+/// The one that the disk is to be in.
+fn datastore(terms: &CreateVm) -> String {
+    let named = terms.datastore.as_deref().map(str::trim);
+    let named = named.filter(|name| !name.is_empty());
+    named.unwrap_or(LOCAL).to_owned()
+}
+
+fn places(choices: &Catalogue) -> Vec<Choice> {
+    let named = choices.datastores.iter().map(|name| Choice {
+        value: name.to_string(),
+        text: match name.is_local() {
+            true => format!("{name} · its host's own directory"),
+            false => name.to_string(),
+        },
+    });
+    named.collect()
 }
 
 /// The choice of a template; what it says is filled in below.
@@ -330,6 +368,7 @@ pub fn changes(terms: &CreateVm, next: &CreateVm) -> Vec<Change> {
         flavor,
         ssh_key,
         user_data,
+        datastore: _,
         hold,
     } = terms;
     let given = |text: &Option<String>| {
@@ -370,6 +409,8 @@ pub fn changes(terms: &CreateVm, next: &CreateVm) -> Vec<Change> {
         "Flavor",
         (flavor.clone(), next.flavor.clone()),
     );
+    let (from, to) = (datastore(terms), datastore(next));
+    note(from != to, "Datastore", (from, to));
     note(
         clean(ssh_key) != clean(&next.ssh_key),
         "SSH keys",

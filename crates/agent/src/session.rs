@@ -254,7 +254,11 @@ impl Host {
                 return Err(SessionError::LeaseOver);
             }
             ToAgent::Command(command) => self.work.submit(command),
-            ToAgent::Discard { vm_id, run_epoch } => self.work.discard(vm_id, run_epoch),
+            ToAgent::Discard {
+                vm_id,
+                run_epoch,
+                elsewhere,
+            } => self.work.discard(vm_id, run_epoch, elsewhere),
             ToAgent::RemoveVolume {
                 volume_id,
                 datastores,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
-use vimana_driver::{Fault, FaultKind, HostDriver};
+use vimana_driver::{DiskPlan, Fault, FaultKind, HostDriver};
 use vimana_model::{VmId, VolumeId};
 use vimana_protocol::agent::{Command, Outcome, Work};
 
@@ -49,6 +49,7 @@ enum Task {
     /// that the ledger has seen.
     Discard {
         known: u64,
+        elsewhere: Option<DiskPlan>,
     },
 }
 
@@ -97,8 +98,8 @@ impl Workshop {
     }
 
     /// Stops and removes a machine that is not recorded, unless a later run
-    /// than the one meant is here or on its way.
-    pub fn discard(self: &Arc<Self>, vm_id: VmId, run_epoch: u64) {
+    /// than the one meant is here or on its way. `elsewhere`: another host has it.
+    pub fn discard(self: &Arc<Self>, vm_id: VmId, run_epoch: u64, elsewhere: Option<DiskPlan>) {
         let lanes = self.lanes();
         let is_later = lanes.get(&vm_id).is_some_and(|l| l.has_later(run_epoch));
         if is_later || room(&lanes, vm_id).is_err() {
@@ -108,7 +109,7 @@ impl Workshop {
         let (known, written) = self.ledger.discard(vm_id, run_epoch);
         let job = Job {
             run_epoch,
-            task: Task::Discard { known },
+            task: Task::Discard { known, elsewhere },
             written,
         };
         self.enqueue(lanes, vm_id, job);
@@ -269,7 +270,7 @@ fn room(lanes: &BTreeMap<VmId, Lane>, vm_id: VmId) -> Result<(), Fault> {
 
 fn overtakes(work: &Work) -> bool {
     match work {
-        Work::Kill | Work::Clean | Work::Leave | Work::CallOff => true,
+        Work::Kill | Work::Clean | Work::Leave { .. } | Work::CallOff => true,
         Work::Prepare { .. }
         | Work::Boot { .. }
         | Work::Shutdown { .. }
@@ -324,7 +325,7 @@ fn name(work: &Work) -> &'static str {
         Work::Send { .. } => "send",
         Work::CallOff => "call_off",
         Work::Run => "run",
-        Work::Leave => "leave",
+        Work::Leave { .. } => "leave",
         Work::Unknown => "unknown",
     }
 }

@@ -63,6 +63,7 @@ async fn create(args: CreateRequest) -> Outcome {
             flavor: args.preset.flavor.unwrap_or_default(),
             ssh_key: input::ssh_key(args.ssh_key_file)?,
             user_data: input::user_data(args.user_data_file)?,
+            datastore: args.preset.datastore,
             hold: false,
         },
         purpose: args.purpose,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use vimana_driver::{FaultKind, HostDriver as _, ImageRef, IncarnationSpec, Seed};
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{ImageId, VmId};
 
@@ -28,6 +29,7 @@ fn spec(round: u64, size_bytes: u64) -> IncarnationSpec {
             memory_mib: MiB(128),
             disk_mib: MiB(20 << 10),
         },
+        datastore: DatastoreName::local(),
         image: ImageRef {
             id: ImageId::from_parts(1, [1; 10]),
             format: ImageFormat::Qcow2,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use vimana_driver::{Fault, Power};
+use vimana_driver::{DiskPlan, Fault, Power};
 use vimana_model::VmId;
 use vimana_model::name::DatastoreName;
 
@@ -38,7 +38,7 @@ struct Found {
     /// It was being restarted.
     restarting: bool,
     /// A place for it was being made, and nobody was told of it.
-    unborn: bool,
+    unborn: Option<DiskPlan>,
 }
 
 /// Takes in every VM of the state directory. One that cannot be made sense
@@ -108,9 +108,9 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId, halves: &[VolumeRecord]) -> Result
         tracing::error!(vm = %id, "a VM on this host is left alone: it has no record");
         return Ok(());
     };
-    if found.unborn {
+    if let Some(disks) = found.unborn {
         end_all(id, &dir).await;
-        return receive::forget(host, id).await;
+        return receive::forget(host, id, &disks).await;
     }
     free_disks(&dir).await?;
     let saved = found.held.saved;
@@ -162,7 +162,7 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
         Err(error) if is_damage(&error) => None,
         arriving => arriving?,
     };
-    if let Some(run) = arriving.and_then(|arriving| arriving.runs_as) {
+    if let Some(run) = arriving.as_ref().and_then(|arriving| arriving.runs_as) {
         // It was to run here, and may have done: it has arrived.
         record.spec.run_epoch = record.spec.run_epoch.max(run);
         receive::settle(dir, &record)?;
@@ -196,7 +196,10 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
         held.power = Power::Saved;
         held.saved = saved;
     }
-    let unborn = arriving.is_some_and(|arriving| arriving.endpoint.is_none());
+    let unborn = arriving
+        .as_ref()
+        .filter(|arriving| arriving.endpoint.is_none());
+    let unborn = unborn.map(|arriving| arriving.disks.clone());
     held.journey = match (arriving, leaving) {
         (Some(arriving), _) => Some(Journey::Arriving(arriving)),
         (None, Some(leaving)) if started.is_some() => Some(Journey::Leaving(leaving)),
@@ -217,10 +220,11 @@ fn look(dir: &Path) -> io::Result<Option<Found>> {
 /// Removes what interrupted calls left. Blocks.
 fn tidy(dir: &Path, saved: bool) -> io::Result<()> {
     // A QEMU that still writes it keeps its file; only the name goes.
-    record::remove_file(&dir.join(MEMORY_PART))?;
+    let home = record::home(dir);
+    record::remove_file(&home.join(MEMORY_PART))?;
     record::remove_file(&dir.join(Restarting::FILE))?;
     tls::tidy(dir)?;
-    if !saved && (dir.join(MEMORY).exists() || dir.join(Saved::FILE).exists()) {
+    if !saved && (home.join(MEMORY).exists() || dir.join(Saved::FILE).exists()) {
         record::erase_saved(dir)?;
     }
     Ok(())

@@ -246,6 +246,7 @@ fn socket(id: &str, path: &str) -> String {
 mod tests {
     use vimana_driver::{ImageRef, IncarnationSpec, Seed};
     use vimana_model::ImageId;
+    use vimana_model::name::DatastoreName;
     use vimana_model::ssh_key::SshKeys;
     use vimana_model::unit::MiB;
     use vimana_model::user_data::UserData;
@@ -325,6 +326,7 @@ mod tests {
             vm_id: VmId::from_parts(1, [1; 10]),
             run_epoch: 1,
             resources: Resources::default(),
+            datastore: DatastoreName::local(),
             image: ImageRef {
                 id: ImageId::from_parts(1, [2; 10]),
                 format: ImageFormat::Raw,

@@ -28,7 +28,7 @@ use crate::host::{Held, Turn, blocking, overtaken};
 use crate::job::Job;
 use crate::limits::BACKUP_TIMEOUT;
 use crate::machine::Machine;
-use crate::prepare::enough_room;
+use crate::prepare::enough_room_in;
 use crate::qcow2;
 use crate::qmp::{Bitmap, Qmp, QmpError};
 use crate::record::{self, Record, Scratch};
@@ -76,7 +76,7 @@ pub async fn back_up(
     if held.saved.is_some() {
         return Err(saved());
     }
-    let dir = turn.dir().join(BACKUP);
+    let dir = record::home(&turn.dir()).join(BACKUP);
     if let Some(made) = read(&dir).await?.filter(|made| made.backup_id == id) {
         return Ok(made.files(&dir));
     }
@@ -102,7 +102,7 @@ pub async fn back_up(
 /// See [`vimana_driver::HostDriver::end_backup`].
 pub async fn end(turn: Turn, id: BackupId, kept: bool) -> Result<(), Fault> {
     let held = turn.disks()?;
-    let dir = turn.dir().join(BACKUP);
+    let dir = record::home(&turn.dir()).join(BACKUP);
     if !kept && let Some(machine) = &held.machine {
         // Half of it may be under way still, of an agent that died.
         let qmp = machine.qmp();
@@ -178,7 +178,8 @@ async fn copy(
             .map_err(|error| failed(&error))?;
         make_targets(turn, &sources).await?;
         let copied = async {
-            let (since, actions) = ready(qmp, &sources, id, since).await?;
+            let place = record::in_home(&turn.dir(), BACKUP);
+            let (since, actions) = ready(qmp, &place, &sources, id, since).await?;
             let begin = qmp.transaction(actions);
             let frozen = match machine {
                 Some(machine) => {
@@ -216,7 +217,7 @@ async fn copy(
             .map(|source| (source.disk, MiB(source.bytes.div_ceil(1 << 20))))
             .collect(),
     };
-    let (dir, whole) = (turn.dir().join(BACKUP), made.clone());
+    let (dir, whole) = (record::home(&turn.dir()).join(BACKUP), made.clone());
     blocking(move || {
         for (disk, _) in &whole.disks {
             let synced = File::open(dir.join(disk.to_string())).and_then(|file| file.sync_all());
@@ -256,8 +257,9 @@ async fn make_targets(turn: &Turn, sources: &[Source]) -> Result<(), Fault> {
         .map(|source| (source.disk.to_string(), source.bytes))
         .collect();
     blocking(move || {
-        enough_room(&host)?;
-        let dir = place.join(BACKUP);
+        let home = record::home(&place);
+        enough_room_in(&host, &home)?;
+        let dir = home.join(BACKUP);
         remove(&dir)?;
         record::make_dir(&dir).map_err(unmade)?;
         for (name, bytes) in wanted {
@@ -274,6 +276,7 @@ async fn make_targets(turn: &Turn, sources: &[Source]) -> Result<(), Fault> {
 /// says which.
 async fn ready(
     qmp: &Qmp,
+    place: &str,
     sources: &[Source],
     id: BackupId,
     since: Option<BackupId>,
@@ -294,7 +297,7 @@ async fn ready(
         qmp.blockdev_add(json!({
             "driver": "qcow2",
             "node-name": target,
-            "file": {"driver": "file", "filename": format!("{BACKUP}/{}", source.disk)},
+            "file": {"driver": "file", "filename": format!("{place}/{}", source.disk)},
         }))
         .await?;
         actions.push(json!({
@@ -398,7 +401,7 @@ async fn read(dir: &Path) -> Result<Option<Made>, Fault> {
 
 /// Removes the files.
 async fn clear(turn: &Turn) -> Result<(), Fault> {
-    let dir = turn.dir().join(BACKUP);
+    let dir = record::home(&turn.dir()).join(BACKUP);
     blocking(move || remove(&dir)).await
 }
 

@@ -194,7 +194,7 @@ pub async fn start(
         .map_err(|error| Fault::io(&format!("starting {}", process::shown(qemu)), &error))?;
     let up = async {
         let up = bring_up(turn.epoch, dir, &mut child).await?;
-        let begun = begin(&up.qmp, beginning).await;
+        let begun = begin(&up.qmp, dir, beginning).await;
         begun.map_err(|error| failed(dir, Some(error)))?;
         Ok(up)
     };
@@ -217,7 +217,7 @@ pub async fn start(
     }
 }
 
-async fn begin(qmp: &Qmp, beginning: Beginning) -> Result<(), QmpError> {
+async fn begin(qmp: &Qmp, dir: &Path, beginning: Beginning) -> Result<(), QmpError> {
     match beginning {
         Beginning::Fresh { grow_to } => {
             if let Some(bytes) = grow_to {
@@ -229,7 +229,7 @@ async fn begin(qmp: &Qmp, beginning: Beginning) -> Result<(), QmpError> {
         Beginning::FromMemory => {
             qmp.prepare_migration(Passage::File).await?;
             let mut events = qmp.events().ok_or(QmpError::Closed)?;
-            qmp.migrate_incoming(MEMORY).await?;
+            qmp.migrate_incoming(&record::in_home(dir, MEMORY)).await?;
             match machine::moved(qmp, &mut events).await? {
                 Migration::Completed => Ok(()),
                 Migration::Failed { reason } => Err(QmpError::Refused {

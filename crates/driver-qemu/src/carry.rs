@@ -6,15 +6,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vimana_driver::{Fault, FaultKind, IncarnationSpec, Part, Power};
+use vimana_driver::{DiskPlan, Fault, FaultKind, IncarnationSpec, Part, Power};
 
 use crate::argv::{DISK, SEED};
 use crate::boot::never_arrived;
 use crate::host::{Held, Host, Turn, blocking, no_such_vm};
-use crate::prepare::{self, disk_bytes, enough_room};
+use crate::prepare::{self, disk_bytes, enough_room, make_home};
 use crate::qcow2::{self, Refusal};
 use crate::record::{self, DiskMark, Ended, MEMORY, Prepared, Saved};
 use crate::seed;
+use crate::volume;
 
 /// What QEMU writes first into a saved memory.
 const MEMORY_MAGIC: [u8; 4] = *b"QEVM";
@@ -37,16 +38,12 @@ pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
             return Err(Fault::new(FaultKind::Hypervisor, message));
         }
     };
-    if !turn.host.volumes.of(turn.vm.id).is_empty() {
-        let message = "the machine has volumes, which do not travel with it";
-        return Err(Fault::new(FaultKind::Conflict, message));
-    }
     if !turn.host.snapshots.of(turn.vm.id).taken.is_empty() {
         let message = "the machine has snapshots, which do not travel with it";
         return Err(Fault::new(FaultKind::Conflict, message));
     }
-    let dir = turn.dir();
-    let files = parts.iter().map(|part| (*part, dir.join(file(*part))));
+    let home = record::home(&turn.dir());
+    let files = parts.iter().map(|part| (*part, home.join(file(*part))));
     Ok(files.collect())
 }
 
@@ -64,6 +61,7 @@ pub async fn import(
     spec: IncarnationSpec,
     image: PathBuf,
     files: Vec<(Part, PathBuf)>,
+    disks: DiskPlan,
 ) -> Result<(), Fault> {
     match turn.vm.held() {
         Some(held) if held.is_arriving() => return Err(never_arrived()),
@@ -75,14 +73,26 @@ pub async fn import(
         None => {}
     }
     turn.still_wanted()?;
+    volume::expect(&turn.host, turn.vm.id, &disks.volumes).await?;
     let host = Arc::clone(&turn.host);
+    let volumes = host.volumes.files(turn.vm.id);
+    let shares_root = disks.shares_root;
     let taken = blocking(move || {
-        enough_room(&host)?;
         let record = prepare::promised(&host.config, spec, &image)?;
+        enough_room(&host, &record.spec)?;
+        if shares_root {
+            return join(&host, record, &volumes);
+        }
         check(&record.spec, &files)?;
-        take_over(&host, record, &files)
+        take_over(&host, record, &files, &volumes)
     });
-    let (record, saved) = taken.await?;
+    let (record, saved) = match taken.await {
+        Ok(taken) => taken,
+        Err(fault) => {
+            volume::leave(&turn.host, turn.vm.id, &disks).await?;
+            return Err(fault);
+        }
+    };
     let mut held = Held::prepared(Arc::new(record));
     held.power = match saved {
         Some(_) => Power::Saved,
@@ -128,37 +138,68 @@ fn check(spec: &IncarnationSpec, files: &[(Part, PathBuf)]) -> Result<(), Fault>
     Ok(())
 }
 
+/// What the machine's own host has is where both reach it. Blocks.
+fn join(
+    host: &Host,
+    record: Prepared,
+    volumes: &[PathBuf],
+) -> Result<(Prepared, Option<Saved>), Fault> {
+    let epoch = record.spec.run_epoch;
+    let home = host.volumes.datastore(&record.spec.datastore)?;
+    let has_memory = home.vm(record.spec.vm_id).join(MEMORY).exists();
+    let mut saved = None;
+    let record = prepare::join(host, record, |dir| {
+        saved = rest(dir, epoch, has_memory, volumes)?;
+        Ok(())
+    })?;
+    Ok((record, saved))
+}
+
+/// Records how it rests: off, or with the memory that is here. Blocks.
+fn rest(
+    dir: &Path,
+    run_epoch: u64,
+    has_memory: bool,
+    volumes: &[PathBuf],
+) -> io::Result<Option<Saved>> {
+    if !has_memory {
+        let ended = Ended {
+            run_epoch,
+            power: Power::Off,
+            stopped: true,
+        };
+        record::write(dir, &ended)?;
+        return Ok(None);
+    }
+    let now = Saved {
+        // What was saved was an earlier run, on another host.
+        ran_epoch: run_epoch.saturating_sub(1),
+        let_go: false,
+        disk: DiskMark::of(dir, volumes)?,
+    };
+    record::write(dir, &now)?;
+    Ok(Some(now))
+}
+
 /// Blocks.
 fn take_over(
     host: &Host,
     record: Prepared,
     files: &[(Part, PathBuf)],
+    volumes: &[PathBuf],
 ) -> Result<(Prepared, Option<Saved>), Fault> {
     let spec = &record.spec;
     let has_memory = files.iter().any(|(part, _)| *part == Part::Memory);
     let mut saved = None;
+    let place = host.volumes.datastore(&spec.datastore)?;
     let made = host.layout.create(spec.vm_id, |dir| {
         record::write(dir, &record)?;
         record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))?;
-        for (part, path) in files {
-            move_file(path, &dir.join(file(*part)))?;
-        }
-        if !has_memory {
-            let ended = Ended {
-                run_epoch: spec.run_epoch,
-                power: Power::Off,
-                stopped: true,
-            };
-            return record::write(dir, &ended);
-        }
-        let now = Saved {
-            // What was saved was an earlier run, on another host.
-            ran_epoch: spec.run_epoch.saturating_sub(1),
-            let_go: false,
-            disk: DiskMark::of(dir, &[])?,
-        };
-        record::write(dir, &now)?;
-        saved = Some(now);
+        make_home(place, spec, dir, |home| {
+            let mut files = files.iter();
+            files.try_for_each(|(part, path)| move_file(path, &home.join(file(*part))))
+        })?;
+        saved = rest(dir, spec.run_epoch, has_memory, volumes)?;
         io::Result::Ok(())
     });
     made.map_err(|error| Fault::io("taking over the saved machine", &error))?;

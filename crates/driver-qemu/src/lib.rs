@@ -68,9 +68,9 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    BackupFiles, Capabilities, CopyWatcher, Endpoint, Fault, FaultKind, GuestEnd, HostDriver,
-    IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Sending, SerialStream,
-    VolumeSource,
+    BackupFiles, Capabilities, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd,
+    HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Sending,
+    SerialStream, VolumeSource,
 };
 use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
@@ -213,10 +213,12 @@ impl HostDriver for QemuDriver {
         spec: &IncarnationSpec,
         image: &Path,
         files: &[(Part, PathBuf)],
+        disks: &DiskPlan,
     ) -> Result<(), Fault> {
         let (id, epoch) = (spec.vm_id, spec.run_epoch);
-        let (spec, image, files) = (spec.clone(), image.to_owned(), files.to_owned());
-        let work = |turn| carry::import(turn, spec, image, files);
+        let (spec, image) = (spec.clone(), image.to_owned());
+        let (files, disks) = (files.to_owned(), disks.clone());
+        let work = |turn| carry::import(turn, spec, image, files, disks);
         self.host.in_turn(id, epoch, Manner::Queue, work).await
     }
 
@@ -272,7 +274,7 @@ impl HostDriver for QemuDriver {
         self.host.volumes.observed().await
     }
 
-    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
+    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<u8, Fault> {
         let work = move |turn| volume::attach(turn, volume);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
@@ -352,10 +354,11 @@ impl HostDriver for QemuDriver {
         spec: &IncarnationSpec,
         image: &Path,
         from: HostId,
+        disks: &DiskPlan,
     ) -> Result<Endpoint, Fault> {
         let (id, epoch) = (spec.vm_id, spec.run_epoch);
-        let (spec, image) = (spec.clone(), image.to_owned());
-        let work = move |turn| migration::receive::receive(turn, spec, image, from);
+        let (spec, image, disks) = (spec.clone(), image.to_owned(), disks.clone());
+        let work = move |turn| migration::receive::receive(turn, spec, image, from, disks);
         self.host.in_turn(id, epoch, Manner::Queue, work).await
     }
 
@@ -366,7 +369,7 @@ impl HostDriver for QemuDriver {
         sending: &Sending,
         watcher: CopyWatcher,
     ) -> Result<Sent, Fault> {
-        let sending = *sending;
+        let sending = sending.clone();
         let work = move |turn| migration::send::send(turn, sending, watcher);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
@@ -380,6 +383,13 @@ impl HostDriver for QemuDriver {
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let work = migration::receive::run;
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn leave(&self, vm: VmId, epoch: u64, disks: &DiskPlan) -> Result<(), Fault> {
+        let disks = disks.clone();
+        let work = move |turn| stop::leave(turn, disks);
+        let turn = self.host.in_turn(vm, epoch, Manner::Overtake, work);
+        turn.await
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {

@@ -1,10 +1,13 @@
 //! Machines that go from one host to another while they run.
 //!
-//! The target has a process that waits, and serves its empty disk to the source
-//! over NBD. There a mirror copies the disk, and from then on every write of the
+//! The target has a process that waits, and serves its empty disks to the source
+//! over NBD. There a mirror of each copies it, and from then on every write of the
 //! guest goes to both. Then the memory goes. When all but the last of it is there
-//! QEMU stops the guest and waits: the mirror ends, in step, and nobody writes the
-//! target's disk but the target; then the rest goes. Both guests stand still now,
+//! QEMU stops the guest and waits: the mirrors end, in step, and nobody writes the
+//! target's disks but the target; then the rest goes. A disk that both hosts reach
+//! is opened there and not used: QEMU locks it for one process, which lets go of it
+//! with the last of the memory, and the other takes it when its guest is let run.
+//! Both guests stand still now,
 //! and the records say of which machine it is that nobody lets it run on:
 //!
 //! * `arriving.json`, made with the directory: no guest ran here. It says so once
@@ -12,15 +15,16 @@
 //! * `leaving.json`: nobody but [`send`](send::send) and
 //!   [`call_off`](send::call_off) moves the guest.
 
+pub mod mirror;
 pub mod receive;
 pub mod send;
 pub mod tls;
 pub mod watch;
 
 use serde::{Deserialize, Serialize};
-use vimana_driver::{Endpoint, Fault, FaultKind};
+use vimana_driver::{DiskPlan, Endpoint, Fault, FaultKind};
+use vimana_model::HostId;
 use vimana_model::migration::Sent;
-use vimana_model::{HostId, VmId};
 
 use crate::host::{Host, blocking};
 use crate::qmp::QmpError;
@@ -37,7 +41,7 @@ pub enum Journey {
 }
 
 /// A machine that comes from another host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arriving {
     /// The run on the other host.
@@ -47,6 +51,9 @@ pub struct Arriving {
     pub endpoint: Option<Endpoint>,
     /// Its guest may have been let run here, as this run.
     pub runs_as: Option<u64>,
+    /// What becomes of its disks.
+    #[serde(default)]
+    pub disks: DiskPlan,
 }
 
 /// A machine that goes to another host.
@@ -76,12 +83,6 @@ impl Record for Arriving {
 }
 impl Record for Leaving {
     const FILE: &'static str = "leaving.json";
-}
-
-/// The name under which a machine's disk is served: a machine that took over
-/// the ports of another is not written by whoever sends that one.
-fn export(vm: VmId) -> String {
-    vm.to_string()
 }
 
 fn able(host: &Host) -> Result<(), Fault> {

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vimana_driver::{Fault, FaultKind, IncarnationSpec};
+use vimana_model::VmId;
 use vimana_model::image::ImageFormat;
 use vimana_model::unit::Resources;
 
@@ -16,7 +18,7 @@ use crate::config::QemuConfig;
 use crate::host::{Held, Host, Turn, blocking};
 use crate::limits::BACKING_NAME_BYTES;
 use crate::qcow2::{self, Refusal};
-use crate::record::{self, Entry, Prepared};
+use crate::record::{self, Entry, Layout, Prepared};
 use crate::seed;
 
 /// See [`vimana_driver::HostDriver::prepare`].
@@ -33,8 +35,8 @@ pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Resul
     let host = Arc::clone(&turn.host);
     // It takes milliseconds: a call that overtakes this one waits that long.
     let record = blocking(move || {
-        enough_room(&host)?;
         let record = promised(&host.config, spec, &image)?;
+        enough_room(&host, &record.spec)?;
         match before {
             Some(held) => renew(&host, &held.record, record),
             None => create(&host, record, |_| Ok(())),
@@ -53,11 +55,14 @@ pub fn create(
 ) -> Result<Prepared, Fault> {
     let spec = &record.spec;
     let size = disk_bytes(&spec.resources)?;
+    let place = host.volumes.datastore(&spec.datastore)?;
     let made = host.layout.create(spec.vm_id, |dir| {
         record::write(dir, &record)?;
-        let disk = record::new_file(&dir.join(DISK))?;
-        qcow2::write_empty(&disk, size, Some((&record.image, spec.image.format)))?;
-        disk.sync_all()?;
+        make_home(place, spec, dir, |home| {
+            let disk = record::new_file(&home.join(DISK))?;
+            qcow2::write_empty(&disk, size, Some((&record.image, spec.image.format)))?;
+            disk.sync_all()
+        })?;
         record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))?;
         beside(dir)
     });
@@ -65,11 +70,66 @@ pub fn create(
     Ok(record)
 }
 
+/// The records and the seed of a machine whose own disk is in its datastore already,
+/// where another host has it. Blocks.
+pub fn join(
+    host: &Host,
+    record: Prepared,
+    beside: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<Prepared, Fault> {
+    let spec = &record.spec;
+    let place = host.volumes.datastore(&spec.datastore)?;
+    if spec.datastore.is_local() || !place.vm(spec.vm_id).join(DISK).exists() {
+        let message = "the host does not find the machine's disk where it is to be";
+        return Err(Fault::new(FaultKind::Host, message));
+    }
+    let made = host.layout.create(spec.vm_id, |dir| {
+        record::write(dir, &record)?;
+        link_home(place, spec.vm_id, dir)?;
+        record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))?;
+        beside(dir)
+    });
+    made.map_err(|error| Fault::io("linking the disk", &error))?;
+    Ok(record)
+}
+
+/// Where a machine's own disk is to be, filled by `fill`: its directory, or one in
+/// the further datastore `place`, which takes the place of any that is left of the
+/// same machine, and a link to the disk. Blocks.
+pub fn make_home(
+    place: &Layout,
+    spec: &IncarnationSpec,
+    dir: &Path,
+    fill: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    if spec.datastore.is_local() {
+        return fill(dir);
+    }
+    place.remove(&spec.vm_id)?;
+    place.create(spec.vm_id, fill)?;
+    link_home(place, spec.vm_id, dir)
+}
+
+/// The link to a disk that is in the further datastore `place` already. Blocks.
+pub fn link_home(place: &Layout, vm: VmId, dir: &Path) -> io::Result<()> {
+    let disk = std::path::absolute(place.vm(vm))?.join(DISK);
+    symlink(disk, dir.join(DISK))
+}
+
+/// Whatever is left of a machine's own disk in the further datastores of the host.
+/// Blocks.
+pub fn remove_homes(host: &Host, vm: VmId) -> io::Result<()> {
+    let all = host.volumes.datastores().iter();
+    let mut others = all.filter(|(name, _)| !name.is_local());
+    others.try_for_each(|(_, place)| place.remove(&vm))
+}
+
 /// The next run of a VM whose disk is here: the disk stays. Blocks.
 fn renew(host: &Host, before: &Prepared, record: Prepared) -> Result<Prepared, Fault> {
     let spec = &record.spec;
     let same = before.spec.image.sha256 == spec.image.sha256
         && before.image == record.image
+        && before.spec.datastore == spec.datastore
         && before.spec.resources.disk_mib <= spec.resources.disk_mib;
     if !same {
         let message = "the host still holds another disk of this machine";
@@ -112,8 +172,9 @@ pub fn images_in_use(host: &Host) -> Result<Vec<PathBuf>, Fault> {
     Ok(images.into_iter().collect())
 }
 
-pub fn enough_room(host: &Host) -> Result<(), Fault> {
-    enough_room_in(host, host.layout.state())
+/// Whether there is room where a machine's own disk is to be.
+pub fn enough_room(host: &Host, spec: &IncarnationSpec) -> Result<(), Fault> {
+    enough_room_in(host, host.volumes.datastore(&spec.datastore)?.state())
 }
 
 /// Whether the directory's file system has more than the host keeps free.

@@ -1,5 +1,9 @@
 //! What the driver keeps on disk: a directory per VM, a few JSON records in it.
 //!
+//! A machine's own disk is in that directory, or in one of the same name in a
+//! further datastore of the host, which the directory then has a link into: see
+//! [`home`].
+//!
 //! `<vm_id>/` appears and disappears whole: it is made as `<vm_id>.part` and
 //! renamed, renamed to `<vm_id>.gone` and removed. Records are replaced whole
 //! and are on the disk before a call returns. All calls block.
@@ -356,7 +360,25 @@ pub fn erase<R: Record>(dir: &Path) -> io::Result<()> {
 /// Removes a saved memory: first what makes it count, then the file.
 pub fn erase_saved(dir: &Path) -> io::Result<()> {
     erase::<Saved>(dir)?;
-    remove_file(&dir.join(MEMORY))
+    remove_file(&home(dir).join(MEMORY))
+}
+
+/// Where the machine's own disk is, its memory where that is saved, and whatever
+/// else is as large. Blocks.
+pub fn home(dir: &Path) -> PathBuf {
+    let disk = fs::read_link(dir.join(DISK)).ok();
+    let elsewhere = disk.as_deref().and_then(Path::parent);
+    elsewhere.unwrap_or(dir).to_owned()
+}
+
+/// The name of a file there, as QEMU finds it from the VM's directory. Paths of
+/// datastores are text: see `QemuDriver::open`. Blocks.
+pub fn in_home(dir: &Path, name: &str) -> String {
+    let home = home(dir);
+    if home == dir {
+        return name.to_owned();
+    }
+    home.join(name).to_string_lossy().into_owned()
 }
 
 /// The names in a directory are on the disk when this returns.

@@ -16,9 +16,9 @@ use crate::argv::DISK;
 use crate::guest;
 use crate::host::{Turn, blocking, not_running, overtaken};
 use crate::machine::{self, Intent, Machine};
-use crate::prepare::enough_room;
+use crate::prepare::enough_room_in;
 use crate::qmp::{Migration, Passage, Qmp, QmpError, RunState};
-use crate::record::{self, DiskMark, MEMORY, MEMORY_PART, Saved};
+use crate::record::{self, DiskMark, MEMORY, MEMORY_PART, Saved, home, in_home};
 
 /// The first QEMU that moves memory to and from a file.
 pub const SAVING_QEMU: (u32, u32) = (8, 2);
@@ -42,13 +42,16 @@ pub async fn save(turn: Turn) -> Result<(), Fault> {
     turn.still_wanted()?;
     let (host, dir) = (Arc::clone(&turn.host), turn.dir());
     blocking(move || {
-        enough_room(&host)?;
-        record::remove_file(&dir.join(MEMORY_PART)).map_err(unwritten)
+        enough_room_in(&host, &home(&dir))?;
+        record::remove_file(&home(&dir).join(MEMORY_PART)).map_err(unwritten)
     })
     .await?;
     guest::goes_on(&machine, &turn.dir()).await?;
     let motion = machine.motion().await;
-    let written = turn.cancelled.run_until_cancelled(write_out(&machine));
+    let file = in_home(&turn.dir(), MEMORY_PART);
+    let written = turn
+        .cancelled
+        .run_until_cancelled(write_out(&machine, &file));
     let written = written.await.unwrap_or_else(|| Err(overtaken()));
     let kept = match written {
         Ok(()) => keep(&turn, &machine).await,
@@ -65,14 +68,14 @@ pub async fn save(turn: Turn) -> Result<(), Fault> {
 }
 
 /// Stops the guest and has QEMU write its memory.
-async fn write_out(machine: &Machine) -> Result<(), Fault> {
+async fn write_out(machine: &Machine, file: &str) -> Result<(), Fault> {
     let qmp = machine.qmp();
     if stand_still(&qmp).await.map_err(unanswered)? == RunState::Shutdown {
         let message = "the guest has just switched itself off";
         return Err(Fault::new(FaultKind::Hypervisor, message));
     }
     let mut events = qmp.events().ok_or(QmpError::Closed).map_err(unanswered)?;
-    qmp.migrate(MEMORY_PART).await.map_err(unanswered)?;
+    qmp.migrate(file).await.map_err(unanswered)?;
     match machine::moved(&qmp, &mut events).await {
         Ok(Migration::Completed) => Ok(()),
         Ok(Migration::Failed { reason }) => Err(refused(&reason)),
@@ -126,8 +129,9 @@ async fn keep(turn: &Turn, machine: &Machine) -> Result<(), Fault> {
 /// Blocks.
 fn record_saved(dir: &Path, volumes: &[PathBuf], ran_epoch: u64) -> std::io::Result<Saved> {
     // QEMU has flushed both; that they are on the disk is for us to know.
+    let home = home(dir);
     for name in [MEMORY_PART, DISK] {
-        File::open(dir.join(name))?.sync_all()?;
+        File::open(home.join(name))?.sync_all()?;
     }
     for volume in volumes {
         File::open(volume)?.sync_all()?;
@@ -137,8 +141,8 @@ fn record_saved(dir: &Path, volumes: &[PathBuf], ran_epoch: u64) -> std::io::Res
         let_go: false,
         disk: DiskMark::of(dir, volumes)?,
     };
-    std::fs::rename(dir.join(MEMORY_PART), dir.join(MEMORY))?;
-    record::sync(dir)?;
+    std::fs::rename(home.join(MEMORY_PART), home.join(MEMORY))?;
+    record::sync(&home)?;
     record::write(dir, &saved)?;
     Ok(saved)
 }
@@ -147,7 +151,7 @@ fn record_saved(dir: &Path, volumes: &[PathBuf], ran_epoch: u64) -> std::io::Res
 async fn take_back(turn: &Turn, machine: &Machine) {
     let dir = turn.dir();
     let removed = blocking(move || {
-        record::remove_file(&dir.join(MEMORY_PART))
+        record::remove_file(&home(&dir).join(MEMORY_PART))
             .and_then(|()| record::erase_saved(&dir))
             .map_err(unwritten)
     });

@@ -122,9 +122,10 @@ pub async fn take(turn: Turn, id: SnapshotId, keep: Keep) -> Result<(), Fault> {
     let host = Arc::clone(&turn.host);
     let dirs: Vec<PathBuf> = volumes.iter().map(|id| host.volumes.dir(*id)).collect();
     let root = !matches!(keep, Keep::Volume(_));
+    let machine = Arc::clone(&held.record);
     blocking(move || {
         if root {
-            enough_room(&host)?;
+            enough_room(&host, &machine.spec)?;
         }
         dirs.iter().try_for_each(|dir| enough_room_in(&host, dir))
     })

@@ -1,13 +1,15 @@
 //! The ways a machine ends, and the removal of what it leaves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{interval, timeout};
-use vimana_driver::{Fault, FaultKind, GuestEnd, Power};
+use vimana_driver::{DiskPlan, Fault, FaultKind, GuestEnd, Power};
 
 use crate::host::{Turn, blocking, overtaken};
 use crate::limits::{POWER_BUTTON_EVERY, QUIT_TIMEOUT};
 use crate::machine::{Intent, Machine};
+use crate::prepare;
 use crate::process;
 use crate::snapshot::{self, SnapshotRecord};
 use crate::volume;
@@ -56,30 +58,52 @@ pub async fn press_power_button(machine: &Machine) {
 
 /// See [`vimana_driver::HostDriver::clean`].
 pub async fn clean(turn: Turn) -> Result<(), Fault> {
+    is_gone(&turn).await?;
+    snapshot::forget(&turn).await?;
+    // Before the directory goes: who finds none knows of no volumes.
+    volume::release(&turn.host, turn.vm.id).await?;
+    remove(&turn, true).await
+}
+
+/// See [`vimana_driver::HostDriver::leave`].
+pub async fn leave(turn: Turn, disks: DiskPlan) -> Result<(), Fault> {
+    is_gone(&turn).await?;
+    volume::leave(&turn.host, turn.vm.id, &disks).await?;
+    remove(&turn, !disks.shares_root).await
+}
+
+/// An error where a process has the machine's files.
+async fn is_gone(turn: &Turn) -> Result<(), Fault> {
     if let Some(machine) = turn.vm.held().and_then(|held| held.machine) {
         // It may just be ending.
         if timeout(QUIT_TIMEOUT / 3, machine.gone()).await.is_err() {
             return Err(still_runs());
         }
     }
-    snapshot::forget(&turn).await?;
-    let (layout, id) = (turn.host.layout.clone(), turn.vm.id);
-    let dir = layout.vm(id);
+    let (dir, id) = (turn.dir(), turn.vm.id);
     // A directory nobody could make sense of may have a process, too.
     let runs = blocking(move || Ok(!process::running(id, &dir).is_empty()));
     if runs.await? {
         return Err(still_runs());
     }
-    // Before the directory goes: who finds none knows of no volumes.
-    volume::release(&turn.host, id).await?;
+    Ok(())
+}
+
+/// Removes the machine's files, with its own disk in a further datastore or without.
+async fn remove(turn: &Turn, with_disk: bool) -> Result<(), Fault> {
+    let (host, id) = (Arc::clone(&turn.host), turn.vm.id);
     let removed = blocking(move || {
-        let removed = layout.remove(&id);
+        // Before the directory goes: who finds none knows of no disk.
+        let homes = match with_disk {
+            true => prepare::remove_homes(&host, id),
+            false => Ok(()),
+        };
+        let removed = homes.and_then(|()| host.layout.remove(&id));
         removed.map_err(|error| Fault::io("removing the machine's files", &error))
     });
     removed.await?;
-    turn.host
-        .snapshots
-        .put(turn.vm.id, SnapshotRecord::default());
+    let forgotten = SnapshotRecord::default();
+    turn.host.snapshots.put(turn.vm.id, forgotten);
     turn.vm.forget();
     Ok(())
 }

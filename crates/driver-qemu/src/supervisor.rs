@@ -332,6 +332,7 @@ mod tests {
     use vimana_driver::{HostDriver as _, ImageRef, IncarnationSpec, Seed};
     use vimana_model::ImageId;
     use vimana_model::image::ImageFormat;
+    use vimana_model::name::DatastoreName;
     use vimana_model::unit::{MiB, Resources};
 
     use super::*;
@@ -353,6 +354,7 @@ mod tests {
                 memory_mib: MiB(32),
                 disk_mib: MiB(1),
             },
+            datastore: DatastoreName::local(),
             image: ImageRef {
                 id: ImageId::from_parts(1, [0; 10]),
                 format: ImageFormat::Raw,

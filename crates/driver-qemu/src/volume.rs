@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
-use vimana_driver::{Fault, FaultKind, ObservedVolume, VolumeSource};
+use vimana_driver::{DiskPlan, Fault, FaultKind, ObservedVolume, VolumePlan, VolumeSource};
 use vimana_model::image::ImageFormat;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
@@ -102,7 +102,7 @@ impl Volumes {
         &self.datastores
     }
 
-    fn datastore(&self, name: &DatastoreName) -> Result<&Layout, Fault> {
+    pub fn datastore(&self, name: &DatastoreName) -> Result<&Layout, Fault> {
         self.datastores.get(name).ok_or_else(|| {
             let message = format!("the host has no datastore `{name}`");
             Fault::new(FaultKind::Unsupported, message)
@@ -410,7 +410,7 @@ async fn grow_to(
 }
 
 /// See [`vimana_driver::HostDriver::attach`].
-pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
+pub async fn attach(turn: Turn, id: VolumeId) -> Result<u8, Fault> {
     let held = turn.disks()?;
     let volumes = &turn.host.volumes;
     let _turn = volumes.turn(id).await;
@@ -428,16 +428,16 @@ pub async fn attach(turn: Turn, id: VolumeId) -> Result<(), Fault> {
             write(&turn.host, record.clone()).await?;
         }
     }
-    let (Some(machine), None) = (held.machine, held.saved) else {
-        return Ok(());
-    };
     let Some((_, plug)) = volumes.plug(&record) else {
-        return Ok(());
+        return Err(no_such_volume());
+    };
+    let (Some(machine), None) = (held.machine, held.saved) else {
+        return Ok(plug.place);
     };
     let qmp = machine.qmp();
     let plugged = turn.cancelled.run_until_cancelled(plug_in(&qmp, &plug));
     let fault = match plugged.await {
-        Some(Ok(())) => return Ok(()),
+        Some(Ok(())) => return Ok(plug.place),
         Some(Err(error)) => hypervisor("the volume was not attached", &error),
         None => overtaken(),
     };
@@ -488,6 +488,101 @@ pub async fn release(host: &Arc<Host>, vm: VmId) -> Result<(), Fault> {
             record.attached = None;
             write(host, record).await?;
         }
+    }
+    Ok(())
+}
+
+/// Takes in the volumes that a machine of another host has, or comes with: makes
+/// those that are copied, empty, and looks at those that both hosts reach. Each is
+/// the machine's from its beginning.
+pub async fn expect(host: &Arc<Host>, vm: VmId, plans: &[VolumePlan]) -> Result<(), Fault> {
+    for plan in plans {
+        let id = plan.volume_id;
+        let _turn = host.volumes.turn(id).await;
+        let layout = host.volumes.datastore(&plan.datastore)?.clone();
+        let attached = Attached {
+            vm_id: vm,
+            place: plan.place,
+        };
+        let record = if plan.shared {
+            blocking(move || shared(&layout, id, attached)).await?
+        } else {
+            if host.volumes.get(id).is_some() {
+                let message = "the host still holds another copy of a volume of this machine";
+                return Err(Fault::new(FaultKind::Host, message));
+            }
+            let record = VolumeRecord {
+                volume_id: id,
+                size_mib: plan.size_mib,
+                format: ImageFormat::Qcow2,
+                attached: Some(attached),
+                datastore: plan.datastore.clone(),
+                moves: 0,
+                comes: None,
+            };
+            let (bytes, made) = (allowed(host, plan.size_mib)?, record.clone());
+            let place = Arc::clone(host);
+            blocking(move || {
+                enough_room_in(&place, layout.state())?;
+                make_empty(&layout, &made, bytes).map_err(unmade)
+            })
+            .await?;
+            record
+        };
+        lock(&host.volumes.records).insert(id, record);
+    }
+    Ok(())
+}
+
+/// The record of a volume that another host's machine has, where both reach it.
+/// Blocks.
+fn shared(layout: &Layout, id: VolumeId, attached: Attached) -> Result<VolumeRecord, Fault> {
+    let record = record::read::<VolumeRecord>(&layout.volume(id));
+    let record = record.map_err(|error| Fault::io("looking at a volume", &error))?;
+    let ours = |record: &VolumeRecord| record.attached == Some(attached);
+    record.filter(ours).ok_or_else(|| {
+        let message = "the host does not find a volume of the machine where it is to be";
+        Fault::new(FaultKind::NoSuchVolume, message)
+    })
+}
+
+/// Blocks.
+fn make_empty(layout: &Layout, record: &VolumeRecord, bytes: u64) -> std::io::Result<()> {
+    let part = layout.begin(&record.volume_id)?;
+    let file = record::new_file(&part.0.join(VOLUME))?;
+    qcow2::write_empty(&file, bytes, None)?;
+    file.sync_all()?;
+    record::write(&part.0, record)?;
+    layout.complete(&part, &record.volume_id)
+}
+
+/// The machine is another host's: what was copied of its volumes goes from here.
+/// Those that both hosts reach stay as they are, and so does what nothing is known
+/// of; what is in the host's own directory is free again.
+pub async fn leave(host: &Arc<Host>, vm: VmId, disks: &DiskPlan) -> Result<(), Fault> {
+    for plug in host.volumes.of(vm) {
+        let id = plug.volume;
+        let _turn = host.volumes.turn(id).await;
+        let Some(mut record) = host.volumes.get(id) else {
+            continue;
+        };
+        match disks.volume(id) {
+            Some(plan) if !plan.shared => {
+                let layout = host.volumes.datastore(&record.datastore)?.clone();
+                let removed = blocking(move || {
+                    let removed = layout.remove(&id);
+                    removed.map_err(|error| Fault::io("removing the volume", &error))
+                });
+                removed.await?;
+            }
+            None if record.datastore.is_local() => {
+                record.attached = None;
+                write(host, record).await?;
+                continue;
+            }
+            Some(_) | None => {}
+        }
+        lock(&host.volumes.records).remove(&id);
     }
     Ok(())
 }

@@ -89,6 +89,7 @@ impl DemoHost {
                 memory_mib: MiB(256),
                 disk_mib: MiB(1024),
             },
+            datastore: DatastoreName::local(),
             image: ImageRef {
                 id: ImageId::from_parts(1, [0; 10]),
                 format: ImageFormat::Qcow2,
@@ -219,7 +220,7 @@ async fn linux_goes_on_from_its_memory_here_and_elsewhere_and_reboots() {
     std::fs::remove_file(one.image()).unwrap();
     spec.run_epoch = 3;
     two.driver
-        .import(&spec, &two.image(), &files)
+        .import(&spec, &two.image(), &files, &DiskPlan::default())
         .await
         .unwrap();
     two.driver.load(vm, 3).await.unwrap();
@@ -419,12 +420,15 @@ async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
         ask(&mut line, further, "more-2").await;
         let (source, target) = (&hosts[from], &hosts[to]);
         let image = target.image();
-        let received = target.driver.receive(&spec, &image, names[from]);
+        let received = target
+            .driver
+            .receive(&spec, &image, names[from], &DiskPlan::default());
         let sending = Sending {
             to: names[to],
             endpoint: received.await.unwrap(),
             max_downtime_ms: 300,
             max_bytes_per_s: None,
+            disks: DiskPlan::default(),
         };
         let watcher: CopyWatcher = Arc::new(|progress| println!("{progress:?}"));
         let sent = source.driver.send(vm, round, &sending, watcher).await;

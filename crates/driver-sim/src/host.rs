@@ -95,6 +95,8 @@ pub(crate) struct Machine {
     /// Ended by a kill: this run does not start again.
     pub killed: bool,
     pub resources: Resources,
+    /// The one that its own disk is in.
+    pub datastore: DatastoreName,
     pub contents: Contents,
     pub serial: Option<Arc<SerialHub>>,
     /// What it was made from.
@@ -346,6 +348,7 @@ impl SimHost {
     /// Ends a running machine; `false` where it does not run.
     pub(crate) fn end(&self, id: VmId, power: Power, count: fn(&mut Effects) -> &mut u32) -> bool {
         let mut state = self.state();
+        let state = &mut *state;
         let Some(vm) = state.vms.get_mut(&id) else {
             return false;
         };
@@ -358,6 +361,11 @@ impl SimHost {
             // Its disk is written already; its memory was in the process.
             let arrived = self.log.arrived(id, &self.name);
             machine.contents.boots = arrived.map_or(0, |arrived| arrived.boots);
+            for (volume, written) in self.log.arrived_volumes(id, &self.name) {
+                if let Some(volume) = state.volumes.get_mut(&volume) {
+                    volume.written = written;
+                }
+            }
             self.log.lose(id, &self.name);
         }
         machine.power = power;
@@ -369,6 +377,7 @@ impl SimHost {
             self.write_log(id, machine, Moment::Ended);
         }
         self.tell(observed(id, machine));
+        state.shelve(id);
         true
     }
 

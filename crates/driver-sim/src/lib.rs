@@ -31,9 +31,9 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
-    BackupFiles, Capabilities, CopyWatcher, Endpoint, Fault, FaultKind, GuestEnd, HostDriver,
-    IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Power, Sending,
-    SerialStream, VolumeSource,
+    BackupFiles, Capabilities, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd,
+    HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Power,
+    Sending, SerialStream, VolumeSource,
 };
 use vimana_model::host::Accelerator;
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
@@ -200,10 +200,11 @@ impl HostDriver for SimDriver {
         spec: &IncarnationSpec,
         image: &Path,
         files: &[(Part, PathBuf)],
+        disks: &DiskPlan,
     ) -> Result<(), Fault> {
         let (vm, epoch) = (spec.vm_id, spec.run_epoch);
         let rest = self.enter(Call::Import, vm, epoch).await?;
-        let result = self.host.import(spec, image, files);
+        let result = self.host.import(spec, image, files, disks);
         rest.end(Call::Import, result).await
     }
 
@@ -266,7 +267,7 @@ impl HostDriver for SimDriver {
         rest.end(Call::Volumes, Ok(self.host.volumes())).await
     }
 
-    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {
+    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<u8, Fault> {
         let rest = self.enter(Call::Attach, vm, epoch).await?;
         let result = self.host.attach(vm, epoch, volume);
         rest.end(Call::Attach, result).await
@@ -354,10 +355,11 @@ impl HostDriver for SimDriver {
         spec: &IncarnationSpec,
         image: &Path,
         _from: HostId,
+        disks: &DiskPlan,
     ) -> Result<Endpoint, Fault> {
         let (vm, epoch) = (spec.vm_id, spec.run_epoch);
         let rest = self.enter(Call::Receive, vm, epoch).await?;
-        let result = self.host.receive(spec, image);
+        let result = self.host.receive(spec, image, disks);
         rest.end(Call::Receive, result).await
     }
 
@@ -365,11 +367,11 @@ impl HostDriver for SimDriver {
         &self,
         vm: VmId,
         epoch: u64,
-        _sending: &Sending,
+        sending: &Sending,
         watcher: CopyWatcher,
     ) -> Result<Sent, Fault> {
         let turn = self.host.arrive(Call::Send, vm, epoch)?;
-        self.host.may_send(vm, epoch)?;
+        self.host.may_send(vm, epoch, &sending.disks)?;
         watcher(CopyProgress {
             phase: CopyPhase::Memory,
             remaining_bytes: 1 << 20,
@@ -379,7 +381,7 @@ impl HostDriver for SimDriver {
         });
         let rest = self.host.begin(Call::Send, Some(vm)).await?;
         self.host.still_wanted(vm, epoch, turn)?;
-        let result = self.host.send(vm, epoch);
+        let result = self.host.send(vm, epoch, &sending.disks);
         rest.end(Call::Send, result).await
     }
 
@@ -395,9 +397,16 @@ impl HostDriver for SimDriver {
         rest.end(Call::Run, result).await
     }
 
+    async fn leave(&self, vm: VmId, epoch: u64, disks: &DiskPlan) -> Result<(), Fault> {
+        let rest = self.enter(Call::Clean, vm, epoch).await?;
+        self.host.leave_volumes(vm, disks);
+        let result = self.host.remove(vm, !disks.shares_root);
+        rest.end(Call::Clean, result).await
+    }
+
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let rest = self.enter(Call::Clean, vm, epoch).await?;
-        let result = self.host.clean(vm);
+        let result = self.host.remove(vm, true);
         rest.end(Call::Clean, result).await
     }
 

@@ -5,14 +5,17 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use vimana_driver::{Fault, FaultKind, IncarnationSpec, Part, Power, SerialHub, SerialStream};
+use vimana_driver::{
+    DiskPlan, Fault, FaultKind, IncarnationSpec, Part, Power, SerialHub, SerialStream,
+};
 use vimana_model::VmId;
 use vimana_model::unit::Resources;
 
 use crate::backup::Marks;
 use crate::files::Contents;
-use crate::host::{Machine, SimHost, Vm, has_process, no_such_vm, observed};
+use crate::host::{Machine, SimHost, State, Vm, has_process, no_such_vm, observed};
 use crate::run_log::Moment;
+use crate::volume::Root;
 
 /// Typed on the serial line (Ctrl-E): the guest counts in its memory and says
 /// how far it got, as a letter from `A` on.
@@ -24,6 +27,7 @@ pub const BOOTS: u8 = 0x02;
 impl SimHost {
     pub(crate) fn prepare(&self, spec: &IncarnationSpec, image: &Path) -> Result<(), Fault> {
         let mut state = self.state();
+        state.reaches(&spec.datastore)?;
         let vm = state.vms.entry(spec.vm_id).or_default();
         let mut machine = match vm.machine.take_if(|m| is_at_rest(m, spec.run_epoch)) {
             Some(before) => before,
@@ -40,6 +44,7 @@ impl SimHost {
         machine.serial = None;
         vm.effects.prepared += 1;
         self.tell(observed(spec.vm_id, vm.machine.insert(machine)));
+        state.shelve(spec.vm_id);
         Ok(())
     }
 
@@ -150,10 +155,6 @@ impl SimHost {
                 return Err(Fault::new(FaultKind::Hypervisor, message));
             }
         };
-        if state.volumes.values().any(|v| v.attached_to == Some(id)) {
-            let message = "the machine has volumes, which do not travel with it";
-            return Err(Fault::new(FaultKind::Conflict, message));
-        }
         if !vm.snapshots.is_empty() {
             let message = "the machine has snapshots, which do not travel with it";
             return Err(Fault::new(FaultKind::Conflict, message));
@@ -170,6 +171,7 @@ impl SimHost {
         spec: &IncarnationSpec,
         image: &Path,
         files: &[(Part, PathBuf)],
+        disks: &DiskPlan,
     ) -> Result<(), Fault> {
         let mut state = self.state();
         let state = &mut *state;
@@ -182,14 +184,26 @@ impl SimHost {
             }
             None => {}
         }
+        state.reaches(&spec.datastore)?;
         let mut machine = Machine::new(spec, image);
-        machine.contents = state.files.import(spec.vm_id, files)?;
-        let saved = files.iter().any(|(part, _)| *part == Part::Memory);
+        let saved = match state.root_is_there(spec, disks)? {
+            Some(root) => {
+                machine.contents = root.contents;
+                root.saved
+            }
+            None => {
+                machine.contents = state.files.import(spec.vm_id, files)?;
+                files.iter().any(|(part, _)| *part == Part::Memory)
+            }
+        };
+        state.expect_volumes(spec.vm_id, disks)?;
+        let vm = state.vms.entry(spec.vm_id).or_default();
         machine.power = if saved { Power::Saved } else { Power::Off };
         // It ran before, on another host.
         machine.ran_epoch = spec.run_epoch.saturating_sub(1);
         vm.effects.imported += 1;
         self.tell(observed(spec.vm_id, vm.machine.insert(machine)));
+        state.shelve(spec.vm_id);
         Ok(())
     }
 
@@ -235,7 +249,8 @@ impl SimHost {
         Ok(())
     }
 
-    pub(crate) fn clean(&self, id: VmId) -> Result<(), Fault> {
+    /// As [`Self::clean`] is `with_disk`; without, what other hosts reach of it stays.
+    pub(crate) fn remove(&self, id: VmId, with_disk: bool) -> Result<(), Fault> {
         let mut state = self.state();
         let state = &mut *state;
         let vm = state.vms.entry(id).or_default();
@@ -250,6 +265,9 @@ impl SimHost {
         state.files.remove(id);
         vm.snapshots.clear();
         vm.marks = Marks::default();
+        for datastore in state.datastores.values().filter(|_| with_disk) {
+            datastore.shelf().roots.remove(&id);
+        }
         for volume in state.volumes.values_mut() {
             volume.attached_to.take_if(|owner| *owner == id);
         }
@@ -334,6 +352,7 @@ impl Machine {
             power: Power::Prepared,
             killed: false,
             resources: spec.resources,
+            datastore: spec.datastore.clone(),
             contents: Contents::default(),
             serial: None,
             image: image.to_owned(),
@@ -419,5 +438,41 @@ async fn guest(
         }
         let answer: Vec<u8> = typed.iter().map(|key| host.typed(id, *key)).collect();
         line.output(&answer);
+    }
+}
+
+impl State {
+    /// What is on the machine's own disk is seen by all hosts that share its
+    /// datastore.
+    pub(crate) fn shelve(&self, id: VmId) {
+        let machine = self.vms.get(&id).and_then(|vm| vm.machine.as_ref());
+        let Some(machine) = machine.filter(|machine| !has_process(&machine.power)) else {
+            return;
+        };
+        if let Some(datastore) = self.datastores.get(&machine.datastore) {
+            let root = Root {
+                contents: machine.contents,
+                saved: machine.power == Power::Saved,
+            };
+            datastore.shelf().roots.insert(id, root);
+        }
+    }
+
+    /// The disk of a machine of another host, where both reach it.
+    pub(crate) fn root_is_there(
+        &self,
+        spec: &IncarnationSpec,
+        disks: &DiskPlan,
+    ) -> Result<Option<Root>, Fault> {
+        if !disks.shares_root {
+            return Ok(None);
+        }
+        let datastore = self.datastores.get(&spec.datastore);
+        let root = datastore.and_then(|store| store.shelf().roots.get(&spec.vm_id).copied());
+        if root.is_none() {
+            let message = "the host does not find the machine's disk where it is to be";
+            return Err(Fault::new(FaultKind::Host, message));
+        }
+        Ok(root)
     }
 }

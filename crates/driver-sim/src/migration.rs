@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use vimana_driver::{Endpoint, Fault, FaultKind, IncarnationSpec, Power};
-use vimana_model::VmId;
+use vimana_driver::{DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power};
 use vimana_model::migration::Sent;
+use vimana_model::{VmId, VolumeId};
 
 use crate::host::{Machine, SimHost, no_such_vm, observed};
 use crate::run_log::Moment;
+use crate::volume::Volume;
 
 /// Nobody listens there: the log is the way.
 const NOWHERE: Endpoint = Endpoint {
@@ -21,7 +22,12 @@ const NOWHERE: Endpoint = Endpoint {
 const MIB: u64 = 1 << 20;
 
 impl SimHost {
-    pub(crate) fn receive(&self, spec: &IncarnationSpec, image: &Path) -> Result<Endpoint, Fault> {
+    pub(crate) fn receive(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        disks: &DiskPlan,
+    ) -> Result<Endpoint, Fault> {
         let mut state = self.state();
         let vm = state.vms.entry(spec.vm_id).or_default();
         match &vm.machine {
@@ -34,6 +40,10 @@ impl SimHost {
             }
             None => {}
         }
+        state.reaches(&spec.datastore)?;
+        state.root_is_there(spec, disks)?;
+        state.expect_volumes(spec.vm_id, disks)?;
+        let vm = state.vms.entry(spec.vm_id).or_default();
         let mut machine = Machine::new(spec, image);
         machine.power = Power::Arriving;
         vm.effects.received += 1;
@@ -43,7 +53,7 @@ impl SimHost {
     }
 
     /// All that refuses a sending from its beginning.
-    pub(crate) fn may_send(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
+    pub(crate) fn may_send(&self, id: VmId, epoch: u64, disks: &DiskPlan) -> Result<(), Fault> {
         let conflict = |message: &str| Err(Fault::new(FaultKind::Conflict, message));
         match self.of_run(id, epoch, |_, machine| machine.power.clone())? {
             Power::Running => {}
@@ -59,8 +69,11 @@ impl SimHost {
             }
         }
         let state = self.state();
-        if state.volumes.values().any(|v| v.attached_to == Some(id)) {
-            return conflict("the machine has volumes, which do not travel with it");
+        let unplanned = |(volume, held): (&VolumeId, &Volume)| {
+            held.attached_to == Some(id) && disks.volume(*volume).is_none()
+        };
+        if state.volumes.iter().any(unplanned) {
+            return conflict("the machine has other volumes than were to go with it");
         }
         if state
             .vms
@@ -72,9 +85,13 @@ impl SimHost {
         Ok(())
     }
 
-    pub(crate) fn send(&self, id: VmId, epoch: u64) -> Result<Sent, Fault> {
-        self.may_send(id, epoch)?;
+    pub(crate) fn send(&self, id: VmId, epoch: u64, disks: &DiskPlan) -> Result<Sent, Fault> {
+        self.may_send(id, epoch, disks)?;
         let mut state = self.state();
+        let state = &mut *state;
+        let held = state.volumes.iter();
+        let held = held.filter(|(_, volume)| volume.attached_to == Some(id));
+        let written = held.map(|(volume, held)| (*volume, held.written)).collect();
         let vm = state.vms.entry(id).or_default();
         let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
         let moved = machine.resources.memory_mib.0.saturating_mul(MIB);
@@ -87,7 +104,7 @@ impl SimHost {
         if machine.power == Power::Left {
             return Ok(sent);
         }
-        if !self.log().deliver(id, machine.contents) {
+        if !self.log().deliver(id, machine.contents, written) {
             let message = "the machine was not sent: the other host does not wait for it";
             return Err(Fault::new(FaultKind::Hypervisor, message));
         }
@@ -114,6 +131,7 @@ impl SimHost {
 
     pub(crate) fn run(self: &Arc<Self>, id: VmId, epoch: u64) -> Result<(), Fault> {
         let mut state = self.state();
+        let state = &mut *state;
         let vm = state.vms.entry(id).or_default();
         let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
         let again = machine.run_epoch == epoch;
@@ -135,6 +153,11 @@ impl SimHost {
         }
         let contents = self.log().arrived(id, self.name());
         machine.contents = contents.ok_or_else(not_arrived)?;
+        for (volume, written) in self.log().arrived_volumes(id, self.name()) {
+            if let Some(volume) = state.volumes.get_mut(&volume) {
+                volume.written = written;
+            }
+        }
         self.log().lose(id, self.name());
         vm.effects.arrived += 1;
         self.start(id, machine, epoch);

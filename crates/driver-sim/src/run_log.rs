@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vimana_model::VmId;
+use vimana_model::{VmId, VolumeId};
 
 use crate::files::Contents;
 
@@ -22,6 +22,8 @@ pub(crate) struct OnTheWay {
     pub to: Arc<str>,
     /// What it is on arrival.
     pub arrived: Option<Contents>,
+    /// Whether anything is written on each of its volumes.
+    volumes: BTreeMap<VolumeId, bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,15 +83,28 @@ impl RunLog {
     /// A host waits for a machine.
     pub(crate) fn expect(&self, vm: VmId, host: &Arc<str>) {
         let to = Arc::clone(host);
-        self.way().insert(vm, OnTheWay { to, arrived: None });
+        let expected = OnTheWay {
+            to,
+            arrived: None,
+            volumes: BTreeMap::new(),
+        };
+        self.way().insert(vm, expected);
     }
 
     /// A machine arrives where it is waited for; `false` where nobody waits.
-    pub(crate) fn deliver(&self, vm: VmId, contents: Contents) -> bool {
+    pub(crate) fn deliver(
+        &self,
+        vm: VmId,
+        contents: Contents,
+        volumes: BTreeMap<VolumeId, bool>,
+    ) -> bool {
         let mut way = self.way();
-        let waits = way.get_mut(&vm);
-        let waits = waits.map(|expected| expected.arrived = Some(contents));
-        waits.is_some()
+        let Some(expected) = way.get_mut(&vm) else {
+            return false;
+        };
+        expected.arrived = Some(contents);
+        expected.volumes = volumes;
+        true
     }
 
     /// What has arrived at the host.
@@ -97,6 +112,13 @@ impl RunLog {
         let way = self.way();
         let expected = way.get(&vm).filter(|expected| expected.to == *host)?;
         expected.arrived
+    }
+
+    /// The volumes that have arrived there, and whether anything is written on each.
+    pub(crate) fn arrived_volumes(&self, vm: VmId, host: &Arc<str>) -> BTreeMap<VolumeId, bool> {
+        let way = self.way();
+        let expected = way.get(&vm).filter(|expected| expected.to == *host);
+        expected.map_or_else(BTreeMap::new, |expected| expected.volumes.clone())
     }
 
     /// The host does not wait any more.

@@ -1,17 +1,18 @@
 //! What the calls of the trait do to simulated volumes, each in one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vimana_driver::{Fault, FaultKind, ObservedVolume, Power, VolumeSource};
+use vimana_driver::{DiskPlan, Fault, FaultKind, ObservedVolume, Power, VolumePlan, VolumeSource};
 use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
-use crate::host::{SimHost, State};
+use crate::files::Contents;
+use crate::host::{SimHost, State, has_process};
 
 /// Its content is one bit: whether anything was ever written to it.
 pub(crate) struct Volume {
@@ -19,14 +20,50 @@ pub(crate) struct Volume {
     pub attached_to: Option<VmId>,
     pub written: bool,
     pub datastore: DatastoreName,
+    /// Where the guest of its machine finds it.
+    pub place: u8,
 }
 
-/// What no machine has of a datastore; hosts that share it have the same one.
+impl Volume {
+    /// One that comes along with a machine, or is handed over with it: the same
+    /// here, where what is on it is known when the machine runs.
+    pub fn coming(vm: VmId, plan: &VolumePlan, datastore: Option<&SimDatastore>) -> Self {
+        let id = plan.volume_id;
+        let written = datastore.is_some_and(|store| store.shelf().written.contains(&id));
+        Self {
+            size: plan.size_mib,
+            attached_to: Some(vm),
+            written: written && plan.shared,
+            datastore: plan.datastore.clone(),
+            place: plan.place,
+        }
+    }
+}
+
+/// A datastore; hosts that share it have the same one.
 #[derive(Clone, Default)]
-pub struct SimDatastore(Arc<Mutex<BTreeMap<VolumeId, Volume>>>);
+pub struct SimDatastore(Arc<Mutex<Shelf>>);
+
+/// What all of its hosts see of a datastore.
+#[derive(Default)]
+pub(crate) struct Shelf {
+    /// What no machine has.
+    free: BTreeMap<VolumeId, Volume>,
+    /// Of those that machines have: something is written on them.
+    written: BTreeSet<VolumeId>,
+    /// Machines' own disks, as they are at rest.
+    pub roots: BTreeMap<VmId, Root>,
+}
+
+/// A machine's own disk, and its memory where that is saved.
+#[derive(Clone, Copy)]
+pub(crate) struct Root {
+    pub contents: Contents,
+    pub saved: bool,
+}
 
 impl SimDatastore {
-    fn free(&self) -> MutexGuard<'_, BTreeMap<VolumeId, Volume>> {
+    pub(crate) fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -34,8 +71,13 @@ impl SimDatastore {
 impl SimHost {
     /// Something is written to the volume.
     pub fn scribble(&self, volume: VolumeId) {
-        if let Some(volume) = self.at_hand().volumes.get_mut(&volume) {
-            volume.written = true;
+        let mut state = self.at_hand();
+        let state = &mut *state;
+        if let Some(held) = state.volumes.get_mut(&volume) {
+            held.written = true;
+            if let Some(datastore) = state.datastores.get(&held.datastore) {
+                datastore.shelf().written.insert(volume);
+            }
         }
     }
 
@@ -54,7 +96,7 @@ impl SimHost {
         let mut guard = self.state();
         let state = &mut *guard;
         for datastore in state.datastores.values() {
-            state.volumes.append(&mut datastore.free());
+            state.volumes.append(&mut datastore.shelf().free);
         }
         AtHand {
             state: guard,
@@ -86,6 +128,7 @@ impl SimHost {
             size,
             datastore: datastore.clone(),
             attached_to: None,
+            place: 0,
             written: match from {
                 VolumeSource::Empty => false,
                 VolumeSource::Image { .. } => true,
@@ -152,19 +195,41 @@ impl SimHost {
         .collect()
     }
 
-    pub(crate) fn attach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<(), Fault> {
+    pub(crate) fn attach(&self, vm: VmId, epoch: u64, id: VolumeId) -> Result<u8, Fault> {
         self.of_disks(vm, epoch)?;
         let mut state = self.at_hand();
-        let owner = state.volume(id)?.attached_to;
+        let (owner, place) = {
+            let volume = state.volume(id)?;
+            (volume.attached_to, volume.place)
+        };
         match owner {
-            Some(owner) if owner == vm => return Ok(()),
+            Some(owner) if owner == vm => return Ok(place),
             Some(_) => return Err(attached()),
             None if state.is_saved(vm) => return Err(saved()),
             None => {}
         }
-        state.volume(id)?.attached_to = Some(vm);
+        let held = state.volumes.values();
+        let held = held.filter(|volume| volume.attached_to == Some(vm));
+        let taken: Vec<u8> = held.map(|volume| volume.place).collect();
+        let place = (0..u8::MAX).find(|place| !taken.contains(place));
+        let place = place.unwrap_or(u8::MAX);
+        let volume = state.volume(id)?;
+        volume.attached_to = Some(vm);
+        volume.place = place;
         state.vms.entry(vm).or_default().effects.attached += 1;
-        Ok(())
+        Ok(place)
+    }
+
+    /// What a machine has here that is another host's now, or still, is not here.
+    pub(crate) fn leave_volumes(&self, vm: VmId, disks: &DiskPlan) {
+        let mut state = self.state();
+        let machine = state.vms.get(&vm).and_then(|vm| vm.machine.as_ref());
+        if machine.is_some_and(|machine| has_process(&machine.power)) {
+            return;
+        }
+        state
+            .volumes
+            .retain(|id, volume| volume.attached_to != Some(vm) || disks.volume(*id).is_none());
     }
 
     pub(crate) fn move_volume(
@@ -289,17 +354,30 @@ impl State {
         };
         for (id, volume) in volumes.extract_if(.., is_shared) {
             if let Some(datastore) = datastores.get(&volume.datastore) {
-                datastore.free().insert(id, volume);
+                datastore.shelf().free.insert(id, volume);
             }
         }
     }
 
-    fn reaches(&self, datastore: &DatastoreName) -> Result<(), Fault> {
+    pub fn reaches(&self, datastore: &DatastoreName) -> Result<(), Fault> {
         if datastore.is_local() || self.datastores.contains_key(datastore) {
             return Ok(());
         }
         let message = format!("the host has no datastore `{datastore}`");
         Err(Fault::new(FaultKind::Unsupported, message))
+    }
+
+    /// The volumes of a machine that comes from another host.
+    pub fn expect_volumes(&mut self, vm: VmId, disks: &DiskPlan) -> Result<(), Fault> {
+        for plan in &disks.volumes {
+            self.reaches(&plan.datastore)?;
+        }
+        for plan in &disks.volumes {
+            let datastore = self.datastores.get(&plan.datastore);
+            let volume = Volume::coming(vm, plan, datastore);
+            self.volumes.insert(plan.volume_id, volume);
+        }
+        Ok(())
     }
 
     fn in_no_snapshot(&self, vm: VmId, id: VolumeId) -> Result<(), Fault> {

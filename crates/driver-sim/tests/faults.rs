@@ -12,6 +12,7 @@ use vimana_driver::{
 use vimana_driver_sim::{Call, Effects, SimDriver, SimHost};
 use vimana_model::ImageId;
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::Resources;
 
 fn spec() -> IncarnationSpec {
@@ -19,6 +20,7 @@ fn spec() -> IncarnationSpec {
         vm_id: new_vm(),
         run_epoch: 1,
         resources: Resources::default(),
+        datastore: DatastoreName::local(),
         image: ImageRef {
             id: ImageId::from_parts(1, [0; 10]),
             format: ImageFormat::Qcow2,

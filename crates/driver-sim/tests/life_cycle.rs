@@ -14,6 +14,7 @@ use vimana_driver::{
 use vimana_driver_sim::{Call, Course, Mishap, Moment, RunLog, SimDriver, SimHost};
 use vimana_model::ImageId;
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::Resources;
 
 fn spec(run_epoch: u64) -> IncarnationSpec {
@@ -21,6 +22,7 @@ fn spec(run_epoch: u64) -> IncarnationSpec {
         vm_id: new_vm(),
         run_epoch,
         resources: Resources::default(),
+        datastore: DatastoreName::local(),
         image: ImageRef {
             id: ImageId::from_parts(1, [0; 10]),
             format: ImageFormat::Qcow2,
@@ -59,7 +61,10 @@ async fn a_machine_moves_between_hosts_without_a_real_file() {
         Part::ALL
     );
     spec.run_epoch = 2;
-    let nothing = to.import(&spec, Path::new(""), &files).await.unwrap_err();
+    let nothing = to
+        .import(&spec, Path::new(""), &files, &DiskPlan::default())
+        .await
+        .unwrap_err();
     assert_eq!(
         nothing.kind,
         FaultKind::Host,
@@ -69,7 +74,9 @@ async fn a_machine_moves_between_hosts_without_a_real_file() {
         assert!(!path.exists());
         b.write_file(path, a.read_file(path).unwrap());
     }
-    to.import(&spec, Path::new(""), &files).await.unwrap();
+    to.import(&spec, Path::new(""), &files, &DiskPlan::default())
+        .await
+        .unwrap();
     from.clean(vm, 1).await.unwrap();
     assert!(a.read_file(&files[0].1).is_err());
     to.load(vm, 2).await.unwrap();

@@ -292,6 +292,7 @@ pub fn new_spec<H: Harness>(harness: &H) -> IncarnationSpec {
         vm_id: new_vm(),
         run_epoch: 1,
         resources: harness.resources(),
+        datastore: DatastoreName::local(),
         image: harness.image().0,
         seed: Seed {
             host_name: "web-1".to_owned(),

@@ -30,7 +30,7 @@ use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
 
 pub use backup::{BackupFile, BackupFiles};
 pub use fault::{Fault, FaultKind};
-pub use migration::{CopyWatcher, Endpoint, Sending, unwatched};
+pub use migration::{CopyWatcher, DiskPlan, Endpoint, Sending, VolumePlan, unwatched};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use snapshot::{Keep, ObservedSnapshot};
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
@@ -68,8 +68,8 @@ pub trait HostDriver: Send + Sync + 'static {
     /// after a start, processes that survived have been re-adopted.
     async fn inventory(&self) -> Result<Vec<Observed>, Fault>;
 
-    /// Makes the disk (an overlay over `image`, a read-only local file) and
-    /// the seed. Repeating it for the same epoch changes nothing. A failed
+    /// Makes the disk (an overlay over `image`, a read-only local file) in its
+    /// datastore, where it takes the place of one of the same machine, and the seed. Repeating it for the same epoch changes nothing. A failed
     /// call leaves no file behind.
     async fn prepare(&self, spec: &IncarnationSpec, image: &Path) -> Result<(), Fault>;
 
@@ -112,21 +112,23 @@ pub trait HostDriver: Send + Sync + 'static {
     /// The files that hold a machine that does not run: its disk, and its memory
     /// where that is saved. They stay as they are until [`Self::boot`],
     /// [`Self::load`] or [`Self::clean`]. [`FaultKind::Hypervisor`] where it runs,
-    /// or never did; [`FaultKind::Conflict`] where it has snapshots or volumes,
-    /// which do not travel.
+    /// or never did; [`FaultKind::Conflict`] where it has snapshots, which do not
+    /// travel.
     async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault>;
 
     /// Takes over the files of a machine of another host. With a memory among
     /// them it is [`Power::Saved`] here afterwards, and without one
     /// [`Power::Off`], under the specification's epoch, which is higher than that
     /// of the machine's latest run: [`Self::load`] may use the same. `files` are
-    /// moved or copied. Repeating it for the same epoch changes nothing. A failed
-    /// call leaves nothing behind.
+    /// moved or copied; what `disks` says that both hosts reach is not among them,
+    /// and stays where it is. Repeating it for the same epoch changes nothing. A
+    /// failed call leaves nothing behind.
     async fn import(
         &self,
         spec: &IncarnationSpec,
         image: &Path,
         files: &[(Part, PathBuf)],
+        disks: &DiskPlan,
     ) -> Result<(), Fault>;
 
     /// Asks the guest to restart; after `grace` it is reset. The process and
@@ -177,10 +179,11 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn volumes(&self) -> Result<Vec<ObservedVolume>, Fault>;
 
     /// Gives the machine the volume, at once where it runs and otherwise from
-    /// its next start on. Repeating it changes nothing.
+    /// its next start on. Says where on its bus the guest finds it, for as long as
+    /// it has it. Repeating it changes nothing.
     /// [`FaultKind::Conflict`] where another machine has the volume, or this
     /// one's memory is saved. After a failed call it is not attached.
-    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault>;
+    async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<u8, Fault>;
 
     /// Brings what is on a volume of the machine to another datastore of this
     /// host: the machine runs on meanwhile, and so does its guest's writing.
@@ -272,16 +275,18 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault>;
 
     /// Makes place for a machine that runs on the host `from`: disks as large as
-    /// its own, and a process that waits for its memory ([`Power::Arriving`]).
+    /// those of it that `disks` has copied, and a process that waits for its memory
+    /// ([`Power::Arriving`]). Disks that both hosts reach are opened, and not written.
     /// Nobody else may send it. The specification's epoch is that of the run
     /// there; no guest code runs here before [`Self::run`]. Repeating it before
     /// anything came changes nothing. A failed call leaves nothing behind;
-    /// [`Self::kill`] and [`Self::clean`] remove what a good one made.
+    /// [`Self::kill`] and [`Self::leave`] remove what a good one made.
     async fn receive(
         &self,
         spec: &IncarnationSpec,
         image: &Path,
         from: HostId,
+        disks: &DiskPlan,
     ) -> Result<Endpoint, Fault>;
 
     /// Sends a machine that runs, to where a host waits for it: its disks, which
@@ -289,8 +294,8 @@ pub trait HostDriver: Send + Sync + 'static {
     /// stands still and everything has arrived ([`Power::Left`]); here it goes on
     /// by [`Self::call_off`] alone. Repeating it waits for the same, or says once
     /// more what it took. After a failed call the machine runs on here as if
-    /// nothing had been. [`FaultKind::Conflict`] where its memory is saved, or it
-    /// has snapshots or volumes, which do not travel.
+    /// nothing had been. [`FaultKind::Conflict`] where its memory is saved, it has
+    /// volumes that the plan does not name, or snapshots, which are not copied.
     async fn send(
         &self,
         vm: VmId,
@@ -307,6 +312,12 @@ pub trait HostDriver: Send + Sync + 'static {
     /// `epoch`, which is higher than that of the run on its old host; returns when
     /// guest code runs. Repeating it while the machine runs changes nothing.
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// Removes what this host alone has of a machine that is another host's now, or
+    /// still, after it is gone here: all files but those of disks that both reach.
+    /// Volumes that `disks` has copied go; those it does not name are detached and
+    /// stay. Fine if there is nothing.
+    async fn leave(&self, vm: VmId, epoch: u64, disks: &DiskPlan) -> Result<(), Fault>;
 
     /// Removes every file of the VM from this host, after the machine is
     /// gone, and its snapshots; its volumes are detached and stay. Fine if there is nothing. Afterwards [`Self::inventory`] no

@@ -14,12 +14,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vimana_model::HostId;
 use vimana_model::migration::CopyProgress;
 pub use vimana_model::migration::Endpoint;
+use vimana_model::name::DatastoreName;
+use vimana_model::unit::MiB;
+use vimana_model::{HostId, VolumeId};
 
 /// How a machine is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sending {
     pub to: HostId,
     pub endpoint: Endpoint,
@@ -29,6 +31,49 @@ pub struct Sending {
     /// Bytes a second; as fast as can be where absent.
     #[serde(default)]
     pub max_bytes_per_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "DiskPlan::is_plain")]
+    pub disks: DiskPlan,
+}
+
+/// What becomes of a machine's disks where it goes from one host to another: one
+/// that both reach stays where it is, and every other is copied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPlan {
+    /// Of the machine's own, and a saved memory beside it.
+    #[serde(default)]
+    pub shares_root: bool,
+    #[serde(default)]
+    pub volumes: Vec<VolumePlan>,
+}
+
+impl DiskPlan {
+    /// All that there is is the machine's own disk, and that is copied.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.shares_root && self.volumes.is_empty()
+    }
+
+    /// Whether nothing of it is copied.
+    #[must_use]
+    pub fn shares_all(&self) -> bool {
+        self.shares_root && self.volumes.iter().all(|volume| volume.shared)
+    }
+
+    #[must_use]
+    pub fn volume(&self, id: VolumeId) -> Option<&VolumePlan> {
+        self.volumes.iter().find(|volume| volume.volume_id == id)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumePlan {
+    pub volume_id: VolumeId,
+    pub size_mib: MiB,
+    /// The one that it is in, or is to be, on either host.
+    pub datastore: DatastoreName,
+    /// Where the guest finds it: see [`crate::HostDriver::attach`].
+    pub place: u8,
+    pub shared: bool,
 }
 
 /// Told how far a copy is, now and then.

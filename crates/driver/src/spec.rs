@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vimana_model::host::Accelerator;
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::ssh_key::SshKeys;
 use vimana_model::unit::Resources;
 use vimana_model::user_data::UserData;
@@ -19,6 +20,12 @@ pub struct IncarnationSpec {
     /// vCPUs, guest memory, and the size of the disk the guest sees. The disk
     /// is never smaller than the image.
     pub resources: Resources,
+    /// The one of the host that its disk and a saved memory are in.
+    #[serde(
+        default = "DatastoreName::local",
+        skip_serializing_if = "DatastoreName::is_local"
+    )]
+    pub datastore: DatastoreName,
     pub image: ImageRef,
     pub seed: Seed,
 }

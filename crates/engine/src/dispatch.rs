@@ -2,7 +2,9 @@
 //! of the server's own.
 
 use vimana_datastore::Item;
-use vimana_driver::{Fault, FaultKind, ImageRef, IncarnationSpec, Seed, Sending, VolumeSpec};
+use vimana_driver::{
+    DiskPlan, Fault, FaultKind, ImageRef, IncarnationSpec, SavedMachine, Seed, Sending, VolumeSpec,
+};
 use vimana_model::event::Actor;
 use vimana_model::operation::{Object, Piece, StepKind};
 use vimana_model::{BackupId, Error, ImageId, Result, SnapshotId, VmId, VolumeId};
@@ -10,11 +12,11 @@ use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 use vimana_store::operation::{OperationRecord, StepRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::volume::VolumeRecord;
-use vimana_store::{backup, image, operation, snapshot, vm, volume};
+use vimana_store::{backup, image, migration, operation, snapshot, vm, volume};
 
 use crate::Engine;
 use crate::limits::{MAX_DOWNTIME_MS, patience};
-use crate::migration::host_of_step;
+use crate::migration::{disk_plan, host_of_step};
 use crate::report::Answer;
 use crate::saga::{Current, current};
 
@@ -123,11 +125,26 @@ impl Engine {
             StepKind::Load => Work::Load,
             StepKind::Upload => Work::Upload,
             StepKind::Download | StepKind::Arrive => {
-                let saved = vm.saved.clone();
-                let nothing = || Error::internal("a VM without its copy in the datastore");
+                let disks = match current.kind {
+                    StepKind::Arrive => self.disk_plan(vm).await?,
+                    _ => DiskPlan::default(),
+                };
+                let saved = match &vm.saved {
+                    Some(saved) => saved.clone(),
+                    None if disks.shares_root => SavedMachine {
+                        run_epoch: vm.run_epoch.saturating_sub(1),
+                        hypervisor: String::new(),
+                        parts: Vec::new(),
+                    },
+                    None => {
+                        let nothing = "a VM without its copy in the datastore";
+                        return Err(Error::internal(nothing));
+                    }
+                };
                 Work::Download {
                     spec: Box::new(self.incarnation_spec(vm).await?),
-                    saved: saved.ok_or_else(nothing)?,
+                    saved,
+                    disks,
                 }
             }
             StepKind::Reboot => Work::Reboot { grace_ms },
@@ -194,14 +211,17 @@ impl Engine {
                 Work::Receive {
                     spec: Box::new(self.incarnation_spec(vm).await?),
                     from: here.id,
+                    disks: self.disk_plan(vm).await?,
                 }
             }
             StepKind::Send => Work::Send {
-                sending: sending(step)?,
+                sending: sending(step, self.disk_plan(vm).await?)?,
             },
             StepKind::CallOff => Work::CallOff,
             StepKind::Run => Work::Run,
-            StepKind::Dismiss | StepKind::Leave => Work::Leave,
+            StepKind::Dismiss | StepKind::Leave => Work::Leave {
+                disks: self.disk_plan(vm).await?,
+            },
             StepKind::MoveBack => {
                 let volume = self.volume_record(volume_of(step)?).await?;
                 Work::Move {
@@ -219,11 +239,18 @@ impl Engine {
         }))
     }
 
+    /// What becomes of the disks of a VM that goes from host to host.
+    async fn disk_plan(&self, vm: &VmRecord) -> Result<DiskPlan> {
+        let found = migration::find(&self.store().read(), vm.id).await?;
+        Ok(found.as_ref().map(disk_plan).unwrap_or_default())
+    }
+
     async fn incarnation_spec(&self, vm: &VmRecord) -> Result<IncarnationSpec> {
         Ok(IncarnationSpec {
             vm_id: vm.id,
             run_epoch: vm.run_epoch,
             resources: vm.resources,
+            datastore: vm.datastore.clone(),
             image: self.image_ref(vm.image_id).await?,
             seed: Seed {
                 host_name: vm.name.guest_host_name(),
@@ -312,7 +339,7 @@ impl Engine {
     }
 }
 
-fn sending(step: Option<&StepRecord>) -> Result<Sending> {
+fn sending(step: Option<&StepRecord>, disks: DiskPlan) -> Result<Sending> {
     let plan = step.and_then(|step| step.migration.as_ref());
     let plan = plan.ok_or_else(|| Error::internal("a step without its migration"))?;
     let nowhere = || Error::internal("nobody waits for the machine");
@@ -324,6 +351,7 @@ fn sending(step: Option<&StepRecord>) -> Result<Sending> {
             .limits
             .max_mib_per_s
             .map(|mib| mib.saturating_mul(1 << 20)),
+        disks,
     })
 }
 

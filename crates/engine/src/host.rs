@@ -256,6 +256,7 @@ async fn record_datastores(tx: &WriteTx, hello: &Hello) -> Result<(), StoreError
             id: told.id,
             capacity: told.capacity_mib,
             used: MiB(0),
+            used_by_all: MiB(0),
             present: true,
         };
         host_datastore::put(tx, &record).await?;
@@ -287,13 +288,14 @@ fn datastore_view(record: HostDatastoreRecord) -> Option<HostDatastoreView> {
         id,
         capacity,
         used,
+        used_by_all,
         present,
     } = record;
     (present || used > MiB(0)).then_some(HostDatastoreView {
         name,
         id,
         capacity_mib: capacity,
-        used_mib: used,
+        used_mib: used_by_all,
         present,
     })
 }

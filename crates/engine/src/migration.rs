@@ -6,8 +6,13 @@
 //! **Cold**, where it does not run: what it has is copied to the datastore that
 //! stopped VMs are in (Upload), the other host fetches and checks it (Arrive), the
 //! copy is removed (Discard), and the host it was on cleaned (Leave). A stopped VM
-//! is in the datastore already. Which host a step is for,
-//! [`StepKind::is_at_peer`] says.
+//! is in the datastore already. Where both hosts reach its own disk, and a saved
+//! memory beside it, nothing is copied: the other host takes over what is there
+//! (Arrive). Which host a step is for, [`StepKind::is_at_peer`] says.
+//!
+//! What becomes of each disk is decided once, with the claim ([`disks`]), and both
+//! hosts are told so whenever they are told anything: neither looks for itself
+//! whether another one reaches a disk, and none removes what the other has.
 //!
 //! **The commit** is the transaction that ends Send or Arrive: the only one that
 //! changes the VM's host. It finds the operation running in that very step, or it
@@ -22,6 +27,8 @@
 //! What the VM holds of the host that is not its own is recorded beside its claim
 //! (`store/migration.rs`), for as long as something of it may be there.
 
+mod disks;
+
 use vimana_authz::Permission;
 use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
@@ -32,15 +39,18 @@ use vimana_model::name::HostName;
 use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
 use vimana_model::saved::{Part, SavedMachine};
 use vimana_model::state::VmState;
+use vimana_model::unit::MiB;
 use vimana_model::vm::HostRef;
 use vimana_model::{Error, FieldError, HostId, VmId};
 use vimana_protocol::agent::ToAgent;
 use vimana_store::claim::Taken;
 use vimana_store::host::HostRecord;
-use vimana_store::migration::MigrationRecord;
+use vimana_store::migration::{Carried, MigrationRecord};
 use vimana_store::operation::MigrationPlan;
 use vimana_store::vm::VmRecord;
-use vimana_store::{Conn, TxError, enrolment, host, migration, operation, vm};
+use vimana_store::{
+    Conn, TxError, enrolment, host, host_datastore, migration, operation, snapshot, vm, volume,
+};
 
 use crate::Engine;
 use crate::authorize::authorized;
@@ -48,7 +58,8 @@ use crate::change::{Change, Holding, Kept};
 use crate::context::OpContext;
 use crate::host::host_view;
 use crate::placement::facts;
-use crate::snapshot::stays;
+use crate::volume::room;
+pub use disks::{Disks, disk_plan};
 
 /// How a VM goes to another host.
 struct Manner {
@@ -149,6 +160,7 @@ impl Engine {
             vm_id: found.vm_id,
             // The host may have been told of that run, which is elsewhere.
             run_epoch: vm.map_or(0, |vm| vm.run_epoch).max(seen_epoch),
+            elsewhere: Some(disk_plan(found)),
         };
         self.inner.agents.send_frame(found.peer.id, frame);
         Ok(())
@@ -173,25 +185,40 @@ impl Engine {
         let on = vm.host.as_ref().map(|host| host.id);
         let all = host::list(&read).await?;
         let here = all.iter().find(|host| Some(host.id) == on);
-        Ok(ways(&vm, here, &all))
+        let disks = Disks {
+            vm: &vm,
+            volumes: &volume::of_vm(&read, id).await?,
+            places: &host_datastore::list(&read).await?,
+        };
+        Ok(ways(&disks, here, &all))
     }
 }
 
 /// The hosts that a VM may go to, those that suit best first, and then those that
 /// it cannot go to, each with the reason.
-pub fn ways(vm: &VmRecord, here: Option<&HostRecord>, all: &[HostRecord]) -> Vec<MigrationTarget> {
+pub fn ways(
+    disks: &Disks<'_>,
+    here: Option<&HostRecord>,
+    all: &[HostRecord],
+) -> Vec<MigrationTarget> {
+    let vm = disks.vm;
     let on = here.map(|here| here.id);
-    let needs = manner(vm.state).holding.of(vm.resources);
+    let Manner { mode, holding, .. } = manner(vm.state);
+    let size = holding.of(vm.resources);
     let others = all.iter().filter(|there| Some(there.id) != on);
     let mut targets: Vec<_> = others
         .map(|there| {
             let facts = facts(&host_view(there.clone(), Vec::new()));
-            let room = vimana_placement::fits(needs, &facts);
-            let full = || format!("host `{}` has no room for `{}`", there.name, vm.name);
+            let refusal = obstacle(vm, here, there).or_else(|| {
+                match disks.carried(on, there, mode == MigrationMode::Live) {
+                    Ok(carried) => disks.lack(size, &carried, &facts),
+                    Err(refusal) => Some(refusal),
+                }
+            });
             MigrationTarget {
                 host: host_ref(there),
-                score: vimana_placement::score(needs, &facts),
-                refusal: obstacle(vm, here, there).or_else(|| (!room).then(full)),
+                score: vimana_placement::score(&size.into(), &facts),
+                refusal,
             }
         })
         .collect();
@@ -213,7 +240,13 @@ pub async fn ties(conn: &impl Conn, vm: &VmRecord) -> vimana_store::Result<Optio
             "the host that `{name}` was on before is not cleaned yet; it is when it connects"
         )));
     }
-    stays(conn, vm).await
+    if snapshot::for_vm(conn, vm.id).await?.is_empty() {
+        return Ok(None);
+    }
+    let name = &vm.name;
+    Ok(Some(format!(
+        "`{name}` has snapshots, which stay on its host; delete them first"
+    )))
 }
 
 /// The host that is to do `step` for the VM.
@@ -310,9 +343,17 @@ impl Change<'_> {
         };
         self.refuse_to_travel(&there).await?;
         let peer = host_ref(&there);
+        let disks = self.carried(&there, mode, holding).await?;
+        let mut roots = disks.iter().filter(|disk| disk.volume.is_none());
+        let shares_root = roots.any(|disk| disk.shared);
         let kind = OperationKind::Migrate;
-        let steps = kind.steps(self.situation(false));
-        self.begin(kind, steps, by).await?;
+        let steps = kind.steps(self.situation(false)).iter();
+        // What is where both hosts reach it is neither copied nor removed.
+        let carries = |step: &&StepKind| {
+            !shares_root || !matches!(step, StepKind::Upload | StepKind::Discard)
+        };
+        let steps: Vec<StepKind> = steps.filter(carries).copied().collect();
+        self.begin(kind, &steps, by).await?;
         let operation = self.operation.as_mut();
         let operation = operation.ok_or_else(|| Error::internal("an operation has begun"))?;
         let operation_id = operation.id;
@@ -330,19 +371,27 @@ impl Change<'_> {
                 });
             }
         }
-        let wanted = MigrationRecord {
+        let mut wanted = MigrationRecord {
             vm_id: self.vm.id,
             operation_id,
             peer,
             resources: holding.of(self.vm.resources),
+            datastore: self.vm.datastore.clone(),
+            disks,
             committed: false,
         };
+        if shares_root {
+            wanted.resources.disk_mib = MiB(0);
+        }
         match migration::begin(self.tx, &wanted).await? {
             Taken::Ok => {}
             Taken::NoRoom => {
                 let message = format!("host `{to}` has no room for `{}`", self.vm.name);
                 return Err(Error::conflict(message).into());
             }
+        }
+        for (_, disk) in wanted.copied_volumes() {
+            room::change(self.tx, &wanted.peer, &disk.datastore, MiB(0), disk.size).await?;
         }
         let begun = EventKind::Expected {
             from: from.map(|from| from.name),
@@ -371,6 +420,29 @@ impl Change<'_> {
         match ties(self.tx, &self.vm).await? {
             Some(ties) => refuse(ties),
             None => Ok(()),
+        }
+    }
+
+    /// What becomes of its disks, and that there is room for those that are copied.
+    async fn carried(
+        &self,
+        there: &HostRecord,
+        mode: MigrationMode,
+        holding: Holding,
+    ) -> Result<Vec<Carried>, TxError> {
+        let here = self.vm.host.as_ref().map(|host| host.id);
+        let hosts: Vec<HostId> = here.into_iter().chain([there.id]).collect();
+        let disks = Disks {
+            vm: &self.vm,
+            volumes: &volume::of_vm(self.tx, self.vm.id).await?,
+            places: &host_datastore::for_hosts(self.tx, &hosts).await?,
+        };
+        let carried = disks.carried(here, there, mode == MigrationMode::Live);
+        let carried = carried.map_err(Error::conflict)?;
+        let facts = facts(&host_view(there.clone(), Vec::new()));
+        match disks.lack(holding.of(self.vm.resources), &carried, &facts) {
+            Some(lack) => Err(Error::conflict(lack).into()),
+            None => Ok(carried),
         }
     }
 
@@ -436,7 +508,10 @@ impl Change<'_> {
         let nowhere = || Error::internal("a machine has arrived nowhere");
         let found = found.ok_or_else(nowhere)?;
         match self.vm.host.replace(found.peer.clone()) {
-            Some(from) => migration::commit(self.tx, &found, &from).await?,
+            Some(from) => {
+                migration::commit(self.tx, &found, &from).await?;
+                self.bring_volumes(&found, &from).await?;
+            }
             None => migration::settle(self.tx, &found).await?,
         }
         let Some(rests_as) = self.rests_as() else {
@@ -452,6 +527,24 @@ impl Change<'_> {
         self.note_migration(None, Some(sent));
         self.add_migrated();
         self.turn(rests_as)
+    }
+
+    /// The VM's volumes are on its new host, too. What was copied of them holds room
+    /// on the one they came from until nothing of them is left there.
+    async fn bring_volumes(&self, found: &MigrationRecord, from: &HostRef) -> Result<(), TxError> {
+        for disk in &found.disks {
+            let Some(id) = disk.volume else { continue };
+            let record = volume::lock(self.tx, id).await?;
+            let lost = || Error::internal("a VM goes with a volume that is not recorded");
+            let mut record = record.ok_or_else(lost)?;
+            if disk.shared {
+                let (from, to) = (from.id, found.peer.id);
+                host_datastore::hand_over(self.tx, &disk.datastore, from, to, disk.size).await?;
+            }
+            record.host = Some(found.peer.clone());
+            volume::update(self.tx, &mut record).await?;
+        }
+        Ok(())
     }
 
     fn add_migrated(&mut self) {
@@ -484,6 +577,9 @@ impl Change<'_> {
     pub(crate) async fn leave_peer(&mut self) -> Result<(), TxError> {
         if let Some(found) = migration::find(self.tx, self.vm.id).await? {
             migration::end(self.tx, self.vm.id).await?;
+            for (_, disk) in found.copied_volumes() {
+                room::release(self.tx, found.peer.id, &disk.datastore, disk.size).await?;
+            }
             self.add_host_event(EventKind::Cleared {}, found.peer.id);
         }
         Ok(())

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use vimana_authz::Permission;
-use vimana_driver::{Observed, Power};
+use vimana_driver::{DiskPlan, Observed, Power};
 use vimana_model::event::EventKind;
 use vimana_model::host::OrphanView;
 use vimana_model::{Error, HostId, Result, VmId};
@@ -79,7 +79,7 @@ impl Engine {
             Ok(orphan::on_host(tx, host_id).await?)
         })?;
         for orphan in still.iter().filter(|orphan| orphan.discarding) {
-            self.send_discard(orphan);
+            self.send_discard(orphan).await?;
         }
         Ok(())
     }
@@ -124,17 +124,25 @@ impl Engine {
         })?;
         // Goes out again whenever the host connects.
         if let Some(record) = record {
-            self.send_discard(&record);
+            self.send_discard(&record).await?;
         }
         Ok(answer)
     }
 
-    fn send_discard(&self, orphan: &OrphanRecord) {
+    async fn send_discard(&self, orphan: &OrphanRecord) -> Result<()> {
+        let recorded = vm::find(&self.store().read(), orphan.vm_id).await?;
+        let lives = recorded.is_some_and(|vm| !vm.state.is_final());
         let frame = ToAgent::Discard {
             vm_id: orphan.vm_id,
             run_epoch: orphan.run_epoch,
+            // What other hosts reach of it may be where it lives.
+            elsewhere: lives.then(|| DiskPlan {
+                shares_root: true,
+                volumes: Vec::new(),
+            }),
         };
         self.inner.agents.send_frame(orphan.host_id, frame);
+        Ok(())
     }
 
     /// An agent removed what was not recorded.

@@ -13,14 +13,16 @@ use vimana_model::state::VmState;
 use vimana_model::vm::VmView;
 use vimana_model::{HostId, Result, VmId};
 use vimana_protocol::limits::MAX_QUEUED_FRAMES;
-use vimana_protocol::scheduler::{FromScheduler, HostFacts, PendingVm, ToScheduler};
+use vimana_protocol::scheduler::{
+    DatastoreFacts, FromScheduler, HostFacts, PendingVm, ToScheduler,
+};
 use vimana_store::claim::{ClaimRecord, Taken};
-use vimana_store::{claim, enrolment, host, migration, vm, write_tx};
+use vimana_store::{claim, enrolment, host, host_datastore, migration, vm, write_tx};
 
 use crate::Engine;
 use crate::change::Change;
 use crate::event::HubItem;
-use crate::host::host_view;
+use crate::host::host_views;
 use crate::limits::MAX_PROPOSALS_AT_ONCE;
 use crate::migration::{host_ref, refusal_to_take};
 
@@ -170,19 +172,18 @@ impl Engine {
 
     async fn snapshot(&self) -> Result<ToScheduler> {
         let read = self.store().read();
-        let hosts = host::list(&read)
-            .await?
-            .into_iter()
-            .map(|host| host_view(host, Vec::new()));
+        let found = host::list(&read).await?;
+        let hosts = host_views(found, host_datastore::list(&read).await?);
         let pending = vm::pending(&read).await?;
         Ok(ToScheduler::Snapshot {
-            hosts: hosts.map(|host| facts(&host)).collect(),
+            hosts: hosts.iter().map(facts).collect(),
             pending: pending
                 .into_iter()
                 .map(|vm| PendingVm {
                     id: vm.id,
                     generation: vm.generation,
                     resources: vm.resources,
+                    datastore: vm.datastore,
                     since: vm.created_at,
                 })
                 .collect(),
@@ -231,11 +232,16 @@ impl Engine {
                 vm_id: id,
                 host_id,
                 resources: change.vm.resources,
+                datastore: change.vm.datastore.clone(),
             };
             match claim::take(tx, &wanted).await? {
                 Taken::Ok => {}
                 Taken::NoRoom => {
-                    return Ok(Err(format!("host `{}` has no room any more", host.name)));
+                    let place = match &change.vm.datastore {
+                        local if local.is_local() => format!("host `{}`", host.name),
+                        other => format!("host `{}`, or its datastore `{other}`,", host.name),
+                    };
+                    return Ok(Err(format!("{place} has no room any more")));
                 }
             }
             change.vm.host = Some(host_ref(&host));
@@ -323,6 +329,7 @@ fn vm_frame(pending: &mut HashSet<VmId>, vm: &VmView) -> Option<ToScheduler> {
             id: vm.id,
             generation: vm.generation,
             resources: vm.resources,
+            datastore: vm.datastore.clone(),
             since: vm.created_at,
         }));
     }
@@ -332,6 +339,13 @@ fn vm_frame(pending: &mut HashSet<VmId>, vm: &VmView) -> Option<ToScheduler> {
 }
 
 pub fn facts(host: &HostView) -> HostFacts {
+    let reached = host.datastores.iter().filter(|known| known.present);
+    let datastores = reached.map(|known| DatastoreFacts {
+        name: known.name.clone(),
+        id: known.id,
+        capacity_mib: known.capacity_mib,
+        used_mib: known.used_mib,
+    });
     HostFacts {
         id: host.id,
         name: host.name.clone(),
@@ -340,5 +354,6 @@ pub fn facts(host: &HostView) -> HostFacts {
         connected: host.connected,
         capacity: host.capacity,
         used: host.used,
+        datastores: datastores.collect(),
     }
 }

@@ -272,8 +272,12 @@ impl Engine {
                     backup,
                     endpoint,
                     sent,
+                    place,
                 } => {
                     change.note_migration(*endpoint, *sent);
+                    if let Some(place) = place {
+                        change.note_place(*place).await?;
+                    }
                     if let Some(made) = backup.as_ref().filter(|_| change.backs_up()) {
                         change.backup_made(made).await?;
                     }

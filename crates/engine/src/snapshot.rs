@@ -8,7 +8,8 @@
 //! One may be of a single volume: it is no point that the VM comes from.
 //!
 //! A snapshot claims what it takes when every block changes after it: the size
-//! of the disks in it, each where it is, and of the memory. Thin disks take less; but a host
+//! of the disks in it, each where it is, and of the memory, which is beside the
+//! VM's own disk. Thin disks take less; but a host
 //! whose disk is full stops everything on it.
 
 use vimana_model::event::EventKind;
@@ -123,17 +124,18 @@ impl Change<'_> {
         let size = vm.resources;
         let disk = if root { size.disk_mib.0 } else { 0 };
         let memory = if form.memory { size.memory_mib.0 } else { 0 };
-        let here = volumes.iter().filter(|volume| volume.datastore.is_local());
+        let beside = |volume: &VolumeRecord| volume.datastore == vm.datastore;
+        let here = volumes.iter().filter(|volume| beside(volume));
         let here = here.map(|volume| volume.size.0);
         let claimed = here.fold(disk.saturating_add(memory), u64::saturating_add);
         let held = volumes.into_iter().map(|volume| Held {
             id: volume.id,
-            name: volume.name,
             size: Some(volume.size),
-            elsewhere: (!volume.datastore.is_local()).then_some(Elsewhere {
+            elsewhere: (!beside(&volume)).then_some(Elsewhere {
                 datastore: volume.datastore,
                 size: volume.size,
             }),
+            name: volume.name,
         });
         let record = SnapshotRecord {
             id: new_id!(self.world, SnapshotId),

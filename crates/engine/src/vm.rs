@@ -25,6 +25,7 @@ use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE, MAX_VIEW_READS};
 use crate::name;
 use crate::operation::{begin_step, begun};
+use crate::volume::is_known;
 use ingredients::{Ingredients, ingredients};
 
 /// Which VMs to list.
@@ -85,6 +86,7 @@ impl Engine {
         wanted: &VmRequest,
         request_id: Option<RequestId>,
     ) -> Result<(VmRecord, OperationRecord), TxError> {
+        is_known(tx, &wanted.datastore).await?;
         let found = ingredients(tx, owner.tenant_id, wanted).await?;
         let (vm, operation) = self.new_vm(owner, wanted, found, request_id);
         vm::insert(tx, &vm)
@@ -165,6 +167,7 @@ impl Engine {
             failure: None,
             flavor_name: flavor.name,
             resources: flavor.resources,
+            datastore: wanted.datastore.clone(),
             image_id: image.id,
             image_name: image.name,
             ssh_key: wanted.ssh_key.clone(),
@@ -315,6 +318,7 @@ impl Engine {
             failure,
             flavor_name,
             resources,
+            datastore,
             image_id,
             image_name,
             ssh_key,
@@ -344,6 +348,7 @@ impl Engine {
             image: image_name,
             image_id,
             resources,
+            datastore,
             host,
             request_id,
             run_epoch,

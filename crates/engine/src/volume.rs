@@ -162,6 +162,7 @@ impl Engine {
             datastore: wanted.datastore,
             moving_to: None,
             vm: None,
+            place: None,
             generation: 1,
             created_at: self.world().now(),
         };
@@ -586,9 +587,12 @@ async fn claim_growth(tx: &WriteTx, record: &VolumeRecord, to: MiB) -> Result<()
 }
 
 /// A datastore that no host has would never have the volume.
-async fn is_known(tx: &WriteTx, datastore: &DatastoreName) -> Result<(), TxError> {
+pub async fn is_known(tx: &WriteTx, datastore: &DatastoreName) -> Result<(), TxError> {
+    if datastore.is_local() {
+        return Ok(());
+    }
     let known = host_datastore::list(tx).await?;
-    if datastore.is_local() || known.iter().any(|known| known.name == *datastore) {
+    if known.iter().any(|known| known.name == *datastore) {
         return Ok(());
     }
     let message = format!("no host has a datastore `{datastore}`");
@@ -661,6 +665,7 @@ fn with_content(record: VolumeRecord, content: VolumeContent) -> VolumeView {
         datastore,
         moving_to,
         vm,
+        place: _,
         generation: _,
         created_at,
     } = record;

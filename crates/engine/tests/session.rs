@@ -71,6 +71,7 @@ impl Line {
             backup: None,
             endpoint: None,
             sent: None,
+            place: None,
         };
         self.handle.receive(FromAgent::Done {
             command: command.command,

@@ -26,6 +26,8 @@ pub enum Filter {
     Enabled,
     Vcpus,
     Memory,
+    /// The host reaches the datastore that the disk is to be in.
+    Datastore,
     Disk,
 }
 
@@ -40,6 +42,7 @@ impl Filter {
             Self::Enabled => "enabled",
             Self::Vcpus => "vcpus",
             Self::Memory => "memory",
+            Self::Datastore => "datastore",
             Self::Disk => "disk",
         }
     }

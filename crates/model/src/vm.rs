@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::FieldError;
-use crate::name::{FlavorName, ImageName, TemplateName, VmName};
+use crate::name::{DatastoreName, FlavorName, ImageName, TemplateName, VmName};
 use crate::operation::OperationView;
 use crate::pending::PendingView;
 use crate::ssh_key::SshKeys;
@@ -41,6 +41,9 @@ pub struct VmView {
     pub image: ImageName,
     pub image_id: ImageId,
     pub resources: Resources,
+    /// The datastore of its host that its disk is in; `local` is the host's own directory.
+    #[serde(default = "DatastoreName::local")]
+    pub datastore: DatastoreName,
     /// The host it is placed on.
     pub host: Option<HostRef>,
     /// The request it was made for, under the manual life-cycle.
@@ -91,6 +94,11 @@ pub struct CreateVm {
     /// cloud-init user-data, where the template has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
+    /// Name of the datastore that its disk is to be in, of the host it is placed on;
+    /// that host's own directory where absent. With its disk in one that several
+    /// hosts share, a VM goes from one to the other without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
     /// Keep it from being placed until released.
     #[serde(default)]
     pub hold: bool,
@@ -109,6 +117,7 @@ pub struct VmRequest {
     pub flavor: Option<FlavorName>,
     pub ssh_key: Option<SshKeys>,
     pub user_data: Option<UserData>,
+    pub datastore: DatastoreName,
     pub hold: bool,
 }
 
@@ -140,21 +149,30 @@ impl CreateVm {
             "user_data",
             filled(&self.user_data).map(UserData::new).transpose(),
         );
-        match (name, template, inputs, image, flavor, ssh_key, user_data) {
-            (Ok(name), Ok(template), Ok(()), Ok(image), Ok(flavor), Ok(ssh_key), Ok(user_data)) => {
-                Ok(VmRequest {
-                    name,
-                    template,
-                    inputs: self.inputs.clone(),
-                    image,
-                    flavor,
-                    ssh_key,
-                    user_data,
-                    hold: self.hold,
-                })
-            }
-            (name, template, inputs, image, flavor, ssh_key, user_data) => Err(Error::invalid(
-                [
+        let datastore = filled(&self.datastore).map(|name| DatastoreName::new(name.trim()));
+        let datastore = field("datastore", datastore.transpose());
+        let (preset, of_guest) = ((template, inputs), (ssh_key, user_data));
+        match (name, preset, image, flavor, of_guest, datastore) {
+            (
+                Ok(name),
+                (Ok(template), Ok(())),
+                Ok(image),
+                Ok(flavor),
+                (Ok(ssh_key), Ok(user_data)),
+                Ok(datastore),
+            ) => Ok(VmRequest {
+                name,
+                template,
+                inputs: self.inputs.clone(),
+                image,
+                flavor,
+                ssh_key,
+                user_data,
+                datastore: datastore.unwrap_or_else(DatastoreName::local),
+                hold: self.hold,
+            }),
+            (name, (template, inputs), image, flavor, (ssh_key, user_data), datastore) => {
+                let wrong = [
                     name.err(),
                     template.err(),
                     inputs.err(),
@@ -162,11 +180,10 @@ impl CreateVm {
                     flavor.err(),
                     ssh_key.err(),
                     user_data.err(),
-                ]
-                .into_iter()
-                .flatten()
-                .collect(),
-            )),
+                    datastore.err(),
+                ];
+                Err(Error::invalid(wrong.into_iter().flatten().collect()))
+            }
         }
     }
 }

@@ -4,24 +4,28 @@ use std::fmt;
 
 use vimana_model::host::HostState;
 use vimana_model::pending::{Filter, MAX_NAMED_HOSTS, Rejection};
-use vimana_model::unit::Resources;
+use vimana_model::unit::{MiB, Resources};
 use vimana_protocol::scheduler::HostFacts;
 
 use crate::best::Best;
-use crate::free;
+use crate::{Needs, free, free_disk};
 
 /// The first filter that removes `host`, if any does.
-pub fn first_removing(needs: Resources, host: &HostFacts) -> Option<Filter> {
+pub fn first_removing(needs: &Needs, host: &HostFacts) -> Option<Filter> {
     let free = free(host);
+    let wanted = needs.resources;
+    let disk = free_disk(needs, host);
     if !host.connected {
         Some(Filter::Connected)
     } else if let Some(filter) = removing_state(host.state) {
         Some(filter)
-    } else if needs.vcpus > free.vcpus {
+    } else if wanted.vcpus > free.vcpus {
         Some(Filter::Vcpus)
-    } else if needs.memory_mib > free.memory_mib {
+    } else if wanted.memory_mib > free.memory_mib {
         Some(Filter::Memory)
-    } else if needs.disk_mib > free.disk_mib {
+    } else if disk.is_none() {
+        Some(Filter::Datastore)
+    } else if disk.is_some_and(|free| wanted.disk_mib > free) {
         Some(Filter::Disk)
     } else {
         None
@@ -58,17 +62,18 @@ impl<'a> Tally<'a> {
         }
     }
 
-    pub fn add(&mut self, host: &'a HostFacts) {
+    pub fn add(&mut self, needs: &Needs, host: &'a HostFacts) {
         self.count = self.count.saturating_add(1);
         self.names.offer(host.name.as_str());
         let free = free(host);
         self.roomiest.vcpus = self.roomiest.vcpus.max(free.vcpus);
         self.roomiest.memory_mib = self.roomiest.memory_mib.max(free.memory_mib);
-        self.roomiest.disk_mib = self.roomiest.disk_mib.max(free.disk_mib);
+        let disk = free_disk(needs, host).unwrap_or(MiB(0));
+        self.roomiest.disk_mib = self.roomiest.disk_mib.max(disk);
     }
 
     /// None where the filter removed no host.
-    pub fn finish(self, needs: Resources) -> Option<Rejection> {
+    pub fn finish(self, needs: &Needs) -> Option<Rejection> {
         if self.count == 0 {
             return None;
         }
@@ -85,16 +90,18 @@ impl<'a> Tally<'a> {
         })
     }
 
-    fn reason(&self, needs: Resources) -> String {
+    fn reason(&self, needs: &Needs) -> String {
+        let wanted = needs.resources;
         match self.filter {
             Filter::Connected => "the agent is not connected".to_owned(),
             Filter::Cordoned => "the host is cordoned".to_owned(),
             Filter::Draining => "the host drains".to_owned(),
             Filter::Maintenance => "the host is in maintenance".to_owned(),
             Filter::Enabled => "the host takes no new VMs".to_owned(),
-            Filter::Vcpus => lack(Vcpus(needs.vcpus), self.roomiest.vcpus),
-            Filter::Memory => lack(needs.memory_mib, self.roomiest.memory_mib),
-            Filter::Disk => lack(needs.disk_mib, self.roomiest.disk_mib),
+            Filter::Vcpus => lack(Vcpus(wanted.vcpus), self.roomiest.vcpus),
+            Filter::Memory => lack(wanted.memory_mib, self.roomiest.memory_mib),
+            Filter::Datastore => format!("there is no datastore `{}`", needs.datastore),
+            Filter::Disk => lack(wanted.disk_mib, self.roomiest.disk_mib),
         }
     }
 }

@@ -9,9 +9,10 @@ mod filter;
 mod summary;
 
 use vimana_model::HostId;
+use vimana_model::name::DatastoreName;
 use vimana_model::pending::{Explanation, Filter, MAX_SCORED_HOSTS, Score};
-use vimana_model::unit::Resources;
-use vimana_protocol::scheduler::HostFacts;
+use vimana_model::unit::{MiB, Resources};
+use vimana_protocol::scheduler::{DatastoreFacts, HostFacts};
 
 use best::Best;
 use filter::Tally;
@@ -19,7 +20,7 @@ use filter::Tally;
 pub use summary::summary;
 
 /// The order filters are asked in; a host counts under the first that removes it.
-const ORDER: [Filter; 8] = [
+const ORDER: [Filter; 9] = [
     Filter::Connected,
     Filter::Cordoned,
     Filter::Draining,
@@ -27,8 +28,27 @@ const ORDER: [Filter; 8] = [
     Filter::Enabled,
     Filter::Vcpus,
     Filter::Memory,
+    Filter::Datastore,
     Filter::Disk,
 ];
+
+/// What a VM needs of its host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Needs {
+    pub resources: Resources,
+    /// The one of its host that its disk is to be in.
+    pub datastore: DatastoreName,
+}
+
+impl From<Resources> for Needs {
+    /// With the disk in the host's own directory.
+    fn from(resources: Resources) -> Self {
+        Self {
+            resources,
+            datastore: DatastoreName::local(),
+        }
+    }
+}
 
 /// What one look at all hosts found.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +62,7 @@ pub struct Decision {
 /// filter, the one left with the largest free share ("spread"). Equal hosts
 /// are told apart by name.
 #[must_use]
-pub fn place<'a>(needs: Resources, hosts: impl IntoIterator<Item = &'a HostFacts>) -> Decision {
+pub fn place<'a>(needs: &Needs, hosts: impl IntoIterator<Item = &'a HostFacts>) -> Decision {
     let mut considered = 0_u32;
     let mut tallies = ORDER.map(Tally::new);
     let mut best = Best::new(MAX_SCORED_HOSTS);
@@ -51,7 +71,7 @@ pub fn place<'a>(needs: Resources, hosts: impl IntoIterator<Item = &'a HostFacts
         match filter::first_removing(needs, host) {
             Some(filter) => {
                 if let Some(tally) = tallies.iter_mut().find(|tally| tally.filter == filter) {
-                    tally.add(host);
+                    tally.add(needs, host);
                 }
             }
             None => best.offer(Candidate {
@@ -76,24 +96,26 @@ pub fn place<'a>(needs: Resources, hosts: impl IntoIterator<Item = &'a HostFacts
 
 /// Whether `host` passes every filter for a VM that needs `needs`.
 #[must_use]
-pub fn fits(needs: Resources, host: &HostFacts) -> bool {
+pub fn fits(needs: &Needs, host: &HostFacts) -> bool {
     filter::first_removing(needs, host).is_none()
 }
 
 /// How well `host` suits a VM that needs `needs`, from 0 to 1; as [`place`] has it.
 #[must_use]
-pub fn score(needs: Resources, host: &HostFacts) -> f64 {
+pub fn score(needs: &Needs, host: &HostFacts) -> f64 {
     spread(needs, host)
 }
 
 /// The share of the host that stays free once the VM is there: that of its
 /// scarcest resource, so that no single one runs out early.
-fn spread(needs: Resources, host: &HostFacts) -> f64 {
-    let left = free(host).saturating_sub(needs);
+fn spread(needs: &Needs, host: &HostFacts) -> f64 {
+    let left = free(host).saturating_sub(needs.resources);
+    let disk = free_disk(needs, host).unwrap_or(MiB(0)).0;
+    let disk = disk.saturating_sub(needs.resources.disk_mib.0);
     let shares = [
         share(left.vcpus.into(), host.capacity.vcpus.into()),
         share(left.memory_mib.0, host.capacity.memory_mib.0),
-        share(left.disk_mib.0, host.capacity.disk_mib.0),
+        share(disk, disk_capacity(needs, host).0),
     ];
     shares.into_iter().fold(1.0, f64::min)
 }
@@ -111,6 +133,31 @@ fn share(part: u64, whole: u64) -> f64 {
 /// What the host has left to give.
 fn free(host: &HostFacts) -> Resources {
     host.capacity.saturating_sub(host.used)
+}
+
+/// What is left where the VM's disk is to be; none where the host does not reach it.
+fn free_disk(needs: &Needs, host: &HostFacts) -> Option<MiB> {
+    if needs.datastore.is_local() {
+        return Some(free(host).disk_mib);
+    }
+    let datastore = datastore(needs, host)?;
+    let left = datastore
+        .capacity_mib
+        .0
+        .saturating_sub(datastore.used_mib.0);
+    Some(MiB(left))
+}
+
+fn disk_capacity(needs: &Needs, host: &HostFacts) -> MiB {
+    if needs.datastore.is_local() {
+        return host.capacity.disk_mib;
+    }
+    datastore(needs, host).map_or(MiB(0), |datastore| datastore.capacity_mib)
+}
+
+fn datastore<'a>(needs: &Needs, host: &'a HostFacts) -> Option<&'a DatastoreFacts> {
+    let mut known = host.datastores.iter();
+    known.find(|known| known.name == needs.datastore)
 }
 
 /// A host that passed every filter.

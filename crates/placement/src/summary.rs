@@ -64,6 +64,7 @@ fn push_reason(text: &mut String, rejection: &Rejection) {
         Filter::Enabled => write!(text, " {} no new VMs", if one { "takes" } else { "take" }),
         Filter::Vcpus => write!(text, " {lack} vCPUs ({})", rejection.reason),
         Filter::Memory => write!(text, " {lack} memory ({})", rejection.reason),
+        Filter::Datastore => write!(text, " {lack} the datastore ({})", rejection.reason),
         Filter::Disk => write!(text, " {lack} disk ({})", rejection.reason),
     };
 }

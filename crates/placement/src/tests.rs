@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use vimana_model::DatastoreId;
 use vimana_model::host::HostState;
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::MiB;
@@ -22,7 +23,12 @@ fn host(n: u8, capacity: Resources, used: Resources) -> HostFacts {
         connected: true,
         capacity,
         used,
+        datastores: Vec::new(),
     }
+}
+
+fn place<'a>(needs: Resources, hosts: impl IntoIterator<Item = &'a HostFacts>) -> Decision {
+    super::place(&needs.into(), hosts)
 }
 
 fn empty(n: u8) -> HostFacts {
@@ -152,7 +158,11 @@ fn what_is_wanted_of_hosts_is_said_of_each() {
     );
     for state in HostState::ALL {
         let one = HostFacts { state, ..empty(0) };
-        assert_eq!(fits(needs, &one), state.takes_vms().is_ok(), "{state}");
+        assert_eq!(
+            fits(&needs.into(), &one),
+            state.takes_vms().is_ok(),
+            "{state}"
+        );
     }
 }
 
@@ -220,7 +230,7 @@ proptest! {
     #[test]
     fn a_host_without_room_is_never_picked(needs in any_resources(), hosts in any_hosts()) {
         let decision = place(needs, &hosts);
-        let eligible = hosts.iter().filter(|host| fits(needs, host)).count();
+        let eligible = hosts.iter().filter(|host| fits(&needs.into(), host)).count();
         match decision.host {
             None => prop_assert_eq!(eligible, 0),
             Some(id) => {
@@ -238,7 +248,7 @@ proptest! {
     fn every_host_is_rejected_once_or_eligible(needs in any_resources(), hosts in any_hosts()) {
         let explanation = place(needs, &hosts).explanation;
         let rejected: usize = explanation.rejections.iter().map(|r| r.count as usize).sum();
-        let eligible = hosts.iter().filter(|host| fits(needs, host)).count();
+        let eligible = hosts.iter().filter(|host| fits(&needs.into(), host)).count();
         prop_assert_eq!(explanation.considered as usize, hosts.len());
         prop_assert_eq!(rejected + eligible, hosts.len());
         prop_assert_eq!(explanation.scores.len(), eligible.min(MAX_SCORED_HOSTS));
@@ -255,4 +265,33 @@ proptest! {
     ) {
         prop_assert_eq!(place(needs, &hosts), place(needs, &shuffled));
     }
+}
+
+#[test]
+fn a_disk_in_a_datastore_asks_for_its_room_and_not_for_the_hosts() {
+    let shared = |used| DatastoreFacts {
+        name: DatastoreName::new("shared").unwrap(),
+        id: DatastoreId::from_parts(1, [1; 10]),
+        capacity_mib: MiB(10_000),
+        used_mib: MiB(used),
+    };
+    let size = resources(8, 8192, 10);
+    let with = |n, used| HostFacts {
+        datastores: vec![shared(used)],
+        ..host(n, size, Resources::default())
+    };
+    let (without, full, roomy) = (empty(0), with(1, 9000), with(2, 4000));
+    let needs = |disk| Needs {
+        resources: resources(1, 512, disk),
+        datastore: DatastoreName::new("shared").unwrap(),
+    };
+    let decision = super::place(&needs(2000), [&without, &full, &roomy]);
+    assert_eq!(decision.host, Some(roomy.id));
+    let decision = super::place(&needs(7000), [&without, &full, &roomy]);
+    assert_eq!(
+        summary(&decision.explanation),
+        "none of 3 hosts has room: host-a lacks the datastore (there is no datastore `shared`); \
+         host-b and host-c lack disk (needs 6.8 GiB; the roomiest host has 5.8 GiB free)"
+    );
+    assert!(fits(&needs(6000), &roomy) && !fits(&needs(6001), &roomy));
 }

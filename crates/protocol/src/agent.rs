@@ -13,8 +13,8 @@ mod capacity;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use vimana_driver::{
-    Capabilities, Endpoint, Fault, IncarnationSpec, Observed, ObservedSnapshot, ObservedVolume,
-    SavedMachine, Sending, VolumeSpec, text,
+    Capabilities, DiskPlan, Endpoint, Fault, IncarnationSpec, Observed, ObservedSnapshot,
+    ObservedVolume, SavedMachine, Sending, VolumeSpec, text,
 };
 use vimana_model::backup::MadeBackup;
 use vimana_model::migration::Sent;
@@ -208,6 +208,9 @@ pub enum Outcome {
         /// What sending the machine took.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sent: Option<Sent>,
+        /// Where its guest finds the volume that was attached.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<u8>,
     },
     Fault {
         fault: Fault,
@@ -225,6 +228,7 @@ impl Outcome {
         backup: None,
         endpoint: None,
         sent: None,
+        place: None,
     };
 }
 
@@ -263,6 +267,9 @@ pub enum ToAgent {
     Discard {
         vm_id: VmId,
         run_epoch: u64,
+        /// It is another host's now, or still: only what that does not reach goes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        elsewhere: Option<DiskPlan>,
     },
     /// Remove a volume that is deleted and that no machine has.
     RemoveVolume {
@@ -334,6 +341,8 @@ pub enum Work {
     Download {
         spec: Box<IncarnationSpec>,
         saved: SavedMachine,
+        #[serde(default, skip_serializing_if = "DiskPlan::is_plain")]
+        disks: DiskPlan,
     },
     Reboot {
         grace_ms: u64,
@@ -390,6 +399,8 @@ pub enum Work {
     Receive {
         spec: Box<IncarnationSpec>,
         from: HostId,
+        #[serde(default, skip_serializing_if = "DiskPlan::is_plain")]
+        disks: DiskPlan,
     },
     /// Copy the machine to where another host waits for it, until it stands still
     /// on both.
@@ -401,8 +412,11 @@ pub enum Work {
     /// Let the machine run that was received.
     Run,
     /// Stop what is here of a machine that runs elsewhere, or is to, and remove
-    /// it.
-    Leave,
+    /// what no other host reaches.
+    Leave {
+        #[serde(default, skip_serializing_if = "DiskPlan::is_plain")]
+        disks: DiskPlan,
+    },
     /// Of a later version; answered with `Unsupported`.
     #[serde(other)]
     Unknown,

@@ -7,15 +7,15 @@
 
 use serde::{Deserialize, Serialize};
 use vimana_model::host::HostState;
-use vimana_model::name::{HostName, ZoneName};
+use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::pending::Explanation;
-use vimana_model::unit::Resources;
-use vimana_model::{HostId, Timestamp, VmId};
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{DatastoreId, HostId, Timestamp, VmId};
 
 use crate::frame::read;
 
 /// The version this build speaks.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Server to scheduler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,8 @@ pub enum ToScheduler {
         hosts: Vec<HostFacts>,
         pending: Vec<PendingVm>,
     },
-    /// A host is new or looks different now.
+    /// A host is new or looks different now. What it says of a datastore holds for
+    /// all hosts that reach that.
     Host(HostFacts),
     /// A VM became pending, or is pending with other terms.
     Pending(PendingVm),
@@ -106,6 +107,20 @@ pub struct HostFacts {
     pub connected: bool,
     pub capacity: Resources,
     pub used: Resources,
+    /// Those that it reaches besides its own directory.
+    pub datastores: Vec<DatastoreFacts>,
+}
+
+/// What a scheduler knows of a datastore that a host reaches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatastoreFacts {
+    pub name: DatastoreName,
+    /// Hosts that reach the same one say the same.
+    pub id: DatastoreId,
+    pub capacity_mib: MiB,
+    /// By all hosts that reach it.
+    pub used_mib: MiB,
 }
 
 /// What a scheduler knows of a VM that waits.
@@ -116,6 +131,8 @@ pub struct PendingVm {
     /// The generation a proposal must name.
     pub generation: u64,
     pub resources: Resources,
+    /// The one of its host that its disk is to be in.
+    pub datastore: DatastoreName,
     pub since: Timestamp,
 }
 
@@ -125,14 +142,14 @@ mod tests {
 
     #[test]
     fn a_scheduler_of_another_version_is_told_so_whatever_its_hello_looks_like() {
-        let hello = r#"{"frame":"hello","protocol":3,"name":"one"}"#;
+        let hello = r#"{"frame":"hello","protocol":4,"name":"one"}"#;
         assert_eq!(introduction(hello).unwrap(), "one");
-        let later = r#"{"frame":"hello","protocol":4,"name":"one","policies":[]}"#;
+        let later = r#"{"frame":"hello","protocol":5,"name":"one","policies":[]}"#;
         let told = introduction(later).unwrap_err();
-        assert_eq!(told, "this server speaks protocol 3, not 4");
+        assert_eq!(told, "this server speaks protocol 4, not 5");
         for (text, why) in [
             (r#"{"frame":"heartbeat"}"#, "not a hello"),
-            (r#"{"frame":"hello","protocol":3}"#, "missing field `name`"),
+            (r#"{"frame":"hello","protocol":4}"#, "missing field `name`"),
             (
                 r#"{"frame":"hello","protocol":-1,"name":""}"#,
                 "invalid value",

@@ -1,14 +1,15 @@
 //! A host with what was proposed for it and is not yet in its figures.
 
 use vimana_model::VmId;
-use vimana_model::unit::{MiB, Resources};
-use vimana_protocol::scheduler::HostFacts;
+use vimana_model::unit::MiB;
+use vimana_placement::Needs;
+use vimana_protocol::scheduler::{DatastoreFacts, HostFacts};
 
 /// One proposal's provisional claim on a host.
 #[derive(Debug)]
 struct Booking {
     vm_id: VmId,
-    resources: Resources,
+    needs: Needs,
     /// The server accepted it; its figures will hold it soon.
     accepted: bool,
     /// The host's figures came anew since the proposal.
@@ -55,10 +56,28 @@ impl BookedHost {
         changed
     }
 
-    pub fn book(&mut self, vm_id: VmId, resources: Resources) {
+    /// Takes what another host that reaches it has told of a datastore; says whether
+    /// anything looks different.
+    pub fn share(&mut self, datastore: &DatastoreFacts) -> bool {
+        let mut known = self.told.datastores.iter_mut();
+        let Some(known) = known.find(|known| known.id == datastore.id) else {
+            return false;
+        };
+        if known.used_mib == datastore.used_mib {
+            return false;
+        }
+        known.used_mib = datastore.used_mib;
+        for booking in &mut self.bookings {
+            booking.refreshed = true;
+        }
+        self.recount();
+        true
+    }
+
+    pub fn book(&mut self, vm_id: VmId, needs: Needs) {
         self.bookings.push(Booking {
             vm_id,
-            resources,
+            needs,
             accepted: false,
             refreshed: false,
         });
@@ -104,10 +123,22 @@ impl BookedHost {
     fn recount(&mut self) {
         self.facts.clone_from(&self.told);
         let used = &mut self.facts.used;
-        for Booking { resources, .. } in &self.bookings {
+        for Booking { needs, .. } in &self.bookings {
+            let resources = needs.resources;
             used.vcpus = used.vcpus.saturating_add(resources.vcpus);
-            used.memory_mib = MiB(used.memory_mib.0.saturating_add(resources.memory_mib.0));
-            used.disk_mib = MiB(used.disk_mib.0.saturating_add(resources.disk_mib.0));
+            add(&mut used.memory_mib, resources.memory_mib);
+            if needs.datastore.is_local() {
+                add(&mut used.disk_mib, resources.disk_mib);
+                continue;
+            }
+            let mut known = self.facts.datastores.iter_mut();
+            if let Some(datastore) = known.find(|known| known.name == needs.datastore) {
+                add(&mut datastore.used_mib, resources.disk_mib);
+            }
         }
     }
+}
+
+fn add(sum: &mut MiB, more: MiB) {
+    sum.0 = sum.0.saturating_add(more.0);
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use vimana_model::pending::Explanation;
-use vimana_model::unit::Resources;
-use vimana_model::{HostId, Timestamp, VmId};
-use vimana_placement::{Decision, place};
-use vimana_protocol::scheduler::{FromScheduler, PendingVm, ToScheduler};
+use vimana_model::{DatastoreId, HostId, Timestamp, VmId};
+use vimana_placement::{Decision, Needs, place};
+use vimana_protocol::scheduler::{FromScheduler, HostFacts, PendingVm, ToScheduler};
 
 use crate::booking::BookedHost;
 use crate::limits::{MAX_FRAMES_PER_ROUND, MAX_IN_FLIGHT, REFUSED_REST, VERDICT_TIMEOUT};
@@ -20,6 +19,8 @@ use crate::limits::{MAX_FRAMES_PER_ROUND, MAX_IN_FLIGHT, REFUSED_REST, VERDICT_T
 #[derive(Debug, Default)]
 pub struct State {
     hosts: BTreeMap<HostId, BookedHost>,
+    /// The hosts that have reached each datastore.
+    reached: BTreeMap<DatastoreId, BTreeSet<HostId>>,
     waiting: BTreeMap<VmId, Waiting>,
     /// Oldest first: the order decisions are taken in.
     queue: BTreeSet<(Timestamp, VmId)>,
@@ -57,15 +58,16 @@ impl State {
                     dirty: true,
                     ..Self::default()
                 };
-                self.hosts = hosts
-                    .into_iter()
-                    .map(|host| (host.id, BookedHost::new(host)))
-                    .collect();
+                for host in hosts {
+                    self.share(&host);
+                    self.hosts.insert(host.id, BookedHost::new(host));
+                }
                 for vm in pending {
                     self.pend(vm);
                 }
             }
             ToScheduler::Host(host) => {
+                let shared = self.share(&host);
                 let changed = match self.hosts.get_mut(&host.id) {
                     Some(known) => known.update(host),
                     None => {
@@ -73,7 +75,7 @@ impl State {
                         true
                     }
                 };
-                if changed {
+                if changed || shared {
                     self.wake();
                 }
             }
@@ -135,7 +137,7 @@ impl State {
         let mut frames = Vec::new();
         // Within a round free room only shrinks: what did not fit once does
         // not fit again, and VMs come in few sizes.
-        let mut hopeless: HashMap<Resources, Arc<Explanation>> = HashMap::new();
+        let mut hopeless: HashMap<Needs, Arc<Explanation>> = HashMap::new();
         self.dirty = false;
         for (_, vm_id) in &self.queue {
             let Some(waiting) = self.waiting.get_mut(vm_id) else {
@@ -152,10 +154,13 @@ impl State {
                 self.dirty = true;
                 break;
             }
-            let needs = waiting.vm.resources;
+            let needs = Needs {
+                resources: waiting.vm.resources,
+                datastore: waiting.vm.datastore.clone(),
+            };
             let explanation = match hopeless.get(&needs) {
                 Some(known) => Arc::clone(known),
-                None => match place(needs, self.hosts.values().map(BookedHost::facts)) {
+                None => match place(&needs, self.hosts.values().map(BookedHost::facts)) {
                     Decision {
                         host: Some(host_id),
                         explanation,
@@ -180,6 +185,21 @@ impl State {
             frames.extend(waiting.report_no_host(explanation));
         }
         frames
+    }
+
+    /// What a host says of its datastores holds for all that reach them; says
+    /// whether any of those looks different.
+    fn share(&mut self, host: &HostFacts) -> bool {
+        let mut changed = false;
+        for datastore in &host.datastores {
+            let reached = self.reached.entry(datastore.id).or_default();
+            reached.insert(host.id);
+            for id in reached.iter().filter(|id| **id != host.id) {
+                let other = self.hosts.get_mut(id);
+                changed |= other.is_some_and(|other| other.share(datastore));
+            }
+        }
+        changed
     }
 
     /// A VM waits, or waits with other terms.

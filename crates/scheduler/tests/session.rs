@@ -15,7 +15,7 @@ use axum::routing::any;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vimana_model::host::HostState;
-use vimana_model::name::{HostName, ZoneName};
+use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, Timestamp, VmId};
 use vimana_protocol::dial::{Retry, Server};
@@ -73,7 +73,7 @@ impl FakeServer {
         let socket = tokio::time::timeout(PATIENCE, self.sessions.recv()).await;
         let mut socket = socket.unwrap().unwrap();
         let hello = receive(&mut socket).await;
-        assert!(matches!(hello, FromScheduler::Hello { protocol: 3, name } if name == "test"));
+        assert!(matches!(hello, FromScheduler::Hello { protocol: 4, name } if name == "test"));
         let snapshot = ToScheduler::Snapshot {
             hosts: vec![host()],
             pending: vec![vm()],
@@ -92,6 +92,7 @@ fn host() -> HostFacts {
         connected: true,
         capacity: ROOM,
         used: Resources::default(),
+        datastores: Vec::new(),
     }
 }
 
@@ -100,6 +101,7 @@ fn vm() -> PendingVm {
         id: VmId::from_parts(1, [1; 10]),
         generation: 7,
         resources: ROOM,
+        datastore: DatastoreName::local(),
         since: Timestamp::from_ms(0),
     }
 }

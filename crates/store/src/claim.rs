@@ -5,6 +5,7 @@ use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     UpdateMany,
 };
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, VmId};
 
@@ -12,7 +13,7 @@ use crate::column::Row;
 use crate::entity::claim::{Column, Entity, Model};
 use crate::entity::host;
 use crate::store::Raw as _;
-use crate::{Conn, Result, StoreError, WriteTx, query};
+use crate::{Conn, Result, StoreError, WriteTx, host_datastore, query};
 
 /// What one VM holds of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,23 @@ pub struct ClaimRecord {
     pub vm_id: VmId,
     pub host_id: HostId,
     pub resources: Resources,
+    /// The one of the host that the disk among them is in: its own directory, or a
+    /// further one that has sums of its own.
+    pub datastore: DatastoreName,
+}
+
+impl ClaimRecord {
+    /// What is held of the host itself, and what of its further datastore.
+    fn parts(&self) -> (Resources, MiB) {
+        if self.datastore.is_local() {
+            return (self.resources, MiB(0));
+        }
+        let own = Resources {
+            disk_mib: MiB(0),
+            ..self.resources
+        };
+        (own, self.resources.disk_mib)
+    }
 }
 
 /// How a claim ended.
@@ -32,92 +50,104 @@ pub enum Taken {
 
 /// Claims room on a host: one conditional update of the host's sums, so that
 /// the sum of claims stays within the capacity at every commit, whoever claims
-/// beside it. [`Taken::NoRoom`] also when there is no such host.
+/// beside it; and the same of the datastore. [`Taken::NoRoom`] also when there is
+/// no such host, or it has no such datastore.
 ///
 /// # Errors
 /// `Duplicate` "claim" when the VM holds one already, there or elsewhere; the
 /// transaction must then be rolled back, for the sums have grown.
 pub async fn take(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
-    let row = to_row(claim)?;
-    match grow(tx, &row).await? {
+    match grow(tx, claim).await? {
         Taken::Ok => {}
         Taken::NoRoom => return Ok(Taken::NoRoom),
     }
-    query::insert::<Entity>(tx, row, "claim").await?;
+    enter(tx, claim).await?;
     Ok(Taken::Ok)
 }
 
-/// The same for what a VM holds of a host that is not its own, which whoever
-/// asks records elsewhere.
-pub(crate) async fn grow_host(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
-    grow(tx, &to_row(claim)?).await
-}
-
-/// Records that as what the VM holds; the host's sums stay as they are.
+/// Records that as what the VM holds; the sums stay as they are.
 pub(crate) async fn enter(tx: &WriteTx, claim: &ClaimRecord) -> Result<()> {
     query::insert::<Entity>(tx, to_row(claim)?, "claim").await
 }
 
-/// Gives that back.
-pub(crate) async fn shrink_host(tx: &WriteTx, claim: &ClaimRecord) -> Result<()> {
-    shrink(tx, &to_row(claim)?).await
-}
-
-/// Puts another claim in the place of what the VM has, and says what that was.
-/// The hosts' sums stay as they are: each is somebody's already.
+/// Puts another claim in the place of what the VM has. The sums stay as they are:
+/// each is somebody's already.
 ///
 /// # Errors
 /// `Conflict` where the VM holds nothing.
-pub(crate) async fn replace(tx: &WriteTx, claim: &ClaimRecord) -> Result<Resources> {
-    let before = find(tx, claim.vm_id).await?;
-    let before = before.ok_or(StoreError::Conflict)?;
+pub(crate) async fn replace(tx: &WriteTx, claim: &ClaimRecord) -> Result<()> {
     let row = to_row(claim)?;
-    Entity::update_many()
+    let updated = Entity::update_many()
         .col_expr(Column::HostId, Expr::value(row.host_id))
         .col_expr(Column::Vcpus, Expr::value(row.vcpus))
         .col_expr(Column::MemoryMib, Expr::value(row.memory_mib))
         .col_expr(Column::DiskMib, Expr::value(row.disk_mib))
+        .col_expr(Column::Datastore, Expr::value(row.datastore))
         .filter(Column::VmId.eq(row.vm_id))
         .exec(tx.raw())
         .await?;
-    Ok(before.resources)
+    if updated.rows_affected == 0 {
+        return Err(StoreError::Conflict);
+    }
+    Ok(())
+}
+
+/// The sums of [`take`], for whoever records elsewhere what they are for.
+pub(crate) async fn grow(tx: &WriteTx, claim: &ClaimRecord) -> Result<Taken> {
+    let (own, elsewhere) = claim.parts();
+    let (host_id, datastore) = (claim.host_id, &claim.datastore);
+    if elsewhere > MiB(0) {
+        match host_datastore::change(tx, host_id, datastore, MiB(0), elsewhere).await? {
+            Taken::Ok => {}
+            Taken::NoRoom => return Ok(Taken::NoRoom),
+        }
+    }
+    let grown = grow_host(tx, host_id, own).await?;
+    if grown == Taken::NoRoom && elsewhere > MiB(0) {
+        // What shrinks always fits.
+        let _back = host_datastore::change(tx, host_id, datastore, elsewhere, MiB(0)).await?;
+    }
+    Ok(grown)
+}
+
+/// Gives that back.
+pub(crate) async fn shrink(tx: &WriteTx, claim: &ClaimRecord) -> Result<()> {
+    let (own, elsewhere) = claim.parts();
+    if elsewhere > MiB(0) {
+        let (host_id, datastore) = (claim.host_id, &claim.datastore);
+        let _back = host_datastore::change(tx, host_id, datastore, elsewhere, MiB(0)).await?;
+    }
+    changed(claim.host_id, Change::GiveBack, own)?
+        .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).sub(1_i64))
+        .exec(tx.raw())
+        .await?;
+    Ok(())
 }
 
 /// The conditional update of a host's sums.
-async fn grow(tx: &WriteTx, row: &Model) -> Result<Taken> {
+async fn grow_host(tx: &WriteTx, host_id: HostId, more: Resources) -> Result<Taken> {
+    let [vcpus, memory_mib, disk_mib] = amounts(host_id, more)?;
     // `n <= cap - used` cannot overflow, `used + n <= cap` could.
     let room = |used: host::Column, cap: host::Column, n: i64| {
         Expr::value(n).lte(Expr::col(cap).sub(Expr::col(used)))
     };
-    let update = changed(&row.host_id, Change::Take, row)
+    let update = changed(host_id, Change::Take, more)?
         .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).add(1_i64))
-        .filter(room(
-            host::Column::UsedVcpus,
-            host::Column::CapVcpus,
-            row.vcpus,
-        ))
+        .filter(room(host::Column::UsedVcpus, host::Column::CapVcpus, vcpus))
         .filter(room(
             host::Column::UsedMemoryMib,
             host::Column::CapMemoryMib,
-            row.memory_mib,
+            memory_mib,
         ))
         .filter(room(
             host::Column::UsedDiskMib,
             host::Column::CapDiskMib,
-            row.disk_mib,
+            disk_mib,
         ));
     if update.exec(tx.raw()).await?.rows_affected == 0 {
         return Ok(Taken::NoRoom);
     }
     Ok(Taken::Ok)
-}
-
-async fn shrink(tx: &WriteTx, row: &Model) -> Result<()> {
-    changed(&row.host_id, Change::GiveBack, row)
-        .col_expr(host::Column::Vms, Expr::col(host::Column::Vms).sub(1_i64))
-        .exec(tx.raw())
-        .await?;
-    Ok(())
 }
 
 /// Gives back all that the VM holds, and says what it was; `None` when it
@@ -130,13 +160,15 @@ pub async fn give_back(tx: &WriteTx, vm_id: VmId) -> Result<Option<ClaimRecord>>
     let Some(row) = rows.into_iter().next() else {
         return Ok(None);
     };
-    shrink(tx, &row).await?;
-    from_row(row).map(Some)
+    let claim = from_row(row)?;
+    shrink(tx, &claim).await?;
+    Ok(Some(claim))
 }
 
 /// Changes what the VM holds on its host to `resources`. What grows must have
-/// room, by one conditional update; [`Taken::NoRoom`] leaves everything as it
-/// was, also when the VM holds nothing. Doing it twice changes nothing.
+/// room, by one conditional update each of host and datastore; [`Taken::NoRoom`]
+/// leaves everything as it was, also when the VM holds nothing. Doing it twice
+/// changes nothing.
 ///
 /// # Errors
 /// The database's.
@@ -145,32 +177,50 @@ pub async fn change(tx: &WriteTx, vm_id: VmId, resources: Resources) -> Result<T
     let Some(row) = found.one(tx.raw()).await? else {
         return Ok(Taken::NoRoom);
     };
-    let wanted = to_row(&ClaimRecord {
-        vm_id,
-        host_id: from_row(row.clone())?.host_id,
+    let before = from_row(row)?;
+    let wanted = ClaimRecord {
         resources,
-    })?;
-    let amounts = [
-        (
-            host::Column::UsedVcpus,
-            host::Column::CapVcpus,
-            wanted.vcpus.saturating_sub(row.vcpus),
-        ),
-        (
-            host::Column::UsedMemoryMib,
-            host::Column::CapMemoryMib,
-            wanted.memory_mib.saturating_sub(row.memory_mib),
-        ),
-        (
-            host::Column::UsedDiskMib,
-            host::Column::CapDiskMib,
-            wanted.disk_mib.saturating_sub(row.disk_mib),
-        ),
+        ..before.clone()
+    };
+    let (host_id, datastore) = (before.host_id, &before.datastore);
+    let ((own, elsewhere), (wanted_own, wanted_elsewhere)) = (before.parts(), wanted.parts());
+    if elsewhere != wanted_elsewhere {
+        let changed =
+            host_datastore::change(tx, host_id, datastore, elsewhere, wanted_elsewhere).await?;
+        match changed {
+            Taken::Ok => {}
+            Taken::NoRoom => return Ok(Taken::NoRoom),
+        }
+    }
+    if change_host(tx, host_id, own, wanted_own).await? == Taken::NoRoom {
+        // Whoever asked for more goes on without it. What it had fits.
+        let _back =
+            host_datastore::change(tx, host_id, datastore, wanted_elsewhere, elsewhere).await?;
+        return Ok(Taken::NoRoom);
+    }
+    replace(tx, &wanted).await?;
+    Ok(Taken::Ok)
+}
+
+async fn change_host(
+    tx: &WriteTx,
+    host_id: HostId,
+    from: Resources,
+    to: Resources,
+) -> Result<Taken> {
+    let (from, to) = (amounts(host_id, from)?, amounts(host_id, to)?);
+    let columns = [
+        (host::Column::UsedVcpus, host::Column::CapVcpus),
+        (host::Column::UsedMemoryMib, host::Column::CapMemoryMib),
+        (host::Column::UsedDiskMib, host::Column::CapDiskMib),
     ];
-    let update = host::Entity::update_many().filter(host::Column::Id.eq(row.host_id.as_str()));
-    let update = amounts
+    let more = from.into_iter().zip(to);
+    let more = more.map(|(from, to)| to.saturating_sub(from));
+    let update = host::Entity::update_many().filter(host::Column::Id.eq(host_id.to_string()));
+    let update = columns
         .into_iter()
-        .fold(update, |update, (used, cap, more)| {
+        .zip(more)
+        .fold(update, |update, ((used, cap), more)| {
             let update = update.col_expr(used, Expr::col(used).add(more));
             // What shrinks always fits, even on a host that has shrunk itself.
             if more > 0 {
@@ -182,13 +232,6 @@ pub async fn change(tx: &WriteTx, vm_id: VmId, resources: Resources) -> Result<T
     if update.exec(tx.raw()).await?.rows_affected == 0 {
         return Ok(Taken::NoRoom);
     }
-    Entity::update_many()
-        .col_expr(Column::Vcpus, Expr::value(wanted.vcpus))
-        .col_expr(Column::MemoryMib, Expr::value(wanted.memory_mib))
-        .col_expr(Column::DiskMib, Expr::value(wanted.disk_mib))
-        .filter(Column::VmId.eq(row.vm_id))
-        .exec(tx.raw())
-        .await?;
     Ok(Taken::Ok)
 }
 
@@ -234,21 +277,31 @@ enum Change {
     GiveBack,
 }
 
-/// An update of the host's sums by a claim's amounts.
-fn changed(host_id: &str, change: Change, claim: &Model) -> UpdateMany<host::Entity> {
+/// An update of the host's sums by those amounts.
+fn changed(host_id: HostId, change: Change, by: Resources) -> Result<UpdateMany<host::Entity>> {
     let sum = |column: host::Column, n: i64| match change {
         Change::Take => Expr::col(column).add(n),
         Change::GiveBack => Expr::col(column).sub(n),
     };
+    let [vcpus, memory_mib, disk_mib] = amounts(host_id, by)?;
     let amounts = [
-        (host::Column::UsedVcpus, claim.vcpus),
-        (host::Column::UsedMemoryMib, claim.memory_mib),
-        (host::Column::UsedDiskMib, claim.disk_mib),
+        (host::Column::UsedVcpus, vcpus),
+        (host::Column::UsedMemoryMib, memory_mib),
+        (host::Column::UsedDiskMib, disk_mib),
     ];
-    let update = host::Entity::update_many().filter(host::Column::Id.eq(host_id));
-    amounts.into_iter().fold(update, |update, (column, n)| {
+    let update = host::Entity::update_many().filter(host::Column::Id.eq(host_id.to_string()));
+    Ok(amounts.into_iter().fold(update, |update, (column, n)| {
         update.col_expr(column, sum(column, n))
-    })
+    }))
+}
+
+/// As the columns have them.
+fn amounts(host_id: HostId, resources: Resources) -> Result<[i64; 3]> {
+    let row = Row {
+        table: "claims",
+        key: &host_id.to_string(),
+    };
+    row.to_resources(resources)
 }
 
 fn to_row(claim: &ClaimRecord) -> Result<Model> {
@@ -256,6 +309,7 @@ fn to_row(claim: &ClaimRecord) -> Result<Model> {
         vm_id,
         host_id,
         resources,
+        datastore,
     } = claim;
     let vm_id = vm_id.to_string();
     let row = Row {
@@ -269,6 +323,7 @@ fn to_row(claim: &ClaimRecord) -> Result<Model> {
         vcpus,
         memory_mib,
         disk_mib,
+        datastore: datastore.to_string(),
     })
 }
 
@@ -279,6 +334,7 @@ pub(crate) fn from_row(row: Model) -> Result<ClaimRecord> {
         vcpus,
         memory_mib,
         disk_mib,
+        datastore,
     } = row;
     let row = Row {
         table: "claims",
@@ -288,5 +344,6 @@ pub(crate) fn from_row(row: Model) -> Result<ClaimRecord> {
         vm_id: row.parse("vm_id", vm_id)?,
         host_id: row.parse("host_id", host_id)?,
         resources: row.resources([vcpus, memory_mib, disk_mib])?,
+        datastore: row.parse("datastore", datastore)?,
     })
 }

@@ -213,6 +213,7 @@ pub mod claim {
         pub vcpus: i64,
         pub memory_mib: i64,
         pub disk_mib: i64,
+        pub datastore: String,
     }
     plain!();
 }
@@ -233,6 +234,8 @@ pub mod migration {
         pub memory_mib: i64,
         pub disk_mib: i64,
         pub committed: bool,
+        pub datastore: String,
+        pub disks: String,
     }
     plain!();
 }
@@ -274,6 +277,7 @@ pub mod vm {
         pub request_id: Option<String>,
         pub kept_mib: i64,
         pub snapshot_id: Option<String>,
+        pub datastore: String,
     }
     plain!();
 }
@@ -404,6 +408,7 @@ pub mod volume {
         pub vm_name: Option<String>,
         pub generation: i64,
         pub created_at: i64,
+        pub place: Option<i64>,
     }
     plain!();
 }

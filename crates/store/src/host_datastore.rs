@@ -1,5 +1,7 @@
 //! Places for volumes that hosts have besides their own directories.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
@@ -14,7 +16,7 @@ use crate::column::Row;
 use crate::entity::host_datastore::{Column, Entity, Model};
 use crate::limits::CHUNK;
 use crate::store::Raw as _;
-use crate::{Conn, Result, WriteTx, query};
+use crate::{Conn, Result, StoreError, WriteTx, query};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostDatastoreRecord {
@@ -22,8 +24,10 @@ pub struct HostDatastoreRecord {
     pub name: DatastoreName,
     pub id: DatastoreId,
     pub capacity: MiB,
-    /// Sum of what volumes hold there; only [`change`] writes it.
+    /// Sum of what disks hold there; only [`change`] and [`hand_over`] write it.
     pub used: MiB,
+    /// The same of all hosts that reach it; kept by nobody.
+    pub used_by_all: MiB,
     /// Its host has named it when it connected last.
     pub present: bool,
 }
@@ -59,17 +63,42 @@ pub async fn for_hosts(conn: &impl Conn, hosts: &[HostId]) -> Result<Vec<HostDat
         let found = Entity::find().filter(Column::HostId.is_in(chunk));
         rows.extend(found.all(conn.raw()).await?);
     }
-    sorted(rows)
+    let mut found = sorted(rows)?;
+    let ids: BTreeSet<DatastoreId> = found.iter().map(|one| one.id).collect();
+    let ids: Vec<DatastoreId> = ids.into_iter().collect();
+    let mut sharing = Vec::new();
+    for chunk in ids.chunks(CHUNK) {
+        let chunk = chunk.iter().map(DatastoreId::to_string);
+        let rows = Entity::find().filter(Column::DatastoreId.is_in(chunk));
+        sharing.extend(rows.all(conn.raw()).await?);
+    }
+    sum_up(&mut found, &sorted(sharing)?);
+    Ok(found)
 }
 
 /// Of all hosts, by host and name.
 pub async fn list(conn: &impl Conn) -> Result<Vec<HostDatastoreRecord>> {
     let found = Entity::find().order_by_asc(Column::HostId);
-    sorted(found.all(conn.raw()).await?)
+    let mut found = sorted(found.all(conn.raw()).await?)?;
+    let all = found.clone();
+    sum_up(&mut found, &all);
+    Ok(found)
 }
 
-/// Changes what volumes hold of a host's datastore, from one size to another;
-/// what grows must have room there, beside what the volumes of all hosts hold
+/// What all that reach them hold of each.
+fn sum_up(found: &mut [HostDatastoreRecord], all: &[HostDatastoreRecord]) {
+    let mut sums: BTreeMap<DatastoreId, u64> = BTreeMap::new();
+    for one in all {
+        let sum = sums.entry(one.id).or_default();
+        *sum = sum.saturating_add(one.used.0);
+    }
+    for one in found {
+        one.used_by_all = MiB(sums.get(&one.id).copied().unwrap_or_default());
+    }
+}
+
+/// Changes what disks hold of a host's datastore, from one size to another;
+/// what grows must have room there, beside what those of all hosts hold
 /// that reach it. [`Taken::NoRoom`] also where the host has no such datastore.
 pub async fn change(
     tx: &WriteTx,
@@ -116,6 +145,39 @@ pub async fn change(
     Ok(Taken::Ok)
 }
 
+/// What one host's disks held of a datastore that both reach is the other one's:
+/// of the datastore itself, nothing changes.
+///
+/// # Errors
+/// `Conflict` where either does not reach it.
+pub async fn hand_over(
+    tx: &WriteTx,
+    name: &DatastoreName,
+    from: HostId,
+    to: HostId,
+    amount: MiB,
+) -> Result<()> {
+    let key = format!("{from} {name}");
+    let row = Row {
+        table: "host_datastores",
+        key: &key,
+    };
+    let amount = row.to_amount("used_mib", amount.0)?;
+    let mut both = [(from, -amount), (to, amount)];
+    // In an order of its own, so that of two nobody waits for the other.
+    both.sort_by_key(|(host, _)| *host);
+    for (host, more) in both {
+        let update = Entity::update_many()
+            .col_expr(Column::UsedMib, Expr::col(Column::UsedMib).add(more))
+            .filter(Column::HostId.eq(host.to_string()))
+            .filter(Column::Name.eq(name.as_str()));
+        if update.exec(tx.raw()).await?.rows_affected == 0 {
+            return Err(StoreError::Conflict);
+        }
+    }
+    Ok(())
+}
+
 /// Here and not there: PostgreSQL sorts names by its locale.
 fn sorted(rows: Vec<Model>) -> Result<Vec<HostDatastoreRecord>> {
     let mut found = query::all(rows, from_row)?;
@@ -130,6 +192,7 @@ fn to_row(datastore: &HostDatastoreRecord) -> Result<Model> {
         id,
         capacity,
         used,
+        used_by_all: _,
         present,
     } = datastore;
     let key = format!("{host_id} {name}");
@@ -167,6 +230,7 @@ pub(crate) fn from_row(row: Model) -> Result<HostDatastoreRecord> {
         id: row.parse("datastore_id", datastore_id)?,
         capacity: MiB(row.amount("cap_mib", cap_mib)?),
         used: MiB(row.amount("used_mib", used_mib)?),
+        used_by_all: MiB(0),
         present,
     })
 }

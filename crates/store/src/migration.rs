@@ -5,15 +5,17 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
-use vimana_model::unit::Resources;
+use serde::{Deserialize, Serialize};
+use vimana_model::name::DatastoreName;
+use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::HostRef;
-use vimana_model::{HostId, OperationId, VmId};
+use vimana_model::{HostId, OperationId, VmId, VolumeId};
 
 use crate::claim::{self, ClaimRecord, Taken};
 use crate::column::Row;
 use crate::entity::migration::{Column, Entity, Model};
 use crate::store::Raw as _;
-use crate::{Conn, Result, WriteTx, query};
+use crate::{Conn, Result, StoreError, WriteTx, host_datastore, query};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationRecord {
@@ -21,20 +23,55 @@ pub struct MigrationRecord {
     pub operation_id: OperationId,
     /// The other host.
     pub peer: HostRef,
-    /// Claimed of it.
+    /// Claimed of it for the machine itself.
     pub resources: Resources,
+    /// The one of the other host that the disk among them is in.
+    pub datastore: DatastoreName,
+    /// The VM's disks.
+    pub disks: Vec<Carried>,
     /// The VM has changed its host.
     pub committed: bool,
 }
 
+/// A disk that goes with a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Carried {
+    /// None for the machine's own.
+    pub volume: Option<VolumeId>,
+    /// The one that it is in, on either host.
+    pub datastore: DatastoreName,
+    pub size: MiB,
+    /// Of a volume: see [`crate::volume::VolumeRecord::place`].
+    #[serde(default)]
+    pub place: u8,
+    /// Both hosts reach it where it is: it is claimed once. Where it is copied, a
+    /// volume's size is claimed of both hosts until one of them has nothing of it.
+    pub shared: bool,
+}
+
 impl MigrationRecord {
     /// What it holds of the other host.
-    const fn claim(&self) -> ClaimRecord {
+    fn claim(&self) -> ClaimRecord {
         ClaimRecord {
             vm_id: self.vm_id,
             host_id: self.peer.id,
             resources: self.resources,
+            datastore: self.datastore.clone(),
         }
+    }
+
+    /// Whether the machine's own disk stays where it is.
+    #[must_use]
+    pub fn shares_root(&self) -> bool {
+        let mut shared = self.disks.iter().filter(|disk| disk.shared);
+        shared.any(|disk| disk.volume.is_none())
+    }
+
+    /// The volumes that either host holds a copy of.
+    pub fn copied_volumes(&self) -> impl Iterator<Item = (VolumeId, &Carried)> {
+        let copied = self.disks.iter().filter(|disk| !disk.shared);
+        copied.filter_map(|disk| Some((disk.volume?, disk)))
     }
 }
 
@@ -44,7 +81,7 @@ impl MigrationRecord {
 /// `Duplicate` "migration" where it moves already; the transaction must then be
 /// rolled back, for the host's sums have grown.
 pub async fn begin(tx: &WriteTx, migration: &MigrationRecord) -> Result<Taken> {
-    match claim::grow_host(tx, &migration.claim()).await? {
+    match claim::grow(tx, &migration.claim()).await? {
         Taken::Ok => {}
         Taken::NoRoom => return Ok(Taken::NoRoom),
     }
@@ -52,15 +89,27 @@ pub async fn begin(tx: &WriteTx, migration: &MigrationRecord) -> Result<Taken> {
     Ok(Taken::Ok)
 }
 
-/// The two hosts change places: what the VM holds of either stays as it is.
+/// The two hosts change places: what the VM holds of either stays as it is, but for
+/// a disk that both reach, which is the new one's from here on. Its volumes are
+/// whoever asks's to bring along.
 ///
 /// # Errors
-/// The database's.
+/// `Conflict` where the VM holds nothing, or a host does not reach its disk.
 pub async fn commit(tx: &WriteTx, migration: &MigrationRecord, from: &HostRef) -> Result<()> {
-    let before = claim::replace(tx, &migration.claim()).await?;
+    let before = claim::find(tx, migration.vm_id).await?;
+    let mut before = before.ok_or(StoreError::Conflict)?;
+    let mut now = migration.claim();
+    if migration.shares_root() {
+        let disk = std::mem::take(&mut before.resources.disk_mib);
+        now.resources.disk_mib = disk;
+        let (from, to) = (from.id, migration.peer.id);
+        host_datastore::hand_over(tx, &migration.datastore, from, to, disk).await?;
+    }
+    claim::replace(tx, &now).await?;
     let after = to_row(&MigrationRecord {
         peer: from.clone(),
-        resources: before,
+        resources: before.resources,
+        datastore: before.datastore,
         committed: true,
         ..migration.clone()
     })?;
@@ -71,6 +120,7 @@ pub async fn commit(tx: &WriteTx, migration: &MigrationRecord, from: &HostRef) -
         .col_expr(Column::Vcpus, Expr::value(after.vcpus))
         .col_expr(Column::MemoryMib, Expr::value(after.memory_mib))
         .col_expr(Column::DiskMib, Expr::value(after.disk_mib))
+        .col_expr(Column::Datastore, Expr::value(after.datastore))
         .col_expr(Column::Committed, Expr::value(true))
         .filter(Column::VmId.eq(after.vm_id))
         .exec(tx.raw())
@@ -101,7 +151,7 @@ pub async fn end(tx: &WriteTx, vm_id: VmId) -> Result<()> {
         .exec_with_returning(tx.raw())
         .await?;
     for row in rows {
-        claim::shrink_host(tx, &from_row(row)?.claim()).await?;
+        claim::shrink(tx, &from_row(row)?.claim()).await?;
     }
     Ok(())
 }
@@ -133,6 +183,8 @@ fn to_row(migration: &MigrationRecord) -> Result<Model> {
         operation_id,
         peer,
         resources,
+        datastore,
+        disks,
         committed,
     } = migration;
     let vm_id = vm_id.to_string();
@@ -141,6 +193,7 @@ fn to_row(migration: &MigrationRecord) -> Result<Model> {
         key: &vm_id,
     };
     let [vcpus, memory_mib, disk_mib] = row.to_resources(*resources)?;
+    let disks = row.to_json("disks", disks)?;
     Ok(Model {
         vm_id,
         operation_id: operation_id.to_string(),
@@ -151,6 +204,8 @@ fn to_row(migration: &MigrationRecord) -> Result<Model> {
         memory_mib,
         disk_mib,
         committed: *committed,
+        datastore: datastore.to_string(),
+        disks,
     })
 }
 
@@ -165,6 +220,8 @@ pub(crate) fn from_row(row: Model) -> Result<MigrationRecord> {
         memory_mib,
         disk_mib,
         committed,
+        datastore,
+        disks,
     } = row;
     let row = Row {
         table: "migrations",
@@ -179,6 +236,8 @@ pub(crate) fn from_row(row: Model) -> Result<MigrationRecord> {
             zone: host_zone,
         },
         resources: row.resources([vcpus, memory_mib, disk_mib])?,
+        datastore: row.parse("datastore", datastore)?,
+        disks: row.json("disks", &disks)?,
         committed,
     })
 }

@@ -31,7 +31,7 @@ pub struct SnapshotRecord {
     pub root: bool,
     /// Those that are in it.
     pub volumes: Vec<Held>,
-    /// What it claims of the host's own disk.
+    /// What it claims where the VM's own disk is.
     pub claimed: MiB,
     /// Taken by the VM's schedule.
     pub scheduled: bool,
@@ -39,7 +39,7 @@ pub struct SnapshotRecord {
 }
 
 impl SnapshotRecord {
-    /// What it claims of further datastores of the host.
+    /// What it claims of other datastores of the host than that.
     pub fn elsewhere(&self) -> impl Iterator<Item = &Elsewhere> {
         self.volumes
             .iter()

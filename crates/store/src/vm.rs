@@ -6,7 +6,7 @@ use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _, Select,
 };
-use vimana_model::name::{FlavorName, ImageName, UserName, VmName};
+use vimana_model::name::{DatastoreName, FlavorName, ImageName, UserName, VmName};
 use vimana_model::pending::Explanation;
 use vimana_model::saved::SavedMachine;
 use vimana_model::ssh_key::SshKeys;
@@ -35,6 +35,8 @@ pub struct VmRecord {
     pub failure: Option<Failure>,
     pub flavor_name: FlavorName,
     pub resources: Resources,
+    /// The one of its host that its disk is in, or is to be made in.
+    pub datastore: DatastoreName,
     pub image_id: ImageId,
     pub image_name: ImageName,
     pub ssh_key: Option<SshKeys>,
@@ -47,7 +49,7 @@ pub struct VmRecord {
     pub explained_at: Option<Timestamp>,
     /// What the datastore holds of it.
     pub saved: Option<SavedMachine>,
-    /// What its snapshots claim of its host's disk, in sum.
+    /// What its snapshots claim beside its disk, in sum.
     pub kept: MiB,
     /// The snapshot that its disks have come from.
     pub snapshot_id: Option<SnapshotId>,
@@ -231,6 +233,7 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         failure,
         flavor_name,
         resources,
+        datastore,
         image_id,
         image_name,
         ssh_key,
@@ -294,6 +297,7 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         request_id: request_id.map(|id| id.to_string()),
         kept_mib,
         snapshot_id: snapshot_id.map(|id| id.to_string()),
+        datastore: datastore.to_string(),
     })
 }
 
@@ -345,6 +349,7 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         request_id,
         kept_mib,
         snapshot_id,
+        datastore,
     } = row;
     let row = Row {
         table: "vms",
@@ -370,6 +375,7 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         failure: row.json_option("failure", failure)?,
         flavor_name: row.parse("flavor_name", flavor_name)?,
         resources: row.resources([vcpus, memory_mib, disk_mib])?,
+        datastore: row.parse("datastore", datastore)?,
         image_id: row.parse("image_id", image_id)?,
         image_name: row.parse("image_name", image_name)?,
         ssh_key: row.parse_option("ssh_key", ssh_key)?,

@@ -35,6 +35,8 @@ pub struct VolumeRecord {
     /// The one that it may be in as well: its size is claimed of both.
     pub moving_to: Option<DatastoreName>,
     pub vm: Option<VmRef>,
+    /// Where the VM's guest finds it, where its host has told.
+    pub place: Option<u8>,
     pub generation: u64,
     pub created_at: Timestamp,
 }
@@ -164,6 +166,7 @@ fn to_row(volume: &VolumeRecord) -> Result<Model> {
         datastore,
         moving_to,
         vm,
+        place,
         generation,
         created_at,
     } = volume;
@@ -191,6 +194,7 @@ fn to_row(volume: &VolumeRecord) -> Result<Model> {
         moving_to: moving_to.as_ref().map(DatastoreName::to_string),
         vm_id: vm.map(|vm| vm.id.to_string()),
         vm_name: vm.map(|vm| vm.name.to_string()),
+        place: place.map(i64::from),
         generation: row.to_amount("generation", *generation)?,
         created_at: created_at.as_ms(),
         id: id.clone(),
@@ -219,6 +223,7 @@ pub(crate) fn from_row(row: Model) -> Result<VolumeRecord> {
         vm_name,
         generation,
         created_at,
+        place,
     } = row;
     let row = Row {
         table: "volumes",
@@ -274,6 +279,10 @@ pub(crate) fn from_row(row: Model) -> Result<VolumeRecord> {
         datastore: row.parse("datastore", datastore)?,
         moving_to: row.parse_option("moving_to", moving_to)?,
         vm,
+        place: match place {
+            Some(place) => Some(row.amount("place", place)?),
+            None => None,
+        },
         generation: row.amount("generation", generation)?,
         created_at: Timestamp::from_ms(created_at),
     })

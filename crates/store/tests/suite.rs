@@ -83,6 +83,8 @@ cases! { everywhere:
         operations_survive_with_their_steps,
     }
     claims::{
+        a_disk_in_a_datastore_is_claimed_there_and_the_rest_of_the_host,
+        a_disk_that_both_hosts_reach_goes_over_with_the_commit,
         last_slot_goes_to_one_of_twenty,
         claim_that_does_not_fit_changes_nothing,
         claim_as_large_as_numbers_go_finds_no_room,

@@ -101,6 +101,11 @@ impl TestHost {
         self
     }
 
+    /// It does not reach that datastore any more.
+    pub fn loses_datastore(&mut self, name: &str) {
+        self.datastores.retain(|known| known.name.as_str() != name);
+    }
+
     /// Other directories have the names of its datastores from now on.
     pub fn rename_datastores(&mut self, number: u8) {
         for datastore in &mut self.datastores {
@@ -192,9 +197,16 @@ async fn serve(
                     number.store(session_number, Ordering::SeqCst);
                     handle.receive(FromAgent::Ready { session_number });
                 }
-                Some(ToAgent::Discard { vm_id, run_epoch }) => {
+                Some(ToAgent::Discard {
+                    vm_id,
+                    run_epoch,
+                    elsewhere,
+                }) => {
                     driver.kill(vm_id, run_epoch).await.unwrap();
-                    driver.clean(vm_id, run_epoch).await.unwrap();
+                    match elsewhere {
+                        Some(disks) => driver.leave(vm_id, run_epoch, &disks).await.unwrap(),
+                        None => driver.clean(vm_id, run_epoch).await.unwrap(),
+                    }
                     handle.receive(FromAgent::Discarded { vm_id });
                 }
                 Some(ToAgent::RemoveVolume { volume_id, .. }) => {
@@ -241,6 +253,7 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                     backup: None,
                     endpoint: None,
                     sent: None,
+                    place: None,
                 });
             }
         }
@@ -271,9 +284,10 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 backup: None,
                 endpoint: None,
                 sent: None,
+                place: None,
             });
         }
-        Work::Download { spec, saved } => {
+        Work::Download { spec, saved, disks } => {
             let mut files = Vec::new();
             for SavedPart { part, .. } in &saved.parts {
                 let path = PathBuf::from(format!("/download/{vm}/{}", part.name()));
@@ -281,7 +295,7 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 driver.host().write_file(&path, bytes.unwrap());
                 files.push((*part, path));
             }
-            driver.import(spec, Path::new(""), &files).await?;
+            driver.import(spec, Path::new(""), &files, disks).await?;
         }
         Work::Reboot { grace_ms } => {
             let grace = Duration::from_millis(*grace_ms);
@@ -327,6 +341,7 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 backup: Some(backup),
                 endpoint: None,
                 sent: None,
+                place: None,
             });
         }
         Work::DropBackup { backup_id } => {
@@ -356,9 +371,17 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 .create_volume(*volume_id, *size_mib, &from, datastore)
                 .await?;
             driver.grow_volume(*volume_id, *size_mib).await?;
-            driver.attach(vm, epoch, *volume_id).await?;
+            let place = driver.attach(vm, epoch, *volume_id).await?;
             let moved = driver.move_volume(vm, epoch, *volume_id, datastore, unwatched());
             moved.await?;
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: None,
+                backup: None,
+                endpoint: None,
+                sent: None,
+                place: Some(place),
+            });
         }
         Work::Detach { volume_id } => driver.detach(vm, epoch, *volume_id).await?,
         Work::Grow {
@@ -373,16 +396,19 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 backup: None,
                 endpoint: None,
                 sent: Some(moved.await?),
+                place: None,
             });
         }
-        Work::Receive { spec, from } => {
-            let endpoint = driver.receive(spec, Path::new(""), *from).await?;
+        Work::Receive { spec, from, disks } => {
+            let awaited = driver.receive(spec, Path::new(""), *from, disks);
+            let endpoint = awaited.await?;
             return Ok(Outcome::Ok {
                 note: None,
                 saved: None,
                 backup: None,
                 endpoint: Some(endpoint),
                 sent: None,
+                place: None,
             });
         }
         Work::Send { sending } => {
@@ -393,13 +419,14 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 backup: None,
                 endpoint: None,
                 sent: Some(sent),
+                place: None,
             });
         }
         Work::CallOff => driver.call_off(vm, epoch).await?,
         Work::Run => driver.run(vm, epoch).await?,
-        Work::Leave => {
+        Work::Leave { disks } => {
             driver.kill(vm, epoch).await?;
-            driver.clean(vm, epoch).await?;
+            driver.leave(vm, epoch, disks).await?;
         }
         Work::Unknown => return Err(Fault::new(FaultKind::Unsupported, "what is that?")),
     }

@@ -12,6 +12,7 @@ use vimana_driver::{HostDriver as _, ImageRef, IncarnationSpec, Seed};
 use vimana_driver_sim::SimDriver;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::operation::OperationKind;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::CreateVm;
@@ -82,6 +83,7 @@ async fn starts(host: &Host, vm_id: VmId, run_epoch: u64) {
         vm_id,
         run_epoch,
         resources,
+        datastore: DatastoreName::local(),
         image: ImageRef {
             id: ImageId::from_parts(1, [0; 10]),
             format: ImageFormat::Qcow2,

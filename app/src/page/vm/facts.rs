@@ -36,7 +36,7 @@ pub fn Facts(vm: ArcRwSignal<VmView>) -> impl IntoView {
                 {row("Flavor", fact(|vm| vm.flavor.to_string()))}
                 {row("vCPUs", fact(|vm| vm.resources.vcpus.to_string()))}
                 {row("Memory", fact(|vm| vm.resources.memory_mib.to_string()))}
-                {row("Disk", fact(|vm| vm.resources.disk_mib.to_string()))}
+                {row("Disk", fact(|vm| format!("{} in {}", vm.resources.disk_mib, vm.datastore)))}
                 {row("Image", fixed.image.to_string().into_any())}
                 {row("Owner", fixed.owner.into_any())}
                 {request}

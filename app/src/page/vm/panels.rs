@@ -68,6 +68,7 @@ const fn condition(filter: Filter) -> &'static str {
         Filter::Enabled => "Enabled",
         Filter::Vcpus => "vCPUs",
         Filter::Memory => "Memory",
+        Filter::Datastore => "Datastore",
         Filter::Disk => "Disk",
     }
 }

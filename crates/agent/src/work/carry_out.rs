@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 use vimana_driver::{
-    CopyWatcher, Endpoint, Fault, FaultKind, GuestEnd, IncarnationSpec, Keep, Observed, Power,
-    SavedMachine, VolumeSource, VolumeSpec, unwatched,
+    CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd, IncarnationSpec, Keep, Observed,
+    Power, SavedMachine, VolumeSource, VolumeSpec, unwatched,
 };
 use vimana_model::backup::MadeBackup;
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
@@ -27,6 +27,7 @@ struct Done {
     backup: Option<MadeBackup>,
     endpoint: Option<Endpoint>,
     sent: Option<Sent>,
+    place: Option<u8>,
 }
 
 impl From<()> for Done {
@@ -53,11 +54,18 @@ impl Workshop {
                 let outcome = self.perform(command).await;
                 let cleaned = matches!(
                     (&command.work, &outcome),
-                    (Work::Clean | Work::Leave, Outcome::Ok { .. })
+                    (Work::Clean | Work::Leave { .. }, Outcome::Ok { .. })
                 );
                 self.ledger.end(vm_id, command.command, outcome, cleaned);
             }
-            Task::Discard { known } => match caught(self.remove(vm_id, run_epoch, *known)).await {
+            Task::Discard { known, elsewhere } => match caught(self.remove(
+                vm_id,
+                run_epoch.max(*known),
+                run_epoch,
+                elsewhere.as_ref(),
+            ))
+            .await
+            {
                 Ok(()) => {
                     tracing::info!(%vm_id, run_epoch, "a machine that was not recorded is gone");
                     self.ledger.discarded(vm_id);
@@ -81,6 +89,7 @@ impl Workshop {
                 backup,
                 endpoint,
                 sent,
+                place,
             }) => {
                 tracing::info!(%vm_id, epoch, work, ms, note, "a command is done");
                 Outcome::Ok {
@@ -89,6 +98,7 @@ impl Workshop {
                     backup,
                     endpoint,
                     sent,
+                    place,
                 }
             }
             Err(fault) => {
@@ -120,9 +130,9 @@ impl Workshop {
             Work::Save => Ok(driver.save(vm, epoch).await?.into()),
             Work::Load => Ok(driver.load(vm, epoch).await?.into()),
             Work::Upload => self.upload(vm, epoch, &meter()).await,
-            Work::Download { spec, saved } => {
+            Work::Download { spec, saved, disks } => {
                 fits(command, spec)?;
-                self.download(spec, saved, &meter()).await
+                self.download(spec, saved, disks, &meter()).await
             }
             Work::Reboot { grace_ms } => {
                 let grace = Duration::from_millis(*grace_ms);
@@ -164,11 +174,14 @@ impl Workshop {
             }
             Work::Attach { volume } => {
                 self.make_volume(volume, &meter()).await?;
-                driver.attach(vm, epoch, volume.volume_id).await?;
+                let place = driver.attach(vm, epoch, volume.volume_id).await?;
                 // It may have been on its way when its last machine ended.
                 let (id, to) = (volume.volume_id, &volume.datastore);
                 driver.move_volume(vm, epoch, id, to, unwatched()).await?;
-                Ok(Done::default())
+                Ok(Done {
+                    place: Some(place),
+                    ..Done::default()
+                })
             }
             Work::Detach { volume_id } => Ok(driver.detach(vm, epoch, *volume_id).await?.into()),
             Work::Grow {
@@ -183,11 +196,12 @@ impl Workshop {
                     ..Done::default()
                 })
             }
-            Work::Receive { spec, from } => {
+            Work::Receive { spec, from, disks } => {
                 fits(command, spec)?;
                 let image = self.images.get(&spec.image, &meter()).await?;
+                let awaited = driver.receive(spec, image.path(), *from, disks);
                 Ok(Done {
-                    endpoint: Some(driver.receive(spec, image.path(), *from).await?),
+                    endpoint: Some(awaited.await?),
                     ..Done::default()
                 })
             }
@@ -200,9 +214,9 @@ impl Workshop {
             }
             Work::CallOff => Ok(driver.call_off(vm, epoch).await?.into()),
             Work::Run => Ok(driver.run(vm, epoch).await?.into()),
-            Work::Leave => {
+            Work::Leave { disks } => {
                 driver.kill(vm, epoch).await?;
-                Ok(driver.clean(vm, epoch).await?.into())
+                Ok(driver.leave(vm, epoch, disks).await?.into())
             }
             Work::Unknown => {
                 let message = "this agent does not know this work";
@@ -326,6 +340,7 @@ impl Workshop {
         &self,
         spec: &IncarnationSpec,
         saved: &SavedMachine,
+        disks: &DiskPlan,
         meter: &Meter,
     ) -> Result<Done, Fault> {
         // What an earlier try took over need not come once more.
@@ -338,23 +353,31 @@ impl Workshop {
         }
         let image = self.images.get(&spec.image, meter).await?;
         let fetched = self.datastore.download(spec.vm_id, saved, meter).await?;
-        self.driver
-            .import(spec, image.path(), &fetched.files)
-            .await?;
-        Ok(Done::default())
+        let taken = self
+            .driver
+            .import(spec, image.path(), &fetched.files, disks);
+        Ok(taken.await?.into())
     }
 
-    /// `run_epoch` is of the machine that is meant; a later one stays.
-    async fn remove(&self, vm_id: VmId, run_epoch: u64, known: u64) -> Result<(), Fault> {
+    /// Under an `epoch` that the driver does not take for out of date. `run_epoch` is
+    /// of the machine that is meant; a later one stays.
+    async fn remove(
+        &self,
+        vm_id: VmId,
+        epoch: u64,
+        run_epoch: u64,
+        elsewhere: Option<&DiskPlan>,
+    ) -> Result<(), Fault> {
         let held = self.held(vm_id).await?;
         if held.is_some_and(|held| held.run_epoch > run_epoch) {
             let message = "a later run of the machine is known";
             return Err(Fault::new(FaultKind::Superseded, message));
         }
-        // Under an epoch that the driver does not take for out of date.
-        let epoch = run_epoch.max(known);
         self.driver.kill(vm_id, epoch).await?;
-        self.driver.clean(vm_id, epoch).await
+        match elsewhere {
+            Some(disks) => self.driver.leave(vm_id, epoch, disks).await,
+            None => self.driver.clean(vm_id, epoch).await,
+        }
     }
 
     async fn held(&self, vm_id: VmId) -> Result<Option<Observed>, Fault> {

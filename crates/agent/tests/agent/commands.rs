@@ -67,6 +67,7 @@ async fn a_forced_shutdown_says_so() {
             backup: None,
             endpoint: None,
             sent: None,
+            place: None,
         }
     );
 }

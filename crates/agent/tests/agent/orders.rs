@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 use vimana_driver::{ImageRef, IncarnationSpec, Seed};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{ImageId, OperationId, VmId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
@@ -57,6 +58,7 @@ pub fn prepare(vm_id: VmId, step: u32, image: &ImageRef) -> Command {
         vm_id,
         run_epoch: 1,
         resources: RESOURCES,
+        datastore: DatastoreName::local(),
         image: image.clone(),
         seed: Seed {
             host_name: "guest".to_owned(),
@@ -73,4 +75,5 @@ pub const OK: Outcome = Outcome::Ok {
     backup: None,
     endpoint: None,
     sent: None,
+    place: None,
 };

@@ -1,7 +1,7 @@
 //! Saved machines, over HTTP to the datastore and back.
 
 use axum::http::StatusCode;
-use vimana_driver::{FaultKind, Power, SavedMachine};
+use vimana_driver::{DiskPlan, FaultKind, Power, SavedMachine};
 use vimana_protocol::agent::{Command, Outcome, Work};
 
 use crate::orders::{OK, boot, command, prepare, vm};
@@ -38,7 +38,15 @@ async fn take_over(world: &mut World, saved: SavedMachine) -> (Session, Command)
         unreachable!()
     };
     spec.run_epoch = 2;
-    let mut download = command(vm(1), 0, Work::Download { spec, saved });
+    let mut download = command(
+        vm(1),
+        0,
+        Work::Download {
+            spec,
+            saved,
+            disks: DiskPlan::default(),
+        },
+    );
     download.run_epoch = 2;
     (session, download)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vimana_driver::{FaultKind, Part, Power};
+use vimana_driver::{DiskPlan, FaultKind, Part, Power};
 use vimana_driver_sim::{Call, Mishap, SimHost};
 use vimana_model::unit::MiB;
 use vimana_protocol::agent::{Command, FromAgent, Outcome, Work};
@@ -29,6 +29,7 @@ fn noted(text: &str) -> Outcome {
         backup: None,
         endpoint: None,
         sent: None,
+        place: None,
     }
 }
 
@@ -72,6 +73,7 @@ async fn a_saved_machine_goes_to_the_datastore_and_runs_on_elsewhere() {
         backup: None,
         endpoint: None,
         sent: None,
+        place: None,
     } = outcome.clone()
     else {
         panic!("{outcome:?}")
@@ -92,7 +94,15 @@ async fn a_saved_machine_goes_to_the_datastore_and_runs_on_elsewhere() {
         unreachable!()
     };
     spec.run_epoch = 2;
-    let mut download = command(vm(1), 0, Work::Download { spec, saved });
+    let mut download = command(
+        vm(1),
+        0,
+        Work::Download {
+            spec,
+            saved,
+            disks: DiskPlan::default(),
+        },
+    );
     download.run_epoch = 2;
     assert_eq!(session.carry_out(&download).await, OK);
     // Another try finds it there.

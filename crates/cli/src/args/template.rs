@@ -74,6 +74,10 @@ pub struct Preset {
     /// Its size, in place of the template's; see `vimana flavor list`
     #[arg(long, required_unless_present = "template")]
     pub flavor: Option<String>,
+    /// Datastore that its disk is to be in, of the host it is placed on; where that
+    /// is shared, the disk stays there when the VM migrates
+    #[arg(long, value_name = "NAME")]
+    pub datastore: Option<String>,
 }
 
 impl Preset {

@@ -17,6 +17,7 @@ pub async fn create(args: Create) -> Outcome {
         flavor: args.preset.flavor.unwrap_or_default(),
         ssh_key: input::ssh_key(args.ssh_key_file)?,
         user_data: input::user_data(args.user_data_file)?,
+        datastore: args.preset.datastore,
         hold: args.hold,
     };
     let client = credentials::client()?;

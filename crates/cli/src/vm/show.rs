@@ -56,6 +56,7 @@ fn pairs(vm: &VmView) -> Vec<(&'static str, String)> {
                 size.disk_mib
             ),
         ),
+        ("datastore", vm.datastore.to_string()),
         ("owner", vm.owner.clone()),
         ("created", output::time(vm.created_at)),
     ]);

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::timeout;
-use vimana_driver::{Endpoint, Fault, FaultKind, IncarnationSpec, Power};
+use vimana_driver::{DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power};
 use vimana_model::{HostId, VmId};
 
+use super::mirror::{Mirror, mirrors};
 use super::tls::{self, End};
-use super::{Arriving, Journey, able, export, hypervisor, on_disk};
-use crate::argv::{self, DISK_NODE, Launch};
+use super::{Arriving, Journey, able, hypervisor, on_disk};
+use crate::argv::{self, Launch};
 use crate::boot::{self, Beginning, has_run, launch};
 use crate::host::{Held, Host, Turn, blocking, no_such_vm, overtaken};
 use crate::limits::{ARRIVAL_TIMEOUT, LISTEN_ATTEMPTS, MIGRATION_POLL};
@@ -20,6 +21,7 @@ use crate::machine::{self, Machine, Parts};
 use crate::prepare::{self, enough_room};
 use crate::qmp::{Migration, Passage, Port, Qmp, QmpError, RunState};
 use crate::record::{self, Prepared};
+use crate::volume;
 
 /// See [`vimana_driver::HostDriver::receive`].
 pub async fn receive(
@@ -27,6 +29,7 @@ pub async fn receive(
     spec: IncarnationSpec,
     image: PathBuf,
     from: HostId,
+    disks: DiskPlan,
 ) -> Result<Endpoint, Fault> {
     if let Some(held) = turn.vm.held() {
         let message = "the host still holds another disk of this machine";
@@ -40,16 +43,10 @@ pub async fn receive(
         from,
         endpoint: None,
         runs_as: None,
+        disks,
     };
-    let host = Arc::clone(&turn.host);
-    let record = blocking(move || {
-        enough_room(&host)?;
-        let record = prepare::promised(&host.config, spec, &image)?;
-        prepare::create(&host, record, |dir| record::write(dir, &arriving))
-    });
-    let record = record.await?;
-    match wait(&turn, &record, &mut arriving).await {
-        Ok((parts, endpoint)) => {
+    match make_place(&turn, spec, &image, &mut arriving).await {
+        Ok((record, parts, endpoint)) => {
             let mut held = Held::prepared(Arc::new(record));
             held.power = Power::Arriving;
             held.journey = Some(Journey::Arriving(arriving));
@@ -58,21 +55,53 @@ pub async fn receive(
             Ok(endpoint)
         }
         Err(fault) => {
-            forget(&turn.host, turn.vm.id).await?;
+            forget(&turn.host, turn.vm.id, &arriving.disks).await?;
             Err(fault)
         }
     }
 }
 
-/// Nothing is left of a machine that never came; no process has it.
-pub async fn forget(host: &Arc<Host>, vm: VmId) -> Result<(), Fault> {
-    let layout = host.layout.clone();
-    on_disk("removing the machine's files", move || layout.remove(&vm)).await
+/// Makes the machine's files, looks at those that are here already, and starts a
+/// process that waits for it.
+async fn make_place(
+    turn: &Turn,
+    spec: IncarnationSpec,
+    image: &Path,
+    arriving: &mut Arriving,
+) -> Result<(Prepared, Parts, Endpoint), Fault> {
+    let (host, image, now) = (Arc::clone(&turn.host), image.to_owned(), arriving.clone());
+    let record = blocking(move || {
+        enough_room(&host, &spec)?;
+        let record = prepare::promised(&host.config, spec, &image)?;
+        let beside = |dir: &Path| record::write(dir, &now);
+        if now.disks.shares_root {
+            return prepare::join(&host, record, beside);
+        }
+        prepare::create(&host, record, beside)
+    });
+    let record = record.await?;
+    volume::expect(&turn.host, turn.vm.id, &arriving.disks.volumes).await?;
+    let (parts, endpoint) = wait(turn, &record, arriving).await?;
+    Ok((record, parts, endpoint))
+}
+
+/// Nothing is left of a machine that never came but what its own host reaches; no
+/// process has it.
+pub async fn forget(host: &Arc<Host>, vm: VmId, disks: &DiskPlan) -> Result<(), Fault> {
+    volume::leave(host, vm, disks).await?;
+    let (host, with_disk) = (Arc::clone(host), !disks.shares_root);
+    on_disk("removing the machine's files", move || {
+        if with_disk {
+            prepare::remove_homes(&host, vm)?;
+        }
+        host.layout.remove(&vm)
+    })
+    .await
 }
 
 /// Where a machine is awaited already.
 fn awaited(held: &Held, epoch: u64, from: HostId) -> Option<Endpoint> {
-    match held.journey {
+    match &held.journey {
         Some(Journey::Arriving(arriving))
             if held.power == Power::Arriving
                 && (arriving.run_epoch, arriving.from) == (epoch, from) =>
@@ -92,18 +121,20 @@ async fn wait(
     let (dir, now) = (turn.dir(), record.clone());
     blocking(move || boot::make_ready(&dir, &now)).await?;
     let accelerator = turn.host.capabilities.accelerator;
+    let volumes = turn.host.volumes.of(turn.vm.id);
     let args = argv::machine(&Launch {
         incoming: true,
-        ..launch(&record.spec, &record.image, accelerator, Vec::new())
+        ..launch(&record.spec, &record.image, accelerator, volumes.clone())
     });
+    let exports = mirrors(turn.vm.id, &volumes, &arriving.disks);
     for _ in 0..LISTEN_ATTEMPTS {
         let mut parts = boot::start(turn, &turn.dir(), &args, Beginning::FromElsewhere).await?;
         let listening = async {
-            let Some(endpoint) = listen(turn, &parts.qmp, arriving.from).await? else {
+            let Some(endpoint) = listen(turn, &parts.qmp, arriving.from, &exports).await? else {
                 return Ok(None);
             };
             arriving.endpoint = Some(endpoint);
-            let (dir, now) = (turn.dir(), *arriving);
+            let (dir, now) = (turn.dir(), arriving.clone());
             let what = "recording where the machine is awaited";
             on_disk(what, move || record::write(&dir, &now)).await?;
             Ok(Some(endpoint))
@@ -125,9 +156,14 @@ async fn wait(
     Err(Fault::new(FaultKind::Hypervisor, message))
 }
 
-/// Has QEMU wait for the memory, and serve the disk. `None` where it lost a port
-/// to somebody else: it does not wait for a memory a second time.
-async fn listen(turn: &Turn, qmp: &Qmp, from: HostId) -> Result<Option<Endpoint>, Fault> {
+/// Has QEMU wait for the memory, and serve the disks that are copied. `None` where
+/// it lost a port to somebody else: it does not wait for a memory a second time.
+async fn listen(
+    turn: &Turn,
+    qmp: &Qmp,
+    from: HostId,
+    exports: &[Mirror],
+) -> Result<Option<Endpoint>, Fault> {
     let host = &turn.host;
     let tls = tls::provide(host, &turn.dir(), qmp, End::Server { from }).await?;
     let tls = tls.then_some((tls::CREDENTIALS, tls::PEER));
@@ -143,16 +179,22 @@ async fn listen(turn: &Turn, qmp: &Qmp, from: HostId) -> Result<Option<Endpoint>
         if is_lost(qmp.migrate_incoming_at(memory).await)? {
             return Ok(None);
         }
+        let at = |disk_port| Endpoint {
+            address,
+            memory_port: memory.port,
+            disk_port,
+        };
+        if exports.is_empty() {
+            return Ok(Some(at(0)));
+        }
         for disk in free_ports(host, address) {
             if is_lost(qmp.nbd_server_start(disk, tls).await)? {
                 continue;
             }
-            qmp.nbd_export(DISK_NODE, &export(turn.vm.id)).await?;
-            return Ok(Some(Endpoint {
-                address,
-                memory_port: memory.port,
-                disk_port: disk.port,
-            }));
+            for Mirror { node, export, .. } in exports {
+                qmp.nbd_export(node, export).await?;
+            }
+            return Ok(Some(at(disk.port)));
         }
         Ok(None)
     };

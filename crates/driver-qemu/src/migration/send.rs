@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::{self, error::TryRecvError};
@@ -13,36 +12,22 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use vimana_driver::{CopyWatcher, Fault, FaultKind, Power, Sending};
 use vimana_model::migration::{CopyPhase, Sent};
 
+use super::mirror::{self, Mirror, mirrors};
 use super::tls::{self, End};
 use super::watch::Watch;
-use super::{Journey, Leaving, able, export, hypervisor, on_disk};
-use crate::argv::DISK_NODE;
+use super::{Journey, Leaving, able, hypervisor, on_disk};
 use crate::guest;
 use crate::host::{Turn, not_running, overtaken};
-use crate::job::Job;
 use crate::limits::{
-    FIRST_DOWNTIME_MS, JOB_POLL, MOVE_END_TIMEOUT, REACH_TIMEOUT, ROUNDS_AT_FIRST, SEND_TIMEOUT,
-    SWITCHOVER_TIMEOUT, WATCH_EVERY,
+    FIRST_DOWNTIME_MS, REACH_TIMEOUT, ROUNDS_AT_FIRST, SEND_TIMEOUT, SWITCHOVER_TIMEOUT,
+    WATCH_EVERY,
 };
 use crate::machine::{self, Intent, Machine};
 use crate::qmp::{Migration, Moving, Passage, Port, Qmp, QmpError, RunState};
 use crate::record;
 
-/// The other host's disk, as QEMU calls it here.
-const TARGET_NODE: &str = "leaving";
 /// What who serves disks says first, before anything is encrypted.
 const NBD_MAGIC: [u8; 8] = *b"NBDMAGIC";
-/// Our job: it copies the disk, and keeps both in step.
-const JOB: Job = Job {
-    id: "leave",
-    command: "blockdev-mirror",
-    within: SEND_TIMEOUT,
-};
-/// Its end, once that is asked for: a kill waits for it.
-const END: Job = Job {
-    within: MOVE_END_TIMEOUT,
-    ..JOB
-};
 
 /// See [`vimana_driver::HostDriver::send`].
 pub async fn send(turn: Turn, sending: Sending, watcher: CopyWatcher) -> Result<Sent, Fault> {
@@ -55,17 +40,19 @@ pub async fn send(turn: Turn, sending: Sending, watcher: CopyWatcher) -> Result<
         Some(leaving) => leaving,
         None => begin(&turn, &sending).await?,
     };
+    let volumes = turn.host.volumes.of(turn.vm.id);
     let mut sender = Sender {
         turn: &turn,
         machine: &machine,
         qmp: machine.qmp(),
-        sending,
         leaving,
+        mirrors: mirrors(turn.vm.id, &volumes, &sending.disks),
         watch: Watch::new(watcher),
         since: Instant::now(),
         stands_since: None,
         disk_bytes: 0,
         downtime_ms: sending.max_downtime_ms.min(FIRST_DOWNTIME_MS),
+        sending,
     };
     let going = async {
         match before {
@@ -131,8 +118,12 @@ fn may_send(turn: &Turn, to: &Sending) -> Result<(Arc<Machine>, Option<Leaving>)
         None => {}
     }
     able(&turn.host)?;
-    if !turn.host.volumes.of(turn.vm.id).is_empty() {
-        return conflict("the machine has volumes, which do not travel with it");
+    let volumes = turn.host.volumes.of(turn.vm.id);
+    if volumes
+        .iter()
+        .any(|plug| to.disks.volume(plug.volume).is_none())
+    {
+        return conflict("the machine has other volumes than were to go with it");
     }
     if !turn.host.snapshots.of(turn.vm.id).taken.is_empty() {
         return conflict("the machine has snapshots, which do not travel with it");
@@ -175,6 +166,8 @@ struct Sender<'a> {
     qmp: Qmp,
     sending: Sending,
     leaving: Leaving,
+    /// Of the disks that are copied.
+    mirrors: Vec<Mirror>,
     watch: Watch,
     since: Instant,
     /// When the guest was seen to stand still.
@@ -186,7 +179,7 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     async fn go(&mut self) -> Result<Sent, Fault> {
-        self.copy_disk().await?;
+        self.copy_disks().await?;
         // One that stands still here would do so there, where nobody knows.
         guest::goes_on(self.machine, &self.turn.dir()).await?;
         let machine = self.machine;
@@ -203,8 +196,7 @@ impl Sender<'_> {
             let events = self.qmp.events().ok_or(QmpError::Closed)?;
             let state = self.qmp.query_migrate().await?;
             let status = self.qmp.query_status().await?;
-            let job = self.qmp.job(JOB.id).await?;
-            let in_step = job.is_some_and(|job| job.error.is_none() && (job.ready || job.over));
+            let in_step = mirror::stand(&self.qmp, &self.mirrors).await?.in_step;
             let goes_on = match state {
                 Migration::Setup | Migration::Underway | Migration::Waiting => true,
                 // That of an earlier sending says nothing.
@@ -220,8 +212,14 @@ impl Sender<'_> {
         self.copy_memory(events).await
     }
 
-    /// Has QEMU copy the disk, and keep both in step from then on.
-    async fn copy_disk(&mut self) -> Result<(), Fault> {
+    /// Has QEMU copy the disks, and keep both hosts in step from then on.
+    async fn copy_disks(&mut self) -> Result<(), Fault> {
+        give_up(&self.qmp).await.map_err(|error| unsent(&error))?;
+        let (host, dir) = (&self.turn.host, self.turn.dir());
+        if self.mirrors.is_empty() {
+            tls::provide(host, &dir, &self.qmp, End::Client).await?;
+            return Ok(());
+        }
         let to = Port {
             address: self.sending.endpoint.address,
             port: self.sending.endpoint.disk_port,
@@ -231,34 +229,11 @@ impl Sender<'_> {
         if !matches!(answers, Ok(Ok(true))) {
             return Err(failed("the other host does not wait for it"));
         }
-        give_up(&self.qmp).await.map_err(|error| unsent(&error))?;
-        let (host, dir) = (&self.turn.host, self.turn.dir());
         let tls = tls::provide(host, &dir, &self.qmp, End::Client).await?;
-        let mut node = json!({
-            "driver": "nbd", "node-name": TARGET_NODE, "server": to.server(),
-            "export": export(self.turn.vm.id), "discard": "unmap",
-        });
-        if let (true, Some(fields)) = (tls, node.as_object_mut()) {
-            fields.insert("tls-creds".to_owned(), json!(tls::CREDENTIALS));
-            fields.insert("tls-hostname".to_owned(), json!(self.sending.to));
-        }
-        let mut mirror = json!({
-            "device": DISK_NODE, "target": TARGET_NODE, "sync": "top",
-            "copy-mode": "write-blocking", "auto-dismiss": false,
-        });
-        if let (Some(limit), Some(fields)) = (self.sending.max_bytes_per_s, mirror.as_object_mut())
-        {
-            fields.insert(
-                "speed".to_owned(),
-                json!(limit.min(i64::MAX.unsigned_abs())),
-            );
-        }
-        let qmp = self.qmp.clone();
-        let copying = async {
-            qmp.blockdev_add(node).await?;
-            JOB.begin(&qmp, mirror).await?;
-            JOB.ready(&qmp).await
-        };
+        let peer = tls.then(|| self.sending.to.to_string());
+        let (qmp, mirrors) = (self.qmp.clone(), self.mirrors.clone());
+        let speed = self.sending.max_bytes_per_s;
+        let copying = mirror::begin(&qmp, &mirrors, to, peer.as_deref(), speed);
         tokio::pin!(copying);
         loop {
             tokio::select! {
@@ -266,16 +241,16 @@ impl Sender<'_> {
                     copied.map_err(|error| unsent(&error))?;
                     break;
                 }
-                () = sleep(WATCH_EVERY) => self.look_at_disk().await?,
+                () = sleep(WATCH_EVERY) => self.look_at_disks().await?,
             }
         }
-        self.look_at_disk().await
+        self.look_at_disks().await
     }
 
-    async fn look_at_disk(&mut self) -> Result<(), Fault> {
-        if let Ok(Some(job)) = self.qmp.job(JOB.id).await {
-            let left = job.total.saturating_sub(job.done);
-            self.watch.tell(CopyPhase::Disks, left, job.done, (0, 0));
+    async fn look_at_disks(&mut self) -> Result<(), Fault> {
+        if let Ok(stand) = mirror::stand(&self.qmp, &self.mirrors).await {
+            let left = stand.total.saturating_sub(stand.done);
+            self.watch.tell(CopyPhase::Disks, left, stand.done, (0, 0));
         }
         self.watch.goes_on()
     }
@@ -333,7 +308,8 @@ impl Sender<'_> {
                 Migration::Completed => return self.arrived(&moving).await,
                 Migration::Waiting if !told_to_go_on => {
                     self.stands_since.get_or_insert_with(Instant::now);
-                    self.end_mirror().await.map_err(|error| unsent(&error))?;
+                    let ended = mirror::end(&self.qmp, &self.mirrors).await;
+                    self.disk_bytes = ended.map_err(|error| unsent(&error))?;
                     let goes_on = self.qmp.migrate_continue().await;
                     goes_on.map_err(|error| unsent(&error))?;
                     told_to_go_on = true;
@@ -428,37 +404,6 @@ impl Sender<'_> {
         }
     }
 
-    /// Ends the mirror while the guest stands still: the other host has all that
-    /// was ever written, and alone writes its disk from now on. That it ended well
-    /// is kept by QEMU for whoever asks after us.
-    async fn end_mirror(&mut self) -> Result<(), QmpError> {
-        let mut events = self.qmp.events().ok_or(QmpError::Closed)?;
-        let deadline = Instant::now() + MOVE_END_TIMEOUT;
-        // One that has ended already refuses; how it ended is seen below.
-        let _ = self.qmp.mirror_end(JOB.id).await;
-        loop {
-            let job = self.qmp.job(JOB.id).await?.ok_or(QmpError::Unexpected)?;
-            if job.over {
-                self.disk_bytes = job.done;
-                return match job.error {
-                    None => Ok(()),
-                    Some(description) => Err(QmpError::Refused {
-                        command: JOB.command,
-                        description,
-                    }),
-                };
-            }
-            if Instant::now() > deadline {
-                return Err(QmpError::Timeout {
-                    command: JOB.command,
-                    within: MOVE_END_TIMEOUT,
-                });
-            }
-            let heard = machine::heard(&mut events, "JOB_STATUS_CHANGE");
-            let _ = timeout(JOB_POLL, heard).await;
-        }
-    }
-
     fn tell_memory(&mut self, moving: &Moving) {
         let memory = &moving.memory;
         let dirty = memory.dirty_pages_rate.saturating_mul(memory.page_size);
@@ -475,9 +420,10 @@ impl Sender<'_> {
     async fn arrived(&mut self, moving: &Moving) -> Result<Sent, Fault> {
         let stood = self.stands_since.map(|since| ms(since.elapsed()));
         if self.disk_bytes == 0
-            && let Ok(Some(job)) = self.qmp.job(JOB.id).await
+            && !self.mirrors.is_empty()
+            && let Ok(stand) = mirror::stand(&self.qmp, &self.mirrors).await
         {
-            self.disk_bytes = job.done;
+            self.disk_bytes = stand.done;
         }
         let clock = now_ms().saturating_sub(self.leaving.began_ms);
         let sent = Sent {
@@ -511,7 +457,7 @@ async fn take_back(turn: &Turn, machine: &Arc<Machine>) -> Result<(), Fault> {
         let _motion = machine.motion().await;
         let qmp = machine.qmp();
         // A guest that writes waits for the other host until then.
-        let _ = qmp.job_cancel(JOB.id).await;
+        let _ = mirror::cancel(&qmp).await;
         let runs = machine::run_on(&qmp).await;
         if let Err(error) = give_up(&qmp).await {
             // The next sending tries again.
@@ -541,10 +487,9 @@ fn ran_on(machine: &Machine, runs: Result<(), QmpError>) -> Result<(), Fault> {
     }
 }
 
-/// Ends what QEMU still does for the disk, and lets go of the other host.
+/// Ends what QEMU still does for the disks, and lets go of the other host.
 async fn give_up(qmp: &Qmp) -> Result<(), QmpError> {
-    END.cancel(qmp).await?;
-    qmp.blockdev_let_go(TARGET_NODE).await?;
+    mirror::give_up(qmp).await?;
     tls::withdraw(qmp).await
 }
 

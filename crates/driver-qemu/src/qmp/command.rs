@@ -278,6 +278,14 @@ impl Qmp {
 
     /// How a job stands: `None` where there is none of that name.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, QmpError> {
+        let all = self.jobs().await?.into_iter();
+        Ok(all
+            .into_iter()
+            .find_map(|(name, job)| (name == id).then_some(job)))
+    }
+
+    /// All jobs, by their names.
+    pub async fn jobs(&self) -> Result<Vec<(String, Job)>, QmpError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "kebab-case")]
         struct Status {
@@ -289,14 +297,17 @@ impl Qmp {
         }
         let value = self.execute("query-jobs", None).await?;
         let all: Vec<Status> = serde_json::from_value(value).map_err(|_| QmpError::Unexpected)?;
-        let ours = all.into_iter().find(|job| job.id == id);
-        Ok(ours.map(|job| Job {
-            ready: job.status == "ready",
-            over: job.status == "concluded",
-            error: job.error,
-            done: job.current_progress,
-            total: job.total_progress,
-        }))
+        let all = all.into_iter().map(|job| {
+            let stands = Job {
+                ready: job.status == "ready",
+                over: job.status == "concluded",
+                error: job.error,
+                done: job.current_progress,
+                total: job.total_progress,
+            };
+            (job.id, stands)
+        });
+        Ok(all.collect())
     }
 
     /// Asks for a job's end before its time.
@@ -505,13 +516,13 @@ impl Qmp {
         self.execute("object-del", Some(arguments)).await.map(drop)
     }
 
-    /// Begins to write the memory into a file of QEMU's directory.
+    /// Begins to write the memory into a file, named as from QEMU's directory.
     pub async fn migrate(&self, file: &str) -> Result<(), QmpError> {
         let arguments = uri(file);
         self.execute("migrate", Some(arguments)).await.map(drop)
     }
 
-    /// Begins to read the memory from a file of QEMU's directory.
+    /// Begins to read the memory from a file, named as from QEMU's directory.
     pub async fn migrate_incoming(&self, file: &str) -> Result<(), QmpError> {
         let arguments = uri(file);
         self.execute("migrate-incoming", Some(arguments))

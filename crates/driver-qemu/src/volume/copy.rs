@@ -22,7 +22,7 @@ use crate::host::{Host, blocking, overtaken};
 use crate::job::Job;
 use crate::limits::{COPY_TIMEOUT, QMP_TIMEOUT};
 use crate::machine::{Intent, Machine};
-use crate::prepare::enough_room;
+use crate::prepare::enough_room_in;
 use crate::qcow2;
 use crate::qmp::{Qmp, QmpError};
 use crate::record::{self, Scratch};
@@ -103,7 +103,7 @@ pub async fn abandon(qmp: &Qmp) {
 async fn begin(host: &Arc<Host>, id: VolumeId) -> Result<Scratch, Fault> {
     let host = Arc::clone(host);
     blocking(move || {
-        enough_room(&host)?;
+        enough_room_in(&host, host.layout.state())?;
         let part = host.layout.copy(&id);
         part.remove()
             .and_then(|()| record::make_dir(&part.0))

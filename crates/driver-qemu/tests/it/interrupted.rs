@@ -56,7 +56,7 @@ impl What {
             Self::Save => driver.save(vm, 1).await,
             Self::Load => driver.load(vm, 2).await,
             Self::Reboot => driver.reboot(vm, 1, grace).await.map(drop),
-            Self::Attach => driver.attach(vm, 1, volume_of(vm)).await,
+            Self::Attach => driver.attach(vm, 1, volume_of(vm)).await.map(drop),
             Self::Detach => driver.detach(vm, 1, volume_of(vm)).await,
             Self::Snapshot => driver.snapshot(vm, 1, snapshot_of(vm), Keep::Memory).await,
             Self::Revert => driver.revert(vm, 1, snapshot_of(vm)).await,

@@ -7,6 +7,7 @@
     reason = "tests, and what helps them"
 )]
 
+mod carried;
 mod conformance;
 mod host;
 mod interrupted;

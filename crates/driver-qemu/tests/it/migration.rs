@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use vimana_driver::conformance::{Harness as _, answer, guest_answers, new_spec};
 use vimana_driver::{
-    CopyWatcher, Endpoint, FaultKind, HostDriver, IncarnationSpec, Power, Sending,
+    CopyWatcher, DiskPlan, Endpoint, FaultKind, HostDriver, IncarnationSpec, Power, Sending,
 };
 use vimana_driver_qemu::{BOOTS, COUNT, Credentials, CredentialsSource, QemuConfig};
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
@@ -92,12 +92,16 @@ async fn moves(configs: [QemuConfig; 2], hosts: &[QemuHost; 2]) -> Sent {
     let [from, to] = configs;
     let (one, two) = (a.open(from).await, b.open(to).await);
     let spec = counting(a, &*one, &WRITES).await;
-    let endpoint = two.receive(&spec, &b.image().1, id(1)).await.unwrap();
+    let endpoint = two
+        .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+        .await
+        .unwrap();
     let sending = Sending {
         to: id(2),
         endpoint,
         max_downtime_ms: 300,
         max_bytes_per_s: None,
+        disks: DiskPlan::default(),
     };
     let (watcher, seen) = watched();
     let sent = one.send(spec.vm_id, 1, &sending, watcher).await.unwrap();
@@ -127,7 +131,10 @@ async fn moves(configs: [QemuConfig; 2], hosts: &[QemuHost; 2]) -> Sent {
         run_epoch: 3,
         ..spec
     };
-    let endpoint = one.receive(&back, &a.image().1, id(2)).await.unwrap();
+    let endpoint = one
+        .receive(&back, &a.image().1, id(2), &DiskPlan::default())
+        .await
+        .unwrap();
     let sending = Sending {
         to: id(1),
         endpoint,
@@ -181,12 +188,16 @@ async fn nobody_sends_a_machine_but_the_host_it_is_expected_from() {
         };
         let one = a.open(config).await;
         let spec = counting(&a, &*one, &[]).await;
-        let endpoint = two.receive(&spec, &b.image().1, id(1)).await.unwrap();
+        let endpoint = two
+            .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+            .await
+            .unwrap();
         let sending = Sending {
             to,
             endpoint,
             max_downtime_ms: 300,
             max_bytes_per_s: None,
+            disks: DiskPlan::default(),
         };
         let refused = one.send(spec.vm_id, 1, &sending, watched().0).await;
         let refused = refused.unwrap_err();
@@ -214,14 +225,20 @@ async fn ports_that_others_have_are_passed_over() {
     let driver = host.open(config).await;
     let spec = new_spec(&host);
     let image = host.image().1;
-    let refused = driver.receive(&spec, &image, id(1)).await.unwrap_err();
+    let refused = driver
+        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind, FaultKind::Hypervisor, "{refused}");
     assert_eq!(host.left_behind(spec.vm_id), [""; 0]);
     drop(driver);
     let mut config = host.config();
     config.migration.ports = ports[0]..=ports[0].saturating_add(50);
     let driver = host.open(config).await;
-    let endpoint = driver.receive(&spec, &image, id(1)).await.unwrap();
+    let endpoint = driver
+        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .await
+        .unwrap();
     assert!(!ports.contains(&endpoint.memory_port) && !ports.contains(&endpoint.disk_port));
     let all = driver.inventory().await.unwrap();
     assert_eq!(all[0].power, Power::Arriving);
@@ -234,6 +251,7 @@ fn slowly(endpoint: Endpoint) -> Sending {
         endpoint,
         max_downtime_ms: 1,
         max_bytes_per_s: Some(128 * 1024),
+        disks: DiskPlan::default(),
     }
 }
 
@@ -255,7 +273,10 @@ async fn sending_is_called_off_in_every_phase() {
     let spec = counting(&a, &*one, &WRITES).await;
     let mut count = b'A';
     for phase in [CopyPhase::Disks, CopyPhase::Memory] {
-        let endpoint = two.receive(&spec, &b.image().1, id(1)).await.unwrap();
+        let endpoint = two
+            .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+            .await
+            .unwrap();
         let (watcher, seen) = watched();
         let sending = slowly(endpoint);
         let (sent, off) = tokio::join!(one.send(spec.vm_id, 1, &sending, watcher), async {
@@ -304,10 +325,14 @@ async fn sending_outlives_the_agent_once_the_disk_is_in_step() {
             (one, spec)
         });
         let (one, spec) = started.await.unwrap();
-        let endpoint = two.receive(&spec, &b.image().1, id(1)).await.unwrap();
+        let endpoint = two
+            .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+            .await
+            .unwrap();
         let (watcher, seen) = watched();
         let (sending, vm) = (slowly(endpoint), spec.vm_id);
-        agent.spawn(async move { one.send(vm, 1, &sending, watcher).await });
+        let first = sending.clone();
+        agent.spawn(async move { one.send(vm, 1, &first, watcher).await });
         is_in(&seen, phase).await;
         // It dies, and all that it was about.
         let end = move || agent.shutdown_timeout(Duration::from_secs(5));
@@ -350,7 +375,10 @@ async fn whatever_ends_on_the_way_ends_the_sending() {
             let what = format!("{ending:?} in {phase:?}");
             let spec = counting(&a, &*one, &WRITES).await;
             let vm = spec.vm_id;
-            let endpoint = two.receive(&spec, &b.image().1, id(1)).await.unwrap();
+            let endpoint = two
+                .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+                .await
+                .unwrap();
             let (watcher, seen) = watched();
             let sending = slowly(endpoint);
             let (sent, ()) = tokio::join!(one.send(vm, 1, &sending, watcher), async {
@@ -409,7 +437,10 @@ async fn machine_that_may_have_been_let_run_runs_after_the_agents_death() {
     let (one, two) = (a.driver().await, b.driver().await);
     let spec = counting(&a, &*one, &[]).await;
     let vm = spec.vm_id;
-    let endpoint = two.receive(&spec, &b.image().1, id(1)).await.unwrap();
+    let endpoint = two
+        .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+        .await
+        .unwrap();
     let sending = Sending {
         max_bytes_per_s: None,
         ..slowly(endpoint)
@@ -443,7 +474,10 @@ async fn nothing_is_left_of_a_place_that_nobody_was_told_of() {
     let driver = host.driver().await;
     let spec = new_spec(&host);
     let image = host.image().1;
-    driver.receive(&spec, &image, id(1)).await.unwrap();
+    driver
+        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .await
+        .unwrap();
     drop(driver);
     let (file, mut record) = arriving(&host, spec.vm_id);
     record["endpoint"] = Value::Null;
@@ -451,7 +485,10 @@ async fn nothing_is_left_of_a_place_that_nobody_was_told_of() {
     let driver = host.driver().await;
     assert_eq!(driver.inventory().await.unwrap(), []);
     assert_eq!(host.left_behind(spec.vm_id), [""; 0]);
-    driver.receive(&spec, &image, id(1)).await.unwrap();
+    driver
+        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -460,7 +497,10 @@ async fn machine_that_never_arrived_is_not_started_from_half_a_disk() {
     let driver = host.driver().await;
     let spec = new_spec(&host);
     let (vm, image) = (spec.vm_id, host.image().1);
-    driver.receive(&spec, &image, id(1)).await.unwrap();
+    driver
+        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .await
+        .unwrap();
     driver.kill(vm, 1).await.unwrap();
     for driver in [Some(driver), None] {
         let driver: Arc<dyn HostDriver> = match driver {

@@ -8,7 +8,7 @@ use super::{
     Harness, PATIENCE, expect_power, guest_answers, new_spec, new_vm, observed, power, read_until,
     run, type_text,
 };
-use crate::{FaultKind, GuestEnd, Power};
+use crate::{DiskPlan, FaultKind, GuestEnd, Power};
 
 /// Long enough for a guest to react, far shorter than a hang.
 const GRACE: Duration = Duration::from_secs(15);
@@ -135,7 +135,10 @@ pub async fn lower_epoch_is_refused_without_effect<H: Harness>(h: &H) {
         driver.save(spec.vm_id, 4).await.err(),
         driver.load(spec.vm_id, 4).await.err(),
         driver.export(spec.vm_id, 4).await.err(),
-        driver.import(&old, &h.image().1, &[]).await.err(),
+        driver
+            .import(&old, &h.image().1, &[], &DiskPlan::default())
+            .await
+            .err(),
         driver.reboot(spec.vm_id, 4, GRACE).await.err(),
         driver.reset(spec.vm_id, 4).await.err(),
         driver.resize(spec.vm_id, 4, &h.resources()).await.err(),

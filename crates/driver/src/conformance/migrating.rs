@@ -10,7 +10,8 @@ use super::{
     BOOTS, COUNT, Harness, PATIENCE, answer, expect_power, guest_answers, observed, power, run,
 };
 use crate::{
-    CopyWatcher, Endpoint, Fault, FaultKind, HostDriver, IncarnationSpec, Keep, Power, Sending,
+    CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, HostDriver, IncarnationSpec, Keep, Power,
+    Sending,
 };
 
 /// Moments of a sending at which it is taken back, or its driver starts anew.
@@ -31,6 +32,7 @@ fn to(endpoint: Endpoint) -> Sending {
         endpoint,
         max_downtime_ms: 300,
         max_bytes_per_s: None,
+        disks: DiskPlan::default(),
     }
 }
 
@@ -70,8 +72,13 @@ pub async fn machine_goes_on_at_another_host<H: Harness>(h: &H) {
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
     let image = there.image().1;
-    let endpoint = at.receive(&spec, &image, source()).await.unwrap();
-    let again = at.receive(&spec, &image, source()).await;
+    let endpoint = at
+        .receive(&spec, &image, source(), &DiskPlan::default())
+        .await
+        .unwrap();
+    let again = at
+        .receive(&spec, &image, source(), &DiskPlan::default())
+        .await;
     assert_eq!(again, Ok(endpoint), "the same place");
     assert_eq!(power(&*at, spec.vm_id).await, Some(Power::Arriving));
     let early = at.run(spec.vm_id, 2).await;
@@ -101,7 +108,10 @@ pub async fn machine_goes_on_at_another_host<H: Harness>(h: &H) {
         run_epoch: 2,
         ..spec
     };
-    let back = from.receive(&spec, &h.image().1, target()).await.unwrap();
+    let back = from
+        .receive(&spec, &h.image().1, target(), &DiskPlan::default())
+        .await
+        .unwrap();
     let sending = Sending {
         to: source(),
         ..to(back)
@@ -120,7 +130,10 @@ pub async fn sending_that_is_called_off_leaves_the_machine_running<H: Harness>(h
     goes_on(&*from, &spec, 1, 'B').await;
     let mut count = 'C';
     for moment in MOMENTS_MS {
-        let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+        let endpoint = at
+            .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+            .await
+            .unwrap();
         let sending = to(endpoint);
         let (sent, off) = tokio::join!(from.send(spec.vm_id, 1, &sending, nobody()), async {
             tokio::time::sleep(Duration::from_millis(moment)).await;
@@ -135,7 +148,10 @@ pub async fn sending_that_is_called_off_leaves_the_machine_running<H: Harness>(h
         remove(&there, &*at, &spec, 1).await;
     }
     // Also after it had arrived.
-    let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+    let endpoint = at
+        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .await
+        .unwrap();
     let sending = to(endpoint);
     let sent = from.send(spec.vm_id, 1, &sending, nobody()).await;
     sent.unwrap();
@@ -148,7 +164,10 @@ pub async fn sending_to_where_nobody_waits_leaves_the_machine_running<H: Harness
     let there = h.beside().await;
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
-    let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+    let endpoint = at
+        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .await
+        .unwrap();
     let mut changes = at.subscribe();
     there.crash(spec.vm_id).await;
     let crashed = |p: &Power| matches!(p, Power::Crashed { .. });
@@ -167,7 +186,10 @@ pub async fn machine_that_arrived_and_never_ran_starts_from_its_disk<H: Harness>
     let there = h.beside().await;
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
-    let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+    let endpoint = at
+        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .await
+        .unwrap();
     let sent = from.send(spec.vm_id, 1, &to(endpoint), nobody()).await;
     sent.unwrap();
     let mut changes = at.subscribe();
@@ -188,7 +210,10 @@ pub async fn machine_that_has_left_waits_over_a_restart_of_the_driver<H: Harness
     let there = h.beside().await;
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
-    let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+    let endpoint = at
+        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .await
+        .unwrap();
     drop(at);
     let at = there.driver().await;
     assert_eq!(power(&*at, spec.vm_id).await, Some(Power::Arriving));
@@ -215,7 +240,10 @@ pub async fn sending_goes_on_after_a_restart_of_the_driver<H: Harness>(h: &H) {
     for moment in MOMENTS_MS {
         let from = h.driver().await;
         let spec = counting(h, &*from).await;
-        let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+        let endpoint = at
+            .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+            .await
+            .unwrap();
         let sending = to(endpoint);
         let limit = Duration::from_millis(moment);
         let first = tokio::time::timeout(limit, from.send(spec.vm_id, 1, &sending, nobody())).await;
@@ -238,7 +266,10 @@ pub async fn what_does_not_travel_is_not_sent<H: Harness>(h: &H) {
     let there = h.beside().await;
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
-    let endpoint = at.receive(&spec, &there.image().1, source()).await.unwrap();
+    let endpoint = at
+        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .await
+        .unwrap();
     let snapshot = super::new_snapshot();
     let taken = from.snapshot(spec.vm_id, 1, snapshot, Keep::Disks).await;
     taken.unwrap();

@@ -7,7 +7,7 @@ use super::{
     BOOTS, COUNT, Harness, PATIENCE, answer, expect_power, guest_answers, new_spec, new_vm,
     observed, power, run,
 };
-use crate::{Fault, FaultKind, HostDriver, IncarnationSpec, Part, Power};
+use crate::{DiskPlan, Fault, FaultKind, HostDriver, IncarnationSpec, Part, Power};
 
 /// Moments of a call at which its caller gives up or is overtaken.
 const MOMENTS_MS: [u64; 9] = [0, 1, 3, 8, 15, 25, 40, 60, 100];
@@ -268,10 +268,14 @@ pub async fn saved_machine_goes_on_elsewhere<H: Harness>(h: &H) {
     let parts: Vec<Part> = files.iter().map(|(part, _)| *part).collect();
     assert_eq!(parts, Part::ALL);
     let mut changes = to.subscribe();
-    to.import(&spec, &other.image().1, &files).await.unwrap();
+    to.import(&spec, &other.image().1, &files, &DiskPlan::default())
+        .await
+        .unwrap();
     let saved = |p: &Power| *p == Power::Saved;
     expect_power(&*to, &mut changes, spec.vm_id, PATIENCE, saved).await;
-    to.import(&spec, &other.image().1, &files).await.unwrap();
+    to.import(&spec, &other.image().1, &files, &DiskPlan::default())
+        .await
+        .unwrap();
     let seen = observed(&*to, spec.vm_id).await.unwrap();
     assert_eq!((seen.run_epoch, seen.power), (2, Power::Saved));
     // Nothing of it is needed where it came from.
@@ -298,8 +302,12 @@ pub async fn machine_that_is_off_starts_elsewhere<H: Harness>(h: &H) {
         .collect();
     spec.run_epoch = 2;
     spec.image = other.image().0;
-    to.import(&spec, &other.image().1, &carried).await.unwrap();
-    to.import(&spec, &other.image().1, &carried).await.unwrap();
+    to.import(&spec, &other.image().1, &carried, &DiskPlan::default())
+        .await
+        .unwrap();
+    to.import(&spec, &other.image().1, &carried, &DiskPlan::default())
+        .await
+        .unwrap();
     drop(to);
     let to = other.driver().await;
     let seen = observed(&*to, spec.vm_id).await.unwrap();
@@ -317,7 +325,9 @@ pub async fn export_changes_nothing<H: Harness>(h: &H) {
     let other = H::new().await;
     let (from, to) = (h.driver().await, other.driver().await);
     let (spec, files) = carried(h, &other, &*from).await;
-    to.import(&spec, &other.image().1, &files).await.unwrap();
+    to.import(&spec, &other.image().1, &files, &DiskPlan::default())
+        .await
+        .unwrap();
     to.load(spec.vm_id, 2).await.unwrap();
     let once = from.export(spec.vm_id, 1).await.unwrap();
     let left = h.left_behind(spec.vm_id);
@@ -338,22 +348,30 @@ pub async fn bad_import_leaves_nothing<H: Harness>(h: &H) {
     };
     let swapped = [(*two, a.clone()), (*one, b.clone())];
     for bad in [&swapped[..], &files[1..]] {
-        let fault = to.import(&spec, &other.image().1, bad).await;
+        let fault = to
+            .import(&spec, &other.image().1, bad, &DiskPlan::default())
+            .await;
         assert_eq!(kind(fault), Some(FaultKind::BadImage));
         assert_eq!(other.left_behind(spec.vm_id), [""; 0]);
         assert_eq!(observed(&*to, spec.vm_id).await, None);
     }
     drop(to);
     let to = other.driver_on_full_disk().await;
-    let full = to.import(&spec, &other.image().1, &files).await;
+    let full = to
+        .import(&spec, &other.image().1, &files, &DiskPlan::default())
+        .await;
     assert_eq!(kind(full), Some(FaultKind::NoSpace));
     assert_eq!(other.left_behind(spec.vm_id), [""; 0]);
     drop(to);
     let to = other.driver().await;
     spec.run_epoch = 3;
-    to.import(&spec, &other.image().1, &files).await.unwrap();
+    to.import(&spec, &other.image().1, &files, &DiskPlan::default())
+        .await
+        .unwrap();
     spec.run_epoch = 2;
-    let late = to.import(&spec, &other.image().1, &files).await;
+    let late = to
+        .import(&spec, &other.image().1, &files, &DiskPlan::default())
+        .await;
     assert_eq!(kind(late), Some(FaultKind::Superseded));
     to.load(spec.vm_id, 3).await.unwrap();
     goes_on(&*to, &spec, 3).await;

@@ -20,13 +20,42 @@ use crate::change::{Holding, with_kept};
 /// What is claimed of a host, and by how many.
 type Sum = (Resources, u32);
 
+/// What is claimed, as far as it was added up.
+#[derive(Default)]
+struct Sums<'a> {
+    hosts: BTreeMap<HostId, Sum>,
+    /// Of the hosts' further datastores.
+    places: BTreeMap<(HostId, &'a DatastoreName), MiB>,
+}
+
+impl<'a> Sums<'a> {
+    fn add_machine(&mut self, host: HostId, resources: Resources, datastore: &'a DatastoreName) {
+        let own = Resources {
+            disk_mib: MiB(0),
+            ..resources
+        };
+        let (sum, vms) = self.hosts.entry(host).or_default();
+        *sum = add(*sum, own);
+        *vms += 1;
+        self.add_disk(host, datastore, resources.disk_mib);
+    }
+
+    fn add_disk(&mut self, host: HostId, datastore: &'a DatastoreName, size: MiB) {
+        if datastore.is_local() {
+            let (sum, _) = self.hosts.entry(host).or_default();
+            *sum = with_kept(*sum, size);
+        } else if size > MiB(0) {
+            let sum = self.places.entry((host, datastore)).or_default();
+            *sum = MiB(sum.0.saturating_add(size.0));
+        }
+    }
+}
+
 pub fn check_claims(books: &Books, found: &mut Findings) {
-    let mut sums: BTreeMap<HostId, Sum> = BTreeMap::new();
+    let mut sums = Sums::default();
     let mut claimed: HashMap<VmId, &ClaimRecord> = HashMap::new();
     for claim in &books.claims {
-        let (sum, vms) = sums.entry(claim.host_id).or_default();
-        *sum = add(*sum, claim.resources);
-        *vms += 1;
+        sums.add_machine(claim.host_id, claim.resources, &claim.datastore);
         claimed.insert(claim.vm_id, claim);
         let host = books.host(claim.host_id);
         if books.is_no_vm(claim.vm_id) {
@@ -39,22 +68,17 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
         }
     }
     for migration in books.migrations.values() {
-        let (sum, vms) = sums.entry(migration.peer.id).or_default();
-        *sum = add(*sum, migration.resources);
-        *vms += 1;
+        let peer = migration.peer.id;
+        sums.add_machine(peer, migration.resources, &migration.datastore);
+        for (_, disk) in migration.copied_volumes() {
+            sums.add_disk(peer, &disk.datastore, disk.size);
+        }
         check_migration(books, migration, found);
     }
-    let mut places: BTreeMap<(HostId, &DatastoreName), MiB> = BTreeMap::new();
     for volume in books.volumes.values() {
         let Some(host) = &volume.host else { continue };
         for datastore in volume.places() {
-            if datastore.is_local() {
-                let (sum, _) = sums.entry(host.id).or_default();
-                *sum = with_kept(*sum, volume.size);
-            } else {
-                let sum = places.entry((host.id, datastore)).or_default();
-                *sum = MiB(sum.0.saturating_add(volume.size.0));
-            }
+            sums.add_disk(host.id, datastore, volume.size);
         }
     }
     for snapshot in &books.snapshots {
@@ -63,12 +87,11 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
             continue;
         };
         for Elsewhere { datastore, size } in snapshot.elsewhere() {
-            let sum = places.entry((host.id, datastore)).or_default();
-            *sum = MiB(sum.0.saturating_add(size.0));
+            sums.add_disk(host.id, datastore, *size);
         }
     }
-    check_sums(books, &sums, found);
-    check_places(books, places, found);
+    check_sums(books, &sums.hosts, found);
+    check_places(books, sums.places, found);
     for vm in books.vms.values() {
         if !books.doubts("claims", vm.id) {
             check_claim(books, vm, claimed.get(&vm.id).copied(), found);
@@ -127,7 +150,7 @@ fn check_sums(books: &Books, sums: &BTreeMap<HostId, Sum>, found: &mut Findings)
     }
 }
 
-/// What volumes hold of the hosts' further datastores.
+/// What disks hold of the hosts' further datastores.
 fn check_places<'a>(
     books: &'a Books,
     mut places: BTreeMap<(HostId, &'a DatastoreName), MiB>,
@@ -155,13 +178,13 @@ fn check_places<'a>(
         let whole = whole.entry(*id).or_default();
         *whole = MiB(whole.0.saturating_add(sum.0));
         if *whole > *capacity {
-            let what = format!("volumes in datastore {name} have {whole}, there is {capacity}");
+            let what = format!("disks in datastore {name} have {whole}, there is {capacity}");
             found.add(Check::ClaimsExceed, books.about_host(*host_id), what);
         }
     }
     for ((host_id, name), sum) in places {
         if !books.doubts("host_datastores", host_id) && !books.doubts("volumes", host_id) {
-            let what = format!("its volumes have {sum} in datastore {name}, which is not recorded");
+            let what = format!("its disks have {sum} in datastore {name}, which is not recorded");
             found.add(Check::SumIsOff, books.about_host(host_id), what);
         }
     }
@@ -192,6 +215,11 @@ fn check_claim(books: &Books, vm: &VmRecord, claim: Option<&ClaimRecord>, found:
             add(Check::ClaimElsewhere, what);
         }
         (Some(_), Some(claim)) => {
+            if vm.datastore != claim.datastore {
+                let (is, should) = (&claim.datastore, &vm.datastore);
+                let what = format!("its disk is in datastore {should}, and claimed in {is}");
+                add(Check::ClaimOfOtherSize, what);
+            }
             let holding = holding_at_rest(vm.state).filter(|_| books.rests(vm));
             let expected = holding.map(|holding| with_kept(holding.of(vm.resources), vm.kept));
             if let Some(expected) = expected.filter(|expected| *expected != claim.resources) {

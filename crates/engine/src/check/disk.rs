@@ -105,8 +105,12 @@ fn check_volumes_of(books: &Books, host: HostId, held: &[ObservedVolume], found:
             continue;
         };
         let about = books.about_volume(volume);
+        let vm = volume.vm.as_ref();
+        let migration = vm.and_then(|vm| books.migrations.get(&vm.id));
         if observed.attached_to.is_none() && is_shared(books, volume, host) {
             // Both reach it where it is.
+        } else if migration.is_some_and(|migration| migration.peer.id == host) {
+            // It goes there with its VM, or has not left there.
         } else if volume.host.as_ref().is_none_or(|on| on.id != host) {
             let what = format!("host {named} holds it, and is not its host");
             found.add(Check::VolumeHeldElsewhere, about, what);

@@ -14,14 +14,16 @@ use vimana_model::operation::OperationState;
 use vimana_model::{Error, ErrorKind, HostId, Result};
 use vimana_store::host::{EvacuationRecord, HostRecord};
 use vimana_store::vm::VmRecord;
-use vimana_store::{TxError, WriteTx, enrolment, event, host, operation, write_tx};
+use vimana_store::{
+    TxError, WriteTx, enrolment, event, host, host_datastore, operation, volume, write_tx,
+};
 
 use super::look::{Look, Ready, is_exhausted, leaving, look, on_their_way};
 use super::want;
 use crate::Engine;
 use crate::change::{Change, Changed};
 use crate::host::host_event;
-use crate::migration::ways;
+use crate::migration::{Disks, ways};
 
 /// What no event tells, such as room that was given back elsewhere, is looked
 /// for this often.
@@ -131,8 +133,14 @@ impl Engine {
     /// Sends the VM on its way to the host that suits it best, of those that it
     /// was sent to least. False where it did not go after all.
     async fn send_off(&self, from: &HostRecord, Ready { vm, tried }: &Ready) -> Result<bool> {
-        let all = host::list(&self.store().read()).await?;
-        let ways = ways(vm, Some(from), &all).into_iter();
+        let read = self.store().read();
+        let all = host::list(&read).await?;
+        let disks = Disks {
+            vm,
+            volumes: &volume::of_vm(&read, vm.id).await?,
+            places: &host_datastore::list(&read).await?,
+        };
+        let ways = ways(&disks, Some(from), &all).into_iter();
         let open = ways.filter(|way| way.refusal.is_none());
         let best = open.min_by_key(|way| tried.iter().filter(|id| **id == way.host.id).count());
         let Some(best) = best else {

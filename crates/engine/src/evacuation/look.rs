@@ -12,12 +12,13 @@ use vimana_model::vm::HostRef;
 use vimana_model::volume::VmRef;
 use vimana_model::{HostId, OperationId, VmId};
 use vimana_store::host::{EvacuationRecord, HostRecord};
+use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::migration::MigrationRecord;
 use vimana_store::operation::{MigrationPlan, OperationRecord};
 use vimana_store::vm::VmRecord;
-use vimana_store::{Conn, Result, host, migration, operation, vm};
+use vimana_store::{Conn, Result, host, host_datastore, migration, operation, vm, volume};
 
-use crate::migration::{ties, ways};
+use crate::migration::{Disks, ties, ways};
 
 /// Most hosts whose refusals are told of one VM.
 const MAX_REFUSALS: usize = 3;
@@ -59,6 +60,7 @@ enum Standing {
 struct Scene<'a> {
     here: &'a HostRecord,
     hosts: Vec<HostRecord>,
+    places: Vec<HostDatastoreRecord>,
     /// Operations in flight of the VMs that are there.
     in_flight: BTreeMap<OperationId, OperationRecord>,
     /// What was tried since the evacuation began and came to nothing, by VM.
@@ -96,6 +98,7 @@ pub async fn look(
     let scene = Scene {
         here,
         hosts: host::list(conn).await?,
+        places: host_datastore::list(conn).await?,
         in_flight: in_flight.map(|found| (found.id, found)).collect(),
         tries,
     };
@@ -182,7 +185,7 @@ impl Scene<'_> {
         if let Some(reason) = ties(conn, vm).await? {
             return Ok(Standing::Stuck(reason));
         }
-        if let Some(reason) = self.walled_in(vm) {
+        if let Some(reason) = self.walled_in(conn, vm).await? {
             return Ok(Standing::Stuck(reason));
         }
         if !self.here.connected {
@@ -207,19 +210,24 @@ impl Scene<'_> {
     }
 
     /// Why no host takes the VM, where none does.
-    fn walled_in(&self, vm: &VmRecord) -> Option<String> {
-        let ways = ways(vm, Some(self.here), &self.hosts);
+    async fn walled_in(&self, conn: &impl Conn, vm: &VmRecord) -> Result<Option<String>> {
+        let disks = Disks {
+            vm,
+            volumes: &volume::of_vm(conn, vm.id).await?,
+            places: &self.places,
+        };
+        let ways = ways(&disks, Some(self.here), &self.hosts);
         if ways.iter().any(|way| way.refusal.is_none()) {
-            return None;
+            return Ok(None);
         }
         let refusals: Vec<String> = ways.into_iter().filter_map(|way| way.refusal).collect();
         let mut told: Vec<String> = refusals.iter().take(MAX_REFUSALS).cloned().collect();
         match refusals.len().saturating_sub(MAX_REFUSALS) {
-            0 if told.is_empty() => return Some("there is no other host".to_owned()),
+            0 if told.is_empty() => return Ok(Some("there is no other host".to_owned())),
             0 => {}
             more => told.push(format!("and so on for {more} more")),
         }
-        Some(told.join("; "))
+        Ok(Some(told.join("; ")))
     }
 }
 

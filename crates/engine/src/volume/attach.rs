@@ -265,6 +265,19 @@ impl Change<'_> {
         Ok(record)
     }
 
+    /// Where the guest finds the volume that is being attached.
+    pub(crate) async fn note_place(&mut self, place: u8) -> Result<(), TxError> {
+        let attaches = self
+            .current()
+            .is_some_and(|current| current.kind == StepKind::Attach);
+        if let (true, Some(Piece::Volume { id, .. })) = (attaches, self.piece()) {
+            let mut record = self.locked_volume(id).await?;
+            record.place = Some(place);
+            volume::update(self.tx, &mut record).await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn volume_attached(&mut self, id: VolumeId) -> Result<(), TxError> {
         let mut record = self.locked_volume(id).await?;
         record.state = VolumeState::Attached;
@@ -289,6 +302,7 @@ impl Change<'_> {
         let mut record = self.locked_volume(id).await?;
         record.state = VolumeState::Ready;
         record.vm = None;
+        record.place = None;
         volume::update(self.tx, &mut record).await?;
         self.add_volume_event(EventKind::VolumeDetached { name: record.name }, id);
         Ok(())
@@ -348,6 +362,7 @@ impl Change<'_> {
                 VolumeState::Ready
             };
             record.vm = None;
+            record.place = None;
             volume::update(self.tx, &mut record).await?;
             let (id, name) = (record.id, record.name);
             self.add_volume_event(EventKind::VolumeDetached { name: name.clone() }, id);

@@ -38,6 +38,18 @@ pub async fn change(
     }
 }
 
+/// Gives back what one volume held of a datastore.
+pub async fn release(
+    tx: &WriteTx,
+    host: HostId,
+    datastore: &DatastoreName,
+    size: MiB,
+) -> Result<(), StoreError> {
+    // What shrinks always fits.
+    let _given_back = held(tx, host, datastore, size, MiB(0)).await?;
+    Ok(())
+}
+
 /// The volume is gone from its host, wherever it was there.
 pub async fn give_back(
     tx: &WriteTx,
@@ -45,8 +57,7 @@ pub async fn give_back(
     record: &VolumeRecord,
 ) -> Result<(), StoreError> {
     for datastore in record.places() {
-        // What shrinks always fits.
-        let _given_back = held(tx, host, datastore, record.size, MiB(0)).await?;
+        release(tx, host, datastore, record.size).await?;
     }
     Ok(())
 }

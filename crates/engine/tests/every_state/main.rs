@@ -8,6 +8,7 @@
 )]
 
 mod backups;
+mod carried;
 mod cold;
 mod evacuations;
 mod fleet;

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use vimana_model::host::HostState;
-use vimana_model::name::{HostName, ZoneName};
-use vimana_model::unit::MiB;
-use vimana_protocol::scheduler::HostFacts;
+use vimana_model::name::{DatastoreName, HostName, ZoneName};
+use vimana_model::unit::{MiB, Resources};
+use vimana_protocol::scheduler::{DatastoreFacts, HostFacts};
 
 use super::*;
 
@@ -31,6 +31,7 @@ fn host(n: u8, used: u32) -> HostFacts {
             disk_mib: MiB(0),
             ..resources(used)
         },
+        datastores: Vec::new(),
     }
 }
 
@@ -39,6 +40,7 @@ fn vm(n: u8, vcpus: u32) -> PendingVm {
         id: VmId::from_parts(u64::from(n), [n; 10]),
         generation: 1,
         resources: resources(vcpus),
+        datastore: DatastoreName::local(),
         since: Timestamp::from_ms(i64::from(n)),
     }
 }
@@ -260,6 +262,7 @@ fn open_proposals_are_bounded_and_go_on_with_the_verdicts() {
         .take(total)
         .map(|n| PendingVm {
             id: VmId::from_parts(n.into(), [0; 10]),
+            datastore: DatastoreName::local(),
             since: Timestamp::from_ms(n.into()),
             resources: Resources::default(),
             generation: 1,
@@ -364,4 +367,37 @@ proptest! {
             prop_assert_eq!(booked, proposed);
         }
     }
+}
+
+#[test]
+fn what_one_host_says_of_a_datastore_holds_for_all_that_reach_it() {
+    let shared = |used| DatastoreFacts {
+        name: DatastoreName::new("shared").unwrap(),
+        id: DatastoreId::from_parts(1, [1; 10]),
+        capacity_mib: MiB(100),
+        used_mib: MiB(used),
+    };
+    let with = |n, used| HostFacts {
+        datastores: vec![shared(used)],
+        ..host(n, 0)
+    };
+    let waits = PendingVm {
+        datastore: DatastoreName::new("shared").unwrap(),
+        resources: Resources {
+            disk_mib: MiB(60),
+            ..resources(1)
+        },
+        ..vm(1, 1)
+    };
+    let (mut world, frames) = World::new(vec![with(1, 50), with(2, 50)], vec![waits.clone()]);
+    assert!(matches!(frames[..], [FromScheduler::NoHost { .. }]));
+    // The other one has room now, too.
+    let frames = world.take(ToScheduler::Host(HostFacts {
+        state: HostState::Cordoned,
+        ..with(1, 10)
+    }));
+    let [FromScheduler::Proposal { host_id, .. }] = &frames[..] else {
+        panic!("{frames:?}");
+    };
+    assert_eq!(*host_id, host(2, 0).id);
 }

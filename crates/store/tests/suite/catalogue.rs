@@ -4,7 +4,7 @@ use vimana_model::host::{Accelerator, HostState};
 use vimana_model::image::{
     Fetched, ImageContent, ImageFormat, ImageSource, ImageState, Origin, RefreshEvery, Upload,
 };
-use vimana_model::name::{FlavorName, HostName, ImageName, TemplateName, UserName};
+use vimana_model::name::{DatastoreName, FlavorName, HostName, ImageName, TemplateName, UserName};
 use vimana_model::operation::{
     Object, OperationKind, OperationState, Situation, StepKind, StepState,
 };
@@ -425,6 +425,7 @@ pub async fn host_facts_leave_the_claims_alone(world: World) {
         vm_id: vm.id,
         host_id: record.id,
         resources: vm.resources,
+        datastore: DatastoreName::local(),
     };
     let taken = write_tx!(world.store, |tx| Ok(claim::take(tx, &claim).await?));
     assert_eq!(taken.unwrap(), Taken::Ok);

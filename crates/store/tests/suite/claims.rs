@@ -1,10 +1,14 @@
 //! Nobody takes more of a host than it has.
 
 use futures::future::join_all;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{HostId, VmId};
+use vimana_model::vm::HostRef;
+use vimana_model::{DatastoreId, HostId, OperationId, VmId};
 use vimana_store::claim::{ClaimRecord, Taken};
-use vimana_store::{StoreError, TxError, claim, host, write_tx};
+use vimana_store::host_datastore::HostDatastoreRecord;
+use vimana_store::migration::{Carried, MigrationRecord};
+use vimana_store::{StoreError, TxError, claim, host, host_datastore, migration, write_tx};
 
 use super::world::{World, resources};
 
@@ -15,6 +19,7 @@ fn claim_of(vm_id: VmId, host_id: HostId, resources: Resources) -> ClaimRecord {
         vm_id,
         host_id,
         resources,
+        datastore: DatastoreName::local(),
     }
 }
 
@@ -237,4 +242,137 @@ async fn blow(world: &World, dice: usize, vm_id: VmId, host_id: HostId) {
     if let Err(error) = outcome {
         assert_eq!(error.public, "changed my mind");
     }
+}
+
+/// Two hosts that reach a datastore of 4000 MiB.
+async fn sharing(world: &World) -> [HostId; 2] {
+    let mut hosts = Vec::new();
+    for name in ["node-a", "node-b"] {
+        let host = world.new_host(name, resources(8, 2048, 500)).await;
+        let shared = HostDatastoreRecord {
+            host_id: host.id,
+            name: shared(),
+            id: DatastoreId::from_parts(1, [1; 10]),
+            capacity: MiB(4000),
+            used: MiB(0),
+            used_by_all: MiB(0),
+            present: true,
+        };
+        let put: vimana_model::Result<()> = write_tx!(world.store, |tx| {
+            Ok(host_datastore::put(tx, &shared).await?)
+        });
+        put.unwrap();
+        hosts.push(host.id);
+    }
+    [hosts[0], hosts[1]]
+}
+
+fn shared() -> DatastoreName {
+    DatastoreName::new("shared").unwrap()
+}
+
+/// What each host has of the datastore.
+async fn of_shared(world: &World) -> Vec<u64> {
+    let all = host_datastore::list(&world.store.read()).await.unwrap();
+    all.iter().map(|record| record.used.0).collect()
+}
+
+pub async fn a_disk_in_a_datastore_is_claimed_there_and_the_rest_of_the_host(world: World) {
+    let [host, other] = sharing(&world).await;
+    let vm = world.new_vm("one").await;
+    let claim = ClaimRecord {
+        datastore: shared(),
+        ..claim_of(vm.id, host, ONE)
+    };
+    assert_eq!(take(&world, &claim).await.unwrap(), Taken::Ok);
+    assert_eq!(used(&world, host).await, (resources(1, 256, 0), 1));
+    assert_eq!(of_shared(&world).await, [1024, 0]);
+    let change = async |to: Resources| {
+        let changed: vimana_model::Result<Taken> =
+            write_tx!(world.store, |tx| Ok(claim::change(tx, vm.id, to).await?));
+        changed.unwrap()
+    };
+    assert_eq!(change(resources(0, 0, 3000)).await, Taken::Ok);
+    assert_eq!(used(&world, host).await, (resources(0, 0, 0), 1));
+    assert_eq!(of_shared(&world).await, [3000, 0]);
+    // What either has no room for changes nothing.
+    assert_eq!(change(resources(1, 1, 4001)).await, Taken::NoRoom);
+    assert_eq!(change(resources(9, 1, 3500)).await, Taken::NoRoom);
+    assert_eq!(of_shared(&world).await, [3000, 0]);
+    let second = world.new_vm("two").await;
+    let more = ClaimRecord {
+        datastore: shared(),
+        ..claim_of(second.id, other, ONE)
+    };
+    assert_eq!(take(&world, &more).await.unwrap(), Taken::NoRoom);
+    let too_large = ClaimRecord {
+        resources: resources(9, 256, 100),
+        ..more
+    };
+    assert_eq!(take(&world, &too_large).await.unwrap(), Taken::NoRoom);
+    assert_eq!(of_shared(&world).await, [3000, 0]);
+    let back: vimana_model::Result<_> =
+        write_tx!(world.store, |tx| Ok(claim::give_back(tx, vm.id).await?));
+    assert_eq!(back.unwrap().unwrap().datastore, shared());
+    assert_eq!(of_shared(&world).await, [0, 0]);
+    assert_eq!(used(&world, host).await, (Resources::default(), 0));
+}
+
+pub async fn a_disk_that_both_hosts_reach_goes_over_with_the_commit(world: World) {
+    let [from, to] = sharing(&world).await;
+    let vm = world.new_vm("one").await;
+    let claim = ClaimRecord {
+        datastore: shared(),
+        ..claim_of(vm.id, from, ONE)
+    };
+    assert_eq!(take(&world, &claim).await.unwrap(), Taken::Ok);
+    let host_ref = |id: HostId, name: &str| HostRef {
+        id,
+        name: name.to_owned(),
+        zone: "zone-a".to_owned(),
+    };
+    let migration = MigrationRecord {
+        vm_id: vm.id,
+        operation_id: OperationId::from_parts(1, [1; 10]),
+        peer: host_ref(to, "node-b"),
+        resources: resources(1, 256, 0),
+        datastore: shared(),
+        disks: vec![Carried {
+            volume: None,
+            datastore: shared(),
+            size: MiB(1024),
+            place: 0,
+            shared: true,
+        }],
+        committed: false,
+    };
+    let begun: vimana_model::Result<Taken> = write_tx!(world.store, |tx| {
+        Ok(migration::begin(tx, &migration).await?)
+    });
+    assert_eq!(begun.unwrap(), Taken::Ok);
+    let found = migration::find(&world.store.read(), vm.id).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&migration));
+    assert_eq!(of_shared(&world).await, [1024, 0]);
+    assert_eq!(used(&world, to).await, (resources(1, 256, 0), 1));
+    let here = host_ref(from, "node-a");
+    let done: vimana_model::Result<()> = write_tx!(world.store, |tx| {
+        migration::commit(tx, &migration, &here).await?;
+        Ok(())
+    });
+    done.unwrap();
+    assert_eq!(of_shared(&world).await, [0, 1024]);
+    let now = claim::find(&world.store.read(), vm.id).await.unwrap();
+    let wanted = ClaimRecord {
+        host_id: to,
+        ..claim
+    };
+    assert_eq!(now, Some(wanted));
+    let left = migration::find(&world.store.read(), vm.id).await.unwrap();
+    let left = left.unwrap();
+    assert_eq!((left.peer.id, left.resources), (from, resources(1, 256, 0)));
+    let ended: vimana_model::Result<()> =
+        write_tx!(world.store, |tx| Ok(migration::end(tx, vm.id).await?));
+    ended.unwrap();
+    assert_eq!(used(&world, from).await, (Resources::default(), 0));
+    assert_eq!(of_shared(&world).await, [0, 1024]);
 }

@@ -33,6 +33,7 @@ fn volume_of(world: &World, name: &str) -> VolumeRecord {
         datastore: DatastoreName::local(),
         moving_to: None,
         vm: None,
+        place: None,
         generation: 0,
         created_at: NOW,
     }
@@ -108,6 +109,7 @@ pub async fn a_datastore_of_a_host_never_holds_more_than_it_has(world: World) {
         id: DatastoreId::from_parts(1, [1; 10]),
         capacity: MiB(1000),
         used: MiB(0),
+        used_by_all: MiB(0),
         present: true,
     };
     let put = async |record: &HostDatastoreRecord| {
@@ -145,6 +147,7 @@ pub async fn a_datastore_of_a_host_never_holds_more_than_it_has(world: World) {
         known().await,
         [HostDatastoreRecord {
             used: MiB(1000),
+            used_by_all: MiB(1000),
             ..smaller
         }]
     );
@@ -167,6 +170,7 @@ pub async fn hosts_that_share_a_datastore_share_its_room(world: World) {
             id: DatastoreId::from_parts(1, [1; 10]),
             capacity: MiB(1000),
             used: MiB(0),
+            used_by_all: MiB(0),
             present: true,
         };
         let put: vimana_model::Result<()> = write_tx!(world.store, |tx| Ok(host_datastore::put(
@@ -195,6 +199,7 @@ pub async fn hosts_that_share_a_datastore_share_its_room(world: World) {
     let all = host_datastore::list(&world.store.read()).await.unwrap();
     let used: u64 = all.iter().map(|record| record.used.0).sum();
     assert_eq!(used, 1000);
+    assert!(all.iter().all(|record| record.used_by_all == MiB(1000)));
 }
 
 pub async fn volume_names_are_taken_by_tenant_and_freed(world: World) {

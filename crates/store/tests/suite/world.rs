@@ -8,7 +8,9 @@ use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
 use tempfile::TempDir;
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::host::{Accelerator, DesiredState, HostState};
-use vimana_model::name::{FlavorName, HostName, ImageName, TenantName, UserName, VmName, ZoneName};
+use vimana_model::name::{
+    DatastoreName, FlavorName, HostName, ImageName, TenantName, UserName, VmName, ZoneName,
+};
 use vimana_model::tenant::TenantKind;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{HostId, ImageId, OperationId, TenantId, Timestamp, UserId, VmId, VmState};
@@ -177,6 +179,7 @@ impl World {
             failure: None,
             flavor_name: FlavorName::new("tiny").unwrap(),
             resources: resources(1, 256, 1024),
+            datastore: DatastoreName::local(),
             image_id: ImageId::from_parts(1, [1; 10]),
             image_name: ImageName::new("demo").unwrap(),
             ssh_key: None,

@@ -14,6 +14,7 @@ use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::evacuation::EvacuateHost;
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::operation::OperationState;
 use vimana_model::request::{CreateRequest, RequestAction};
 use vimana_model::unit::{MiB, Resources};
@@ -247,6 +248,7 @@ async fn stranger(host: &Host) -> Result<VmId, String> {
         vm_id: VmId::from_parts(1, [9; 10]),
         run_epoch: 1,
         resources,
+        datastore: DatastoreName::local(),
         image: ImageRef {
             id: ImageId::from_parts(1, [0; 10]),
             format: ImageFormat::Qcow2,

@@ -6,6 +6,7 @@ use tokio::sync::broadcast::Receiver;
 use vimana_driver::{HostDriver as _, ImageRef, IncarnationSpec, Observed, Power, Seed};
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver, boot_sector};
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{ImageId, VmId};
 use vimana_watchdog::protocol::Request;
@@ -32,6 +33,7 @@ async fn run(driver: &QemuDriver, dir: &Path) -> VmId {
         vm_id: VmId::from_parts(1, [1; 10]),
         run_epoch: 1,
         resources: RESOURCES,
+        datastore: DatastoreName::local(),
         image: ImageRef {
             id: ImageId::from_parts(1, [0; 10]),
             format: ImageFormat::Raw,

@@ -13,6 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use vimana_driver::{HostDriver, ImageRef, IncarnationSpec, Seed};
 use vimana_driver_sim::SimDriver;
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::CreateVm;
 use vimana_model::{ImageId, TenantId, VmId, VmState};
@@ -94,6 +95,7 @@ impl Scene {
             vm_id,
             run_epoch: 1,
             resources,
+            datastore: DatastoreName::local(),
             image: ImageRef {
                 id: ImageId::from_parts(1, [1; 10]),
                 format: ImageFormat::Qcow2,
