@@ -2,7 +2,10 @@
 
 use vimana_client::Client;
 use vimana_model::OperationId;
-use vimana_model::operation::{Object, OperationState, OperationView, StepState, StepView};
+use vimana_model::migration::CopyPhase;
+use vimana_model::operation::{
+    Object, OperationState, OperationView, Progress, StepState, StepView,
+};
 use vimana_model::unit::MiB;
 
 use crate::args::{Cancel, CancelVm, Operation, OperationShown, Shown};
@@ -137,14 +140,35 @@ pub fn steps(operation: &OperationView) -> impl Iterator<Item = String> {
         if let (true, Some(progress)) = (under_way, operation.progress)
             && progress.done_bytes.max(progress.total_bytes) > 0
         {
-            line.push_str(&format!(
-                ", {} of {}",
-                MiB::from_bytes(progress.done_bytes),
-                MiB::from_bytes(progress.total_bytes)
-            ));
+            line.push_str(", ");
+            line.push_str(&how_far(progress));
         }
         line
     })
+}
+
+/// "3 MiB of 4 MiB"; of a memory, which changes while it is copied, what is left of
+/// the round: "memory: 24 MiB left in round 8, at 9 MiB/s; its guest changes 9 MiB/s".
+fn how_far(progress: Progress) -> String {
+    let done = format!(
+        "{} of {}",
+        MiB::from_bytes(progress.done_bytes),
+        MiB::from_bytes(progress.total_bytes)
+    );
+    let Some(copy) = progress.copy else {
+        return done;
+    };
+    let rate = MiB::from_bytes(copy.bytes_per_s);
+    match copy.phase {
+        CopyPhase::Disks => format!("disks: {done}, at {rate}/s"),
+        CopyPhase::Memory => format!(
+            "memory: {} left in round {}, at {rate}/s; its guest changes {}/s",
+            MiB::from_bytes(copy.remaining_bytes),
+            copy.rounds,
+            MiB::from_bytes(copy.dirty_bytes_per_s)
+        ),
+        CopyPhase::Switchover => format!("switchover: {done}"),
+    }
 }
 
 fn state_of(step: &StepView) -> String {
@@ -202,6 +226,21 @@ mod tests {
               tried again at 2026-11-22 18:01:02Z, 3 MiB of 4 MiB"
             ]
         );
+    }
+
+    #[test]
+    fn a_copy_of_what_changes_meanwhile_is_never_told_as_done() {
+        let copy = |phase: &str| {
+            json!({ "done_bytes": 122 << 20, "total_bytes": 122 << 20, "copy": {
+                "phase": phase, "remaining_bytes": 24 << 20, "dirty_bytes_per_s": 8 << 20,
+                "bytes_per_s": 9 << 20, "rounds": 8 } })
+        };
+        let told = |phase| how_far(serde_json::from_value(copy(phase)).unwrap());
+        assert_eq!(
+            told("memory"),
+            "memory: 24 MiB left in round 8, at 9 MiB/s; its guest changes 8 MiB/s"
+        );
+        assert_eq!(told("disks"), "disks: 122 MiB of 122 MiB, at 9 MiB/s");
     }
 
     #[test]

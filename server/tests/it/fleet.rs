@@ -42,7 +42,7 @@ pub async fn join(world: &World) {
 /// A scheduler that has said hello.
 pub async fn scheduler(world: &World) -> Socket {
     let mut scheduler = dial_scheduler(world).await;
-    let hello = json!({ "frame": "hello", "protocol": 3, "name": "yes" });
+    let hello = json!({ "frame": "hello", "protocol": 4, "name": "yes" });
     say(&mut scheduler, hello).await;
     scheduler
 }

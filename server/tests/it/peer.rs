@@ -50,7 +50,7 @@ async fn schedulers_need_their_secret_and_agents_find_nothing_here() {
 async fn a_scheduler_is_told_everything_first() {
     let world = World::new().await;
     let mut socket = dial(&world, "/scheduler/v1/session", Some("scheduler")).await;
-    let hello = r#"{"frame":"hello","protocol":3,"name":"test"}"#;
+    let hello = r#"{"frame":"hello","protocol":4,"name":"test"}"#;
     socket.send(Message::text(hello)).await.unwrap();
     let first = socket.next().await.unwrap().unwrap();
     assert!(

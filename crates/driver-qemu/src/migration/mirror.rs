@@ -67,12 +67,14 @@ pub fn mirrors(vm: VmId, volumes: &[Plug], disks: &DiskPlan) -> Vec<Mirror> {
 }
 
 /// How far they are, all together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stand {
     pub done: u64,
     pub total: u64,
     /// All are in step, or have ended so.
     pub in_step: bool,
+    /// Why one of them does not go on.
+    pub broken: Option<String>,
 }
 
 pub async fn stand(qmp: &Qmp, mirrors: &[Mirror]) -> Result<Stand, QmpError> {
@@ -89,6 +91,7 @@ pub async fn stand(qmp: &Qmp, mirrors: &[Mirror]) -> Result<Stand, QmpError> {
         stand.done = stand.done.saturating_add(job.done);
         stand.total = stand.total.saturating_add(job.total);
         stand.in_step &= job.error.is_none() && (job.ready || job.over);
+        stand.broken = stand.broken.or_else(|| job.error.clone());
     }
     Ok(stand)
 }

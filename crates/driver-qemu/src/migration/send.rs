@@ -26,6 +26,15 @@ use crate::machine::{self, Intent, Machine};
 use crate::qmp::{Migration, Moving, Passage, Port, Qmp, QmpError, RunState};
 use crate::record;
 
+/// What QEMU says of a connection that is gone.
+const BROKEN_CONNECTION: [&str; 6] = [
+    "Input/output error",
+    "TLS channel",
+    "Connection reset",
+    "Broken pipe",
+    "from socket",
+    "to socket",
+];
 /// What who serves disks says first, before anything is encrypted.
 const NBD_MAGIC: [u8; 8] = *b"NBDMAGIC";
 
@@ -322,8 +331,11 @@ impl Sender<'_> {
                     self.tell_memory(&moving);
                     self.allow_more(&moving).await;
                     self.watch.goes_on()?;
+                    if self.stands_since.is_none() {
+                        self.stays_in_step().await?;
+                    }
                 }
-                Migration::Failed { reason } => return Err(failed(reason)),
+                Migration::Failed { reason } => return Err(broke(reason)),
                 Migration::None | Migration::Cancelled => {
                     return Err(failed("QEMU cancelled it"));
                 }
@@ -337,6 +349,19 @@ impl Sender<'_> {
             if !changed {
                 self.hear(&mut events, WATCH_EVERY).await?;
             }
+        }
+    }
+
+    /// A guest goes on writing where the other host takes no more: nothing would come
+    /// of its memory.
+    async fn stays_in_step(&self) -> Result<(), Fault> {
+        if self.mirrors.is_empty() {
+            return Ok(());
+        }
+        let stand = mirror::stand(&self.qmp, &self.mirrors).await;
+        match stand.map_err(|error| unsent(&error))?.broken {
+            Some(reason) => Err(broke(&reason)),
+            None => Ok(()),
         }
     }
 
@@ -502,7 +527,25 @@ async fn answers(at: Port) -> io::Result<bool> {
 }
 
 fn unsent(error: &QmpError) -> Fault {
-    hypervisor("the machine was not sent", error)
+    match error {
+        QmpError::Refused { description, .. } => broke(description),
+        error => hypervisor("the machine was not sent", error),
+    }
+}
+
+/// In words for people, what QEMU says of the two hosts.
+fn broke(reason: &str) -> Fault {
+    // It has no other way of saying it.
+    if reason.contains("No space left") || reason.contains("quota exceeded") {
+        let message = "the machine was not sent: the disk of the host that it goes to is full";
+        return Fault::new(FaultKind::NoSpace, message);
+    }
+    let cut = BROKEN_CONNECTION.iter().any(|words| reason.contains(words));
+    if cut {
+        tracing::info!(reason, "a machine's way to another host broke");
+        return failed("the connection to the other host broke, or its machine ended there");
+    }
+    failed(reason)
 }
 
 pub fn failed(reason: &str) -> Fault {

@@ -11,6 +11,10 @@ use vimana_ui::thousandths;
 /// host tells twice a second.
 const STEADY: u32 = 3;
 
+/// So many rounds in a row that began with as much as the one before: none of them
+/// has brought it nearer to its end.
+const FLAT_ROUNDS: u32 = 2;
+
 /// Rates are averages of about so many reports.
 const REPORTS: u64 = 16;
 
@@ -43,8 +47,11 @@ pub struct Outlook {
     pub time_left: Option<TimeLeft>,
     /// The guest changes it as fast as it is copied, or faster.
     pub is_stuck: bool,
-    /// What the round began with.
+    /// What the round began with, and the one before it.
     round_bytes: u64,
+    last_round: Option<u64>,
+    /// Rounds in a row that did not help.
+    flat: u32,
     /// Reports that brought a rate, up to [`REPORTS`].
     reports: u64,
     /// Reports in a row that speak against what is shown.
@@ -84,6 +91,8 @@ impl Outlook {
             time_left: None,
             is_stuck: false,
             round_bytes: copy.remaining_bytes,
+            last_round: None,
+            flat: 0,
             reports: 0,
             against: 0,
             slower: 0,
@@ -96,11 +105,28 @@ impl Outlook {
         let done = thousandths(self.done_bytes, self.total_bytes);
         self.done = self.done.max(done);
         if self.round != copy.rounds {
+            self.end_round(copy.rounds == self.round.saturating_add(1));
             self.round = copy.rounds;
-            self.round_bytes = 0;
         }
         self.left_bytes = copy.remaining_bytes;
         self.round_bytes = self.round_bytes.max(self.left_bytes);
+    }
+
+    /// A hypervisor counts what has changed once, however often it did: of a guest
+    /// that changes the same memory again and again it seems that it changes just what
+    /// is copied. What tells is whether there is less to do from round to round. Of
+    /// rounds that were not seen, nothing is known.
+    fn end_round(&mut self, seen: bool) {
+        let last = self.last_round.replace(self.round_bytes);
+        let flat = |last: u64| product_over(last, 9, 10) <= self.round_bytes;
+        self.flat = match last {
+            Some(last) if seen && flat(last) => self.flat.saturating_add(1),
+            Some(_) | None => 0,
+        };
+        if !seen {
+            self.last_round = None;
+        }
+        self.round_bytes = 0;
     }
 
     fn measure(&mut self, copy: &CopyProgress) {
@@ -110,7 +136,7 @@ impl Outlook {
             self.rate = Some(average(before, copy.bytes_per_s, self.reports));
         }
         self.dirty = average(self.dirty, copy.dirty_bytes_per_s, self.reports.max(1));
-        let slower = self.rate.is_some_and(|rate| self.dirty >= rate);
+        let slower = self.flat >= FLAT_ROUNDS || self.rate.is_some_and(|rate| self.dirty >= rate);
         // What is shown changes after a while, in both directions.
         if slower == self.is_stuck {
             self.slower = 0;

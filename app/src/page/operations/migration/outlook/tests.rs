@@ -217,3 +217,35 @@ fn times_read_well() {
     ];
     assert_eq!(shown, expected);
 }
+
+#[test]
+fn rounds_that_do_not_get_smaller_have_no_end() {
+    // What a hypervisor says of a guest that changes the same 24 MiB for ever: its
+    // rate of change is just below that of the copy.
+    let round = |number: u64, size: u64| {
+        (0..5).map(move |step: u64| {
+            let left = size * MIB * (5 - step) / 5;
+            let mut report = report(CopyPhase::Memory, 122 * MIB, left, 10 * MIB, 9 * MIB);
+            report.copy.as_mut().unwrap().rounds = number;
+            report
+        })
+    };
+    let sizes = [122, 30, 24, 24, 24, 24];
+    let rounds = (1..)
+        .zip(sizes)
+        .flat_map(|(number, size)| round(number, size));
+    let seen = fed(rounds);
+    assert!(!seen[14].is_stuck, "each was smaller so far");
+    let last = seen.last().unwrap();
+    assert!(last.is_stuck && last.time_left.is_none(), "{last:?}");
+    // Slowed down, it comes to an end after all.
+    let slowed = (7..)
+        .zip([12, 5, 2])
+        .flat_map(|(number, size)| round(number, size));
+    let mut after = last.clone();
+    for mut report in slowed {
+        report.copy.as_mut().unwrap().dirty_bytes_per_s = MIB;
+        after = Outlook::update(Some(&after), Some(report)).unwrap();
+    }
+    assert!(!after.is_stuck && after.time_left.is_some(), "{after:?}");
+}
