@@ -6,6 +6,7 @@ import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { SmallDisk } from './small-disk.mjs';
 import { PASSWORD, Stack } from './stack.mjs';
 
 const cache =
@@ -100,6 +101,14 @@ export class Fleet extends Stack {
     await child.over;
   }
 
+  // Has the directory of a part that is not started yet be on a small disk, where
+  // that may be done; answers the disk.
+  onSmallDisk(name, mib) {
+    const disk = SmallDisk.mount(join(this.data, name), mib);
+    if (disk) this.disks = [...(this.disks ?? []), disk];
+    return disk;
+  }
+
   // A tool of the server's, beside it.
   tool(name, ...args) {
     const done = spawnSync(
@@ -130,6 +139,7 @@ export class Fleet extends Stack {
     for (const name of this.joined ?? []) {
       spawnSync(join(bin, 'vimana-agent'), ['stop-machines', '--data-dir', join(this.data, name)]);
     }
+    for (const disk of this.disks ?? []) disk.unmount();
     rmSync(this.data, { recursive: true, force: true });
   }
 }

@@ -119,9 +119,10 @@ export class Api {
     return value;
   }
 
-  // Follows the event stream: `seen` gets each item and when it arrived.
-  // Answers a function that ends it, once the stream is open.
-  async follow(seen) {
+  // Follows the event stream: `seen` gets each item and when it arrived, `told`
+  // each word of how far an operation is. Answers a function that ends it, once
+  // the stream is open.
+  async follow(seen, told = () => {}) {
     const abort = new AbortController();
     const response = await fetch(`${this.url}/events`, {
       headers: { authorization: `Bearer ${this.token}` },
@@ -136,6 +137,7 @@ export class Api {
         for (const message of messages) {
           const data = message.split('\n').find((line) => line.startsWith('data:'));
           if (data && message.includes('event: item')) seen(JSON.parse(data.slice(5)), at);
+          if (data && message.includes('event: progress')) told(JSON.parse(data.slice(5)));
         }
       }
     };
