@@ -292,7 +292,9 @@ fn overtakes(work: &Work) -> bool {
         | Work::Move { .. }
         | Work::Receive { .. }
         | Work::Send { .. }
+        | Work::Switch
         | Work::Run
+        | Work::Complete
         | Work::Unknown => false,
     }
 }
@@ -323,7 +325,9 @@ fn name(work: &Work) -> &'static str {
         Work::Receive { .. } => "receive",
         Work::Send { .. } => "send",
         Work::CallOff => "call_off",
+        Work::Switch => "switch",
         Work::Run => "run",
+        Work::Complete => "complete",
         Work::Leave => "leave",
         Work::Unknown => "unknown",
     }

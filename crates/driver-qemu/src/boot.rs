@@ -240,6 +240,7 @@ async fn begin(qmp: &Qmp, beginning: Beginning) -> Result<(), QmpError> {
                 | Migration::Setup
                 | Migration::Underway
                 | Migration::Waiting
+                | Migration::PostCopy
                 | Migration::Cancelled => Err(QmpError::Unexpected),
             }
         }

@@ -355,7 +355,19 @@ impl HostDriver for QemuDriver {
     ) -> Result<Endpoint, Fault> {
         let (id, epoch) = (spec.vm_id, spec.run_epoch);
         let (spec, image) = (spec.clone(), image.to_owned());
-        let work = move |turn| migration::receive::receive(turn, spec, image, from);
+        let work = move |turn| migration::receive::receive(turn, spec, image, from, false);
+        self.host.in_turn(id, epoch, Manner::Queue, work).await
+    }
+
+    async fn receive_by_post_copy(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        from: HostId,
+    ) -> Result<Endpoint, Fault> {
+        let (id, epoch) = (spec.vm_id, spec.run_epoch);
+        let (spec, image) = (spec.clone(), image.to_owned());
+        let work = move |turn| migration::receive::receive(turn, spec, image, from, true);
         self.host.in_turn(id, epoch, Manner::Queue, work).await
     }
 
@@ -377,8 +389,18 @@ impl HostDriver for QemuDriver {
         turn.await
     }
 
+    async fn switch(&self, vm: VmId, epoch: u64) -> Result<Sent, Fault> {
+        let work = migration::post_copy::switch;
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let work = migration::receive::run;
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn complete(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let work = migration::post_copy::complete;
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 

@@ -4,14 +4,16 @@
 //! over NBD. There a mirror copies the disk, and from then on every write of the
 //! guest goes to both. Then the memory goes. When all but the last of it is there
 //! QEMU stops the guest and waits: the mirror ends, in step, and nobody writes the
-//! target's disk but the target; then the rest goes. Both guests stand still now,
-//! and the records say of which machine it is that nobody lets it run on:
+//! target's disk but the target; then the rest goes. By post-copy the guest is stopped
+//! once the memory was gone through, the mirror ends, and the rest goes when the target
+//! has the machine (`post_copy.rs`). Both guests stand still now, and the records say of which machine it is that nobody lets it run on:
 //!
 //! * `arriving.json`, made with the directory: no guest ran here. It says so once
 //!   one may have.
 //! * `leaving.json`: nobody but [`send`](send::send) and
 //!   [`call_off`](send::call_off) moves the guest.
 
+pub mod post_copy;
 pub mod receive;
 pub mod send;
 pub mod tls;
@@ -57,15 +59,18 @@ pub struct Leaving {
     pub endpoint: Endpoint,
     /// Milliseconds of the clock at the beginning.
     pub began_ms: u64,
-    /// What it took, once all has arrived.
+    /// What it took, once all has arrived, or all but a part that comes later.
     pub sent: Option<Sent>,
+    /// What it took with that part, once the other host has the machine.
+    #[serde(default)]
+    pub switched: Option<Sent>,
     /// It has arrived; that alone is found out again by asking QEMU.
     #[serde(skip)]
     pub gone: bool,
 }
 
 impl Leaving {
-    /// Whether all of it has arrived.
+    /// Whether all of it has arrived that is to before the other host has it.
     pub const fn is_gone(&self) -> bool {
         self.gone || self.sent.is_some()
     }

@@ -361,11 +361,24 @@ impl HostDriver for SimDriver {
         rest.end(Call::Receive, result).await
     }
 
+    async fn receive_by_post_copy(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        from: HostId,
+    ) -> Result<Endpoint, Fault> {
+        let endpoint = self.receive(spec, image, from).await?;
+        Ok(Endpoint {
+            post_copy: true,
+            ..endpoint
+        })
+    }
+
     async fn send(
         &self,
         vm: VmId,
         epoch: u64,
-        _sending: &Sending,
+        sending: &Sending,
         watcher: CopyWatcher,
     ) -> Result<Sent, Fault> {
         let turn = self.host.arrive(Call::Send, vm, epoch)?;
@@ -379,7 +392,7 @@ impl HostDriver for SimDriver {
         });
         let rest = self.host.begin(Call::Send, Some(vm)).await?;
         self.host.still_wanted(vm, epoch, turn)?;
-        let result = self.host.send(vm, epoch);
+        let result = self.host.send(vm, epoch, sending.endpoint.post_copy);
         rest.end(Call::Send, result).await
     }
 
@@ -389,10 +402,22 @@ impl HostDriver for SimDriver {
         rest.end(Call::CallOff, result).await
     }
 
+    async fn switch(&self, vm: VmId, epoch: u64) -> Result<Sent, Fault> {
+        let rest = self.enter(Call::Switch, vm, epoch).await?;
+        let result = self.host.switch(vm, epoch);
+        rest.end(Call::Switch, result).await
+    }
+
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let rest = self.enter(Call::Run, vm, epoch).await?;
         let result = self.host.run(vm, epoch);
         rest.end(Call::Run, result).await
+    }
+
+    async fn complete(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let rest = self.enter(Call::Complete, vm, epoch).await?;
+        let result = self.host.complete(vm, epoch);
+        rest.end(Call::Complete, result).await
     }
 
     async fn clean(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {

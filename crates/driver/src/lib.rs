@@ -284,10 +284,21 @@ pub trait HostDriver: Send + Sync + 'static {
         from: HostId,
     ) -> Result<Endpoint, Fault>;
 
+    /// As [`Self::receive`], of a machine that is to run here before all of its
+    /// memory has come ([`Self::switch`]). [`FaultKind::Unsupported`] where this host
+    /// cannot have that.
+    async fn receive_by_post_copy(
+        &self,
+        spec: &IncarnationSpec,
+        image: &Path,
+        from: HostId,
+    ) -> Result<Endpoint, Fault>;
+
     /// Sends a machine that runs, to where a host waits for it: its disks, which
     /// are kept in step from then on, then its memory. Returns when the guest
     /// stands still and everything has arrived ([`Power::Left`]); here it goes on
-    /// by [`Self::call_off`] alone. Repeating it waits for the same, or says once
+    /// by [`Self::call_off`] alone. Where the other host waits for it by post-copy,
+    /// all but a part of its memory has arrived then. Repeating it waits for the same, or says once
     /// more what it took. After a failed call the machine runs on here as if
     /// nothing had been. [`FaultKind::Conflict`] where its memory is saved, or it
     /// has snapshots or volumes, which do not travel.
@@ -303,8 +314,22 @@ pub trait HostDriver: Send + Sync + 'static {
     /// machine runs on here. Overtakes it. Fine where the machine has ended.
     async fn call_off(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 
-    /// Lets the machine run that was received here and has arrived, under
-    /// `epoch`, which is higher than that of the run on its old host; returns when
+    /// The machine that has left has gone over to its new host, under `epoch`, which
+    /// is higher than that of its run here: nothing lets it go on here any more, and
+    /// what is missing of its memory goes there while it runs. Returns when it may
+    /// be let run there; the process stays for as long as pages are missing. Says
+    /// what sending took, the rest included. Repeating it changes nothing, and
+    /// neither does it where all had arrived before.
+    async fn switch(&self, vm: VmId, epoch: u64) -> Result<Sent, Fault>;
+
+    /// Waits until all of the memory of a machine is here that runs, and that was
+    /// received by post-copy; fine if it is already, or the guest has switched itself
+    /// off. After an error the machine has ended ([`Power::Crashed`]): it stands still
+    /// wherever it needs what is missing.
+    async fn complete(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// Lets the machine run that was received here and has arrived, or all but a
+    /// part of its memory has, under `epoch`, which is higher than that of the run on its old host; returns when
     /// guest code runs. Repeating it while the machine runs changes nothing.
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 

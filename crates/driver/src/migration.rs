@@ -6,10 +6,18 @@
 //! higher epoch, and has the source's process killed and its files cleaned; or has
 //! the machine go on where it was ([`call_off`]), and the target killed and cleaned.
 //!
+//! By *post-copy* a part of the memory has not arrived in that moment. It is the
+//! same in all else: once the target has it, the source is told so ([`switch`]), the
+//! guest runs on the target, and the source's process is needed until the rest has
+//! come ([`complete`]). After Hines, Deshpande and Gopalan, "Post-copy live migration
+//! of virtual machines" (2009), behind a first round of pre-copy.
+//!
 //! [`receive`]: crate::HostDriver::receive
 //! [`send`]: crate::HostDriver::send
 //! [`run`]: crate::HostDriver::run
 //! [`call_off`]: crate::HostDriver::call_off
+//! [`switch`]: crate::HostDriver::switch
+//! [`complete`]: crate::HostDriver::complete
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use vimana_store::{backup, image, operation, snapshot, vm, volume};
 
 use crate::Engine;
 use crate::limits::{MAX_DOWNTIME_MS, patience};
-use crate::migration::host_of_step;
+use crate::migration::{goes_by_post_copy, host_of_step};
 use crate::report::Answer;
 use crate::saga::{Current, current};
 
@@ -194,13 +194,16 @@ impl Engine {
                 Work::Receive {
                     spec: Box::new(self.incarnation_spec(vm).await?),
                     from: here.id,
+                    post_copy: goes_by_post_copy(operation),
                 }
             }
             StepKind::Send => Work::Send {
                 sending: sending(step)?,
             },
             StepKind::CallOff => Work::CallOff,
+            StepKind::Switch => Work::Switch,
             StepKind::Run => Work::Run,
+            StepKind::Complete => Work::Complete,
             StepKind::Dismiss | StepKind::Leave => Work::Leave,
             StepKind::MoveBack => {
                 let volume = self.volume_record(volume_of(step)?).await?;

@@ -375,8 +375,17 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 sent: Some(moved.await?),
             });
         }
-        Work::Receive { spec, from } => {
-            let endpoint = driver.receive(spec, Path::new(""), *from).await?;
+        Work::Receive {
+            spec,
+            from,
+            post_copy,
+        } => {
+            let image = Path::new("");
+            let endpoint = if *post_copy {
+                driver.receive_by_post_copy(spec, image, *from).await?
+            } else {
+                driver.receive(spec, image, *from).await?
+            };
             return Ok(Outcome::Ok {
                 note: None,
                 saved: None,
@@ -396,7 +405,17 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
             });
         }
         Work::CallOff => driver.call_off(vm, epoch).await?,
+        Work::Switch => {
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: None,
+                backup: None,
+                endpoint: None,
+                sent: Some(driver.switch(vm, epoch).await?),
+            });
+        }
         Work::Run => driver.run(vm, epoch).await?,
+        Work::Complete => driver.complete(vm, epoch).await?,
         Work::Leave => {
             driver.kill(vm, epoch).await?;
             driver.clean(vm, epoch).await?;

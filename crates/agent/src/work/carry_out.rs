@@ -183,11 +183,20 @@ impl Workshop {
                     ..Done::default()
                 })
             }
-            Work::Receive { spec, from } => {
+            Work::Receive {
+                spec,
+                from,
+                post_copy,
+            } => {
                 fits(command, spec)?;
                 let image = self.images.get(&spec.image, &meter()).await?;
+                let endpoint = if *post_copy {
+                    driver.receive_by_post_copy(spec, image.path(), *from)
+                } else {
+                    driver.receive(spec, image.path(), *from)
+                };
                 Ok(Done {
-                    endpoint: Some(driver.receive(spec, image.path(), *from).await?),
+                    endpoint: Some(endpoint.await?),
                     ..Done::default()
                 })
             }
@@ -199,7 +208,12 @@ impl Workshop {
                 })
             }
             Work::CallOff => Ok(driver.call_off(vm, epoch).await?.into()),
+            Work::Switch => Ok(Done {
+                sent: Some(driver.switch(vm, epoch).await?),
+                ..Done::default()
+            }),
             Work::Run => Ok(driver.run(vm, epoch).await?.into()),
+            Work::Complete => Ok(driver.complete(vm, epoch).await?.into()),
             Work::Leave => {
                 driver.kill(vm, epoch).await?;
                 Ok(driver.clean(vm, epoch).await?.into())

@@ -11,5 +11,6 @@ mod conformance;
 mod host;
 mod interrupted;
 mod migration;
+mod post_copy;
 mod shared;
 mod survival;

@@ -21,22 +21,22 @@ use vimana_pki::{Authority, CertificateRequest, HostKey, Serial};
 use crate::host::QemuHost;
 
 /// Something, nothing, and zeros where something was.
-const WRITES: [&str; 3] = [
+pub const WRITES: [&str; 3] = [
     "write -P 0x5a 1M 256k",
     "write -P 0x5a 3M 64k",
     "write -z 3M 64k",
 ];
 
-fn id(n: u8) -> HostId {
+pub fn id(n: u8) -> HostId {
     HostId::from_parts(n.into(), [n; 10])
 }
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     Authority::generate(Serial::from_random([1; 16])).unwrap()
 }
 
 /// The host, as the authority knows it.
-fn certified(host: &QemuHost, authority: &Authority, name: HostId) -> QemuConfig {
+pub fn certified(host: &QemuHost, authority: &Authority, name: HostId) -> QemuConfig {
     let key = HostKey::generate().unwrap();
     let request = CertificateRequest::from_pem(&key.request().unwrap()).unwrap();
     let later = Timestamp::from_ms(4_000_000_000_000);
@@ -70,7 +70,7 @@ async fn counting(host: &QemuHost, driver: &dyn HostDriver, writes: &[&str]) -> 
 }
 
 /// What a guest reads on its disk.
-fn disk(host: &QemuHost, vm: VmId) -> Vec<u8> {
+pub fn disk(host: &QemuHost, vm: VmId) -> Vec<u8> {
     let raw = host.file("raw");
     let did = Command::new("qemu-img")
         .args(["convert", "-U", "-f", "qcow2", "-O", "raw"])
@@ -80,7 +80,7 @@ fn disk(host: &QemuHost, vm: VmId) -> Vec<u8> {
     fs::read(raw).unwrap()
 }
 
-fn watched() -> (CopyWatcher, Arc<Mutex<Vec<CopyProgress>>>) {
+pub fn watched() -> (CopyWatcher, Arc<Mutex<Vec<CopyProgress>>>) {
     let seen: Arc<Mutex<Vec<CopyProgress>>> = Arc::default();
     let told = Arc::clone(&seen);
     (Arc::new(move |p| told.lock().unwrap().push(p)), seen)

@@ -112,6 +112,40 @@ pub async fn machine_goes_on_at_another_host<H: Harness>(h: &H) {
     remove(&there, &*at, &spec, 3).await;
 }
 
+/// A part of its memory may come later: all else is the same.
+pub async fn machine_goes_on_at_another_host_by_post_copy<H: Harness>(h: &H) {
+    let there = h.beside().await;
+    let (from, at) = (h.driver().await, there.driver().await);
+    let spec = counting(h, &*from).await;
+    let (vm, image) = (spec.vm_id, there.image().1);
+    let endpoint = at.receive_by_post_copy(&spec, &image, source()).await;
+    let endpoint = endpoint.unwrap();
+    let again = at.receive_by_post_copy(&spec, &image, source()).await;
+    assert_eq!(again, Ok(endpoint), "the same place");
+    let sent = from.send(vm, 1, &to(endpoint), nobody()).await.unwrap();
+    assert_eq!(power(&*from, vm).await, Some(Power::Left));
+    let early = from.switch(vm, 1).await;
+    assert_eq!(kind(early), Some(FaultKind::Hypervisor), "the same run");
+    from.call_off(vm, 1).await.unwrap();
+    goes_on(&*from, &spec, 1, 'B').await;
+    remove(&there, &*at, &spec, 1).await;
+    let endpoint = at.receive_by_post_copy(&spec, &image, source()).await;
+    let sending = to(endpoint.unwrap());
+    from.send(vm, 1, &sending, nobody()).await.unwrap();
+    let switched = from.switch(vm, 2).await.unwrap();
+    assert!(switched.transferred_bytes > 0 && sent.total_ms > 0);
+    assert!(from.switch(vm, 2).await.is_ok(), "once more");
+    let late = from.call_off(vm, 1).await;
+    assert_eq!(kind(late), Some(FaultKind::Superseded));
+    at.run(vm, 2).await.unwrap();
+    goes_on(&*at, &spec, 2, 'C').await;
+    at.complete(vm, 2).await.unwrap();
+    at.complete(vm, 2).await.unwrap();
+    remove(h, &*from, &spec, 2).await;
+    goes_on(&*at, &spec, 2, 'D').await;
+    remove(&there, &*at, &spec, 2).await;
+}
+
 pub async fn sending_that_is_called_off_leaves_the_machine_running<H: Harness>(h: &H) {
     let there = h.beside().await;
     let (from, at) = (h.driver().await, there.driver().await);
