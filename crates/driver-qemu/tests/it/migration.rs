@@ -161,6 +161,62 @@ async fn machine_moves_between_hosts_that_know_each_other_by_certificates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_machine_comes_by_several_connections() {
+    let [a, b] = [QemuHost::new().await, QemuHost::new().await];
+    let authority = authority();
+    let one = a.open(certified(&a, &authority, id(1))).await;
+    let two = b.open(certified(&b, &authority, id(2))).await;
+    let mut spec = new_spec(&a);
+    spec.resources.memory_mib = MiB(1024);
+    let vm = spec.vm_id;
+    one.prepare(&spec, &a.image().1).await.unwrap();
+    one.boot(vm, 1, &spec.resources).await.unwrap();
+    guest_answers(&*one, vm).await;
+    let mut count = b'A';
+    assert_eq!(answer(&*one, vm, COUNT).await, 'A');
+    for calls_off in [true, false] {
+        let endpoint = two.receive(&spec, &b.image().1, id(1)).await.unwrap();
+        assert_eq!(endpoint.channels, 2);
+        let sending = Sending {
+            to: id(2),
+            endpoint,
+            max_downtime_ms: 300,
+            max_bytes_per_s: Some(64 << 20),
+        };
+        let (watcher, seen) = watched();
+        let sent = one.send(vm, 1, &sending, watcher).await.unwrap();
+        println!("{sent:?}");
+        // Zeros are not counted as bytes.
+        assert!(
+            (1 << 20..64 << 20).contains(&sent.transferred_bytes),
+            "{sent:?}"
+        );
+        assert!(!seen.lock().unwrap().is_empty());
+        count += 1;
+        if calls_off {
+            one.call_off(vm, 1).await.unwrap();
+            assert_eq!(answer(&*one, vm, COUNT).await, char::from(count));
+            two.kill(vm, 1).await.unwrap();
+            two.clean(vm, 1).await.unwrap();
+        } else {
+            two.run(vm, 2).await.unwrap();
+            assert_eq!(answer(&*two, vm, COUNT).await, char::from(count));
+            assert_eq!(answer(&*two, vm, BOOTS).await, 'A');
+        }
+    }
+    // Nothing of it is in the way of anything else.
+    two.save(vm, 2).await.unwrap();
+    two.load(vm, 3).await.unwrap();
+    // By post-copy it comes by one.
+    one.kill(vm, 3).await.unwrap();
+    one.clean(vm, 3).await.unwrap();
+    spec.run_epoch = 3;
+    let back = one.receive_by_post_copy(&spec, &a.image().1, id(2)).await;
+    let endpoint = back.unwrap();
+    assert_eq!((endpoint.channels, endpoint.post_copy), (0, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_sends_a_machine_but_the_host_it_is_expected_from() {
     let ours = authority();
     let others = authority();
