@@ -293,7 +293,9 @@ fn overtakes(work: &Work) -> bool {
         | Work::Move { .. }
         | Work::Receive { .. }
         | Work::Send { .. }
+        | Work::Switch
         | Work::Run
+        | Work::Complete
         | Work::Unknown => false,
     }
 }
@@ -324,7 +326,9 @@ fn name(work: &Work) -> &'static str {
         Work::Receive { .. } => "receive",
         Work::Send { .. } => "send",
         Work::CallOff => "call_off",
+        Work::Switch => "switch",
         Work::Run => "run",
+        Work::Complete => "complete",
         Work::Leave { .. } => "leave",
         Work::Unknown => "unknown",
     }

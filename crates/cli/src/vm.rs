@@ -46,6 +46,7 @@ pub async fn run(command: Vm) -> Outcome {
             mode,
             max_downtime,
             bandwidth,
+            post_copy,
             change: args,
         }) => {
             let form = MigrateVm {
@@ -54,6 +55,7 @@ pub async fn run(command: Vm) -> Outcome {
                 mode,
                 max_downtime_ms: max_downtime,
                 max_mib_per_s: bandwidth,
+                post_copy,
             };
             change(args, Ask::Migrate(form)).await
         }

@@ -308,14 +308,24 @@ impl Adoption<'_> {
 
     /// What happened to a machine between two hosts while nobody listened.
     async fn look_after_journey(&self, qmp: &Qmp, state: Option<RunState>) {
+        let moves = qmp.query_migrate().await;
         // That of an earlier sending says nothing.
-        let gone = state == Some(RunState::Postmigrate)
-            && matches!(qmp.query_migrate().await, Ok(Migration::Completed));
+        let gone =
+            state == Some(RunState::Postmigrate) && matches!(moves, Ok(Migration::Completed));
+        let stands = matches!(
+            (state, moves),
+            (
+                Some(RunState::Paused | RunState::FinishMigrate | RunState::Postmigrate),
+                Ok(Migration::Underway | Migration::Waiting | Migration::PostCopy)
+            )
+        );
         self.vm.change(self.host, |held| {
             if let Some(Journey::Leaving(leaving)) = &mut held.journey {
                 leaving.gone = gone;
+                // By post-copy a part of it is still to come.
+                let waits = stands && leaving.endpoint.post_copy && leaving.sent.is_some();
                 // It was just being taken back, and what it took counts no more.
-                if state.is_some() && !gone {
+                if state.is_some() && !gone && !waits {
                     leaving.sent = None;
                 }
             }

@@ -240,6 +240,7 @@ async fn begin(qmp: &Qmp, dir: &Path, beginning: Beginning) -> Result<(), QmpErr
                 | Migration::Setup
                 | Migration::Underway
                 | Migration::Waiting
+                | Migration::PostCopy
                 | Migration::Cancelled => Err(QmpError::Unexpected),
             }
         }

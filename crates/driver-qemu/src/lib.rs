@@ -68,14 +68,14 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    BackupFiles, Capabilities, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd,
-    HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Sending,
-    SerialStream, VolumeSource,
+    Arrival, BackupFiles, Capabilities, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind,
+    GuestEnd, HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part,
+    Sending, SerialStream, VolumeSource,
 };
 use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
 pub use boot_sector::{BOOTS, COUNT, DEAF, OFF, READY, boot_sector};
 pub use config::{
@@ -353,12 +353,11 @@ impl HostDriver for QemuDriver {
         &self,
         spec: &IncarnationSpec,
         image: &Path,
-        from: HostId,
-        disks: &DiskPlan,
+        arrival: &Arrival,
     ) -> Result<Endpoint, Fault> {
         let (id, epoch) = (spec.vm_id, spec.run_epoch);
-        let (spec, image, disks) = (spec.clone(), image.to_owned(), disks.clone());
-        let work = move |turn| migration::receive::receive(turn, spec, image, from, disks);
+        let (spec, image, arrival) = (spec.clone(), image.to_owned(), arrival.clone());
+        let work = move |turn| migration::receive::receive(turn, spec, image, arrival);
         self.host.in_turn(id, epoch, Manner::Queue, work).await
     }
 
@@ -380,8 +379,18 @@ impl HostDriver for QemuDriver {
         turn.await
     }
 
+    async fn switch(&self, vm: VmId, epoch: u64) -> Result<Sent, Fault> {
+        let work = migration::post_copy::switch;
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let work = migration::receive::run;
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
+    }
+
+    async fn complete(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let work = migration::post_copy::complete;
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 

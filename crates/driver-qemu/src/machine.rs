@@ -267,7 +267,7 @@ pub async fn moved(
 ) -> Result<Migration, QmpError> {
     loop {
         match qmp.query_migrate().await? {
-            Migration::Setup | Migration::Underway | Migration::Waiting => {}
+            Migration::Setup | Migration::Underway | Migration::Waiting | Migration::PostCopy => {}
             end @ (Migration::None
             | Migration::Completed
             | Migration::Cancelled

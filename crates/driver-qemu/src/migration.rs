@@ -4,7 +4,9 @@
 //! over NBD. There a mirror of each copies it, and from then on every write of the
 //! guest goes to both. Then the memory goes. When all but the last of it is there
 //! QEMU stops the guest and waits: the mirrors end, in step, and nobody writes the
-//! target's disks but the target; then the rest goes. A disk that both hosts reach
+//! target's disks but the target; then the rest goes. By post-copy the guest is
+//! stopped once the memory was gone through, the mirrors end, and the rest goes when
+//! the target has the machine (`post_copy.rs`). A disk that both hosts reach
 //! is opened there and not used: QEMU locks it for one process, which lets go of it
 //! with the last of the memory, and the other takes it when its guest is let run.
 //! Both guests stand still now,
@@ -16,6 +18,7 @@
 //!   [`call_off`](send::call_off) moves the guest.
 
 pub mod mirror;
+pub mod post_copy;
 pub mod receive;
 pub mod send;
 pub mod tls;
@@ -64,15 +67,18 @@ pub struct Leaving {
     pub endpoint: Endpoint,
     /// Milliseconds of the clock at the beginning.
     pub began_ms: u64,
-    /// What it took, once all has arrived.
+    /// What it took, once all has arrived, or all but a part that comes later.
     pub sent: Option<Sent>,
+    /// What it took with that part, once the other host has the machine.
+    #[serde(default)]
+    pub switched: Option<Sent>,
     /// It has arrived; that alone is found out again by asking QEMU.
     #[serde(skip)]
     pub gone: bool,
 }
 
 impl Leaving {
-    /// Whether all of it has arrived.
+    /// Whether all of it has arrived that is to before the other host has it.
     pub const fn is_gone(&self) -> bool {
         self.gone || self.sent.is_some()
     }

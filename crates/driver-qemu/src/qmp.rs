@@ -23,7 +23,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
-pub use command::{Bitmap, Migration, Moving, Passage, Port, RunState};
+pub use command::{Bitmap, Migration, Moving, Passage, Port, RunState, Terms};
 
 use crate::limits::{QMP_COMMANDS, QMP_EVENTS, QMP_LINE_BYTES, QMP_TIMEOUT};
 

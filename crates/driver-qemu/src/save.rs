@@ -84,6 +84,7 @@ async fn write_out(machine: &Machine, file: &str) -> Result<(), Fault> {
             | Migration::Setup
             | Migration::Underway
             | Migration::Waiting
+            | Migration::PostCopy
             | Migration::Cancelled,
         ) => Err(refused("QEMU cancelled it")),
         Err(error) => Err(unanswered(error)),

@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vimana_driver::conformance::{new_vm, read_until};
 use vimana_driver::{
-    CopyWatcher, GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Keep, Power, Seed, Sending,
-    SerialStream, VolumeSource, unwatched,
+    Arrival, CopyWatcher, DiskPlan, GuestEnd, HostDriver as _, ImageRef, IncarnationSpec, Keep,
+    Power, Seed, Sending, SerialStream, VolumeSource, unwatched,
 };
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
 use vimana_model::image::ImageFormat;
@@ -416,13 +416,17 @@ async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
     ask(&mut line, &count, "counts-2").await;
     let further = "m=$(cat /run/n); until [ $(cat /run/n) -gt $((m+3)) ]; do usleep 20000; done; \
                    echo more-$((1+1))";
-    for (round, [from, to]) in [(1, [0, 1]), (2, [1, 0])] {
+    for (round, [from, to], post_copy) in
+        [(1, [0, 1], false), (2, [1, 0], false), (3, [0, 1], true)]
+    {
         ask(&mut line, further, "more-2").await;
         let (source, target) = (&hosts[from], &hosts[to]);
         let image = target.image();
-        let received = target
-            .driver
-            .receive(&spec, &image, names[from], &DiskPlan::default());
+        let arrival = Arrival {
+            post_copy,
+            ..Arrival::of(names[from])
+        };
+        let received = target.driver.receive(&spec, &image, &arrival);
         let sending = Sending {
             to: names[to],
             endpoint: received.await.unwrap(),
@@ -433,12 +437,17 @@ async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
         let watcher: CopyWatcher = Arc::new(|progress| println!("{progress:?}"));
         let sent = source.driver.send(vm, round, &sending, watcher).await;
         let since = Instant::now();
+        if post_copy {
+            let switched = source.driver.switch(vm, round + 1).await;
+            println!("{:?}", switched.unwrap());
+        }
         target.driver.run(vm, round + 1).await.unwrap();
         println!(
             "{:?}, and let run within {:?}",
             sent.unwrap(),
             since.elapsed()
         );
+        target.driver.complete(vm, round + 1).await.unwrap();
         source.driver.kill(vm, round + 1).await.unwrap();
         source.driver.clean(vm, round + 1).await.unwrap();
         spec.run_epoch = round + 1;
@@ -456,8 +465,8 @@ async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
     ask(&mut line, &compare, "same-2").await;
     let log = "dmesg | grep -ci -e 'i/o error' -e 'ext4-fs error'; echo errors-$((1+1))";
     ask(&mut line, log, "0\r\nerrors-2").await;
-    hosts[0].driver.kill(vm, 3).await.unwrap();
-    hosts[0].driver.clean(vm, 3).await.unwrap();
+    hosts[1].driver.kill(vm, 4).await.unwrap();
+    hosts[1].driver.clean(vm, 4).await.unwrap();
 }
 
 /// The machine outlives the driver, but not the test.

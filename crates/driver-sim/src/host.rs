@@ -316,7 +316,9 @@ impl SimHost {
             | Call::EndBackup
             | Call::Receive
             | Call::Send
+            | Call::Switch
             | Call::Run
+            | Call::Complete
             | Call::Snapshots
             | Call::Serial => false,
         };
@@ -357,6 +359,7 @@ impl SimHost {
             return false;
         };
         let ran = machine.power == Power::Running;
+        self.log.process_ended(id, &self.name);
         if machine.power == Power::Arriving {
             // Its disk is written already; its memory was in the process.
             let arrived = self.log.arrived(id, &self.name);

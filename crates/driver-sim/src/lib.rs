@@ -31,15 +31,15 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vimana_driver::{
-    BackupFiles, Capabilities, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd,
-    HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part, Power,
-    Sending, SerialStream, VolumeSource,
+    Arrival, BackupFiles, Capabilities, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind,
+    GuestEnd, HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part,
+    Power, Sending, SerialStream, VolumeSource,
 };
 use vimana_model::host::Accelerator;
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
 pub use host::{Effects, SimHost};
 pub use life::{BOOTS, COUNT};
@@ -354,12 +354,15 @@ impl HostDriver for SimDriver {
         &self,
         spec: &IncarnationSpec,
         image: &Path,
-        _from: HostId,
-        disks: &DiskPlan,
+        arrival: &Arrival,
     ) -> Result<Endpoint, Fault> {
         let (vm, epoch) = (spec.vm_id, spec.run_epoch);
         let rest = self.enter(Call::Receive, vm, epoch).await?;
-        let result = self.host.receive(spec, image, disks);
+        let endpoint = self.host.receive(spec, image, &arrival.disks);
+        let result = endpoint.map(|endpoint| Endpoint {
+            post_copy: arrival.post_copy,
+            ..endpoint
+        });
         rest.end(Call::Receive, result).await
     }
 
@@ -381,7 +384,7 @@ impl HostDriver for SimDriver {
         });
         let rest = self.host.begin(Call::Send, Some(vm)).await?;
         self.host.still_wanted(vm, epoch, turn)?;
-        let result = self.host.send(vm, epoch, &sending.disks);
+        let result = self.host.send(vm, epoch, sending);
         rest.end(Call::Send, result).await
     }
 
@@ -391,10 +394,22 @@ impl HostDriver for SimDriver {
         rest.end(Call::CallOff, result).await
     }
 
+    async fn switch(&self, vm: VmId, epoch: u64) -> Result<Sent, Fault> {
+        let rest = self.enter(Call::Switch, vm, epoch).await?;
+        let result = self.host.switch(vm, epoch);
+        rest.end(Call::Switch, result).await
+    }
+
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
         let rest = self.enter(Call::Run, vm, epoch).await?;
         let result = self.host.run(vm, epoch);
         rest.end(Call::Run, result).await
+    }
+
+    async fn complete(&self, vm: VmId, epoch: u64) -> Result<(), Fault> {
+        let rest = self.enter(Call::Complete, vm, epoch).await?;
+        let result = self.host.complete(vm, epoch);
+        rest.end(Call::Complete, result).await
     }
 
     async fn leave(&self, vm: VmId, epoch: u64, disks: &DiskPlan) -> Result<(), Fault> {

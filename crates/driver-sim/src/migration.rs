@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use vimana_driver::{DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power};
+use vimana_driver::{DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power, Sending};
 use vimana_model::migration::Sent;
 use vimana_model::{VmId, VolumeId};
 
@@ -18,6 +18,8 @@ const NOWHERE: Endpoint = Endpoint {
     address: IpAddr::V4(Ipv4Addr::LOCALHOST),
     memory_port: 1,
     disk_port: 2,
+    channels: 0,
+    post_copy: false,
 };
 const MIB: u64 = 1 << 20;
 
@@ -85,8 +87,10 @@ impl SimHost {
         Ok(())
     }
 
-    pub(crate) fn send(&self, id: VmId, epoch: u64, disks: &DiskPlan) -> Result<Sent, Fault> {
-        self.may_send(id, epoch, disks)?;
+    /// By post-copy, a part of its memory stays here for now.
+    pub(crate) fn send(&self, id: VmId, epoch: u64, to: &Sending) -> Result<Sent, Fault> {
+        self.may_send(id, epoch, &to.disks)?;
+        let post_copy = to.endpoint.post_copy;
         let mut state = self.state();
         let state = &mut *state;
         let held = state.volumes.iter();
@@ -94,13 +98,7 @@ impl SimHost {
         let written = held.map(|(volume, held)| (*volume, held.written)).collect();
         let vm = state.vms.entry(id).or_default();
         let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
-        let moved = machine.resources.memory_mib.0.saturating_mul(MIB);
-        let sent = Sent {
-            transferred_bytes: moved,
-            total_ms: 1000,
-            downtime_ms: 10,
-            paused_ms: 12,
-        };
+        let sent = took(machine);
         if machine.power == Power::Left {
             return Ok(sent);
         }
@@ -108,6 +106,7 @@ impl SimHost {
             let message = "the machine was not sent: the other host does not wait for it";
             return Err(Fault::new(FaultKind::Hypervisor, message));
         }
+        self.log().owe(id, self.name(), post_copy);
         machine.power = Power::Left;
         vm.effects.sent += 1;
         self.write_log(id, machine, Moment::Left);
@@ -122,11 +121,44 @@ impl SimHost {
         let machine = vm.machine.as_mut().ok_or_else(no_such_vm)?;
         if machine.power == Power::Left {
             machine.power = Power::Running;
+            self.log().owe(id, self.name(), false);
             vm.effects.called_off += 1;
             self.write_log(id, machine, Moment::WentOn);
             self.tell(observed(id, machine));
         }
         Ok(())
+    }
+
+    pub(crate) fn switch(&self, id: VmId, epoch: u64) -> Result<Sent, Fault> {
+        let mut state = self.state();
+        let vm = state.vms.entry(id).or_default();
+        let machine = vm.machine.as_ref().ok_or_else(no_such_vm)?;
+        if machine.power != Power::Left || epoch <= machine.run_epoch {
+            let message = "the machine has not left";
+            return Err(Fault::new(FaultKind::Hypervisor, message));
+        }
+        self.log().switch(id);
+        Ok(took(machine))
+    }
+
+    pub(crate) fn complete(&self, id: VmId, epoch: u64) -> Result<(), Fault> {
+        let ended = |reason: &str| {
+            let message = format!("the machine has ended: {reason}");
+            Err(Fault::new(FaultKind::Hypervisor, message))
+        };
+        match self.of_run(id, epoch, |_, machine| machine.power.clone())? {
+            Power::Running if self.log().complete(id) => Ok(()),
+            Power::Running => {
+                let reason = "the rest of its memory is lost";
+                self.crash(id, reason);
+                ended(reason)
+            }
+            Power::Off => Ok(()),
+            Power::Crashed { reason } => ended(&reason),
+            Power::Prepared | Power::Arriving | Power::Left | Power::Saved | Power::Unknown => {
+                ended("it does not run")
+            }
+        }
     }
 
     pub(crate) fn run(self: &Arc<Self>, id: VmId, epoch: u64) -> Result<(), Fault> {
@@ -152,6 +184,7 @@ impl SimHost {
             | Power::Unknown => return Err(not_arrived()),
         }
         let contents = self.log().arrived(id, self.name());
+        let contents = contents.filter(|_| self.log().may_run(id));
         machine.contents = contents.ok_or_else(not_arrived)?;
         for (volume, written) in self.log().arrived_volumes(id, self.name()) {
             if let Some(volume) = state.volumes.get_mut(&volume) {
@@ -162,6 +195,16 @@ impl SimHost {
         vm.effects.arrived += 1;
         self.start(id, machine, epoch);
         Ok(())
+    }
+}
+
+/// What sending it took.
+fn took(machine: &Machine) -> Sent {
+    Sent {
+        transferred_bytes: machine.resources.memory_mib.0.saturating_mul(MIB),
+        total_ms: 1000,
+        downtime_ms: 10,
+        paused_ms: 12,
     }
 }
 

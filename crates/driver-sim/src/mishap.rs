@@ -40,7 +40,9 @@ pub enum Call {
     Receive,
     Send,
     CallOff,
+    Switch,
     Run,
+    Complete,
     Snapshots,
     Serial,
 }

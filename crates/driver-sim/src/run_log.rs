@@ -14,6 +14,18 @@ pub struct RunLog {
     entries: Mutex<Vec<RunEntry>>,
     /// Machines on their way from host to host.
     on_the_way: Mutex<BTreeMap<VmId, OnTheWay>>,
+    /// Those of which a part of the memory is still where they were.
+    missing: Mutex<BTreeMap<VmId, Missing>>,
+}
+
+/// A part of a machine's memory that has not arrived.
+struct Missing {
+    /// The host that has it.
+    from: Arc<str>,
+    /// That host was told that the machine runs elsewhere.
+    switched: bool,
+    /// It went with the process that had it.
+    lost: bool,
 }
 
 /// A machine that a host waits for.
@@ -127,6 +139,55 @@ impl RunLog {
         if way.get(&vm).is_some_and(|expected| expected.to == *host) {
             way.remove(&vm);
         }
+    }
+
+    /// A part of the machine's memory stays on the host for now, or nothing does.
+    pub(crate) fn owe(&self, vm: VmId, from: &Arc<str>, owes: bool) {
+        let missing = owes.then(|| Missing {
+            from: Arc::clone(from),
+            switched: false,
+            lost: false,
+        });
+        match missing {
+            Some(missing) => self.missing().insert(vm, missing),
+            None => self.missing().remove(&vm),
+        };
+    }
+
+    /// The host that has the rest of the memory gives it to the other one.
+    pub(crate) fn switch(&self, vm: VmId) {
+        if let Some(missing) = self.missing().get_mut(&vm) {
+            missing.switched = true;
+        }
+    }
+
+    /// Whether what is missing of the machine comes while it runs.
+    pub(crate) fn may_run(&self, vm: VmId) -> bool {
+        let missing = self.missing();
+        let missing = missing.get(&vm);
+        missing.is_none_or(|missing| missing.switched && !missing.lost)
+    }
+
+    /// The rest of the memory comes to where the machine runs; `false` where it is
+    /// lost.
+    pub(crate) fn complete(&self, vm: VmId) -> bool {
+        let missing = self.missing().remove(&vm);
+        missing.is_none_or(|missing| !missing.lost)
+    }
+
+    /// The machine's process has ended on the host.
+    pub(crate) fn process_ended(&self, vm: VmId, host: &Arc<str>) {
+        let mut all = self.missing();
+        match all.get_mut(&vm) {
+            Some(missing) if missing.from == *host => missing.lost = true,
+            // It needs none of it any more.
+            Some(_) => drop(all.remove(&vm)),
+            None => {}
+        }
+    }
+
+    fn missing(&self) -> std::sync::MutexGuard<'_, BTreeMap<VmId, Missing>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn way(&self) -> std::sync::MutexGuard<'_, BTreeMap<VmId, OnTheWay>> {

@@ -179,6 +179,7 @@ macro_rules! conformance_suite {
             export_changes_nothing
             bad_import_leaves_nothing
             machine_goes_on_at_another_host
+            machine_goes_on_at_another_host_by_post_copy
             sending_that_is_called_off_leaves_the_machine_running
             sending_to_where_nobody_waits_leaves_the_machine_running
             machine_that_arrived_and_never_ran_starts_from_its_disk

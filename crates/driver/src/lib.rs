@@ -26,11 +26,11 @@ use tokio::sync::broadcast;
 use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
-use vimana_model::{BackupId, HostId, SnapshotId, VmId, VolumeId};
+use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
 pub use backup::{BackupFile, BackupFiles};
 pub use fault::{Fault, FaultKind};
-pub use migration::{CopyWatcher, DiskPlan, Endpoint, Sending, VolumePlan, unwatched};
+pub use migration::{Arrival, CopyWatcher, DiskPlan, Endpoint, Sending, VolumePlan, unwatched};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use snapshot::{Keep, ObservedSnapshot};
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
@@ -274,10 +274,11 @@ pub trait HostDriver: Send + Sync + 'static {
     /// All snapshots of this host's machines.
     async fn snapshots(&self) -> Result<Vec<ObservedSnapshot>, Fault>;
 
-    /// Makes place for a machine that runs on the host `from`: disks as large as
-    /// those of it that `disks` has copied, and a process that waits for its memory
+    /// Makes place for a machine that runs on another host: disks as large as those
+    /// of it that are copied, and a process that waits for its memory
     /// ([`Power::Arriving`]). Disks that both hosts reach are opened, and not written.
-    /// Nobody else may send it. The specification's epoch is that of the run
+    /// [`FaultKind::Unsupported`] where it is to come by post-copy, and this host cannot
+    /// have that. The specification's epoch is that of the run
     /// there; no guest code runs here before [`Self::run`]. Repeating it before
     /// anything came changes nothing. A failed call leaves nothing behind;
     /// [`Self::kill`] and [`Self::leave`] remove what a good one made.
@@ -285,14 +286,14 @@ pub trait HostDriver: Send + Sync + 'static {
         &self,
         spec: &IncarnationSpec,
         image: &Path,
-        from: HostId,
-        disks: &DiskPlan,
+        arrival: &Arrival,
     ) -> Result<Endpoint, Fault>;
 
     /// Sends a machine that runs, to where a host waits for it: its disks, which
     /// are kept in step from then on, then its memory. Returns when the guest
     /// stands still and everything has arrived ([`Power::Left`]); here it goes on
-    /// by [`Self::call_off`] alone. Repeating it waits for the same, or says once
+    /// by [`Self::call_off`] alone. Where the other host waits for it by post-copy,
+    /// all but a part of its memory has arrived then. Repeating it waits for the same, or says once
     /// more what it took. After a failed call the machine runs on here as if
     /// nothing had been. [`FaultKind::Conflict`] where its memory is saved, it has
     /// volumes that the plan does not name, or snapshots, which are not copied.
@@ -308,8 +309,22 @@ pub trait HostDriver: Send + Sync + 'static {
     /// machine runs on here. Overtakes it. Fine where the machine has ended.
     async fn call_off(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 
-    /// Lets the machine run that was received here and has arrived, under
-    /// `epoch`, which is higher than that of the run on its old host; returns when
+    /// The machine that has left has gone over to its new host, under `epoch`, which
+    /// is higher than that of its run here: nothing lets it go on here any more, and
+    /// what is missing of its memory goes there while it runs. Returns when it may
+    /// be let run there; the process stays for as long as pages are missing. Says
+    /// what sending took, the rest included. Repeating it changes nothing, and
+    /// neither does it where all had arrived before.
+    async fn switch(&self, vm: VmId, epoch: u64) -> Result<Sent, Fault>;
+
+    /// Waits until all of the memory of a machine is here that runs, and that was
+    /// received by post-copy; fine if it is already, or the guest has switched itself
+    /// off. After an error the machine has ended ([`Power::Crashed`]): it stands still
+    /// wherever it needs what is missing.
+    async fn complete(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
+
+    /// Lets the machine run that was received here and has arrived, or all but a
+    /// part of its memory has, under `epoch`, which is higher than that of the run on its old host; returns when
     /// guest code runs. Repeating it while the machine runs changes nothing.
     async fn run(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 

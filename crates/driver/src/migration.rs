@@ -6,10 +6,18 @@
 //! higher epoch, and has the source's process killed and its files cleaned; or has
 //! the machine go on where it was ([`call_off`]), and the target killed and cleaned.
 //!
+//! By *post-copy* a part of the memory has not arrived in that moment. It is the
+//! same in all else: once the target has it, the source is told so ([`switch`]), the
+//! guest runs on the target, and the source's process is needed until the rest has
+//! come ([`complete`]). After Hines, Deshpande and Gopalan, "Post-copy live migration
+//! of virtual machines" (2009), behind a first round of pre-copy.
+//!
 //! [`receive`]: crate::HostDriver::receive
 //! [`send`]: crate::HostDriver::send
 //! [`run`]: crate::HostDriver::run
 //! [`call_off`]: crate::HostDriver::call_off
+//! [`switch`]: crate::HostDriver::switch
+//! [`complete`]: crate::HostDriver::complete
 
 use std::sync::Arc;
 
@@ -19,6 +27,35 @@ pub use vimana_model::migration::Endpoint;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{HostId, VolumeId};
+
+/// How a machine comes from another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The host that alone may send it.
+    pub from: HostId,
+    pub disks: DiskPlan,
+    /// It is to run here before all of its memory has come.
+    pub post_copy: bool,
+}
+
+impl Arrival {
+    /// With its own disk, which is copied, and all of its memory.
+    #[must_use]
+    pub fn of(from: HostId) -> Self {
+        Self {
+            from,
+            disks: DiskPlan::default(),
+            post_copy: false,
+        }
+    }
+
+    /// The same, to run here before all of its memory has come.
+    #[must_use]
+    pub const fn by_post_copy(mut self) -> Self {
+        self.post_copy = true;
+        self
+    }
+}
 
 /// How a machine is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use vimana_store::{backup, image, migration, operation, snapshot, vm, volume};
 
 use crate::Engine;
 use crate::limits::{MAX_DOWNTIME_MS, patience};
-use crate::migration::{disk_plan, host_of_step};
+use crate::migration::{disk_plan, goes_by_post_copy, host_of_step};
 use crate::report::Answer;
 use crate::saga::{Current, current};
 
@@ -212,13 +212,16 @@ impl Engine {
                     spec: Box::new(self.incarnation_spec(vm).await?),
                     from: here.id,
                     disks: self.disk_plan(vm).await?,
+                    post_copy: goes_by_post_copy(operation),
                 }
             }
             StepKind::Send => Work::Send {
                 sending: sending(step, self.disk_plan(vm).await?)?,
             },
             StepKind::CallOff => Work::CallOff,
+            StepKind::Switch => Work::Switch,
             StepKind::Run => Work::Run,
+            StepKind::Complete => Work::Complete,
             StepKind::Dismiss | StepKind::Leave => Work::Leave {
                 disks: self.disk_plan(vm).await?,
             },

@@ -154,9 +154,10 @@ pub const fn patience(step: StepKind) -> Option<Duration> {
         | StepKind::Backup
         | StepKind::Move
         | StepKind::MoveBack
-        | StepKind::Send => 6 * 3600,
+        | StepKind::Send
+        | StepKind::Complete => 6 * 3600,
         StepKind::Receive => 3600,
-        StepKind::Run | StepKind::CallOff => 300,
+        StepKind::Run | StepKind::Switch | StepKind::CallOff => 300,
         StepKind::Dismiss | StepKind::Leave => 600,
         StepKind::DropBackup => 600,
     };

@@ -24,6 +24,21 @@
 //! the commit. One that goes cold has all that it had on its old host until the
 //! new one has it.
 //!
+//! **By post-copy**, where that is asked for, a live one runs on the other host
+//! before all of its memory is there. It is the same up to the commit: Send has
+//! copied the disks and gone through the memory once, and the guest stands still on
+//! both; what it has changed meanwhile is still missing. Then the source is told to
+//! hand that over while the guest runs elsewhere (Switch), it runs (Run), the rest
+//! comes (Complete), and only then the host it was on is cleaned. So nothing of
+//! post-copy begins before the commit, and nothing after it lets the source go on:
+//! its hypervisor leaves a guest standing that stood before. That costs the guest
+//! one more answer of a host while it stands still, and no copying. Should
+//! the guest be let run at the source until Switch comes, one whose host falls
+//! silent in that moment would run there with nobody to stop it.
+//! Complete asks the new host, which alone knows what it has, and whether the guest
+//! goes on. Where Switch, Run or Complete fail, what was in its memory is lost: the
+//! VM has failed on its new host, with its disk, and can be started there.
+//!
 //! What the VM holds of the host that is not its own is recorded beside its claim
 //! (`store/migration.rs`), for as long as something of it may be there.
 
@@ -36,7 +51,7 @@ use vimana_model::migration::{
     Destination, Endpoint, Limits, MigrationMode, MigrationTarget, Sent,
 };
 use vimana_model::name::HostName;
-use vimana_model::operation::{OperationKind, OperationState, StepKind, StepState};
+use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
 use vimana_model::saved::{Part, SavedMachine};
 use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
@@ -46,7 +61,7 @@ use vimana_protocol::agent::ToAgent;
 use vimana_store::claim::Taken;
 use vimana_store::host::HostRecord;
 use vimana_store::migration::{Carried, MigrationRecord};
-use vimana_store::operation::MigrationPlan;
+use vimana_store::operation::{MigrationPlan, OperationRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::{
     Conn, TxError, enrolment, host, host_datastore, migration, operation, snapshot, vm, volume,
@@ -262,6 +277,12 @@ pub async fn host_of_step(
     Ok(vm.host.as_ref().map(|host| host.id))
 }
 
+/// Whether it has a machine run elsewhere before all of its memory is there.
+pub fn goes_by_post_copy(operation: &OperationRecord) -> bool {
+    let mut steps = operation.steps.iter();
+    steps.any(|step| step.kind == StepKind::Switch)
+}
+
 /// Whether the VM is on the host, goes there, or has left something there.
 pub async fn is_about(conn: &impl Conn, vm: &VmRecord, host: HostId) -> vimana_store::Result<bool> {
     if vm.host.as_ref().is_some_and(|on| on.id == host) {
@@ -323,6 +344,13 @@ impl Change<'_> {
             };
             return Err(Error::conflict(message).into());
         }
+        if mode != MigrationMode::Live && limits.post_copy {
+            let message = format!(
+                "`{}` does not run: only what runs migrates by post-copy",
+                self.vm.name
+            );
+            return Err(Error::conflict(message).into());
+        }
         if mode != MigrationMode::Live && limits != Limits::default() {
             let message = format!(
                 "`{}` does not run: there are no limits for what is copied of it",
@@ -347,12 +375,15 @@ impl Change<'_> {
         let mut roots = disks.iter().filter(|disk| disk.volume.is_none());
         let shares_root = roots.any(|disk| disk.shared);
         let kind = OperationKind::Migrate;
-        let steps = kind.steps(self.situation(false)).iter();
+        let steps = kind.steps(Situation {
+            post_copy: limits.post_copy,
+            ..self.situation(false)
+        });
         // What is where both hosts reach it is neither copied nor removed.
         let carries = |step: &&StepKind| {
             !shares_root || !matches!(step, StepKind::Upload | StepKind::Discard)
         };
-        let steps: Vec<StepKind> = steps.filter(carries).copied().collect();
+        let steps: Vec<StepKind> = steps.iter().filter(carries).copied().collect();
         self.begin(kind, &steps, by).await?;
         let operation = self.operation.as_mut();
         let operation = operation.ok_or_else(|| Error::internal("an operation has begun"))?;
@@ -461,10 +492,13 @@ impl Change<'_> {
         self.plan().and_then(|plan| plan.rests_as)
     }
 
-    /// That of the step under way, or the one to come that it is for.
+    /// That of the step under way, or the one to come that it is for; of Switch,
+    /// that of Send.
     fn plan_mut(&mut self) -> Option<&mut MigrationPlan> {
+        let switches = self.current().is_some_and(|c| c.kind == StepKind::Switch);
         let operation = self.operation.as_mut()?;
         let from = usize::try_from(operation.step).ok()?;
+        let from = from.saturating_sub(usize::from(switches));
         let steps = operation.steps.get_mut(from..)?;
         steps.iter_mut().find_map(|step| step.migration.as_mut())
     }
@@ -488,7 +522,7 @@ impl Change<'_> {
         let forward = self.current().filter(|current| !current.undo);
         forward.is_some_and(|current| {
             (current.kind == StepKind::Receive && endpoint.is_none())
-                || (current.kind == StepKind::Send && sent.is_none())
+                || (matches!(current.kind, StepKind::Send | StepKind::Switch) && sent.is_none())
                 || (current.kind == StepKind::Upload
                     && saved.is_none_or(|saved| !self.is_whole(saved)))
         })
@@ -569,8 +603,19 @@ impl Change<'_> {
         if let Some(operation) = self.operation.as_mut() {
             operation.error = Some(reason.to_owned());
             operation.step = operation.step.saturating_add(1);
+            let from = usize::try_from(operation.step).unwrap_or(usize::MAX);
+            let rest = operation.steps.iter_mut().skip(from);
+            for step in rest.take_while(|step| step.kind != StepKind::Leave) {
+                step.state = StepState::Skipped;
+                operation.step = operation.step.saturating_add(1);
+            }
         }
-        self.enter_step()
+        self.enter_step()?;
+        // It may be its silence that all of this comes from.
+        if self.peer_is_away().await? {
+            self.leave_behind("the host is away");
+        }
+        Ok(())
     }
 
     /// Nothing of the VM is left on the other host.

@@ -171,10 +171,17 @@ fn migration_view(
             MigrationMode::Live => {
                 let (arrived, ran) = (done(StepKind::Send)?, done(StepKind::Run)?);
                 let paused_ms = sent.paused_ms.saturating_add(between(arrived, ran));
+                // By post-copy the rest of its memory comes later.
+                let completes = steps.iter().any(|step| step.kind == StepKind::Complete);
+                let ended = if completes {
+                    done(StepKind::Complete)?
+                } else {
+                    ran
+                };
                 Some(MigrationResult {
                     downtime_ms: Some(sent.downtime_ms),
                     blackout_ms: Some(paused_ms),
-                    ..result(ran)
+                    ..result(ended)
                 })
             }
             MigrationMode::Cold => Some(result(done(StepKind::Arrive)?)),

@@ -88,6 +88,7 @@ impl Change<'_> {
             in_datastore: self.vm.saved.is_some() || uploading,
             runs: self.vm.state == VmState::Running,
             force,
+            post_copy: false,
         }
     }
 
@@ -290,7 +291,7 @@ impl Change<'_> {
             (O::Shutdown | O::Delete, S::Kill | S::Clean | S::Discard | S::Leave) => {
                 self.turn(VmState::Epilog)
             }
-            (O::Migrate, S::Receive | S::Send | S::Run) => self.turn(VmState::Migrate),
+            (O::Migrate, S::Receive | S::Send | S::Switch | S::Run) => self.turn(VmState::Migrate),
             (O::Migrate, _) if silent => self.turn(self.rests_as().unwrap_or(VmState::Running)),
             (O::Start, S::Kill) if silent => self.turn(VmState::Boot),
             _ if silent => self.turn(VmState::Running),
@@ -461,7 +462,9 @@ impl Change<'_> {
             | StepKind::Receive
             | StepKind::Arrive
             | StepKind::Send
+            | StepKind::Switch
             | StepKind::Run
+            | StepKind::Complete
             | StepKind::Fetch
             | StepKind::Enter => false,
             StepKind::RemoveSnapshot
@@ -469,7 +472,10 @@ impl Change<'_> {
             | StepKind::Detach
             | StepKind::CallOff => current.undo,
         };
-        if gone && removes {
+        // An agent that knows nothing of post-copy has copied all of it before.
+        let copied = matches!(current.kind, StepKind::Switch | StepKind::Complete)
+            && fault.kind == FaultKind::Unsupported;
+        if copied || (gone && removes) {
             // A host that no longer has the machine has nothing to remove.
             return self.end_step().await;
         }
@@ -530,7 +536,9 @@ impl Change<'_> {
             return self.leave_copy(reason).await;
         }
         match (kind, current.kind) {
-            (OperationKind::Migrate, StepKind::Run) => return self.arrived_broken(reason).await,
+            (OperationKind::Migrate, StepKind::Switch | StepKind::Run | StepKind::Complete) => {
+                return self.arrived_broken(reason).await;
+            }
             (OperationKind::Migrate, StepKind::Leave) => {
                 self.leave_behind(reason);
                 return Ok(());

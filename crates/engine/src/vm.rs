@@ -140,6 +140,7 @@ impl Engine {
             in_datastore: false,
             runs: false,
             force: false,
+            post_copy: false,
         });
         let mut operation = begun(
             operation_id,

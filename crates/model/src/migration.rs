@@ -70,6 +70,28 @@ pub struct Endpoint {
     pub memory_port: u16,
     /// Where what is on its disks is written.
     pub disk_port: u16,
+    /// How many connections the memory is to come by; one where nothing is said.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub channels: u8,
+    /// The machine may run there before all of its memory has come.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub post_copy: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over references"
+)]
+const fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over references"
+)]
+const fn is_false(said: &bool) -> bool {
+    !*said
 }
 
 /// What a migration does right now, for whoever watches it.
@@ -185,6 +207,11 @@ pub struct Limits {
     /// How fast it may be copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_mib_per_s: Option<u64>,
+    /// Whether it runs on the other host before all of its memory is there. There is
+    /// no way back from that: where either host fails meanwhile, what was in its
+    /// memory is lost.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub post_copy: bool,
 }
 
 impl Limits {
@@ -247,6 +274,12 @@ pub struct MigrateVm {
     /// where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_mib_per_s: Option<u64>,
+    /// Has one that runs go on at the other host before all of its memory is there:
+    /// the guest stands still for a moment only, whatever it does to its memory. It
+    /// cannot be taken back from then on, and where either host fails before the
+    /// rest has come, what was in its memory is lost.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub post_copy: bool,
 }
 
 impl MigrateVm {
@@ -257,8 +290,13 @@ impl MigrateVm {
         let limits = Limits {
             max_downtime_ms: self.max_downtime_ms,
             max_mib_per_s: self.max_mib_per_s,
+            post_copy: self.post_copy,
         };
         let limits = limits.check()?;
+        if self.post_copy && (self.host.is_none() || self.mode == Some(MigrationMode::Cold)) {
+            let message = "only a VM that runs, and goes to another host, migrates by post-copy";
+            return wrong("post_copy", message);
+        }
         match (&self.host, &self.datastore, self.mode) {
             (None, None, Some(MigrationMode::Storage)) => wrong(
                 "datastore",
@@ -355,6 +393,29 @@ mod tests {
             limited(None, Some(u64::MAX)),
         ] {
             assert_eq!(wrong.check().unwrap_err().fields.len(), 1, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_goes_live_to_a_host_goes_by_post_copy() {
+        let by = |form: MigrateVm| MigrateVm {
+            post_copy: true,
+            ..form
+        };
+        for mode in [None, Some(MigrationMode::Live)] {
+            let wanted = by(form(Some("b"), None, mode)).check().unwrap();
+            let Destination::Host { limits, .. } = wanted else {
+                panic!("{wanted:?}");
+            };
+            assert!(limits.post_copy);
+        }
+        for wrong in [
+            form(Some("b"), None, Some(MigrationMode::Cold)),
+            form(None, Some("fast"), None),
+            form(None, Some("fast"), Some(MigrationMode::Storage)),
+        ] {
+            let error = by(wrong).check().unwrap_err();
+            assert_eq!(error.fields[0].field, "post_copy");
         }
     }
 

@@ -123,8 +123,13 @@ pub enum StepKind {
     Send,
     /// The machine runs on where it was.
     CallOff,
+    /// The machine, which stands still on both hosts, may be let run on the other
+    /// one, with a part of its memory still to come.
+    Switch,
     /// The machine runs on the other host, which is its own from now on.
     Run,
+    /// The rest of its memory comes to where it runs.
+    Complete,
     /// The host that it was on removes what it left.
     Leave,
     /// The server fetches, unpacks and checks an image, in the staging area.
@@ -221,6 +226,8 @@ pub struct Situation {
     pub runs: bool,
     /// Asked to act at once, without the guest's consent.
     pub force: bool,
+    /// Asked to run elsewhere before all of its memory is there.
+    pub post_copy: bool,
 }
 
 impl OperationKind {
@@ -281,6 +288,14 @@ impl OperationKind {
             Self::Detach => &[S::Detach],
             Self::Grow => &[S::Grow],
             Self::Move => &[S::Move],
+            Self::Migrate if at.runs && at.post_copy => &[
+                S::Receive,
+                S::Send,
+                S::Switch,
+                S::Run,
+                S::Complete,
+                S::Leave,
+            ],
             Self::Migrate => match (at.runs, at.on_host) {
                 (true, _) => &[S::Receive, S::Send, S::Run, S::Leave],
                 (false, true) => &[S::Upload, S::Arrive, S::Discard, S::Leave],
@@ -349,7 +364,11 @@ impl OperationKind {
                 | (Self::Resume, StepKind::Discard)
                 | (
                     Self::Migrate,
-                    StepKind::Run | StepKind::Discard | StepKind::Leave
+                    StepKind::Switch
+                        | StepKind::Run
+                        | StepKind::Complete
+                        | StepKind::Discard
+                        | StepKind::Leave
                 )
         )
     }
@@ -497,7 +516,7 @@ const fn has_place(steps: &[StepKind]) -> bool {
 }
 
 impl StepKind {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::Place,
         Self::Prepare,
         Self::Boot,
@@ -528,7 +547,9 @@ impl StepKind {
         Self::Dismiss,
         Self::Send,
         Self::CallOff,
+        Self::Switch,
         Self::Run,
+        Self::Complete,
         Self::Leave,
         Self::Fetch,
         Self::Enter,
@@ -540,7 +561,7 @@ impl StepKind {
     pub const fn is_at_peer(self) -> bool {
         matches!(
             self,
-            Self::Receive | Self::Arrive | Self::Dismiss | Self::Leave
+            Self::Receive | Self::Arrive | Self::Dismiss | Self::Switch | Self::Leave
         )
     }
 
@@ -578,7 +599,9 @@ impl StepKind {
             Self::Dismiss => "Clear the other host",
             Self::Send => "Copy disk and memory",
             Self::CallOff => "Run on where it was",
+            Self::Switch => "Hand it over",
             Self::Run => "Run on the other host",
+            Self::Complete => "Bring the rest of its memory",
             Self::Leave => "Clear the host it left",
             Self::Fetch => "Fetch and check the image",
             Self::Enter => "Take it into the repository",
@@ -709,20 +732,22 @@ impl OperationView {
 mod tests {
     use super::*;
 
-    const SITUATIONS: [Situation; 16] = {
+    const SITUATIONS: [Situation; 32] = {
         let mut all = [Situation {
             on_host: false,
             in_datastore: false,
             runs: false,
             force: false,
-        }; 16];
+            post_copy: false,
+        }; 32];
         let mut n = 0;
-        while n < 16 {
+        while n < 32 {
             all[n] = Situation {
                 on_host: n & 1 != 0,
                 in_datastore: n & 2 != 0,
                 runs: n & 4 != 0,
                 force: n & 8 != 0,
+                post_copy: n & 16 != 0,
             };
             n += 1;
         }

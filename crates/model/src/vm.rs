@@ -344,11 +344,12 @@ mod tests {
             inputs: Inputs::from([("x".to_owned(), InputValue::Switch(true))]),
             ssh_key: Some("nonsense".to_owned()),
             user_data: Some("  ".to_owned()),
+            datastore: Some("a/b".to_owned()),
             hold: false,
         };
         let error = form.check().unwrap_err();
         let fields: Vec<&str> = error.fields.iter().map(|f| f.field.as_str()).collect();
-        assert_eq!(fields, ["name", "inputs", "flavor", "ssh_key"]);
+        assert_eq!(fields, ["name", "inputs", "flavor", "ssh_key", "datastore"]);
     }
 
     #[test]

@@ -401,6 +401,10 @@ pub enum Work {
         from: HostId,
         #[serde(default, skip_serializing_if = "DiskPlan::is_plain")]
         disks: DiskPlan,
+        /// It is to run before all of its memory has come. An agent that does not
+        /// know that waits for all of it, and says so in its endpoint.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        post_copy: bool,
     },
     /// Copy the machine to where another host waits for it, until it stands still
     /// on both.
@@ -409,8 +413,13 @@ pub enum Work {
     },
     /// The machine runs on here: nothing comes of sending it.
     CallOff,
+    /// The other host has the machine, which stands still on both: have the rest of
+    /// its memory brought there while it runs.
+    Switch,
     /// Let the machine run that was received.
     Run,
+    /// Wait for the rest of the memory of a machine that runs.
+    Complete,
     /// Stop what is here of a machine that runs elsewhere, or is to, and remove
     /// what no other host reaches.
     Leave {

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vimana_driver::{
-    Fault, FaultKind, GuestEnd, HostDriver, Keep, Observed, VolumeSource, VolumeSpec, unwatched,
+    Arrival, Fault, FaultKind, GuestEnd, HostDriver, Keep, Observed, VolumeSource, VolumeSpec,
+    unwatched,
 };
 use vimana_driver_sim::{RunLog, SimDatastore, SimDriver, SimHost};
 use vimana_engine::Engine;
@@ -399,9 +400,18 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 place: None,
             });
         }
-        Work::Receive { spec, from, disks } => {
-            let awaited = driver.receive(spec, Path::new(""), *from, disks);
-            let endpoint = awaited.await?;
+        Work::Receive {
+            spec,
+            from,
+            disks,
+            post_copy,
+        } => {
+            let arrival = Arrival {
+                from: *from,
+                disks: disks.clone(),
+                post_copy: *post_copy,
+            };
+            let endpoint = driver.receive(spec, Path::new(""), &arrival).await?;
             return Ok(Outcome::Ok {
                 note: None,
                 saved: None,
@@ -423,7 +433,18 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
             });
         }
         Work::CallOff => driver.call_off(vm, epoch).await?,
+        Work::Switch => {
+            return Ok(Outcome::Ok {
+                note: None,
+                saved: None,
+                backup: None,
+                endpoint: None,
+                sent: Some(driver.switch(vm, epoch).await?),
+                place: None,
+            });
+        }
         Work::Run => driver.run(vm, epoch).await?,
+        Work::Complete => driver.complete(vm, epoch).await?,
         Work::Leave { disks } => {
             driver.kill(vm, epoch).await?;
             driver.leave(vm, epoch, disks).await?;

@@ -169,6 +169,7 @@ mod tests {
                         in_datastore: state == VmState::Stopped,
                         runs: state == VmState::Running,
                         force,
+                        post_copy: false,
                     };
                     if action.judge(state).is_ok() {
                         all.push((state, operation(kind, at)));
@@ -202,6 +203,7 @@ mod tests {
             in_datastore: false,
             runs: false,
             force: false,
+            post_copy: false,
         };
         let create = operation(OperationKind::Create, at);
         assert_eq!(

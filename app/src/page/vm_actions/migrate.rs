@@ -7,7 +7,7 @@ use vimana_model::VmState;
 use vimana_model::action::VmAction;
 use vimana_model::migration::{MigrateVm, MigrationTarget};
 use vimana_model::vm::VmView;
-use vimana_ui::{Answers, Choice, Icon, IconName, Prose, SelectField, memo, part};
+use vimana_ui::{Answers, CheckField, Choice, Icon, IconName, Prose, SelectField, memo, part};
 
 use super::desk::VmDesk;
 use crate::api::{ApiError, VmArgs, migration_targets};
@@ -24,6 +24,7 @@ struct Form {
     targets: RwSignal<Option<Vec<MigrationTarget>>>,
     /// Name of the host that is chosen.
     host: RwSignal<String>,
+    post_copy: RwSignal<bool>,
     refused: RwSignal<Option<ApiError>>,
 }
 
@@ -39,9 +40,15 @@ pub fn MigrateForm(
     let form = Form {
         targets: RwSignal::new(None),
         host: RwSignal::new(String::new()),
+        post_copy: RwSignal::new(false),
         refused: RwSignal::new(None),
     };
-    let Form { host, refused, .. } = form;
+    let Form {
+        host,
+        post_copy,
+        refused,
+        ..
+    } = form;
     let busy = RwSignal::new(false);
     let asked_for = wanted.clone();
     spawn_local(async move {
@@ -72,6 +79,7 @@ pub fn MigrateForm(
         }
         let form = MigrateVm {
             host: Some(host.get_untracked()),
+            post_copy: post_copy.get_untracked(),
             ..MigrateVm::default()
         };
         if let Err(error) = form.check() {
@@ -94,6 +102,15 @@ pub fn MigrateForm(
         <form class="dialog-form" method="post" novalidate on:submit=submit>
             <p>{meaning(state)}</p>
             {part(move || Some(form.shown(wanted.as_deref())))}
+            {(state == VmState::Running).then(|| view! {
+                <CheckField
+                    id="migrate-post-copy"
+                    label="Run there before all of its memory has come"
+                    hint="Post-copy: for a guest that changes its memory fast. Once begun it cannot be undone: \
+                          if a host fails meanwhile, what is in its memory is lost."
+                    value=post_copy
+                />
+            })}
             <Answers
                 error=Signal::derive(error)
                 on_cancel=close
@@ -153,6 +170,7 @@ impl Form {
             targets,
             host,
             refused,
+            ..
         } = self;
         let Some(found) = targets.get() else {
             let waits = refused.with(Option::is_none);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 use vimana_driver::{
-    CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd, IncarnationSpec, Keep, Observed,
-    Power, SavedMachine, VolumeSource, VolumeSpec, unwatched,
+    Arrival, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd, IncarnationSpec, Keep,
+    Observed, Power, SavedMachine, VolumeSource, VolumeSpec, unwatched,
 };
 use vimana_model::backup::MadeBackup;
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
@@ -196,12 +196,22 @@ impl Workshop {
                     ..Done::default()
                 })
             }
-            Work::Receive { spec, from, disks } => {
+            Work::Receive {
+                spec,
+                from,
+                disks,
+                post_copy,
+            } => {
                 fits(command, spec)?;
                 let image = self.images.get(&spec.image, &meter()).await?;
-                let awaited = driver.receive(spec, image.path(), *from, disks);
+                let arrival = Arrival {
+                    from: *from,
+                    disks: disks.clone(),
+                    post_copy: *post_copy,
+                };
+                let endpoint = driver.receive(spec, image.path(), &arrival);
                 Ok(Done {
-                    endpoint: Some(awaited.await?),
+                    endpoint: Some(endpoint.await?),
                     ..Done::default()
                 })
             }
@@ -213,7 +223,12 @@ impl Workshop {
                 })
             }
             Work::CallOff => Ok(driver.call_off(vm, epoch).await?.into()),
+            Work::Switch => Ok(Done {
+                sent: Some(driver.switch(vm, epoch).await?),
+                ..Done::default()
+            }),
             Work::Run => Ok(driver.run(vm, epoch).await?.into()),
+            Work::Complete => Ok(driver.complete(vm, epoch).await?.into()),
             Work::Leave { disks } => {
                 driver.kill(vm, epoch).await?;
                 Ok(driver.leave(vm, epoch, disks).await?.into())

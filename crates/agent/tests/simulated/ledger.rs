@@ -148,6 +148,7 @@ async fn a_machine_that_is_not_recorded_goes_for_good() {
     let discard = |run_epoch| ToAgent::Discard {
         vm_id: vm(1),
         run_epoch,
+        elsewhere: None,
     };
     // An earlier run was meant: this one stays.
     session.send(discard(1)).await;
@@ -187,6 +188,7 @@ async fn a_machine_is_discarded_although_a_later_run_of_it_was_once_tried() {
         .send(ToAgent::Discard {
             vm_id: vm(1),
             run_epoch: 1,
+            elsewhere: None,
         })
         .await;
     let gone = FromAgent::Discarded { vm_id: vm(1) };

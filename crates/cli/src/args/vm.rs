@@ -160,6 +160,11 @@ pub struct Migrate {
     /// How fast it may be copied, in MiB a second
     #[arg(long, value_name = "MIB/S")]
     pub bandwidth: Option<u64>,
+    /// Let it run there before all of its memory has come: for one that changes its
+    /// memory faster than it is copied. There is no way back from then on, and where
+    /// a host fails meanwhile, what was in its memory is lost
+    #[arg(long, conflicts_with = "datastore")]
+    pub post_copy: bool,
     #[command(flatten)]
     pub change: Change,
 }

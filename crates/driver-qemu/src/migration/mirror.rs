@@ -175,6 +175,13 @@ pub async fn end(qmp: &Qmp, mirrors: &[Mirror]) -> Result<u64, QmpError> {
     Ok(bytes)
 }
 
+/// How much all that there are, of whichever sending, have copied.
+pub async fn copied(qmp: &Qmp) -> Result<u64, QmpError> {
+    let jobs = qmp.jobs().await?.into_iter();
+    let ours = jobs.filter(|(id, _)| is_ours(id, JOB));
+    Ok(ours.fold(0, |sum: u64, (_, job)| sum.saturating_add(job.done)))
+}
+
 /// Asks all that there are, of whichever sending, to end before their time: a guest
 /// that writes waits for the other host until then.
 pub async fn cancel(qmp: &Qmp) -> Result<(), QmpError> {

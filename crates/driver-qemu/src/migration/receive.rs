@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::time::timeout;
-use vimana_driver::{DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power};
+use tokio::time::{sleep, timeout};
+use vimana_driver::{Arrival, DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power};
 use vimana_model::{HostId, VmId};
 
 use super::mirror::{Mirror, mirrors};
@@ -16,10 +16,13 @@ use super::{Arriving, Journey, able, hypervisor, on_disk};
 use crate::argv::{self, Launch};
 use crate::boot::{self, Beginning, has_run, launch};
 use crate::host::{Held, Host, Turn, blocking, no_such_vm, overtaken};
-use crate::limits::{ARRIVAL_TIMEOUT, LISTEN_ATTEMPTS, MIGRATION_POLL};
+use crate::limits::{
+    ARRIVAL_TIMEOUT, CHANNELS, CHANNELS_FROM, FINALIZE_POLL, LISTEN_ATTEMPTS, MIGRATION_POLL,
+    SWITCHOVER_TIMEOUT,
+};
 use crate::machine::{self, Machine, Parts};
 use crate::prepare::{self, enough_room};
-use crate::qmp::{Migration, Passage, Port, Qmp, QmpError, RunState};
+use crate::qmp::{Migration, Passage, Port, Qmp, QmpError, RunState, Terms};
 use crate::record::{self, Prepared};
 use crate::volume;
 
@@ -28,13 +31,24 @@ pub async fn receive(
     turn: Turn,
     spec: IncarnationSpec,
     image: PathBuf,
-    from: HostId,
-    disks: DiskPlan,
+    arrival: Arrival,
 ) -> Result<Endpoint, Fault> {
+    let Arrival {
+        from,
+        disks,
+        post_copy,
+    } = arrival;
+    let how = Terms {
+        channels: channels(&spec, post_copy),
+        post_copy,
+    };
     if let Some(held) = turn.vm.held() {
         let message = "the host still holds another disk of this machine";
         let other = || Fault::new(FaultKind::Host, message);
-        return awaited(&held, turn.epoch, from).ok_or_else(other);
+        let awaited = awaited(&held, turn.epoch, from);
+        return awaited
+            .filter(|endpoint| endpoint.post_copy == post_copy)
+            .ok_or_else(other);
     }
     able(&turn.host)?;
     turn.still_wanted()?;
@@ -45,7 +59,7 @@ pub async fn receive(
         runs_as: None,
         disks,
     };
-    match make_place(&turn, spec, &image, &mut arriving).await {
+    match make_place(&turn, spec, &image, &mut arriving, how).await {
         Ok((record, parts, endpoint)) => {
             let mut held = Held::prepared(Arc::new(record));
             held.power = Power::Arriving;
@@ -68,6 +82,7 @@ async fn make_place(
     spec: IncarnationSpec,
     image: &Path,
     arriving: &mut Arriving,
+    how: Terms,
 ) -> Result<(Prepared, Parts, Endpoint), Fault> {
     let (host, image, now) = (Arc::clone(&turn.host), image.to_owned(), arriving.clone());
     let record = blocking(move || {
@@ -81,7 +96,7 @@ async fn make_place(
     });
     let record = record.await?;
     volume::expect(&turn.host, turn.vm.id, &arriving.disks.volumes).await?;
-    let (parts, endpoint) = wait(turn, &record, arriving).await?;
+    let (parts, endpoint) = wait(turn, &record, arriving, how).await?;
     Ok((record, parts, endpoint))
 }
 
@@ -117,6 +132,7 @@ async fn wait(
     turn: &Turn,
     record: &Prepared,
     arriving: &mut Arriving,
+    how: Terms,
 ) -> Result<(Parts, Endpoint), Fault> {
     let (dir, now) = (turn.dir(), record.clone());
     blocking(move || boot::make_ready(&dir, &now)).await?;
@@ -130,7 +146,8 @@ async fn wait(
     for _ in 0..LISTEN_ATTEMPTS {
         let mut parts = boot::start(turn, &turn.dir(), &args, Beginning::FromElsewhere).await?;
         let listening = async {
-            let Some(endpoint) = listen(turn, &parts.qmp, arriving.from, &exports).await? else {
+            let listening = listen(turn, &parts.qmp, arriving.from, &exports, how);
+            let Some(endpoint) = listening.await? else {
                 return Ok(None);
             };
             arriving.endpoint = Some(endpoint);
@@ -163,6 +180,7 @@ async fn listen(
     qmp: &Qmp,
     from: HostId,
     exports: &[Mirror],
+    how: Terms,
 ) -> Result<Option<Endpoint>, Fault> {
     let host = &turn.host;
     let tls = tls::provide(host, &turn.dir(), qmp, End::Server { from }).await?;
@@ -172,7 +190,7 @@ async fn listen(
         Fault::new(FaultKind::Unsupported, message)
     })?;
     let listening = async {
-        qmp.prepare_migration(Passage::In { tls }).await?;
+        qmp.prepare_migration(Passage::In { tls, how }).await?;
         let Some(memory) = free_ports(host, address).next() else {
             return Ok(None);
         };
@@ -183,6 +201,8 @@ async fn listen(
             address,
             memory_port: memory.port,
             disk_port,
+            channels: how.channels,
+            post_copy: how.post_copy,
         };
         if exports.is_empty() {
             return Ok(Some(at(0)));
@@ -199,7 +219,28 @@ async fn listen(
         Ok(None)
     };
     let listening: Result<_, QmpError> = listening.await;
-    listening.map_err(|error| hypervisor("the machine cannot be awaited", &error))
+    listening.map_err(|error| match error {
+        // It asks the kernel whether pages can be waited for.
+        QmpError::Refused {
+            command: "migrate-set-capabilities",
+            ref description,
+        } if how.post_copy => {
+            let message = format!("this host takes no machine by post-copy: {description}");
+            Fault::new(FaultKind::Unsupported, message)
+        }
+        QmpError::Refused { .. }
+        | QmpError::Closed
+        | QmpError::Timeout { .. }
+        | QmpError::Unexpected => hypervisor("the machine cannot be awaited", &error),
+    })
+}
+
+/// How many connections its memory is to come by, besides the first.
+fn channels(spec: &IncarnationSpec, post_copy: bool) -> u8 {
+    if post_copy || spec.resources.memory_mib < CHANNELS_FROM {
+        return 0;
+    }
+    CHANNELS
 }
 
 /// The ports on which nobody listens right now.
@@ -257,7 +298,10 @@ pub async fn run(turn: Turn) -> Result<(), Fault> {
     turn.still_wanted()?;
     let _motion = machine.motion().await;
     let qmp = machine.qmp();
-    let come = turn.cancelled.run_until_cancelled(arrived(&qmp)).await;
+    let come = turn
+        .cancelled
+        .run_until_cancelled(arrived(&qmp, &arriving))
+        .await;
     if !come.ok_or_else(overtaken)?.map_err(unrun)? {
         return Err(not_arrived());
     }
@@ -305,15 +349,21 @@ pub fn settle(dir: &Path, record: &Prepared) -> io::Result<()> {
     record::erase::<Arriving>(dir)
 }
 
-/// Whether all of the machine is here. Waits for the last of it, which the source
-/// may be the first to know of.
-async fn arrived(qmp: &Qmp) -> Result<bool, QmpError> {
+/// Whether all of the machine is here that its guest begins with. Waits for the last
+/// of it, which the source may be the first to know of.
+async fn arrived(qmp: &Qmp, arriving: &Arriving) -> Result<bool, QmpError> {
     let mut events = qmp.events().ok_or(QmpError::Closed)?;
     let coming = async {
         loop {
             match qmp.query_migrate().await? {
                 Migration::Completed => break,
                 Migration::Underway | Migration::Waiting => {}
+                // What is no memory is read before it stands still.
+                Migration::PostCopy if qmp.query_status().await? != RunState::Inmigrate => break,
+                Migration::PostCopy => {
+                    sleep(FINALIZE_POLL).await;
+                    continue;
+                }
                 Migration::None
                 | Migration::Setup
                 | Migration::Cancelled
@@ -323,7 +373,13 @@ async fn arrived(qmp: &Qmp) -> Result<bool, QmpError> {
         }
         Ok(true)
     };
-    timeout(ARRIVAL_TIMEOUT, coming).await.unwrap_or(Ok(false))
+    let post_copy = arriving.endpoint.is_some_and(|endpoint| endpoint.post_copy);
+    let within = if post_copy {
+        SWITCHOVER_TIMEOUT
+    } else {
+        ARRIVAL_TIMEOUT
+    };
+    timeout(within, coming).await.unwrap_or(Ok(false))
 }
 
 /// The supervisor's part: nobody has anything to write here any more once the

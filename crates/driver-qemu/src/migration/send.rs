@@ -19,11 +19,11 @@ use super::{Journey, Leaving, able, hypervisor, on_disk};
 use crate::guest;
 use crate::host::{Turn, not_running, overtaken};
 use crate::limits::{
-    FIRST_DOWNTIME_MS, REACH_TIMEOUT, ROUNDS_AT_FIRST, SEND_TIMEOUT, SWITCHOVER_TIMEOUT,
-    WATCH_EVERY,
+    FIRST_DOWNTIME_MS, REACH_TIMEOUT, ROUNDS_AT_FIRST, ROUNDS_BEFORE, SEND_TIMEOUT,
+    SWITCHOVER_TIMEOUT, WATCH_EVERY,
 };
 use crate::machine::{self, Intent, Machine};
-use crate::qmp::{Migration, Moving, Passage, Port, Qmp, QmpError, RunState};
+use crate::qmp::{Migration, Moving, Passage, Port, Qmp, QmpError, RunState, Terms};
 use crate::record;
 
 /// What QEMU says of a connection that is gone.
@@ -148,6 +148,7 @@ async fn begin(turn: &Turn, sending: &Sending) -> Result<Leaving, Fault> {
         endpoint: sending.endpoint,
         began_ms: now_ms(),
         sent: None,
+        switched: None,
         gone: false,
     };
     let dir = turn.dir();
@@ -159,7 +160,7 @@ async fn begin(turn: &Turn, sending: &Sending) -> Result<Leaving, Fault> {
     Ok(leaving)
 }
 
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     ms(now.unwrap_or_default())
 }
@@ -210,7 +211,10 @@ impl Sender<'_> {
                 Migration::Setup | Migration::Underway | Migration::Waiting => true,
                 // That of an earlier sending says nothing.
                 Migration::Completed => status == RunState::Postmigrate,
-                Migration::None | Migration::Cancelled | Migration::Failed { .. } => false,
+                Migration::PostCopy
+                | Migration::None
+                | Migration::Cancelled
+                | Migration::Failed { .. } => false,
             };
             Ok((in_step && goes_on).then_some(events))
         };
@@ -286,6 +290,10 @@ impl Sender<'_> {
             limit: self.sending.max_bytes_per_s,
             downtime_ms: self.downtime_ms,
             tls: tls.then_some((tls::CREDENTIALS, &name)),
+            how: Terms {
+                channels: self.sending.endpoint.channels,
+                post_copy: self.sending.endpoint.post_copy,
+            },
         };
         qmp.prepare_migration(passage).await?;
         let events = qmp.events().ok_or(QmpError::Closed)?;
@@ -323,13 +331,23 @@ impl Sender<'_> {
                     goes_on.map_err(|error| unsent(&error))?;
                     told_to_go_on = true;
                 }
+                Migration::Underway
+                    if self.sending.endpoint.post_copy
+                        && moving.memory.dirty_sync_count > ROUNDS_BEFORE
+                        && self.stands_by().await? =>
+                {
+                    return self.arrived(&moving).await;
+                }
+                Migration::PostCopy => return Err(failed("nobody has asked for its rest yet")),
                 Migration::Setup | Migration::Underway | Migration::Waiting => {
                     if !at_once && moving.state == Migration::Underway {
                         at_once = true;
                         self.send_at_once();
                     }
                     self.tell_memory(&moving);
-                    self.allow_more(&moving).await;
+                    if !self.sending.endpoint.post_copy {
+                        self.allow_more(&moving).await;
+                    }
                     self.watch.goes_on()?;
                     if self.stands_since.is_none() {
                         self.stays_in_step().await?;
@@ -363,6 +381,24 @@ impl Sender<'_> {
             Some(reason) => Err(broke(&reason)),
             None => Ok(()),
         }
+    }
+
+    /// By post-copy: stops the guest, and ends the mirrors. Whether both have its disks
+    /// and it stands still; not where QEMU is at the end of all of it just now. It is
+    /// stopped before QEMU does it, which would let it run on where the rest fails:
+    /// that is for us to decide alone.
+    async fn stands_by(&mut self) -> Result<bool, Fault> {
+        let stopping = async {
+            self.qmp.stop().await?;
+            if self.qmp.query_status().await? != RunState::Paused {
+                return Ok(false);
+            }
+            self.stands_since.get_or_insert_with(Instant::now);
+            self.disk_bytes = mirror::end(&self.qmp, &self.mirrors).await?;
+            Ok(true)
+        };
+        let stopping: Result<_, QmpError> = stopping.await;
+        stopping.map_err(|error| unsent(&error))
     }
 
     /// A memory that is changed faster than the short end takes gets a longer one,
@@ -424,6 +460,8 @@ impl Sender<'_> {
                 }
                 "RESUME" => self.stands_since = None,
                 "MIGRATION" => further = true,
+                // By post-copy, whoever has been through the memory once waits no longer.
+                "MIGRATION_PASS" => further |= self.sending.endpoint.post_copy,
                 _ => {}
             }
         }
@@ -441,7 +479,8 @@ impl Sender<'_> {
             .tell(phase, memory.remaining, memory.transferred, (dirty, rounds));
     }
 
-    /// Everything is there, and nothing of it runs.
+    /// Everything is there that is to be before the other host has it, and nothing of
+    /// it runs.
     async fn arrived(&mut self, moving: &Moving) -> Result<Sent, Fault> {
         let stood = self.stands_since.map(|since| ms(since.elapsed()));
         if self.disk_bytes == 0

@@ -49,6 +49,8 @@ pub enum Migration {
     Underway,
     /// The guest stands still, and QEMU waits to be told to go on.
     Waiting,
+    /// The guest may run at its target, and the rest of its memory comes meanwhile.
+    PostCopy,
     Completed,
     Cancelled,
     Failed {
@@ -94,12 +96,24 @@ pub enum Passage<'a> {
         /// The object that encrypts it, and the name that the other host has to
         /// prove.
         tls: Option<(&'a str, &'a str)>,
+        how: Terms,
     },
     /// From another host.
     In {
         /// The object that encrypts it, and the one that knows who may send.
         tls: Option<(&'a str, &'a str)>,
+        how: Terms,
     },
+}
+
+/// What both ends of a move have to agree about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Connections that the memory goes by, besides the first; 0 for that one alone.
+    pub channels: u8,
+    /// The guest may run at its target before all of it is there. QEMU before 10.1
+    /// has that with one connection only.
+    pub post_copy: bool,
 }
 
 /// Where QEMU listens, or finds another one that does.
@@ -390,13 +404,20 @@ impl Qmp {
             Passage::Out { .. } => (true, false),
             Passage::In { .. } => (false, true),
         };
+        let how = match passage {
+            Passage::File => Terms::default(),
+            Passage::Out { how, .. } | Passage::In { how, .. } => how,
+        };
         let capabilities = [
             ("events", true),
             // A sender knows that everything was understood.
             ("return-path", out || comes),
             // Its disks are ended in between.
             ("pause-before-switchover", out),
-            ("auto-converge", out),
+            // By post-copy nobody waits for the guest.
+            ("auto-converge", out && !how.post_copy),
+            ("multifd", how.channels > 0),
+            ("postcopy-ram", how.post_copy),
             // Its disks are not its own before its guest runs.
             ("late-block-activate", comes),
         ];
@@ -418,8 +439,9 @@ impl Qmp {
             } => (credentials, name, ""),
             Passage::In {
                 tls: Some((credentials, peer)),
+                ..
             } => (credentials, "", peer),
-            Passage::File | Passage::Out { tls: None, .. } | Passage::In { tls: None } => {
+            Passage::File | Passage::Out { tls: None, .. } | Passage::In { tls: None, .. } => {
                 ("", "", "")
             }
         };
@@ -427,6 +449,9 @@ impl Qmp {
             "max-bandwidth": limit.unwrap_or(UNLIMITED).min(UNLIMITED),
             "downtime-limit": downtime_ms.min(MOST_DOWNTIME_MS),
             "tls-creds": credentials, "tls-hostname": name, "tls-authz": peer,
+            "multifd-channels": how.channels.max(1),
+            // None where it is 0.
+            "max-postcopy-bandwidth": limit.unwrap_or_default(),
         });
         self.execute("migrate-set-parameters", Some(parameters))
             .await
@@ -462,6 +487,13 @@ impl Qmp {
         self.execute("migrate-continue", Some(arguments))
             .await
             .map(drop)
+    }
+
+    /// Has the rest of a memory go while the guest runs at its target. QEMU stops the
+    /// guest, and waits for [`Self::migrate_continue`] before anything of it goes.
+    pub async fn migrate_start_postcopy(&self) -> Result<(), QmpError> {
+        let started = self.execute("migrate-start-postcopy", None);
+        started.await.map(drop)
     }
 
     /// Serves disks. `tls` are the object that encrypts it, and the one that knows
@@ -559,6 +591,10 @@ impl Qmp {
             },
             Some("setup") => Migration::Setup,
             Some("pre-switchover") => Migration::Waiting,
+            Some("postcopy-active") => Migration::PostCopy,
+            Some("postcopy-paused") => Migration::Failed {
+                reason: "the connection broke before all of the memory had gone".to_owned(),
+            },
             None | Some("none") => Migration::None,
             Some(_) => Migration::Underway,
         };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use vimana_driver::conformance::{Harness as _, answer, guest_answers, new_spec, new_volume};
 use vimana_driver::{
-    DiskPlan, FaultKind, HostDriver, IncarnationSpec, Power, Sending, VolumePlan, VolumeSource,
-    unwatched,
+    Arrival, DiskPlan, FaultKind, HostDriver, IncarnationSpec, Power, Sending, VolumePlan,
+    VolumeSource, unwatched,
 };
 use vimana_driver_qemu::{BOOTS, COUNT, QemuConfig, QemuDriver};
 use vimana_model::name::DatastoreName;
@@ -95,13 +95,21 @@ impl Scene {
 
     async fn receive(&self) -> Sending {
         let (_, image) = self.hosts[1].image();
-        let awaited = self.two.receive(&self.spec, &image, id(1), &self.plan);
+        let arrival = self.arrival();
+        let awaited = self.two.receive(&self.spec, &image, &arrival);
         Sending {
             to: id(2),
             endpoint: awaited.await.unwrap(),
             max_downtime_ms: 300,
             max_bytes_per_s: None,
             disks: self.plan.clone(),
+        }
+    }
+
+    fn arrival(&self) -> Arrival {
+        Arrival {
+            disks: self.plan.clone(),
+            ..Arrival::of(id(1))
         }
     }
 
@@ -237,7 +245,8 @@ async fn a_host_that_does_not_reach_a_disk_does_not_wait_for_the_machine() {
     let stranger = QemuHost::new().await;
     let driver = stranger.driver().await;
     let (_, image) = stranger.image();
-    let refused = driver.receive(&scene.spec, &image, id(1), &scene.plan);
+    let arrival = scene.arrival();
+    let refused = driver.receive(&scene.spec, &image, &arrival);
     let refused = refused.await.unwrap_err();
     assert_eq!(refused.kind, FaultKind::Host, "{refused}");
     assert_eq!(stranger.left_behind(scene.vm()), [""; 0]);
@@ -272,4 +281,34 @@ async fn a_memory_is_saved_beside_a_disk_that_is_in_a_datastore() {
     one.boot(vm, 3, &again.resources).await.unwrap();
     guest_answers(one, vm).await;
     assert_eq!(answer(one, vm, BOOTS).await, 'A');
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_post_copy_too_the_disks_are_the_new_hosts_alone() {
+    let scene = Scene::new(true).await;
+    let (vm, one, two) = (scene.vm(), &*scene.one, &*scene.two);
+    let arrival = scene.arrival().by_post_copy();
+    let (_, image) = scene.hosts[1].image();
+    let endpoint = two.receive(&scene.spec, &image, &arrival).await.unwrap();
+    assert!(endpoint.post_copy);
+    let sending = Sending {
+        to: id(2),
+        endpoint,
+        max_downtime_ms: 300,
+        max_bytes_per_s: None,
+        disks: scene.plan.clone(),
+    };
+    one.send(vm, 1, &sending, unwatched()).await.unwrap();
+    one.switch(vm, 2).await.unwrap();
+    two.run(vm, 2).await.unwrap();
+    two.complete(vm, 2).await.unwrap();
+    assert_eq!(answer(two, vm, COUNT).await, 'B');
+    one.kill(vm, 2).await.unwrap();
+    one.leave(vm, 2, &scene.plan).await.unwrap();
+    assert!(scene.shared_root().exists());
+    two.kill(vm, 2).await.unwrap();
+    scene.reads(1);
+    two.boot(vm, 3, &scene.spec.resources).await.unwrap();
+    guest_answers(two, vm).await;
+    assert_eq!(answer(two, vm, BOOTS).await, 'B');
 }

@@ -12,5 +12,6 @@ mod conformance;
 mod host;
 mod interrupted;
 mod migration;
+mod post_copy;
 mod shared;
 mod survival;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use vimana_driver::conformance::{Harness as _, answer, guest_answers, new_spec};
 use vimana_driver::{
-    CopyWatcher, DiskPlan, Endpoint, FaultKind, HostDriver, IncarnationSpec, Power, Sending,
+    Arrival, CopyWatcher, DiskPlan, Endpoint, FaultKind, HostDriver, IncarnationSpec, Power,
+    Sending,
 };
 use vimana_driver_qemu::{BOOTS, COUNT, Credentials, CredentialsSource, QemuConfig};
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
@@ -21,22 +22,22 @@ use vimana_pki::{Authority, CertificateRequest, HostKey, Serial};
 use crate::host::QemuHost;
 
 /// Something, nothing, and zeros where something was.
-const WRITES: [&str; 3] = [
+pub const WRITES: [&str; 3] = [
     "write -P 0x5a 1M 256k",
     "write -P 0x5a 3M 64k",
     "write -z 3M 64k",
 ];
 
-fn id(n: u8) -> HostId {
+pub fn id(n: u8) -> HostId {
     HostId::from_parts(n.into(), [n; 10])
 }
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     Authority::generate(Serial::from_random([1; 16])).unwrap()
 }
 
 /// The host, as the authority knows it.
-fn certified(host: &QemuHost, authority: &Authority, name: HostId) -> QemuConfig {
+pub fn certified(host: &QemuHost, authority: &Authority, name: HostId) -> QemuConfig {
     let key = HostKey::generate().unwrap();
     let request = CertificateRequest::from_pem(&key.request().unwrap()).unwrap();
     let later = Timestamp::from_ms(4_000_000_000_000);
@@ -70,7 +71,7 @@ async fn counting(host: &QemuHost, driver: &dyn HostDriver, writes: &[&str]) -> 
 }
 
 /// What a guest reads on its disk.
-fn disk(host: &QemuHost, vm: VmId) -> Vec<u8> {
+pub fn disk(host: &QemuHost, vm: VmId) -> Vec<u8> {
     let raw = host.file("raw");
     let did = Command::new("qemu-img")
         .args(["convert", "-U", "-f", "qcow2", "-O", "raw"])
@@ -80,7 +81,7 @@ fn disk(host: &QemuHost, vm: VmId) -> Vec<u8> {
     fs::read(raw).unwrap()
 }
 
-fn watched() -> (CopyWatcher, Arc<Mutex<Vec<CopyProgress>>>) {
+pub fn watched() -> (CopyWatcher, Arc<Mutex<Vec<CopyProgress>>>) {
     let seen: Arc<Mutex<Vec<CopyProgress>>> = Arc::default();
     let told = Arc::clone(&seen);
     (Arc::new(move |p| told.lock().unwrap().push(p)), seen)
@@ -93,7 +94,7 @@ async fn moves(configs: [QemuConfig; 2], hosts: &[QemuHost; 2]) -> Sent {
     let (one, two) = (a.open(from).await, b.open(to).await);
     let spec = counting(a, &*one, &WRITES).await;
     let endpoint = two
-        .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+        .receive(&spec, &b.image().1, &Arrival::of(id(1)))
         .await
         .unwrap();
     let sending = Sending {
@@ -132,7 +133,7 @@ async fn moves(configs: [QemuConfig; 2], hosts: &[QemuHost; 2]) -> Sent {
         ..spec
     };
     let endpoint = one
-        .receive(&back, &a.image().1, id(2), &DiskPlan::default())
+        .receive(&back, &a.image().1, &Arrival::of(id(2)))
         .await
         .unwrap();
     let sending = Sending {
@@ -168,6 +169,68 @@ async fn machine_moves_between_hosts_that_know_each_other_by_certificates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_machine_comes_by_several_connections() {
+    let [a, b] = [QemuHost::new().await, QemuHost::new().await];
+    let authority = authority();
+    let one = a.open(certified(&a, &authority, id(1))).await;
+    let two = b.open(certified(&b, &authority, id(2))).await;
+    let mut spec = new_spec(&a);
+    spec.resources.memory_mib = MiB(1024);
+    let vm = spec.vm_id;
+    one.prepare(&spec, &a.image().1).await.unwrap();
+    one.boot(vm, 1, &spec.resources).await.unwrap();
+    guest_answers(&*one, vm).await;
+    let mut count = b'A';
+    assert_eq!(answer(&*one, vm, COUNT).await, 'A');
+    for calls_off in [true, false] {
+        let endpoint = two
+            .receive(&spec, &b.image().1, &Arrival::of(id(1)))
+            .await
+            .unwrap();
+        assert_eq!(endpoint.channels, 2);
+        let sending = Sending {
+            to: id(2),
+            endpoint,
+            max_downtime_ms: 300,
+            max_bytes_per_s: Some(64 << 20),
+            disks: DiskPlan::default(),
+        };
+        let (watcher, seen) = watched();
+        let sent = one.send(vm, 1, &sending, watcher).await.unwrap();
+        println!("{sent:?}");
+        // Zeros are not counted as bytes.
+        assert!(
+            (1 << 20..64 << 20).contains(&sent.transferred_bytes),
+            "{sent:?}"
+        );
+        assert!(!seen.lock().unwrap().is_empty());
+        count += 1;
+        if calls_off {
+            one.call_off(vm, 1).await.unwrap();
+            assert_eq!(answer(&*one, vm, COUNT).await, char::from(count));
+            two.kill(vm, 1).await.unwrap();
+            two.clean(vm, 1).await.unwrap();
+        } else {
+            two.run(vm, 2).await.unwrap();
+            assert_eq!(answer(&*two, vm, COUNT).await, char::from(count));
+            assert_eq!(answer(&*two, vm, BOOTS).await, 'A');
+        }
+    }
+    // Nothing of it is in the way of anything else.
+    two.save(vm, 2).await.unwrap();
+    two.load(vm, 3).await.unwrap();
+    // By post-copy it comes by one.
+    one.kill(vm, 3).await.unwrap();
+    one.clean(vm, 3).await.unwrap();
+    spec.run_epoch = 3;
+    let back = one
+        .receive(&spec, &a.image().1, &Arrival::of(id(2)).by_post_copy())
+        .await;
+    let endpoint = back.unwrap();
+    assert_eq!((endpoint.channels, endpoint.post_copy), (0, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_sends_a_machine_but_the_host_it_is_expected_from() {
     let ours = authority();
     let others = authority();
@@ -189,7 +252,7 @@ async fn nobody_sends_a_machine_but_the_host_it_is_expected_from() {
         let one = a.open(config).await;
         let spec = counting(&a, &*one, &[]).await;
         let endpoint = two
-            .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+            .receive(&spec, &b.image().1, &Arrival::of(id(1)))
             .await
             .unwrap();
         let sending = Sending {
@@ -226,7 +289,7 @@ async fn ports_that_others_have_are_passed_over() {
     let spec = new_spec(&host);
     let image = host.image().1;
     let refused = driver
-        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .receive(&spec, &image, &Arrival::of(id(1)))
         .await
         .unwrap_err();
     assert_eq!(refused.kind, FaultKind::Hypervisor, "{refused}");
@@ -236,7 +299,7 @@ async fn ports_that_others_have_are_passed_over() {
     config.migration.ports = ports[0]..=ports[0].saturating_add(50);
     let driver = host.open(config).await;
     let endpoint = driver
-        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .receive(&spec, &image, &Arrival::of(id(1)))
         .await
         .unwrap();
     assert!(!ports.contains(&endpoint.memory_port) && !ports.contains(&endpoint.disk_port));
@@ -274,7 +337,7 @@ async fn sending_is_called_off_in_every_phase() {
     let mut count = b'A';
     for phase in [CopyPhase::Disks, CopyPhase::Memory] {
         let endpoint = two
-            .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+            .receive(&spec, &b.image().1, &Arrival::of(id(1)))
             .await
             .unwrap();
         let (watcher, seen) = watched();
@@ -326,7 +389,7 @@ async fn sending_outlives_the_agent_once_the_disk_is_in_step() {
         });
         let (one, spec) = started.await.unwrap();
         let endpoint = two
-            .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+            .receive(&spec, &b.image().1, &Arrival::of(id(1)))
             .await
             .unwrap();
         let (watcher, seen) = watched();
@@ -376,7 +439,7 @@ async fn whatever_ends_on_the_way_ends_the_sending() {
             let spec = counting(&a, &*one, &WRITES).await;
             let vm = spec.vm_id;
             let endpoint = two
-                .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+                .receive(&spec, &b.image().1, &Arrival::of(id(1)))
                 .await
                 .unwrap();
             let (watcher, seen) = watched();
@@ -438,11 +501,12 @@ async fn machine_that_may_have_been_let_run_runs_after_the_agents_death() {
     let spec = counting(&a, &*one, &[]).await;
     let vm = spec.vm_id;
     let endpoint = two
-        .receive(&spec, &b.image().1, id(1), &DiskPlan::default())
+        .receive(&spec, &b.image().1, &Arrival::of(id(1)))
         .await
         .unwrap();
     let sending = Sending {
         max_bytes_per_s: None,
+        disks: DiskPlan::default(),
         ..slowly(endpoint)
     };
     one.send(vm, 1, &sending, watched().0).await.unwrap();
@@ -475,7 +539,7 @@ async fn nothing_is_left_of_a_place_that_nobody_was_told_of() {
     let spec = new_spec(&host);
     let image = host.image().1;
     driver
-        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .receive(&spec, &image, &Arrival::of(id(1)))
         .await
         .unwrap();
     drop(driver);
@@ -486,7 +550,7 @@ async fn nothing_is_left_of_a_place_that_nobody_was_told_of() {
     assert_eq!(driver.inventory().await.unwrap(), []);
     assert_eq!(host.left_behind(spec.vm_id), [""; 0]);
     driver
-        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .receive(&spec, &image, &Arrival::of(id(1)))
         .await
         .unwrap();
 }
@@ -498,7 +562,7 @@ async fn machine_that_never_arrived_is_not_started_from_half_a_disk() {
     let spec = new_spec(&host);
     let (vm, image) = (spec.vm_id, host.image().1);
     driver
-        .receive(&spec, &image, id(1), &DiskPlan::default())
+        .receive(&spec, &image, &Arrival::of(id(1)))
         .await
         .unwrap();
     driver.kill(vm, 1).await.unwrap();

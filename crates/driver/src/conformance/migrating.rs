@@ -10,8 +10,8 @@ use super::{
     BOOTS, COUNT, Harness, PATIENCE, answer, expect_power, guest_answers, observed, power, run,
 };
 use crate::{
-    CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, HostDriver, IncarnationSpec, Keep, Power,
-    Sending,
+    Arrival, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, HostDriver, IncarnationSpec, Keep,
+    Power, Sending,
 };
 
 /// Moments of a sending at which it is taken back, or its driver starts anew.
@@ -73,12 +73,10 @@ pub async fn machine_goes_on_at_another_host<H: Harness>(h: &H) {
     let spec = counting(h, &*from).await;
     let image = there.image().1;
     let endpoint = at
-        .receive(&spec, &image, source(), &DiskPlan::default())
+        .receive(&spec, &image, &Arrival::of(source()))
         .await
         .unwrap();
-    let again = at
-        .receive(&spec, &image, source(), &DiskPlan::default())
-        .await;
+    let again = at.receive(&spec, &image, &Arrival::of(source())).await;
     assert_eq!(again, Ok(endpoint), "the same place");
     assert_eq!(power(&*at, spec.vm_id).await, Some(Power::Arriving));
     let early = at.run(spec.vm_id, 2).await;
@@ -109,7 +107,7 @@ pub async fn machine_goes_on_at_another_host<H: Harness>(h: &H) {
         ..spec
     };
     let back = from
-        .receive(&spec, &h.image().1, target(), &DiskPlan::default())
+        .receive(&spec, &h.image().1, &Arrival::of(target()))
         .await
         .unwrap();
     let sending = Sending {
@@ -122,6 +120,46 @@ pub async fn machine_goes_on_at_another_host<H: Harness>(h: &H) {
     remove(&there, &*at, &spec, 3).await;
 }
 
+/// A part of its memory may come later: all else is the same.
+pub async fn machine_goes_on_at_another_host_by_post_copy<H: Harness>(h: &H) {
+    let there = h.beside().await;
+    let (from, at) = (h.driver().await, there.driver().await);
+    let spec = counting(h, &*from).await;
+    let (vm, image) = (spec.vm_id, there.image().1);
+    let endpoint = at
+        .receive(&spec, &image, &Arrival::of(source()).by_post_copy())
+        .await;
+    let endpoint = endpoint.unwrap();
+    let again = at
+        .receive(&spec, &image, &Arrival::of(source()).by_post_copy())
+        .await;
+    assert_eq!(again, Ok(endpoint), "the same place");
+    let sent = from.send(vm, 1, &to(endpoint), nobody()).await.unwrap();
+    assert_eq!(power(&*from, vm).await, Some(Power::Left));
+    let early = from.switch(vm, 1).await;
+    assert_eq!(kind(early), Some(FaultKind::Hypervisor), "the same run");
+    from.call_off(vm, 1).await.unwrap();
+    goes_on(&*from, &spec, 1, 'B').await;
+    remove(&there, &*at, &spec, 1).await;
+    let endpoint = at
+        .receive(&spec, &image, &Arrival::of(source()).by_post_copy())
+        .await;
+    let sending = to(endpoint.unwrap());
+    from.send(vm, 1, &sending, nobody()).await.unwrap();
+    let switched = from.switch(vm, 2).await.unwrap();
+    assert!(switched.transferred_bytes > 0 && sent.total_ms > 0);
+    assert!(from.switch(vm, 2).await.is_ok(), "once more");
+    let late = from.call_off(vm, 1).await;
+    assert_eq!(kind(late), Some(FaultKind::Superseded));
+    at.run(vm, 2).await.unwrap();
+    goes_on(&*at, &spec, 2, 'C').await;
+    at.complete(vm, 2).await.unwrap();
+    at.complete(vm, 2).await.unwrap();
+    remove(h, &*from, &spec, 2).await;
+    goes_on(&*at, &spec, 2, 'D').await;
+    remove(&there, &*at, &spec, 2).await;
+}
+
 pub async fn sending_that_is_called_off_leaves_the_machine_running<H: Harness>(h: &H) {
     let there = h.beside().await;
     let (from, at) = (h.driver().await, there.driver().await);
@@ -131,7 +169,7 @@ pub async fn sending_that_is_called_off_leaves_the_machine_running<H: Harness>(h
     let mut count = 'C';
     for moment in MOMENTS_MS {
         let endpoint = at
-            .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+            .receive(&spec, &there.image().1, &Arrival::of(source()))
             .await
             .unwrap();
         let sending = to(endpoint);
@@ -149,7 +187,7 @@ pub async fn sending_that_is_called_off_leaves_the_machine_running<H: Harness>(h
     }
     // Also after it had arrived.
     let endpoint = at
-        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .receive(&spec, &there.image().1, &Arrival::of(source()))
         .await
         .unwrap();
     let sending = to(endpoint);
@@ -165,7 +203,7 @@ pub async fn sending_to_where_nobody_waits_leaves_the_machine_running<H: Harness
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
     let endpoint = at
-        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .receive(&spec, &there.image().1, &Arrival::of(source()))
         .await
         .unwrap();
     let mut changes = at.subscribe();
@@ -187,7 +225,7 @@ pub async fn machine_that_arrived_and_never_ran_starts_from_its_disk<H: Harness>
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
     let endpoint = at
-        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .receive(&spec, &there.image().1, &Arrival::of(source()))
         .await
         .unwrap();
     let sent = from.send(spec.vm_id, 1, &to(endpoint), nobody()).await;
@@ -211,7 +249,7 @@ pub async fn machine_that_has_left_waits_over_a_restart_of_the_driver<H: Harness
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
     let endpoint = at
-        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .receive(&spec, &there.image().1, &Arrival::of(source()))
         .await
         .unwrap();
     drop(at);
@@ -241,7 +279,7 @@ pub async fn sending_goes_on_after_a_restart_of_the_driver<H: Harness>(h: &H) {
         let from = h.driver().await;
         let spec = counting(h, &*from).await;
         let endpoint = at
-            .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+            .receive(&spec, &there.image().1, &Arrival::of(source()))
             .await
             .unwrap();
         let sending = to(endpoint);
@@ -267,7 +305,7 @@ pub async fn what_does_not_travel_is_not_sent<H: Harness>(h: &H) {
     let (from, at) = (h.driver().await, there.driver().await);
     let spec = counting(h, &*from).await;
     let endpoint = at
-        .receive(&spec, &there.image().1, source(), &DiskPlan::default())
+        .receive(&spec, &there.image().1, &Arrival::of(source()))
         .await
         .unwrap();
     let snapshot = super::new_snapshot();

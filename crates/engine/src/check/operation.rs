@@ -155,7 +155,9 @@ fn stuck(operation: &OperationRecord, current: Current, vm: &VmRecord) -> Option
         | StepKind::Dismiss
         | StepKind::Send
         | StepKind::CallOff
+        | StepKind::Switch
         | StepKind::Run
+        | StepKind::Complete
         | StepKind::Leave => true,
     };
     // The other host's part is no matter of its own, which a stopped one lacks.

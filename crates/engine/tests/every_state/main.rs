@@ -14,6 +14,7 @@ mod evacuations;
 mod fleet;
 mod migrations;
 mod moves;
+mod post_copy;
 mod snapshots;
 mod volumes;
 

@@ -28,10 +28,15 @@ impl Scene {
     }
 
     pub(super) async fn migrate(&self, host: &str) -> Result<OperationView, Error> {
-        let args = ActionArgs::Migrate(MigrateVm {
+        self.migrate_as(MigrateVm {
             host: Some(host.to_owned()),
             ..MigrateVm::default()
-        });
+        })
+        .await
+    }
+
+    pub(super) async fn migrate_as(&self, form: MigrateVm) -> Result<OperationView, Error> {
+        let args = ActionArgs::Migrate(form);
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         let acted = engine.act_on_vm(admin, self.vm, VmAction::Migrate, args);
         match acted.await? {

@@ -56,7 +56,8 @@ impl Phase {
         match step {
             S::Receive => Some(Self::Prepare),
             S::Send | S::Upload | S::Arrive | S::Move => Some(Self::Copy),
-            S::Run => Some(Self::Confirm),
+            S::Switch => Some(Self::Switchover),
+            S::Run | S::Complete => Some(Self::Confirm),
             S::Leave | S::Discard => Some(Self::CleanUp),
             S::Place
             | S::Prepare

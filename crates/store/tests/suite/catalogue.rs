@@ -481,6 +481,7 @@ pub async fn operations_survive_with_their_steps(world: World) {
                 in_datastore: false,
                 runs: true,
                 force: false,
+                post_copy: false,
             })
             .iter()
             .map(|kind| StepRecord {

@@ -223,6 +223,7 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
             host: chance
                 .pick(&["host-1", "host-2", "host-3"])
                 .map(|host| (*host).to_owned()),
+            post_copy: chance.one_in(3),
             ..MigrateVm::default()
         }),
         A::Backup => ActionArgs::Backup(TakeBackup {

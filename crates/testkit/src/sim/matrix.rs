@@ -70,6 +70,8 @@ enum Deed {
     DeleteVolume,
     /// To the other host.
     Migrate,
+    /// The same, running there before all of its memory is.
+    MigrateByPostCopy,
     Request,
     Decide(RequestAction),
     /// Approve, with other terms.

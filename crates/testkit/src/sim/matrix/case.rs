@@ -169,7 +169,10 @@ impl Case {
         let mut answer = self.world.people.ask(who, ask.clone()).await;
         // A host that is not back yet is one that nothing goes to.
         let mut tries = 1;
-        while deed == Deed::Migrate && tries < MIGRATE_TRIES && is_conflict(&answer) {
+        while matches!(deed, Deed::Migrate | Deed::MigrateByPostCopy)
+            && tries < MIGRATE_TRIES
+            && is_conflict(&answer)
+        {
             tokio::time::sleep(Duration::from_secs(1)).await;
             answer = self.world.people.ask(who, ask.clone()).await;
             tries += 1;

@@ -86,9 +86,10 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
             let (volume, to) = (about.volume.unwrap(), fast());
             act(VmAction::Move, ActionArgs::Move { volume, to })
         }
-        Deed::Migrate => {
+        Deed::Migrate | Deed::MigrateByPostCopy => {
             let form = MigrateVm {
                 host: Some(format!("host-{}", about.other.unwrap_or(0))),
+                post_copy: deed == Deed::MigrateByPostCopy,
                 ..MigrateVm::default()
             };
             act(VmAction::Migrate, ActionArgs::Migrate(form))

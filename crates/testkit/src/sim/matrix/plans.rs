@@ -251,6 +251,7 @@ fn migrating() -> Vec<Plan> {
     const RUNS: Ends = &[(Some(Succeeded), Some(V::Running))];
     const CANCELLED: Ends = &[(Some(Cancelled), Some(V::Running))];
     let migrate = |name, ends| plan(name, &[CREATE], Deed::Migrate, ends);
+    let by_post_copy = |name, ends| plan(name, &[CREATE], Deed::MigrateByPostCopy, ends);
     vec![
         migrate("migrate", RUNS).calls(&[
             Call::Receive,
@@ -265,6 +266,21 @@ fn migrating() -> Vec<Plan> {
         migrate("migrate, cancelled in send", CANCELLED)
             .but(Setback::Cancelled(S::Send))
             .calls(&[Call::Send, Call::CallOff, Call::Kill, Call::Clean]),
+        by_post_copy("migrate by post-copy", RUNS).calls(&[
+            Call::Receive,
+            Call::Send,
+            Call::Switch,
+            Call::Run,
+            Call::Complete,
+            Call::Kill,
+            Call::Clean,
+        ]),
+        by_post_copy("migrate by post-copy, cancelled in send", CANCELLED)
+            .but(Setback::Cancelled(S::Send))
+            .calls(&[Call::Send, Call::CallOff, Call::Kill, Call::Clean]),
+        by_post_copy("migrate by post-copy, deleted in complete", DELETED)
+            .but(Setback::Deleted(S::Complete))
+            .calls(&[Call::Complete, Call::Kill, Call::Clean]),
     ]
 }
 

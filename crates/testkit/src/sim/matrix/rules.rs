@@ -88,7 +88,7 @@ impl Rule {
 }
 
 /// Every call that a step comes down to.
-pub const ALL_CALLS: [Option<Call>; 28] = [
+pub const ALL_CALLS: [Option<Call>; 30] = [
     None,
     Some(Call::Prepare),
     Some(Call::Boot),
@@ -116,7 +116,9 @@ pub const ALL_CALLS: [Option<Call>; 28] = [
     Some(Call::Receive),
     Some(Call::Send),
     Some(Call::CallOff),
+    Some(Call::Switch),
     Some(Call::Run),
+    Some(Call::Complete),
 ];
 
 /// The driver's call of a step; of one that the datastore carries out, none.
@@ -147,7 +149,9 @@ pub fn called_by(step: StepKind) -> Option<Call> {
         StepKind::Receive => Some(Call::Receive),
         StepKind::Send => Some(Call::Send),
         StepKind::CallOff => Some(Call::CallOff),
+        StepKind::Switch => Some(Call::Switch),
         StepKind::Run => Some(Call::Run),
+        StepKind::Complete => Some(Call::Complete),
         StepKind::Dismiss | StepKind::Leave => Some(Call::Kill),
         StepKind::Place
         | StepKind::Discard

@@ -91,6 +91,22 @@ pub fn failing() -> Vec<Plan> {
         )
         .calls(unmake),
         fails(
+            "migrate by post-copy that cannot switch",
+            runs,
+            Deed::MigrateByPostCopy,
+            Call::Switch,
+            BROKEN,
+        )
+        .calls(unmake),
+        fails(
+            "migrate by post-copy that cannot complete",
+            runs,
+            Deed::MigrateByPostCopy,
+            Call::Complete,
+            BROKEN,
+        )
+        .calls(unmake),
+        fails(
             "migrate cold that cannot export",
             &[CREATE, POWER_OFF],
             Deed::Migrate,
