@@ -116,6 +116,11 @@ pub struct ServeArgs {
         env = "VIMANA_AGENT_MIGRATION_PORTS"
     )]
     pub migration_ports: Ports,
+    /// Sends machines to other hosts unencrypted, and takes them so from whoever
+    /// reaches its ports: for a network that nobody but hosts reaches, all of which are
+    /// given this
+    #[arg(long, env = "VIMANA_AGENT_MIGRATION_PLAINTEXT")]
+    pub migration_plaintext: bool,
     /// The watchdog's binary [default: vimana-watchdog beside this one]
     #[arg(long, value_name = "PATH", env = "VIMANA_AGENT_WATCHDOG")]
     pub watchdog: Option<PathBuf>,

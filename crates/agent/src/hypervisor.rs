@@ -33,15 +33,19 @@ pub async fn open(
             config.owner = host_id.to_string();
             config.migration.address = args.migration_address();
             config.migration.ports = args.migration_ports.0.clone();
-            let shown = Arc::clone(enrolment);
-            config.migration.tls = Some(CredentialsSource::new(move || {
-                let [authority, certificate, key] = shown.pems()?;
-                Some(Credentials {
-                    authority,
-                    certificate,
-                    key,
-                })
-            }));
+            if args.migration_plaintext {
+                tracing::warn!("machines go to other hosts and come from them unencrypted");
+            } else {
+                let shown = Arc::clone(enrolment);
+                config.migration.tls = Some(CredentialsSource::new(move || {
+                    let [authority, certificate, key] = shown.pems()?;
+                    Some(Credentials {
+                        authority,
+                        certificate,
+                        key,
+                    })
+                }));
+            }
             Ok(Arc::new(QemuDriver::open(config).await?))
         }
         Driver::Sim => {

@@ -20,6 +20,7 @@ const NOWHERE: Endpoint = Endpoint {
     disk_port: 2,
     channels: 0,
     post_copy: false,
+    plain: true,
 };
 const MIB: u64 = 1 << 20;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use vimana_driver::conformance::new_vm;
 use vimana_driver::{
-    Fault, FaultKind, HostDriver as _, ImageRef, IncarnationSpec, Part, Power, Seed,
+    DiskPlan, Fault, FaultKind, HostDriver as _, ImageRef, IncarnationSpec, Part, Power, Seed,
 };
 use vimana_driver_sim::{Call, Course, Mishap, Moment, RunLog, SimDriver, SimHost};
 use vimana_model::ImageId;

@@ -76,6 +76,9 @@ pub struct Endpoint {
     /// The machine may run there before all of its memory has come.
     #[serde(default, skip_serializing_if = "is_false")]
     pub post_copy: bool,
+    /// Nothing that goes there is encrypted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plain: bool,
 }
 
 #[expect(

@@ -203,6 +203,7 @@ async fn listen(
             disk_port,
             channels: how.channels,
             post_copy: how.post_copy,
+            plain: tls.is_none(),
         };
         if exports.is_empty() {
             return Ok(Some(at(0)));

@@ -127,6 +127,11 @@ fn may_send(turn: &Turn, to: &Sending) -> Result<(Arc<Machine>, Option<Leaving>)
         None => {}
     }
     able(&turn.host)?;
+    let plain = turn.host.config.migration.tls.is_none();
+    if plain != to.endpoint.plain {
+        let message = "of the two hosts, one sends machines encrypted and the other one does not";
+        return Err(Fault::new(FaultKind::Unsupported, message));
+    }
     let volumes = turn.host.volumes.of(turn.vm.id);
     if volumes
         .iter()
@@ -290,6 +295,7 @@ impl Sender<'_> {
             limit: self.sending.max_bytes_per_s,
             downtime_ms: self.downtime_ms,
             tls: tls.then_some((tls::CREDENTIALS, &name)),
+            pauses: !self.mirrors.is_empty() || self.sending.endpoint.post_copy,
             how: Terms {
                 channels: self.sending.endpoint.channels,
                 post_copy: self.sending.endpoint.post_copy,

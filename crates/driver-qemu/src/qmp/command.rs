@@ -96,6 +96,8 @@ pub enum Passage<'a> {
         /// The object that encrypts it, and the name that the other host has to
         /// prove.
         tls: Option<(&'a str, &'a str)>,
+        /// It waits for [`Qmp::migrate_continue`] once the guest stands still.
+        pauses: bool,
         how: Terms,
     },
     /// From another host.
@@ -399,10 +401,10 @@ impl Qmp {
     /// Makes the moves of memory send `MIGRATION` events, and go where they are
     /// to. All is said that an earlier move may have left otherwise.
     pub async fn prepare_migration(&self, passage: Passage<'_>) -> Result<(), QmpError> {
-        let (out, comes) = match passage {
-            Passage::File => (false, false),
-            Passage::Out { .. } => (true, false),
-            Passage::In { .. } => (false, true),
+        let (out, comes, pauses) = match passage {
+            Passage::File => (false, false, false),
+            Passage::Out { pauses, .. } => (true, false, pauses),
+            Passage::In { .. } => (false, true, false),
         };
         let how = match passage {
             Passage::File => Terms::default(),
@@ -413,7 +415,7 @@ impl Qmp {
             // A sender knows that everything was understood.
             ("return-path", out || comes),
             // Its disks are ended in between.
-            ("pause-before-switchover", out),
+            ("pause-before-switchover", pauses),
             // By post-copy nobody waits for the guest.
             ("auto-converge", out && !how.post_copy),
             ("multifd", how.channels > 0),
