@@ -11,6 +11,6 @@ export const quantile = (values, share) =>
 
 export function show() {
   for (const { name, value, unit, goal } of figures) {
-    console.log(`${name.padEnd(44)}${String(value).padStart(9)} ${unit.padEnd(5)}${goal}`);
+    console.log(`${name.padEnd(52)}${String(value).padStart(9)} ${unit.padEnd(5)}${goal}`);
   }
 }

@@ -3,7 +3,15 @@
 
 import { execFile, spawn } from 'node:child_process';
 import { EventEmitter } from 'node:events';
-import { closeSync, copyFileSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -140,9 +148,10 @@ const capabilities = (...names) => ({
 export class Bare {
   // `args` are the arguments of a machine of Vimana's that runs, `disk` says how
   // large it is, over what, and maybe a file that it begins with; `seed` is a
-  // file; `hosts` are ids and certificates of two hosts, or absent for no TLS.
-  constructor({ data, args, disk, seed, pipes, hosts }) {
-    Object.assign(this, { data, disk, seed, pipes, hosts, turns: 0 });
+  // file; `hosts` are ids and certificates of two hosts, or absent for no TLS;
+  // where the disk is `shared`, both ends have the same file.
+  constructor({ data, args, disk, seed, pipes, hosts, shared }) {
+    Object.assign(this, { data, disk, seed, pipes, hosts, shared, turns: 0 });
     const clean = [];
     for (let at = 0; at < args.length; at += 1) {
       if (args[at] === '-incoming') at += 1;
@@ -161,10 +170,13 @@ export class Bare {
     const disk = join(dir, 'disk.qcow2');
     const { backing, format, bytes, content } = this.disk;
     if (content && turn === 0) copyFileSync(content, disk);
+    else if (this.shared && turn > 0) symlinkSync(this.shared, disk);
     else {
       const over = ['-q', '-f', 'qcow2', '-b', backing, '-F', format];
       // Nothing here may wait while guests are listened to.
-      await promisify(execFile)('qemu-img', ['create', ...over, disk, `${bytes}`]);
+      const made = this.shared ?? disk;
+      await promisify(execFile)('qemu-img', ['create', ...over, made, `${bytes}`]);
+      if (this.shared) symlinkSync(made, disk);
     }
     // It comes as a server, and goes as a client of the next.
     const host = hosts?.[turn % 2];
@@ -254,6 +266,7 @@ export class Bare {
     await qmp.execute('migrate-set-parameters', { 'max-bandwidth': UNLIMITED, ...tls });
     const ports = { memory: await freePort(), disk: await freePort() };
     await qmp.execute('migrate-incoming', { channels: channels(ports.memory) });
+    if (this.shared) return ports;
     const data = { host: '127.0.0.1', port: `${ports.disk}` };
     await qmp.execute('nbd-server-start', { addr: { type: 'inet', data }, ...tls });
     await qmp.execute('block-export-add', {
@@ -269,6 +282,7 @@ export class Bare {
       'tls-hostname': this.hosts[1 - from].id,
     };
     if (tls) await qmp.execute('object-add', credentials('client'));
+    if (this.shared) return;
     await qmp.execute('blockdev-add', {
       ...{ driver: 'nbd', 'node-name': 'target', export: 'disk', discard: 'unmap', ...tls },
       server: { type: 'inet', host: '127.0.0.1', port: `${ports.disk}` },
@@ -285,7 +299,10 @@ export class Bare {
   async send({ qmp }, target, ports, from) {
     await qmp.execute(
       'migrate-set-capabilities',
-      capabilities('events', 'return-path', 'pause-before-switchover', 'auto-converge'),
+      capabilities(
+        ...['events', 'return-path', 'auto-converge'],
+        ...(this.shared ? [] : ['pause-before-switchover']),
+      ),
     );
     await qmp.execute('migrate-set-parameters', {
       ...{ 'max-bandwidth': UNLIMITED, 'downtime-limit': DOWNTIME_MS },
@@ -301,15 +318,20 @@ export class Bare {
     const left = status(qmp, 'completed');
     const arrived = status(target.qmp, 'completed');
     await qmp.execute('migrate', { channels: channels(ports.memory) });
+    if (!this.shared) await this.switchOver(qmp, waits);
+    await Promise.all([left, arrived]);
+    if (!this.shared) await target.qmp.execute('nbd-server-stop');
+    await target.qmp.execute('cont');
+    return (await qmp.execute('query-migrate')).downtime;
+  }
+
+  // Ends the mirror while the guest stands still.
+  async switchOver(qmp, waits) {
     await waits;
     const ended = qmp.hears('JOB_STATUS_CHANGE', ({ status }) => status === 'null');
     await qmp.execute('block-job-cancel', { device: 'mirror' });
     await ended;
     await qmp.execute('migrate-continue', { state: 'pre-switchover' });
-    await Promise.all([left, arrived]);
-    await target.qmp.execute('nbd-server-stop');
-    await target.qmp.execute('cont');
-    return (await qmp.execute('query-migrate')).downtime;
   }
 
   async end() {

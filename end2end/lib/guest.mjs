@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict';
 
 export class Guest {
-  // Starts a VM, and waits until its shell takes what is typed.
-  static async start(vms, cli, name) {
+  // Starts a VM, and waits until its shell takes what is typed; `more` is what else
+  // is said of it.
+  static async start(vms, cli, name, more = {}) {
     const guest = new Guest();
     Object.assign(guest, { cli, name, asked: 0 });
-    guest.id = await vms.make(name);
+    guest.id = await vms.make(name, more);
     const vm = await vms.rest(guest.id);
     assert.equal(vm.state, 'running', vm.operation.error);
     guest.host = vm.host.name;

@@ -34,8 +34,8 @@ export class Vms {
   }
 
   // Asks for a VM; answers its id.
-  async make(name, hold = false) {
-    const form = { name, image: 'demo', flavor: 'tiny', hold };
+  async make(name, more = {}) {
+    const form = { name, image: 'demo', flavor: 'tiny', ...more };
     return (await this.api.call('POST', '/vms', form)).vm.id;
   }
 

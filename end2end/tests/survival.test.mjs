@@ -82,7 +82,7 @@ const PLACES = Object.entries(OPERATIONS).flatMap(([operation, { asks, steps, ..
 // Brings a VM to where the operation can be asked for, asks, and answers as
 // soon as the place is reached or the step is over.
 async function reach({ kind, before: earlier, step, effect }, name) {
-  const at = { id: await vms.make(name, kind === 'create') };
+  const at = { id: await vms.make(name, { hold: kind === 'create' }) };
   if (kind !== 'create') {
     assert.equal((await vms.rest(at.id)).state, 'running');
     [at.qemu] = fleet.qemus(at.id);

@@ -45,6 +45,7 @@
 mod disks;
 
 use vimana_authz::Permission;
+use vimana_driver::{Fault, FaultKind};
 use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
 use vimana_model::migration::{
@@ -508,6 +509,24 @@ impl Change<'_> {
         if let Some(plan) = self.plan_mut() {
             plan.endpoint = endpoint.or(plan.endpoint);
             plan.sent = sent.or(plan.sent);
+        }
+    }
+
+    /// Why a step failed: whose disk is full, where two hosts have to do with it.
+    pub(crate) fn whose(&self, step: StepKind, fault: &Fault) -> String {
+        let message = &fault.message;
+        match self.plan() {
+            Some(plan) if fault.kind == FaultKind::NoSpace && plan.datastore.is_none() => {
+                let to = &plan.to.name;
+                if step == StepKind::Send {
+                    return format!("the disk of host `{to}` is full");
+                }
+                if step.is_at_peer() {
+                    return format!("host `{to}`: {message}");
+                }
+                message.clone()
+            }
+            Some(_) | None => message.clone(),
         }
     }
 

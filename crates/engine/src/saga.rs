@@ -479,10 +479,11 @@ impl Change<'_> {
             // A host that no longer has the machine has nothing to remove.
             return self.end_step().await;
         }
+        let reason = self.whose(current.kind, fault);
         // Overtaken by nothing that is recorded: what was overtaken is asked again.
         let may_pass = fault.kind.may_pass() || fault.kind == FaultKind::Cancelled;
         if may_pass && current.attempt < MAX_ATTEMPTS {
-            self.retry_later(current, &fault.message);
+            self.retry_later(current, &reason);
             return Ok(());
         }
         let nothing_done = matches!(
@@ -490,10 +491,10 @@ impl Change<'_> {
             FaultKind::NoSuchSnapshot | FaultKind::Conflict | FaultKind::Unsupported
         );
         if (current.kind, nothing_done) == (StepKind::Revert, false) && !gone {
-            self.retire(OperationState::Failed, Some(&fault.message));
-            return self.break_down(&fault.message, Kept::Everything).await;
+            self.retire(OperationState::Failed, Some(&reason));
+            return self.break_down(&reason, Kept::Everything).await;
         }
-        self.give_up(&fault.message, gone).await
+        self.give_up(&reason, gone).await
     }
 
     fn retry_later(&mut self, current: Current, reason: &str) {
