@@ -30,6 +30,10 @@ before(async () => {
   cli = new Cli(fleet.data);
   const login = `login --url ${fleet.url} --user admin --password-stdin`;
   assert.equal((await cli.run(login, { input: PASSWORD })).status, 0);
+  await vms.eventually('both hosts', async () => {
+    const hosts = await vms.hosts();
+    return hosts.length === HOSTS.length && hosts.every(({ connected }) => connected);
+  });
 });
 after(async () => {
   cli?.kill();

@@ -27,11 +27,12 @@ impl MigrationTrait for Migration {
 
 // What a claim has of disk, it has of that datastore of its host. `disks`: those
 // that a VM on its way takes along, as JSON. `place`: where the guest of its VM finds
-// a volume, where its host has told.
+// a volume, where its host has told; `hardware`: what machines see of a host, as JSON.
 const STATEMENTS: &[&str] = &[
     "ALTER TABLE vms ADD COLUMN datastore TEXT NOT NULL DEFAULT 'local'",
     "ALTER TABLE claims ADD COLUMN datastore TEXT NOT NULL DEFAULT 'local'",
     "ALTER TABLE migrations ADD COLUMN datastore TEXT NOT NULL DEFAULT 'local'",
     "ALTER TABLE migrations ADD COLUMN disks TEXT NOT NULL DEFAULT '[]'",
     "ALTER TABLE volumes ADD COLUMN place BIGINT",
+    "ALTER TABLE hosts ADD COLUMN hardware TEXT",
 ];

@@ -27,8 +27,8 @@ pub const GUEST_PORT: &str = "guest";
 
 /// Machine and processor are named with their version, so that a guest meets
 /// the same hardware under every QEMU that runs it.
-const MACHINE: &str = "pc-q35-7.2";
-const CPU: &str = "Westmere-v1";
+pub const MACHINE: &str = "pc-q35-7.2";
+pub const CPU: &str = "Westmere-v1";
 /// MiB of translated code per machine; QEMU's own default is 1 GiB.
 const TCG_CACHE_MIB: u32 = 64;
 

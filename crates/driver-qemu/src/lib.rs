@@ -72,6 +72,7 @@ use vimana_driver::{
     GuestEnd, HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part,
     Sending, SerialStream, VolumeSource,
 };
+use vimana_model::host::Hardware;
 use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
@@ -128,6 +129,11 @@ impl QemuDriver {
                 accelerator,
                 accelerator_note,
                 hot_resize: false,
+                hardware: Some(Hardware {
+                    machine_type: argv::MACHINE.to_owned(),
+                    cpu_model: argv::CPU.to_owned(),
+                    live_migration: numbers >= migration::MIGRATING_QEMU,
+                }),
             },
             changes: broadcast::Sender::new(limits::CHANGES),
             closing: CancellationToken::new(),

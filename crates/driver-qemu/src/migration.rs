@@ -34,7 +34,7 @@ use crate::qmp::QmpError;
 use crate::record::Record;
 
 /// The first QEMU whose process survives a memory that does not come whole.
-const MIGRATING_QEMU: (u32, u32) = (9, 1);
+pub const MIGRATING_QEMU: (u32, u32) = (9, 1);
 
 /// Where a machine that is between two hosts goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use vimana_driver::{Fault, FaultKind, Observed, Power, SerialHub};
+use vimana_model::host::Hardware;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
@@ -72,6 +73,7 @@ pub(crate) struct State {
     pub datastores: BTreeMap<DatastoreName, SimDatastore>,
     plans: Plans,
     hot_resize: bool,
+    hardware: Hardware,
 }
 
 /// Outlives its machine: epochs and counters are not forgotten.
@@ -123,6 +125,11 @@ impl SimHost {
                 datastores: BTreeMap::new(),
                 plans: Plans::default(),
                 hot_resize: true,
+                hardware: Hardware {
+                    machine_type: "simulated-1".to_owned(),
+                    cpu_model: "simulated".to_owned(),
+                    live_migration: true,
+                },
             }),
             changes: broadcast::Sender::new(CHANGES),
         })
@@ -182,6 +189,15 @@ impl SimHost {
     /// Whether drivers made from now on say that running machines can grow.
     pub fn set_hot_resize(&self, can: bool) {
         self.state().hot_resize = can;
+    }
+
+    /// What machines see on this host, as drivers made from now on say.
+    pub fn set_hardware(&self, hardware: Hardware) {
+        self.state().hardware = hardware;
+    }
+
+    pub(crate) fn hardware(&self) -> Hardware {
+        self.state().hardware.clone()
     }
 
     pub(crate) fn hot_resize(&self) -> bool {

@@ -63,6 +63,7 @@ impl SimDriver {
             accelerator: Accelerator::Simulated,
             accelerator_note: "machines are simulated; no guest code runs".to_owned(),
             hot_resize: host.hot_resize(),
+            hardware: Some(host.hardware()),
         };
         host.remove_copies();
         Self { host, capabilities }

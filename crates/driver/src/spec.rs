@@ -1,7 +1,7 @@
 //! What passes between agent and driver, and travels between server and agent.
 
 use serde::{Deserialize, Serialize};
-use vimana_model::host::Accelerator;
+use vimana_model::host::{Accelerator, Hardware};
 use vimana_model::image::ImageFormat;
 use vimana_model::name::DatastoreName;
 use vimana_model::ssh_key::SshKeys;
@@ -64,6 +64,9 @@ pub struct Capabilities {
     /// A running machine can get more vCPUs and memory.
     #[serde(default)]
     pub hot_resize: bool,
+    /// Absent where the agent is older.
+    #[serde(default)]
+    pub hardware: Option<Hardware>,
 }
 
 /// Whether a machine runs.

@@ -427,6 +427,7 @@ fn newcomer(form: &JoinRequest, now: Timestamp) -> HostRecord {
         connected_since: None,
         silent_since: Some(now),
         hot_resize: false,
+        hardware: None,
         protocol: 0,
         certificate: None,
         revoked_at: None,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use vimana_authz::Permission;
-use vimana_driver::Observed;
+use vimana_driver::{Capabilities, Observed};
 use vimana_model::event::{Actor, EventKind, EventView};
-use vimana_model::host::{HostDatastoreView, HostState, HostView};
+use vimana_model::host::{Hardware, HostDatastoreView, HostState, HostView};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{Error, HostId, Result, Timestamp};
 use vimana_protocol::agent::{Capacity, Hello, HostDatastore, ToAgent, negotiate};
@@ -24,7 +24,8 @@ use crate::agent::{AgentSession, Inventory, Speaker};
 use crate::authorize::permit;
 use crate::context::OpContext;
 use crate::limits::{
-    MAX_HOST_DATASTORES, MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY, MAX_RUN_EPOCH, MAX_TIMELINE,
+    MAX_HARDWARE_NAME, MAX_HOST_DATASTORES, MAX_HOST_MIB, MAX_HOST_VCPUS, MAX_INVENTORY,
+    MAX_RUN_EPOCH, MAX_TIMELINE,
 };
 
 impl Engine {
@@ -300,6 +301,16 @@ fn datastore_view(record: HostDatastoreRecord) -> Option<HostDatastoreView> {
     })
 }
 
+/// What machines of the host see, unless it is no name of anything.
+fn hardware(told: &Capabilities) -> Option<Hardware> {
+    let is_name = |name: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
+        (1..=MAX_HARDWARE_NAME).contains(&name.len()) && name.chars().all(plain)
+    };
+    let hardware = told.hardware.clone();
+    hardware.filter(|told| is_name(&told.machine_type) && is_name(&told.cpu_model))
+}
+
 /// The version to speak with an agent.
 ///
 /// # Errors
@@ -370,6 +381,7 @@ fn described(
         connected_since: Some(now),
         silent_since: None,
         hot_resize: hello.capabilities.hot_resize,
+        hardware: hardware(&hello.capabilities),
         protocol,
         // Written by others.
         certificate: None,
@@ -455,6 +467,7 @@ pub(crate) fn host_view(record: HostRecord, datastores: Vec<HostDatastoreRecord>
         connected_since,
         silent_since: _,
         hot_resize,
+        hardware,
         protocol: _,
         certificate,
         revoked_at,
@@ -480,6 +493,7 @@ pub(crate) fn host_view(record: HostRecord, datastores: Vec<HostDatastoreRecord>
         vms,
         agent_version,
         hot_resize,
+        hardware,
         connected_since,
         certificate_expires_at: certificate.map(|certificate| certificate.expires_at),
         revoked: revoked_at.is_some(),

@@ -59,6 +59,8 @@ pub const MAX_VOLUMES: usize = 10_000;
 pub const MAX_VOLUMES_OF_VM: usize = 16;
 /// Proposals of one scheduler that are checked at once.
 pub const MAX_PROPOSALS_AT_ONCE: usize = 64;
+/// Bytes of the name of a machine type or a CPU model that a host tells.
+pub const MAX_HARDWARE_NAME: usize = 64;
 /// Datastores that a host may have besides its own directory.
 pub const MAX_HOST_DATASTORES: usize = 32;
 /// Largest capacity a host may claim to have.

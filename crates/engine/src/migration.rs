@@ -142,10 +142,41 @@ fn obstacle(vm: &VmRecord, here: Option<&HostRecord>, there: &HostRecord) -> Opt
             there.zone, here.zone
         ));
     }
-    (there.accelerator != here.accelerator).then(|| {
-        format!(
+    if there.accelerator != here.accelerator {
+        return Some(format!(
             "host `{to}` runs machines with {}, and the host of `{name}` with {}: with its memory, none can go from one to the other",
             there.accelerator, here.accelerator
+        ));
+    }
+    other_hardware(vm, here, there)
+}
+
+/// What keeps a machine with its memory from a host whose machines see something
+/// else, as far as both have told.
+fn other_hardware(vm: &VmRecord, here: &HostRecord, there: &HostRecord) -> Option<String> {
+    let (name, to) = (&vm.name, &there.name);
+    let (ours, theirs) = (here.hardware.as_ref()?, there.hardware.as_ref()?);
+    let live = manner(vm.state).mode == MigrationMode::Live;
+    if live && !theirs.live_migration {
+        return Some(format!(
+            "host `{to}` cannot take a machine that runs: its hypervisor, {}, is too old",
+            there.hypervisor
+        ));
+    }
+    if live && !ours.live_migration {
+        return Some(format!(
+            "`{name}` cannot leave its host while it runs: the hypervisor there, {}, is too old",
+            here.hypervisor
+        ));
+    }
+    let differs = [
+        ("machine type", &ours.machine_type, &theirs.machine_type),
+        ("CPU model", &ours.cpu_model, &theirs.cpu_model),
+    ];
+    let differs = differs.into_iter().find(|(_, ours, theirs)| ours != theirs);
+    differs.map(|(what, ours, theirs)| {
+        format!(
+            "host `{to}` gives machines {what} {theirs}, and the host of `{name}` {ours}: with its memory, none can go from one to the other"
         )
     })
 }

@@ -35,6 +35,7 @@ impl Line {
                 accelerator: Accelerator::Simulated,
                 accelerator_note: String::new(),
                 hot_resize: false,
+                hardware: None,
             },
             capacity: host.capacity.into(),
             datastores: Vec::new(),

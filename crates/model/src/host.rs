@@ -148,6 +148,19 @@ impl fmt::Display for Accelerator {
     }
 }
 
+/// What machines of a host see of it: with its memory, one goes only to a host where
+/// it sees the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Hardware {
+    /// With its version: "pc-q35-7.2".
+    pub machine_type: String,
+    /// "Westmere-v1".
+    pub cpu_model: String,
+    /// A machine can come from another host, or go there, while it runs.
+    pub live_migration: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostView {
@@ -177,6 +190,9 @@ pub struct HostView {
     pub agent_version: String,
     /// Running machines can get more vCPUs or memory.
     pub hot_resize: bool,
+    /// Absent where its agent has not told.
+    #[serde(default)]
+    pub hardware: Option<Hardware>,
     pub connected_since: Option<Timestamp>,
     /// Until when its certificate is good; absent before it has joined.
     pub certificate_expires_at: Option<Timestamp>,

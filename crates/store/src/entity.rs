@@ -197,6 +197,7 @@ pub mod host {
         pub orphans: i64,
         pub desired: String,
         pub evacuation: Option<String>,
+        pub hardware: Option<String>,
     }
     plain!();
 }

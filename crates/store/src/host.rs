@@ -6,7 +6,7 @@ use sea_orm::{
     QueryFilter as _,
 };
 use serde::{Deserialize, Serialize};
-use vimana_model::host::{Accelerator, DesiredState, HostState};
+use vimana_model::host::{Accelerator, DesiredState, Hardware, HostState};
 use vimana_model::name::{HostName, ZoneName};
 use vimana_model::unit::Resources;
 use vimana_model::{HostId, Timestamp};
@@ -37,6 +37,8 @@ pub struct HostRecord {
     pub silent_since: Option<Timestamp>,
     /// Running machines can get more vCPUs or memory.
     pub hot_resize: bool,
+    /// What its machines see; absent where its agent has not told.
+    pub hardware: Option<Hardware>,
     /// The protocol version of its latest session; 0 before the first.
     pub protocol: u32,
     /// What it proves itself with; only `enrolment` writes this and the next
@@ -220,6 +222,7 @@ fn to_row(host: &HostRecord) -> Result<Model> {
         connected_since,
         silent_since,
         hot_resize,
+        hardware,
         protocol,
         certificate,
         revoked_at,
@@ -258,6 +261,7 @@ fn to_row(host: &HostRecord) -> Result<Model> {
         connected_since: to_time(*connected_since),
         silent_since: to_time(*silent_since),
         hot_resize: *hot_resize,
+        hardware: row.to_json_option("hardware", hardware.as_ref())?,
         protocol: i64::from(*protocol),
         certificate: row.to_json_option("certificate", certificate.as_ref())?,
         revoked_at: to_time(*revoked_at),
@@ -298,6 +302,7 @@ pub(crate) fn from_row(row: Model) -> Result<HostRecord> {
         orphans,
         desired,
         evacuation,
+        hardware,
     } = row;
     let row = Row {
         table: "hosts",
@@ -319,6 +324,7 @@ pub(crate) fn from_row(row: Model) -> Result<HostRecord> {
         connected_since: time(connected_since),
         silent_since: time(silent_since),
         hot_resize,
+        hardware: row.json_option("hardware", hardware)?,
         protocol: row.amount("protocol", protocol)?,
         certificate: row.json_option("certificate", certificate)?,
         revoked_at: time(revoked_at),

@@ -7,6 +7,7 @@ use vimana_driver::Power;
 use vimana_driver_sim::{Call, Mishap, RunLog, SimDatastore};
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
+use vimana_model::host::Hardware;
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationState, StepKind, StepState};
 use vimana_model::unit::MiB;
@@ -379,4 +380,56 @@ async fn a_vm_is_placed_where_its_datastore_is_and_has_room() {
     scene.through(VmAction::Delete).await;
     scene.world.until(fourth, VmState::Running).await;
     scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_host_whose_machines_see_something_else_takes_none_that_runs() {
+    let mut scene = Scene::of_sharing().await;
+    let (_, target) = scene.source_and_target().await;
+    let to = scene
+        .hosts
+        .iter()
+        .position(|host| host.id == target.id)
+        .unwrap();
+    let name = target.name.clone();
+    let usual = Hardware {
+        machine_type: "simulated-1".to_owned(),
+        cpu_model: "simulated".to_owned(),
+        live_migration: true,
+    };
+    let cases = [
+        (
+            Hardware {
+                machine_type: "simulated-2".to_owned(),
+                ..usual.clone()
+            },
+            "gives machines machine type simulated-2, and the host of `web-1` simulated-1",
+        ),
+        (
+            Hardware {
+                cpu_model: "other".to_owned(),
+                ..usual.clone()
+            },
+            "gives machines CPU model other, and the host of `web-1` simulated",
+        ),
+        (
+            Hardware {
+                live_migration: false,
+                ..usual.clone()
+            },
+            "cannot take a machine that runs: its hypervisor, simulation",
+        ),
+    ];
+    for (hardware, why) in cases {
+        scene.hosts[to].disconnect();
+        scene.hosts[to].sim.set_hardware(hardware);
+        scene.hosts[to].connect(&scene.world.engine).await;
+        let told = scene.refusal(&scene.hosts[to]).await;
+        assert!(told.starts_with(&format!("host `{name}` {why}")), "{told}");
+    }
+    // Its disk alone fits anywhere.
+    scene.through(VmAction::PowerOff).await;
+    scene.migrate(&name).await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.host.unwrap().name, name);
 }

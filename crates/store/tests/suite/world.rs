@@ -154,6 +154,7 @@ impl World {
             connected_since: Some(NOW),
             silent_since: None,
             hot_resize: false,
+            hardware: None,
             protocol: 2,
             certificate: None,
             revoked_at: None,
