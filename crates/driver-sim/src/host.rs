@@ -396,7 +396,10 @@ impl SimHost {
             self.write_log(id, machine, Moment::Ended);
         }
         self.tell(observed(id, machine));
-        state.shelve(id);
+        // One that has left, or never ran here, writes nothing that others reach.
+        if ran {
+            state.shelve(id);
+        }
         true
     }
 

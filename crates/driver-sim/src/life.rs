@@ -442,11 +442,11 @@ async fn guest(
 }
 
 impl State {
-    /// What is on the machine's own disk is seen by all hosts that share its
-    /// datastore.
+    /// What is on the machine's own disk, where its guest does not run, is seen by all
+    /// hosts that share its datastore.
     pub(crate) fn shelve(&self, id: VmId) {
         let machine = self.vms.get(&id).and_then(|vm| vm.machine.as_ref());
-        let Some(machine) = machine.filter(|machine| !has_process(&machine.power)) else {
+        let Some(machine) = machine.filter(|machine| machine.power != Power::Running) else {
             return;
         };
         if let Some(datastore) = self.datastores.get(&machine.datastore) {

@@ -112,6 +112,7 @@ impl SimHost {
         vm.effects.sent += 1;
         self.write_log(id, machine, Moment::Left);
         self.tell(observed(id, machine));
+        state.shelve(id);
         Ok(sent)
     }
 

@@ -63,6 +63,12 @@ pub(crate) struct Root {
 }
 
 impl SimDatastore {
+    /// The machines whose own disks are there, at rest.
+    #[must_use]
+    pub fn machines(&self) -> Vec<VmId> {
+        self.shelf().roots.keys().copied().collect()
+    }
+
     pub(crate) fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vimana_driver_sim::RunLog;
+use vimana_driver_sim::{RunLog, SimDatastore};
 use vimana_engine::Settings;
 use vimana_model::VmId;
 use vimana_store::Reader as Store;
@@ -116,6 +116,7 @@ impl World {
         );
         let log = RunLog::new();
         let site = Site {
+            shared: SimDatastore::default(),
             server: server.clone(),
             net: net.clone(),
             vault: vault.clone(),

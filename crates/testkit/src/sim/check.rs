@@ -412,6 +412,10 @@ impl World {
                 self.journal.breach(12, what);
             }
         }
+        for left in self.site.shared.machines() {
+            let what = format!("the disk of {left} is still in the shared datastore");
+            self.journal.breach(12, what);
+        }
         for host in vimana_store::host::list(&read).await.unwrap() {
             if host.used != Resources::default() {
                 let what = format!("of {} there is still used: {:?}", host.name, host.used);

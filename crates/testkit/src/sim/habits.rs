@@ -12,6 +12,7 @@ use vimana_model::vm::{CreateVm, PowerOffVm, ResizeVm};
 use vimana_model::{HostId, RequestId, VmId};
 
 use super::chance::Chance;
+use super::host::shared;
 use super::people::{ADMIN, Ask, MONA, PAUL, People, Person, RITA, Wanted};
 use super::setup::USER_DATA;
 use super::shelf::Shelf;
@@ -155,6 +156,7 @@ fn wish(chance: &Chance, name: String) -> CreateVm {
         flavor: flavor.to_owned(),
         hold: chance.one_in(10),
         user_data: Some(USER_DATA.to_owned()),
+        datastore: chance.one_in(3).then(|| shared().to_string()),
         ..CreateVm::default()
     }
 }
@@ -215,7 +217,7 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
         }
         A::Migrate if chance.one_in(6) => ActionArgs::Migrate(MigrateVm {
             datastore: chance
-                .pick(&["fast", "local"])
+                .pick(&["fast", "local", "shared"])
                 .map(|datastore| (*datastore).to_owned()),
             ..MigrateVm::default()
         }),

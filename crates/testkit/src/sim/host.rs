@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use vimana_agent::watchdog::{BootTime, Fenced};
 use vimana_agent::{Agent, Config, Lease, Parts, Timing};
-use vimana_driver_sim::{RunLog, SimDriver, SimHost};
+use vimana_driver_sim::{RunLog, SimDatastore, SimDriver, SimHost};
 use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{DatastoreId, HostId};
@@ -38,6 +38,8 @@ pub struct Site {
     pub weather: Weather,
     pub journal: Journal,
     pub log: Arc<RunLog>,
+    /// What all of them reach.
+    pub shared: SimDatastore,
 }
 
 pub struct Host {
@@ -57,6 +59,7 @@ impl Host {
         let name = format!("host-{number}");
         let sim = SimHost::logged(&name, Arc::clone(&site.log));
         sim.add_datastore(fast());
+        sim.share_datastore(shared(), &site.shared);
         let (weather, chance) = (site.weather.clone(), site.chance.fork());
         sim.direct(Box::new(move |call, _vm| weather.course(&chance, call)));
         Self {
@@ -134,6 +137,14 @@ pub fn fast() -> DatastoreName {
 /// Not for all volumes there may be.
 const FAST: MiB = MiB(256);
 
+/// The datastore that all hosts reach.
+pub fn shared() -> DatastoreName {
+    DatastoreName::new("shared").unwrap()
+}
+
+/// For some small VMs.
+const SHARED: MiB = MiB(6 << 10);
+
 struct Maker {
     id: HostId,
     name: String,
@@ -159,11 +170,18 @@ impl Maker {
                 name: HostName::new(self.name.as_str()).unwrap(),
                 zone: ZoneName::new("default").unwrap(),
                 capacity: self.capacity,
-                datastores: vec![HostDatastore {
-                    name: fast(),
-                    id: DatastoreId::from_parts(self.id.unix_ms(), [0; 10]),
-                    capacity_mib: FAST,
-                }],
+                datastores: vec![
+                    HostDatastore {
+                        name: fast(),
+                        id: DatastoreId::from_parts(self.id.unix_ms(), [0; 10]),
+                        capacity_mib: FAST,
+                    },
+                    HostDatastore {
+                        name: shared(),
+                        id: DatastoreId::from_parts(0, [9; 10]),
+                        capacity_mib: SHARED,
+                    },
+                ],
                 timing: Timing::default(),
                 random: Random::from_seed(chance.number()),
             },

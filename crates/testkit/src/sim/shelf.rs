@@ -10,7 +10,7 @@ use vimana_model::volume::{CreateVolume, GrowVolume};
 use vimana_model::{Result, SnapshotId, VmId, VolumeId};
 
 use super::chance::Chance;
-use super::host::fast;
+use super::host::{fast, shared};
 use super::people::{Answer, Ask};
 
 /// Volumes one person has at most.
@@ -95,7 +95,10 @@ impl Shelf {
         CreateVolume {
             name: format!("volume-{}-{}", self.number, self.made),
             size_mib: MiB(64),
-            datastore: chance.one_in(3).then(|| fast().to_string()),
+            datastore: chance.one_in(2).then(|| {
+                let place = if chance.one_in(2) { fast() } else { shared() };
+                place.to_string()
+            }),
             delete_with_vm: chance.one_in(3),
             ..CreateVolume::default()
         }
