@@ -125,9 +125,10 @@ impl Engine {
             StepKind::Load => Work::Load,
             StepKind::Upload => Work::Upload,
             StepKind::Download | StepKind::Arrive => {
-                let disks = match current.kind {
-                    StepKind::Arrive => self.disk_plan(vm).await?,
-                    _ => DiskPlan::default(),
+                let disks = if current.kind == StepKind::Arrive {
+                    self.disk_plan(vm).await?
+                } else {
+                    DiskPlan::default()
                 };
                 let saved = match &vm.saved {
                     Some(saved) => saved.clone(),

@@ -572,10 +572,10 @@ async fn answers(at: Port) -> io::Result<bool> {
 }
 
 fn unsent(error: &QmpError) -> Fault {
-    match error {
-        QmpError::Refused { description, .. } => broke(description),
-        error => hypervisor("the machine was not sent", error),
+    if let QmpError::Refused { description, .. } = error {
+        return broke(description);
     }
+    hypervisor("the machine was not sent", error)
 }
 
 /// In words for people, what QEMU says of the two hosts.

@@ -247,7 +247,10 @@ async fn a_host_that_was_left_keeps_the_room_of_copies_until_it_is_clean() {
 
 #[tokio::test]
 async fn one_at_rest_is_handed_over_without_a_byte() {
-    for action in [VmAction::PowerOff, VmAction::Suspend] {
+    for (action, wakes) in [
+        (VmAction::PowerOff, VmAction::Start),
+        (VmAction::Suspend, VmAction::Resume),
+    ] {
         let scene = Scene::of_sharing().await;
         let both = scene.made_in("both", "shared").await;
         let (source, target) = scene.source_and_target().await;
@@ -270,10 +273,6 @@ async fn one_at_rest_is_handed_over_without_a_byte() {
         assert_eq!(target.sim.boots(scene.vm), boots);
         let after = (scene.used().await, scene.of_shared("shared").await);
         assert_eq!(after, before);
-        let wakes = match action {
-            VmAction::PowerOff => VmAction::Start,
-            _ => VmAction::Resume,
-        };
         assert_eq!(scene.through(wakes).await.state, VmState::Running);
         assert_eq!(target.sim.reads_zeros(both), Some(false));
         scene.sound().await;
