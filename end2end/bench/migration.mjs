@@ -57,6 +57,10 @@ const DIRTIED = 'kill %1; echo dirtied $(cat /run/count /run/since /proc/uptime)
 const FILL =
   `at=600; while [ $at -lt ${600 + DISK_MIB} ]; do` +
   ' dd if=/run/block of=/dev/vda bs=1M seek=$at conv=notrunc 2>/dev/null; at=$((at+5)); done; sync';
+const FILL_VOLUME =
+  'until [ -b /dev/sda ]; do usleep 20000; done; at=0;' +
+  ` while [ $at -lt ${DISK_MIB - 5} ]; do` +
+  ' dd if=/run/block of=/dev/sda bs=1M seek=$at conv=notrunc 2>/dev/null; at=$((at+5)); done; sync';
 
 // Answers the table of blackouts; the figures are noted.
 export async function measureMigration() {
@@ -158,6 +162,7 @@ class Migrations {
       if (guest === GUESTS.demo && way === WAYS[0]) {
         await this.measureBusy(vm);
         await this.measureMirror(vm, bare);
+        await this.measureMove(vm);
       }
       await this.api.call('POST', `/vms/${vm.id}/poweroff`, { force: true });
       await this.vms.removed(vm.id);
@@ -316,6 +321,35 @@ class Migrations {
     }
   }
 
+  // How fast what is on a volume gets from one datastore to another of its host,
+  // and by `qemu-img convert` between the same two places, in turns.
+  async measureMove(vm) {
+    const volume = 'bench-volume';
+    await this.told(this.cli.run(`volume create ${volume} --size-mib ${DISK_MIB}`));
+    await this.told(this.cli.run(`volume attach ${volume} ${vm.name} --wait`));
+    await this.shell(vm, FILL_VOLUME);
+    this.moves = { vimana: [], convert: [] };
+    const { id } = (await this.api.call('GET', '/volumes')).items.find(({ name }) => name === volume);
+    for (let round = 0; round < 2 * MIRROR_ROUNDS; round += 1) {
+      const dirs = [join(this.fleet.data, vm.names[vm.at], 'vms'), this.shared];
+      if (round % 2 === 1) dirs.reverse();
+      const [from, to] = dirs.map((dir) => join(dir, id, 'volume.qcow2'));
+      const mib = allocated(from) / 2 ** 20;
+      const written = join(dirs[1], 'by-convert.qcow2');
+      const begun = performance.now();
+      const how = ['convert', '-U', '-f', 'qcow2', '-O', 'qcow2', from, written];
+      await promisify(execFile)('qemu-img', how);
+      this.moves.convert.push((mib / (performance.now() - begun)) * 1000);
+      rmSync(written);
+      const growth = new Growth(to);
+      const there = round % 2 === 1 ? 'local' : 'shared';
+      await this.told(this.cli.run(`volume move ${volume} --to ${there} --wait`));
+      this.moves.vimana.push(growth.rate() / 2 ** 20);
+    }
+    await this.told(this.cli.run(`volume detach ${volume} --wait`));
+    await this.told(this.cli.run(`volume delete ${volume} --yes`));
+  }
+
   tellFigures() {
     for (const { title, guest, vimana, script } of this.rows) {
       const p50 = (rounds) => quantile(blackouts(rounds), 0.5);
@@ -339,6 +373,10 @@ class Migrations {
     figure('qemu-img convert, p50', rates(convert), 'MiB/s', '');
     const shares = vimana.map((value, round) => (value / convert[round]) * 100);
     figure('disk mirror against qemu-img convert, p50', rates(shares), '%', '>= 80');
+    figure('volume between datastores, p50', rates(this.moves.vimana), 'MiB/s', '');
+    figure('qemu-img convert between them, p50', rates(this.moves.convert), 'MiB/s', '');
+    const ratios = this.moves.vimana.map((rate, round) => (rate / this.moves.convert[round]) * 100);
+    figure('volume against qemu-img convert, p50', rates(ratios), '%', '>= 80');
   }
 
   // QEMU's word beside what was seen.

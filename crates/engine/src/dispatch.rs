@@ -243,10 +243,12 @@ impl Engine {
         }))
     }
 
-    /// What becomes of the disks of a VM that goes from host to host.
+    /// What becomes of the disks of a VM that goes from host to host. Never guessed: a
+    /// host removes what it is not told that another one has.
     async fn disk_plan(&self, vm: &VmRecord) -> Result<DiskPlan> {
         let found = migration::find(&self.store().read(), vm.id).await?;
-        Ok(found.as_ref().map(disk_plan).unwrap_or_default())
+        let nowhere = || Error::internal("a VM goes nowhere, and a host is to be told where");
+        Ok(disk_plan(&found.ok_or_else(nowhere)?))
     }
 
     async fn incarnation_spec(&self, vm: &VmRecord) -> Result<IncarnationSpec> {
