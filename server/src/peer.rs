@@ -54,6 +54,10 @@ pub fn agents(app: App) -> Router {
             "/agent/v1/saved/{vm_id}/{run_epoch}/{part}",
             get(saved::download).put(saved::upload),
         )
+        .route(
+            "/agent/v1/saved/{vm_id}/{run_epoch}/{part}/received",
+            get(saved::received),
+        )
         .route("/agent/v1/backups/{backup_id}/{disk}", put(backup::upload))
         .merge(enrolment)
         .fallback(unknown)

@@ -50,6 +50,12 @@ pub const IMAGE_CACHE_SHARE: u64 = 4;
 pub const MAX_TRANSFER_TRIES: u32 = 6;
 /// Silence after which a download is tried anew.
 pub const DOWNLOAD_STALL: Duration = Duration::from_secs(30);
+/// How fast the server reads again what it has of an upload, at the least: it is
+/// waited for that long before the upload is begun anew.
+pub const CHECKSUM_BYTES_PER_SECOND: u64 = 64 << 20;
+/// How long what has come of a saved machine is kept when nobody goes on with
+/// it; looked at when the agent starts.
+pub const PARTIAL_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes read of what the server says of a request that it refuses.
 pub const MAX_PROBLEM_BYTES: usize = 64 << 10;
 /// Tries to copy a volume while other things are done with it …

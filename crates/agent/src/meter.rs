@@ -24,6 +24,8 @@ struct Gauge {
 struct Count {
     moved: u64,
     expected: u64,
+    /// The most that was told: what is shown does not run backwards.
+    told: u64,
     told_at: Option<Instant>,
 }
 
@@ -68,10 +70,35 @@ impl Meter {
         }
         count.told_at = Some(Instant::now());
         let progress = Progress {
-            done_bytes: count.moved.min(count.expected),
+            done_bytes: count.show(),
             total_bytes: count.expected,
             copy: None,
         };
         gauge.ledger.progress(gauge.command, progress);
+    }
+}
+
+impl Count {
+    /// What is told: what has to be moved once more takes nothing back.
+    fn show(&mut self) -> u64 {
+        self.told = self.told.max(self.moved.min(self.expected));
+        self.told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_does_not_run_backwards() {
+        let mut count = Count {
+            expected: 100,
+            ..Count::default()
+        };
+        for (moved, shown) in [(40, 40), (0, 40), (25, 40), (41, 41), (120, 100)] {
+            count.moved = moved;
+            assert_eq!(count.show(), shown);
+        }
     }
 }

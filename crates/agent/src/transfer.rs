@@ -123,6 +123,16 @@ impl Transfer {
         }
     }
 
+    /// Asks for bytes at `path`; gives up where nothing comes for a while.
+    pub fn fetch(&self, path: &str) -> reqwest::RequestBuilder {
+        self.downloads.get(self.server.http_url(path))
+    }
+
+    /// Asks at `path`, where the answer may take its time.
+    pub fn ask(&self, path: &str) -> reqwest::RequestBuilder {
+        self.uploads.get(self.server.http_url(path))
+    }
+
     pub fn put(&self, path: &str) -> reqwest::RequestBuilder {
         self.uploads.put(self.server.http_url(path))
     }
@@ -161,45 +171,66 @@ pub async fn receive(
     what: &'static str,
     meter: &Meter,
 ) -> Result<(), Failure> {
-    let mut received = 0;
-    let result = receive_counting(response, file, promise, what, meter, &mut received).await;
+    let mut inflow = Inflow::default();
+    let result = receive_rest(response, file, promise, what, meter, &mut inflow).await;
     if result.is_err() {
-        meter.moved_in_vain(received);
+        meter.moved_in_vain(inflow.received);
     }
     result
 }
 
-async fn receive_counting(
+/// What has come of a body.
+#[derive(Default)]
+pub struct Inflow {
+    pub hash: Sha256,
+    /// Bytes.
+    pub received: u64,
+}
+
+/// As [`receive`], after what `inflow` says has come; it is in the file as far
+/// as that says, however it ends.
+pub async fn receive_rest(
     response: reqwest::Response,
     file: &mut File,
     promise: &Promise<'_>,
     what: &'static str,
     meter: &Meter,
-    received: &mut u64,
+    inflow: &mut Inflow,
 ) -> Result<(), Failure> {
     let storing = |error: std::io::Error| Fault::io(&format!("storing {what}"), &error);
     let mut body = response.bytes_stream();
-    let mut hash = Sha256::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| broken(&format!("fetching {what}"), error))?;
+    let broke = loop {
+        let chunk = match body.next().await {
+            None => break None,
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => break Some(broken(&format!("fetching {what}"), error)),
+        };
         let size = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        *received = received.saturating_add(size);
-        if *received > promise.size_bytes {
+        if inflow.received.saturating_add(size) > promise.size_bytes {
             return Err(wrong_size(what, "more", promise).into());
         }
-        hash.update(&chunk);
         file.write_all(&chunk).await.map_err(storing)?;
+        inflow.hash.update(&chunk);
+        inflow.received = inflow.received.saturating_add(size);
         meter.moved(size);
-    }
+    };
     file.flush().await.map_err(storing)?;
-    if *received < promise.size_bytes {
-        return Err(wrong_size(what, "fewer", promise).into());
+    broke.map_or_else(|| promise.check(inflow, what), Err)
+}
+
+impl Promise<'_> {
+    /// Whether that is what has come.
+    pub fn check(&self, inflow: &Inflow, what: &str) -> Result<(), Failure> {
+        if inflow.received < self.size_bytes {
+            return Err(wrong_size(what, "fewer", self).into());
+        }
+        let digest = format!("{:x}", inflow.hash.clone().finalize());
+        if !digest.eq_ignore_ascii_case(self.sha256) {
+            let message = format!("{what}'s checksum is not the one promised");
+            return Err(Fault::new(FaultKind::BadImage, message).into());
+        }
+        Ok(())
     }
-    if !format!("{:x}", hash.finalize()).eq_ignore_ascii_case(promise.sha256) {
-        let message = format!("{what}'s checksum is not the one promised");
-        return Err(Fault::new(FaultKind::BadImage, message).into());
-    }
-    Ok(())
 }
 
 fn wrong_size(what: &str, how: &str, promise: &Promise<'_>) -> Fault {

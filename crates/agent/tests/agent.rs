@@ -16,6 +16,8 @@ mod images;
 mod orders;
 #[path = "agent/qemu.rs"]
 mod qemu;
+#[path = "agent/resume.rs"]
+mod resume;
 #[path = "agent/saved.rs"]
 mod saved;
 #[path = "agent/sessions.rs"]

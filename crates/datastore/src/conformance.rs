@@ -8,6 +8,8 @@
     reason = "a suite of tests: a broken promise panics"
 )]
 
+mod resume;
+
 use std::io;
 
 use tokio::io::AsyncReadExt as _;
@@ -24,6 +26,7 @@ pub async fn run(datastore: &dyn DatastoreDriver) {
     a_file_appears_whole_and_as_it_was_sent(datastore).await;
     an_unfinished_file_counts_for_nothing(datastore).await;
     the_next_try_takes_the_place_of_the_last(datastore).await;
+    resume::run(datastore).await;
     runs_and_items_are_told_apart(datastore).await;
     what_is_discarded_is_gone_and_nothing_else(datastore).await;
     there_is_room(datastore).await;
@@ -55,10 +58,10 @@ async fn an_unfinished_file_counts_for_nothing(datastore: &dyn DatastoreDriver) 
     let mut receiving = datastore.receive(file).await.unwrap();
     receiving.write(b"half").await.unwrap();
     drop(receiving);
-    // It is seen, so that it can be removed; nothing of it counts.
-    assert_eq!(datastore.holds().await.unwrap(), [file.item()]);
-    let contents = datastore.contents().await.unwrap();
-    assert!(contents.backups.values().all(|disks| disks.is_empty()));
+    // It is seen apart, so that it can be removed; nothing of it counts.
+    assert_eq!(datastore.holds().await.unwrap(), []);
+    assert_eq!(datastore.staged().await.unwrap(), [file.item()]);
+    assert_eq!(datastore.contents().await.unwrap(), Default::default());
     assert!(datastore.open(file).await.is_err());
     clear(datastore).await;
 }
@@ -119,10 +122,13 @@ async fn there_is_room(datastore: &dyn DatastoreDriver) {
 }
 
 async fn clear(datastore: &dyn DatastoreDriver) {
-    for item in datastore.holds().await.unwrap() {
+    let mut items = datastore.holds().await.unwrap();
+    items.extend(datastore.staged().await.unwrap());
+    for item in items {
         datastore.discard(item).await.unwrap();
     }
     assert_eq!(datastore.holds().await.unwrap(), []);
+    assert_eq!(datastore.staged().await.unwrap(), []);
 }
 
 async fn send(datastore: &dyn DatastoreDriver, file: ItemFile, bytes: &[u8]) -> Stored {

@@ -1,6 +1,7 @@
 //! A directory: of the server's own, or of a file system that it shares.
 //!
-//! `<vm_id>/<run_epoch>/<part>` and `<backup_id>/<disk>`.
+//! `<vm_id>/<run_epoch>/<part>` and `<backup_id>/<disk>`; what is not whole yet
+//! is in `.staged`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,13 +12,19 @@ use async_trait::async_trait;
 use tokio::fs::{self, File};
 use vimana_model::saved::Part;
 
-use crate::{Contents, Copies, DatastoreDriver, Disks, Item, ItemFile, Receiving, Room};
+use crate::receiving::Place;
+use crate::staging::Staging;
+use crate::{
+    Contents, Copies, DatastoreDriver, Disks, Item, ItemFile, Received, Receiving, ResumeError,
+    Room,
+};
 
 /// A directory that holds items.
 #[derive(Clone, Debug)]
 pub struct DirDatastore {
     dir: PathBuf,
     reserve_bytes: u64,
+    staging: Staging,
 }
 
 impl DirDatastore {
@@ -25,6 +32,7 @@ impl DirDatastore {
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
         Self {
+            staging: Staging::within(&dir),
             dir,
             reserve_bytes: 0,
         }
@@ -43,14 +51,18 @@ impl DirDatastore {
         self.dir.join(item.to_string())
     }
 
-    /// A file's directory, and its name there.
-    fn place(&self, file: ItemFile) -> (PathBuf, String) {
+    fn place(&self, file: ItemFile) -> Place {
         let dir = self.item(file.item());
-        match file {
+        let (dir, name) = match file {
             ItemFile::Saved {
                 run_epoch, part, ..
             } => (dir.join(run_epoch.to_string()), part.name().to_owned()),
             ItemFile::Backup { disk, .. } => (dir, disk.to_string()),
+        };
+        Place {
+            root: self.dir.clone(),
+            dir,
+            name,
         }
     }
 }
@@ -58,6 +70,7 @@ impl DirDatastore {
 #[async_trait]
 impl DatastoreDriver for DirDatastore {
     async fn discard(&self, item: Item) -> io::Result<()> {
+        self.staging.discard(item).await?;
         match fs::remove_dir_all(self.item(item)).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -101,20 +114,37 @@ impl DatastoreDriver for DirDatastore {
     async fn receive(&self, file: ItemFile) -> io::Result<Receiving> {
         // Whatever is below a file system that is not mounted now is not it.
         fs::metadata(&self.dir).await?;
-        let (dir, name) = self.place(file);
-        Receiving::begin(&dir, &name, self.reserve()).await
+        let place = self.place(file);
+        self.staging.begin(file, place, self.reserve()).await
+    }
+
+    async fn received(&self, file: ItemFile) -> io::Result<Received> {
+        fs::metadata(&self.dir).await?;
+        self.staging.received(file, &self.place(file)).await
+    }
+
+    async fn resume(&self, file: ItemFile, offset: u64) -> Result<Receiving, ResumeError> {
+        fs::metadata(&self.dir).await?;
+        let (place, reserve) = (self.place(file), self.reserve());
+        self.staging.resume(file, offset, place, reserve).await
+    }
+
+    async fn staged(&self) -> io::Result<Vec<Item>> {
+        self.staging.items().await
+    }
+
+    async fn discard_staged(&self, item: Item) -> io::Result<()> {
+        self.staging.discard(item).await
     }
 
     async fn open(&self, file: ItemFile) -> io::Result<(File, u64)> {
-        let (dir, name) = self.place(file);
-        let file = File::open(dir.join(name)).await?;
+        let file = File::open(self.place(file).path()).await?;
         let size_bytes = file.metadata().await?.len();
         Ok((file, size_bytes))
     }
 
     fn path(&self, file: ItemFile) -> Option<PathBuf> {
-        let (dir, name) = self.place(file);
-        Some(dir.join(name))
+        Some(self.place(file).path())
     }
 }
 
@@ -147,8 +177,7 @@ impl Reserve {
 
     async fn room(&self) -> io::Result<Room> {
         let dir = self.dir.clone();
-        let facts = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&dir));
-        let facts = facts.await.map_err(io::Error::other)??;
+        let facts = blocking(move || Ok(rustix::fs::statvfs(&dir)?)).await?;
         Ok(Room {
             capacity: facts.f_blocks.saturating_mul(facts.f_frsize),
             free: facts.f_bavail.saturating_mul(facts.f_frsize),
@@ -199,6 +228,10 @@ async fn size_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-pub async fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir).await?.sync_all().await
+/// Does what blocks beside the tasks; it ends also where nobody waits for it.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work);
+    done.await.map_err(io::Error::other)?
 }

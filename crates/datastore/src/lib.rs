@@ -8,6 +8,8 @@
 pub mod conformance;
 mod dir;
 mod receiving;
+mod staging;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -102,10 +104,49 @@ pub struct Room {
     pub reserve: u64,
 }
 
+/// What is here of a file that is to be received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub size_bytes: u64,
+    /// Of these bytes: hexadecimal SHA-256.
+    pub sha256: String,
+    /// It was received as a whole, and there is no later try.
+    pub is_whole: bool,
+}
+
+impl Received {
+    #[must_use]
+    pub fn nothing() -> Self {
+        use sha2::{Digest as _, Sha256};
+        Self {
+            size_bytes: 0,
+            sha256: format!("{:x}", Sha256::digest([])),
+            is_whole: false,
+        }
+    }
+}
+
+/// Why a file cannot be gone on with.
+#[derive(Debug)]
+pub enum ResumeError {
+    /// So many bytes are here, not as many as was said.
+    Elsewhere {
+        at: u64,
+    },
+    Io(io::Error),
+}
+
+impl From<io::Error> for ResumeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// Keeps items.
 #[async_trait]
 pub trait DatastoreDriver: Send + Sync + 'static {
-    /// Removes all that is kept of an item; fine if there is nothing.
+    /// Removes all that is kept of an item, and what is staged of it; fine if
+    /// there is nothing.
     async fn discard(&self, item: Item) -> io::Result<()>;
 
     /// The items of which something is kept, in order.
@@ -116,12 +157,37 @@ pub trait DatastoreDriver: Send + Sync + 'static {
     async fn room(&self) -> io::Result<Room>;
 
     /// Begins a file anew; what an earlier try left is overwritten, and what
-    /// was received as a whole stays until the new one is.
-    /// [`io::ErrorKind::StorageFull`] where only the reserve is left.
+    /// was received as a whole stays until the new one is. An earlier try that is
+    /// still at it ends. What came of earlier runs of a machine goes.
+    /// [`io::ErrorKind::StorageFull`] where only the reserve is left,
+    /// [`io::ErrorKind::ResourceBusy`] where a later try took over.
     ///
     /// A place whose bytes hosts carry by another way has none here.
     async fn receive(&self, _file: ItemFile) -> io::Result<Receiving> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What is here of a file, read once more. An earlier try that is still at
+    /// it ends, so that this stays true.
+    async fn received(&self, _file: ItemFile) -> io::Result<Received> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// As [`DatastoreDriver::receive`], after the first `offset` bytes, which
+    /// are here.
+    async fn resume(&self, _file: ItemFile, _offset: u64) -> Result<Receiving, ResumeError> {
+        Err(io::Error::from(io::ErrorKind::Unsupported).into())
+    }
+
+    /// The items of which a file was received in part, in order; that alone
+    /// does not count as held.
+    async fn staged(&self) -> io::Result<Vec<Item>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes what was received in part of an item, and ends who is at it.
+    async fn discard_staged(&self, _item: Item) -> io::Result<()> {
+        Ok(())
     }
 
     /// A file that was received, and its size.

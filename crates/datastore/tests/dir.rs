@@ -3,7 +3,9 @@
 
 use std::io;
 
-use vimana_datastore::{DatastoreDriver as _, DirDatastore, Item, ItemFile, conformance};
+use vimana_datastore::{
+    DatastoreDriver as _, DirDatastore, Item, ItemFile, ResumeError, conformance,
+};
 use vimana_model::VmId;
 use vimana_model::saved::Part;
 
@@ -45,4 +47,56 @@ async fn what_others_left_there_is_not_ours() {
     let contents = datastore.contents().await.unwrap();
     assert!(contents.saved.values().all(|copies| copies.is_empty()));
     assert!(matches!(item, Item::Saved(_)));
+}
+
+#[tokio::test]
+async fn a_prefix_that_was_damaged_is_told_by_its_checksum() {
+    let dir = tempfile::tempdir().unwrap();
+    let datastore = DirDatastore::new(dir.path().to_owned());
+    let mut receiving = datastore.receive(disk()).await.unwrap();
+    receiving.write(b"the first half, ").await.unwrap();
+    drop(receiving);
+    let mut staged = std::fs::read_dir(dir.path().join(".staged")).unwrap();
+    let staged = staged.next().unwrap().unwrap().path();
+    let good = datastore.received(disk()).await.unwrap();
+    std::fs::write(&staged, b"the first hAlf, ").unwrap();
+    let here = datastore.received(disk()).await.unwrap();
+    assert_eq!(here.size_bytes, good.size_bytes);
+    assert_ne!(here.sha256, good.sha256);
+    // Nor does what was read before hide it, where nobody asked again.
+    std::fs::write(&staged, b"the first halF, ").unwrap();
+    let mut rest = datastore.resume(disk(), 16).await.unwrap();
+    rest.write(b"the second").await.unwrap();
+    let stored = rest.finish().await.unwrap();
+    let whole = ItemFile::Saved {
+        vm: VmId::from_parts(2, [1; 10]),
+        run_epoch: 1,
+        part: Part::Disk,
+    };
+    let mut receiving = datastore.receive(whole).await.unwrap();
+    receiving
+        .write(b"the first half, the second")
+        .await
+        .unwrap();
+    assert_ne!(receiving.finish().await.unwrap().sha256, stored.sha256);
+}
+
+#[tokio::test]
+async fn another_server_of_the_directory_goes_on_with_what_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = DirDatastore::new(dir.path().to_owned());
+    let mut receiving = first.receive(disk()).await.unwrap();
+    receiving.write(b"half").await.unwrap();
+    drop((receiving, first));
+    let second = DirDatastore::new(dir.path().to_owned());
+    assert_eq!(second.staged().await.unwrap(), [disk().item()]);
+    assert_eq!(second.received(disk()).await.unwrap().size_bytes, 4);
+    let full = second.clone().with_reserve(u64::MAX);
+    let refused = full.resume(disk(), 4).await.unwrap_err();
+    let refused = match refused {
+        ResumeError::Io(error) => error.kind(),
+        ResumeError::Elsewhere { at } => panic!("{at}"),
+    };
+    assert_eq!(refused, io::ErrorKind::StorageFull);
+    assert!(second.resume(disk(), 4).await.is_ok());
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::fs::File;
 use vimana_authz::Permission;
-use vimana_datastore::{DatastoreDriver, ItemFile, Receiving};
+use vimana_datastore::{DatastoreDriver, ItemFile, Received, Receiving, ResumeError};
 use vimana_model::backup::{BackupState, DiskId};
 use vimana_model::datastore::{
     DatastoreRoom, DatastoreState, DatastoreView, MAIN, StorageUse, TenantUse,
@@ -33,6 +33,17 @@ pub struct Datastores {
     main: Arc<dyn DatastoreDriver>,
     /// Where backups go, beside; the first one where nothing is said.
     others: Arc<[(DatastoreName, Arc<dyn DatastoreDriver>)]>,
+}
+
+/// How the sending of a file begins.
+pub enum Begun {
+    /// At most so many bytes of it may come, with those that are here.
+    Receiving {
+        receiving: Box<Receiving>,
+        most: u64,
+    },
+    /// Refused: so many bytes are here.
+    Elsewhere { at: u64 },
 }
 
 /// Which way bytes go between a host and the datastore.
@@ -190,7 +201,7 @@ impl Engine {
     }
 
     /// Begins to take in a part of a saved machine, from the host that was
-    /// asked for it; at most as much as may come, in bytes.
+    /// asked for it: anew, or after the first `offset` bytes.
     ///
     /// # Errors
     /// `NotFound` where the host was not asked, `Unavailable` where the
@@ -201,7 +212,8 @@ impl Engine {
         id: VmId,
         run_epoch: u64,
         part: Part,
-    ) -> Result<(Receiving, u64)> {
+        offset: Option<u64>,
+    ) -> Result<Begun> {
         let vm = self
             .transferred(host, id, run_epoch, Transfer::Upload)
             .await?;
@@ -209,10 +221,41 @@ impl Engine {
             Part::Disk => vm.resources.disk_mib,
             Part::Memory => vm.resources.memory_mib,
         };
-        let file = saved_file(id, run_epoch, part);
-        let receiving = self.inner.datastores.main().receive(file).await;
         let most = at_most(amount.bytes().unwrap_or(u64::MAX));
-        Ok((receiving.map_err(datastore_error)?, most))
+        let file = saved_file(id, run_epoch, part);
+        let main = self.inner.datastores.main();
+        let receiving = match offset {
+            None => main.receive(file).await.map_err(ResumeError::Io),
+            Some(offset) => main.resume(file, offset).await,
+        };
+        match receiving {
+            Ok(receiving) => Ok(Begun::Receiving {
+                receiving: Box::new(receiving),
+                most,
+            }),
+            Err(ResumeError::Elsewhere { at }) => Ok(Begun::Elsewhere { at }),
+            Err(ResumeError::Io(error)) => Err(datastore_error(error)),
+        }
+    }
+
+    /// What is here of a part of a saved machine, for the host that was asked
+    /// for it and goes on with it. Reads all of that.
+    ///
+    /// # Errors
+    /// `NotFound` where the host was not asked, `Unavailable` where the
+    /// datastore cannot be read.
+    pub async fn received_saved(
+        &self,
+        host: HostId,
+        id: VmId,
+        run_epoch: u64,
+        part: Part,
+    ) -> Result<Received> {
+        self.transferred(host, id, run_epoch, Transfer::Upload)
+            .await?;
+        let file = saved_file(id, run_epoch, part);
+        let received = self.inner.datastores.main().received(file).await;
+        received.map_err(datastore_error)
     }
 
     /// A part of a saved machine, for the host that was asked to take it.

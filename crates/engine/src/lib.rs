@@ -70,7 +70,7 @@ pub use agent::{AgentHandle, AgentSession, Inventory};
 pub use clock::{Clock, SystemClock};
 pub use console::{ConsoleEnd, ConsoleGrant};
 pub use context::{OpContext, World};
-pub use datastore::{Datastores, Transfer, datastore_error};
+pub use datastore::{Begun, Datastores, Transfer, datastore_error};
 pub use enrolment::HostProof;
 pub use event::WatchItem;
 pub use idempotency::IdempotencyKey;

@@ -269,28 +269,44 @@ impl Engine {
     }
 
     /// Removes copies in the datastore that no record points to and no upload
-    /// is making.
+    /// is making, and what is left of uploads that nobody goes on with.
     async fn sweep_datastore(&self) -> Result<()> {
         let datastore = self.inner.datastores.main();
         for item in datastore.holds().await.map_err(Error::internal)? {
             let Item::Saved(id) = item else {
                 continue;
             };
-            let read = self.store().read();
-            let record = vm::find(&read, id).await?;
-            let stops = match record.as_ref().and_then(|vm| vm.operation_id) {
-                Some(id) => operation::find(&read, id)
-                    .await?
-                    .is_some_and(|found| !found.state.is_over()),
-                None => false,
-            };
-            if stops || record.is_some_and(|vm| vm.saved.is_some()) {
+            let record = vm::find(&self.store().read(), id).await?;
+            if self.may_upload(record.as_ref()).await?
+                || record.is_some_and(|vm| vm.saved.is_some())
+            {
                 continue;
             }
             tracing::info!(vm = %id, "a copy in the datastore that belongs to nothing is removed");
             datastore.discard(item).await.map_err(Error::internal)?;
         }
+        for item in datastore.staged().await.map_err(Error::internal)? {
+            let Item::Saved(id) = item else {
+                continue;
+            };
+            let record = vm::find(&self.store().read(), id).await?;
+            if self.may_upload(record.as_ref()).await? {
+                continue;
+            }
+            tracing::info!(vm = %id, "what came of an upload that is over is removed");
+            let removed = datastore.discard_staged(item).await;
+            removed.map_err(Error::internal)?;
+        }
         Ok(())
+    }
+
+    /// Whether something is under way for the VM that its copy may be part of.
+    async fn may_upload(&self, vm: Option<&vm::VmRecord>) -> Result<bool> {
+        let Some(id) = vm.and_then(|vm| vm.operation_id) else {
+            return Ok(false);
+        };
+        let found = operation::find(&self.store().read(), id).await?;
+        Ok(found.is_some_and(|found| !found.state.is_over()))
     }
 }
 

@@ -296,7 +296,7 @@ impl Engine {
             change.save().await.map(Some)
         })?;
         if let Some(changed) = changed {
-            self.inner.progress.forget(command.operation_id);
+            self.inner.progress.ended(command, changed.1.as_ref());
             self.inner.deadlines.forget(command.operation_id);
             self.moved(changed).await;
         }

@@ -6,8 +6,9 @@
 //! frames, `GET /agent/v1/images/{image_id}` gives an image's bytes, `PUT
 //! /agent/v1/images/{image_id}/{operation_id}` takes those of one that is made of
 //! a volume (410 where nobody wants them any more), `PUT` and `GET
-//! /agent/v1/saved/{vm_id}/{run_epoch}/{part}` are about a saved machine's, and
-//! `PUT /agent/v1/backups/{backup_id}/{disk}` takes those of a backup.
+//! /agent/v1/saved/{vm_id}/{run_epoch}/{part}` are about a saved machine's, `GET
+//! …/{part}/received` says what is here of one whose sending broke off, and `PUT
+//! /agent/v1/backups/{backup_id}/{disk}` takes those of a backup.
 
 mod capacity;
 
@@ -31,6 +32,21 @@ use crate::frame::{Unreadable, read};
 
 /// The oldest and the newest version this build speaks.
 pub const PROTOCOL_VERSIONS: Versions = Versions { min: 2, max: 2 };
+
+/// Where in a saved machine's part the body of a `PUT` begins, and in the 409
+/// that refuses it where it should have: bytes, in decimal digits.
+pub const UPLOAD_OFFSET_HEADER: &str = "upload-offset";
+
+/// What the server has of a saved machine's part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceivedPart {
+    /// How many bytes; a `PUT` may go on after them.
+    pub size_bytes: u64,
+    /// Of these bytes: hexadecimal SHA-256.
+    pub sha256: String,
+    /// It was received as a whole: there is nothing to go on with.
+    pub whole: bool,
+}
 
 /// A range of protocol versions, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

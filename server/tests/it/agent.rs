@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
-use reqwest::Response;
+use reqwest::{Method, RequestBuilder, Response};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -96,6 +96,11 @@ impl Agent {
     pub async fn get(&self, path: &str) -> reqwest::Result<Response> {
         let url = format!("{}{path}", self.base);
         http(self.tls()).get(url).send().await
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.base);
+        http(self.tls()).request(method, url)
     }
 
     /// Shows a certificate of another installation, or another host's.

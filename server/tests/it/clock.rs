@@ -214,7 +214,7 @@ async fn hosts_and_their_machines_notice_nothing() {
 }
 
 /// The next command, unanswered.
-async fn command(session: &mut Socket) -> Value {
+pub async fn command(session: &mut Socket) -> Value {
     let found = async {
         loop {
             let frame = heard(session).await.unwrap();
@@ -227,7 +227,7 @@ async fn command(session: &mut Socket) -> Value {
 }
 
 /// Says how a command ended, and gives what it was about.
-async fn end(session: &mut Socket, command: &Value, outcome: Value) -> String {
+pub async fn end(session: &mut Socket, command: &Value, outcome: Value) -> String {
     let done = json!({
         "frame": "done", "command": command["command"],
         "claim_epoch": command["claim_epoch"], "outcome": outcome,

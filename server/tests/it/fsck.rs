@@ -163,6 +163,11 @@ async fn copies_in_the_datastore_are_looked_at() {
     let scene = scene.stop().await;
     let stranger = VmId::from_parts(1, [9; 10]).to_string();
     std::fs::create_dir(scene.saved().join(&stranger)).unwrap();
+    // What came of an upload that broke off is no copy.
+    let staging = scene.saved().join(".staged");
+    std::fs::create_dir_all(&staging).unwrap();
+    let half = VmId::from_parts(2, [9; 10]);
+    std::fs::write(staging.join(format!("{half}.1.disk")), b"half").unwrap();
     let expected = [&[("copy_of_nobody", stranger.as_str())], &expected[..]].concat();
     assert_found(&scene.report(1, &[]).await, &expected);
 }

@@ -27,6 +27,7 @@ mod real_agent;
 mod refresh;
 mod request;
 mod route;
+mod saved;
 mod session;
 #[path = "../../../crates/fetch/tests/it/peer.rs"]
 #[expect(

@@ -138,7 +138,7 @@ async fn create(watch: &Watch, name: &str) -> VmId {
 
 /// What is answered to a scheduler that would put a pending VM there; nothing
 /// where it is done.
-async fn proposed(world: &World, vm: VmId, agent: &Agent) -> Option<String> {
+pub async fn proposed(world: &World, vm: VmId, agent: &Agent) -> Option<String> {
     let mut scheduler = fleet::scheduler(world).await;
     let snapshot = heard(&mut scheduler).await.unwrap();
     let mut pending = snapshot["pending"].as_array().unwrap().iter();

@@ -126,7 +126,11 @@ impl Workshop {
                 })
             }
             Work::Kill => Ok(driver.kill(vm, epoch).await?.into()),
-            Work::Clean => Ok(driver.clean(vm, epoch).await?.into()),
+            Work::Clean => {
+                driver.clean(vm, epoch).await?;
+                self.datastore.forget(vm).await;
+                Ok(Done::default())
+            }
             Work::Save => Ok(driver.save(vm, epoch).await?.into()),
             Work::Load => Ok(driver.load(vm, epoch).await?.into()),
             Work::Upload => self.upload(vm, epoch, &meter()).await,
@@ -231,7 +235,9 @@ impl Workshop {
             Work::Complete => Ok(driver.complete(vm, epoch).await?.into()),
             Work::Leave { disks } => {
                 driver.kill(vm, epoch).await?;
-                Ok(driver.leave(vm, epoch, disks).await?.into())
+                driver.leave(vm, epoch, disks).await?;
+                self.datastore.forget(vm).await;
+                Ok(Done::default())
             }
             Work::Unknown => {
                 let message = "this agent does not know this work";
@@ -363,15 +369,16 @@ impl Workshop {
         let here = |held: &Observed| {
             held.run_epoch == spec.run_epoch && matches!(held.power, Power::Saved | Power::Off)
         };
-        if held.as_ref().is_some_and(here) {
-            return Ok(Done::default());
+        if !held.as_ref().is_some_and(here) {
+            let image = self.images.get(&spec.image, meter).await?;
+            let fetched = self.datastore.download(spec.vm_id, saved, meter).await?;
+            let taken = self
+                .driver
+                .import(spec, image.path(), &fetched.files, disks);
+            taken.await?;
         }
-        let image = self.images.get(&spec.image, meter).await?;
-        let fetched = self.datastore.download(spec.vm_id, saved, meter).await?;
-        let taken = self
-            .driver
-            .import(spec, image.path(), &fetched.files, disks);
-        Ok(taken.await?.into())
+        self.datastore.forget(spec.vm_id).await;
+        Ok(Done::default())
     }
 
     /// Under an `epoch` that the driver does not take for out of date. `run_epoch` is
@@ -390,9 +397,11 @@ impl Workshop {
         }
         self.driver.kill(vm_id, epoch).await?;
         match elsewhere {
-            Some(disks) => self.driver.leave(vm_id, epoch, disks).await,
-            None => self.driver.clean(vm_id, epoch).await,
+            Some(disks) => self.driver.leave(vm_id, epoch, disks).await?,
+            None => self.driver.clean(vm_id, epoch).await?,
         }
+        self.datastore.forget(vm_id).await;
+        Ok(())
     }
 
     async fn held(&self, vm_id: VmId) -> Result<Option<Observed>, Fault> {

@@ -10,7 +10,7 @@ use crate::world::{Session, World};
 const UPLOAD_STEP: u32 = 3;
 
 /// A machine that is saved on the host, in real files.
-async fn saved() -> (World, Session) {
+pub async fn saved() -> (World, Session) {
     let mut world = World::new().await;
     world.host.keep_files_in(world.dir.path().join("exported"));
     let image = world.add_image(b"content");
@@ -21,14 +21,14 @@ async fn saved() -> (World, Session) {
     (world, session)
 }
 
-async fn upload(session: &mut Session) -> Outcome {
+pub async fn upload(session: &mut Session) -> Outcome {
     session
         .carry_out(&command(vm(1), UPLOAD_STEP, Work::Upload))
         .await
 }
 
 /// Another host of the same server, that is asked to take the machine.
-async fn take_over(world: &mut World, saved: SavedMachine) -> (Session, Command) {
+pub async fn take_over(world: &mut World, saved: SavedMachine) -> (Session, Command) {
     world.stop_agent().await;
     world.move_to_another_host();
     world.start_agent();
@@ -51,14 +51,14 @@ async fn take_over(world: &mut World, saved: SavedMachine) -> (Session, Command)
     (session, download)
 }
 
-fn fault(outcome: Outcome) -> (FaultKind, String) {
+pub fn fault(outcome: Outcome) -> (FaultKind, String) {
     match outcome {
         Outcome::Fault { fault } => (fault.kind, fault.message),
         Outcome::Ok { .. } | Outcome::Unknown => panic!("{outcome:?}"),
     }
 }
 
-fn machine(outcome: Outcome) -> SavedMachine {
+pub fn machine(outcome: Outcome) -> SavedMachine {
     match outcome {
         Outcome::Ok {
             saved: Some(saved), ..

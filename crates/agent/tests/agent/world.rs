@@ -1,19 +1,20 @@
 //! A server's agent-facing half, and an agent on a simulated host.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+#[path = "world/saved.rs"]
+mod saved;
+
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,26 +38,17 @@ const CAPACITY: Resources = Resources {
     disk_mib: MiB(8192),
 };
 
+pub use saved::Saved;
+
 /// What the fake server is told and shows.
-struct Shared {
+pub struct Shared {
     sessions: mpsc::Sender<WebSocket>,
     consoles: mpsc::Sender<WebSocket>,
     images: Mutex<HashMap<String, (StatusCode, Vec<u8>)>>,
     downloads: watch::Sender<u32>,
-    saved: Mutex<Saved>,
+    pub saved: Mutex<Saved>,
     /// A download ends only with a permit from here.
     gate: Semaphore,
-}
-
-/// The datastore: what is in it, and how it misbehaves.
-#[derive(Default)]
-pub struct Saved {
-    pub parts: BTreeMap<String, Vec<u8>>,
-    /// The next requests are answered so.
-    pub answers: VecDeque<(StatusCode, &'static str)>,
-    /// What the next uploads are said to be.
-    pub lies: VecDeque<&'static [u8]>,
-    pub requests: u32,
 }
 
 pub struct World {
@@ -101,7 +93,11 @@ impl World {
             .route("/agent/v1/images/{id}", get(image).head(has_image))
             .route(
                 "/agent/v1/saved/{vm}/{epoch}/{part}",
-                get(download).put(upload),
+                get(saved::download).put(saved::upload),
+            )
+            .route(
+                "/agent/v1/saved/{vm}/{epoch}/{part}/received",
+                get(saved::received),
             )
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&shared));
@@ -367,40 +363,4 @@ async fn image(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Res
 async fn has_image(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {
     let found = shared.images.lock().unwrap().get(&id).cloned();
     found.map_or(StatusCode::NOT_FOUND, |(status, _)| status)
-}
-
-async fn upload(
-    State(shared): State<Arc<Shared>>,
-    Path((vm, epoch, part)): Path<(String, u64, String)>,
-    bytes: Bytes,
-) -> Response {
-    let mut saved = shared.saved.lock().unwrap();
-    saved.requests += 1;
-    if let Some(answer) = saved.answers.pop_front() {
-        return answer.into_response();
-    }
-    let kept = saved.lies.pop_front().map_or(bytes, Bytes::from_static);
-    let stored = format!(
-        r#"{{"size_bytes":{},"sha256":"{:x}"}}"#,
-        kept.len(),
-        Sha256::digest(&kept)
-    );
-    let place = format!("{vm}/{epoch}/{part}");
-    saved.parts.insert(place, kept.to_vec());
-    stored.into_response()
-}
-
-async fn download(
-    State(shared): State<Arc<Shared>>,
-    Path((vm, epoch, part)): Path<(String, u64, String)>,
-) -> Response {
-    let mut saved = shared.saved.lock().unwrap();
-    saved.requests += 1;
-    if let Some(answer) = saved.answers.pop_front() {
-        return answer.into_response();
-    }
-    let found = saved.parts.get(&format!("{vm}/{epoch}/{part}")).cloned();
-    let missing = || (StatusCode::NOT_FOUND, Vec::new());
-    let found = found.map(|bytes| (StatusCode::OK, bytes));
-    found.unwrap_or_else(missing).into_response()
 }

@@ -24,8 +24,10 @@ impl Engine {
         // What is deleted from here on is removed by the next sweep.
         let removing = backup::removing(&self.store().read()).await?;
         for (name, datastore) in self.inner.datastores.all() {
-            let held = match datastore.holds().await {
-                Ok(held) => held,
+            let look = async { Ok((datastore.holds().await?, datastore.staged().await?)) };
+            let look: std::io::Result<_> = look.await;
+            let (held, staged) = match look {
+                Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(datastore = %name, %error, "a datastore cannot be swept");
                     continue;
@@ -43,6 +45,16 @@ impl Engine {
                 }
                 tracing::info!(backup = %id, datastore = %name, "a backup that nobody wants is removed");
                 datastore.discard(item).await.map_err(Error::internal)?;
+            }
+            for item in staged {
+                let Item::Backup(id) = item else {
+                    continue;
+                };
+                let record = backup::find(&self.store().read(), id).await?;
+                if record.is_none_or(|record| record.state != BackupState::Making) {
+                    let removed = datastore.discard_staged(item).await;
+                    removed.map_err(Error::internal)?;
+                }
             }
             for gone in removing.iter().filter(|gone| gone.datastore == *name) {
                 self.forget_backup(gone.id).await?;
