@@ -8,7 +8,7 @@ use vimana_driver_sim::{Call, Mishap};
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{ImageId, OperationId, VolumeId};
-use vimana_protocol::agent::{FromAgent, ToAgent, VolumeOrder, Work};
+use vimana_protocol::agent::{FromAgent, Outcome, ToAgent, VolumeOrder, Work};
 
 use crate::orders::{OK, boot, command, image_of, prepare, vm};
 use crate::world::{Session, World};
@@ -36,7 +36,11 @@ async fn attached() -> (World, Session) {
         made: false,
     };
     let attach = command(vm(1), 2, Work::Attach { volume });
-    assert_eq!(session.carry_out(&attach).await, OK);
+    let done = session.carry_out(&attach).await;
+    assert!(
+        matches!(done, Outcome::Ok { place: Some(0), .. }),
+        "{done:?}"
+    );
     (world, session)
 }
 

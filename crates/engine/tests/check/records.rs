@@ -31,12 +31,12 @@ const CLAIMS: &[Plant] = records! {
     SumIsOff "host host-1": "INSERT INTO host_datastores VALUES ({host-1}, 'other', 'store_00000000000070008000000000000009', 100, 1, TRUE)";
     SumIsOff "host host-1": "UPDATE host_datastores SET used_mib = used_mib - 1 WHERE host_id = {host-1}";
     ClaimsExceed "host host-1": "UPDATE host_datastores SET cap_mib = used_mib - 1 WHERE host_id = {host-1}";
-    ClaimOfNoVm "VM {no vm}": "INSERT INTO claims VALUES ({no vm}, {host-1}, 1, 1, 1); {recount}";
+    ClaimOfNoVm "VM {no vm}": "INSERT INTO claims VALUES ({no vm}, {host-1}, 1, 1, 1, 'local'); {recount}";
 };
 
 const PLACES: &[Plant] = records! {
     ClaimOnNoHost "VM runs": "UPDATE claims SET host_id = {no host} WHERE vm_id = {runs}; UPDATE vms SET host_id = {no host} WHERE id = {runs}; {recount}";
-    ClaimWithoutPlacement "VM waits": "INSERT INTO claims VALUES ({waits}, {host-1}, 1, 1, 1); {recount}";
+    ClaimWithoutPlacement "VM waits": "INSERT INTO claims VALUES ({waits}, {host-1}, 1, 1, 1, 'local'); {recount}";
     PlacementWithoutClaim "VM runs": "DELETE FROM claims WHERE vm_id = {runs}; {recount}";
     PlacementWithoutClaim "VM broken": "DELETE FROM claims WHERE vm_id = {broken}; {recount}";
     ClaimElsewhere "VM runs": "UPDATE claims SET host_id = (SELECT id FROM hosts WHERE id <> claims.host_id) WHERE vm_id = {runs}; {recount}";
