@@ -182,7 +182,7 @@ pub struct HostView {
     pub capacity: Resources,
     /// What is claimed of it.
     pub used: Resources,
-    /// Where it keeps volumes besides its own directory.
+    /// Where it keeps disks besides its own directory.
     #[serde(default)]
     pub datastores: Vec<HostDatastoreView>,
     /// VMs that hold a claim on it.
@@ -202,7 +202,7 @@ pub struct HostView {
     pub orphans: u32,
 }
 
-/// A place for volumes that a host has besides its own directory.
+/// A place for disks that a host has besides its own directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostDatastoreView {
@@ -210,7 +210,7 @@ pub struct HostDatastoreView {
     /// Of the directory: two hosts that reach the same one say the same.
     pub id: DatastoreId,
     pub capacity_mib: MiB,
-    /// What volumes claim of it.
+    /// What disks claim of it, of all hosts that reach it.
     pub used_mib: MiB,
     /// Its host can reach it.
     pub present: bool,

@@ -58,7 +58,7 @@ async fn a_hello_of_a_later_version_is_refused_by_its_version_and_not_by_its_loo
     let later = json!({ "frame": "hello", "protocol": 7, "policies": [] });
     say(&mut scheduler, later).await;
     let told = closed(&mut scheduler).await;
-    assert_eq!(told, "this server speaks protocol 3, not 7");
+    assert_eq!(told, "this server speaks protocol 4, not 7");
 }
 
 /// Frames of an agent that this server does not understand.

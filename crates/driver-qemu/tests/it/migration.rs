@@ -255,9 +255,14 @@ async fn nobody_sends_a_machine_but_the_host_it_is_expected_from() {
             .receive(&spec, &b.image().1, &Arrival::of(id(1)))
             .await
             .unwrap();
+        assert!(!endpoint.plain);
         let sending = Sending {
             to,
-            endpoint,
+            // It would be told before it tries.
+            endpoint: Endpoint {
+                plain: who == "nobody",
+                ..endpoint
+            },
             max_downtime_ms: 300,
             max_bytes_per_s: None,
             disks: DiskPlan::default(),

@@ -7,7 +7,7 @@ use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
 use super::{COUNT, Harness, answer, guest_answers, new_spec, new_vm, new_volume, power, run};
-use crate::{Fault, FaultKind, HostDriver, ObservedVolume, Power, VolumeSource};
+use crate::{Fault, FaultKind, HostDriver, ObservedVolume, Part, Power, VolumeSource};
 
 const SIZE: MiB = MiB(2);
 
@@ -205,8 +205,10 @@ pub async fn saved_machine_comes_back_with_its_volumes<H: Harness>(h: &H) {
     assert_eq!(kind(driver.attach(vm, 1, one).await), conflict);
     assert_eq!(kind(driver.detach(vm, 1, two).await), conflict);
     assert_eq!(kind(driver.grow_volume(two, MiB(9)).await), conflict);
-    // Volumes do not travel with it yet.
-    assert_eq!(kind(driver.export(vm, 1).await), conflict);
+    // They are none of its files.
+    let files = driver.export(vm, 1).await.unwrap();
+    let parts: Vec<Part> = files.into_iter().map(|(part, _)| part).collect();
+    assert_eq!(parts, Part::ALL);
     driver.load(vm, 2).await.unwrap();
     assert_eq!(power(&*driver, vm).await, Some(Power::Running));
     assert_eq!(h.plugged(&*driver, vm).await, 1);

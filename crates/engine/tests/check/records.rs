@@ -117,8 +117,8 @@ const TENANTS: &[Plant] = records! {
 };
 
 const LEFT: &[Plant] = records! {
-    DoneWithClaim "VM gone": "INSERT INTO claims VALUES ({gone}, {host-1}, 0, 0, 1); {recount}";
-    DoneWithHost "VM gone": "INSERT INTO claims VALUES ({gone}, {host-1}, 0, 0, 1); {recount}; UPDATE vms SET host_id = {host-1}, host_name = 'host-1', host_zone = 'default' WHERE id = {gone}";
+    DoneWithClaim "VM gone": "INSERT INTO claims VALUES ({gone}, {host-1}, 0, 0, 1, 'local'); {recount}";
+    DoneWithHost "VM gone": "INSERT INTO claims VALUES ({gone}, {host-1}, 0, 0, 1, 'local'); {recount}; UPDATE vms SET host_id = {host-1}, host_name = 'host-1', host_zone = 'default' WHERE id = {gone}";
     DoneWithCopy "VM gone": "UPDATE vms SET saved = (SELECT saved FROM vms WHERE id = {stopped}) WHERE id = {gone}";
     CopyBesideMachine "VM runs": "UPDATE vms SET saved = (SELECT saved FROM vms WHERE id = {stopped}) WHERE id = {runs}";
     CopyBesideMachine "VM off": "UPDATE vms SET saved = (SELECT saved FROM vms WHERE id = {stopped}) WHERE id = {off}";
