@@ -331,7 +331,8 @@ class Migrations {
     this.moves = { vimana: [], convert: [] };
     const { id } = (await this.api.call('GET', '/volumes')).items.find(({ name }) => name === volume);
     for (let round = 0; round < 2 * MIRROR_ROUNDS; round += 1) {
-      const dirs = [join(this.fleet.data, vm.names[vm.at], 'vms'), this.shared];
+      const [pid] = this.fleet.qemus(vm.id);
+      const dirs = [dirname(readlinkSync(`/proc/${pid}/cwd`)), this.shared];
       if (round % 2 === 1) dirs.reverse();
       const [from, to] = dirs.map((dir) => join(dir, id, 'volume.qcow2'));
       const mib = allocated(from) / 2 ** 20;
