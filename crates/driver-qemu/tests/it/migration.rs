@@ -52,18 +52,23 @@ pub fn certified(host: &QemuHost, authority: &Authority, name: HostId) -> QemuCo
     config
 }
 
+/// On the disk of a machine that does not run yet.
+pub fn write(host: &QemuHost, vm: VmId, writes: &[&str]) {
+    for write in writes {
+        let did = Command::new("qemu-io")
+            .args(["-f", "qcow2", "-c", write])
+            .arg(host.vm_dir(vm).join("disk.qcow2"))
+            .output();
+        assert!(did.unwrap().status.success());
+    }
+}
+
 /// A machine whose guest has counted to `A`, with something on its disk.
 async fn counting(host: &QemuHost, driver: &dyn HostDriver, writes: &[&str]) -> IncarnationSpec {
     let mut spec = new_spec(host);
     spec.resources.disk_mib = MiB(8);
     driver.prepare(&spec, &host.image().1).await.unwrap();
-    for write in writes {
-        let did = Command::new("qemu-io")
-            .args(["-f", "qcow2", "-c", write])
-            .arg(host.vm_dir(spec.vm_id).join("disk.qcow2"))
-            .output();
-        assert!(did.unwrap().status.success());
-    }
+    write(host, spec.vm_id, writes);
     driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     guest_answers(driver, spec.vm_id).await;
     assert_eq!(answer(driver, spec.vm_id, COUNT).await, 'A');

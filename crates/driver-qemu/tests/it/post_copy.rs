@@ -1,7 +1,6 @@
 //! Machines that run on another host before all of their memory is there.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
@@ -14,7 +13,7 @@ use vimana_model::migration::Sent;
 use vimana_model::unit::MiB;
 
 use crate::host::QemuHost;
-use crate::migration::{WRITES, authority, certified, disk, id, watched};
+use crate::migration::{WRITES, authority, certified, disk, id, watched, write};
 
 /// A guest that says one letter after the other, from `A` to `Z` and over again,
 /// and changes 128 pages of its memory with each: it is never through by itself on a
@@ -37,13 +36,7 @@ async fn busy(host: &QemuHost, driver: &dyn HostDriver) -> IncarnationSpec {
     spec.resources.disk_mib = MiB(8);
     let image = image(host);
     driver.prepare(&spec, &image).await.unwrap();
-    for write in WRITES {
-        let did = Command::new("qemu-io")
-            .args(["-f", "qcow2", "-c", write])
-            .arg(host.vm_dir(spec.vm_id).join("disk.qcow2"))
-            .output();
-        assert!(did.unwrap().status.success());
-    }
+    write(host, spec.vm_id, &WRITES);
     driver.boot(spec.vm_id, 1, &spec.resources).await.unwrap();
     until_it_says(driver, spec.vm_id, 'F').await;
     spec
@@ -90,6 +83,10 @@ fn counts(text: &str) {
     }
 }
 
+fn by_post_copy() -> Arrival {
+    Arrival::of(id(1)).by_post_copy()
+}
+
 fn to(endpoint: Endpoint) -> Sending {
     assert!(endpoint.post_copy);
     Sending {
@@ -133,13 +130,9 @@ async fn guest_counts_on_while_the_rest_of_its_memory_comes() {
     let two = b.open(certified(&b, &authority, id(2))).await;
     let spec = busy(&a, &*one).await;
     let (vm, image) = (spec.vm_id, image(&b));
-    let endpoint = two
-        .receive(&spec, &image, &Arrival::of(id(1)).by_post_copy())
-        .await;
+    let endpoint = two.receive(&spec, &image, &by_post_copy()).await;
     let endpoint = endpoint.unwrap();
-    let again = two
-        .receive(&spec, &image, &Arrival::of(id(1)).by_post_copy())
-        .await;
+    let again = two.receive(&spec, &image, &by_post_copy()).await;
     assert_eq!(again, Ok(endpoint));
     let sending = to(endpoint);
     let (sent, before) = send(&*one, vm, &sending).await;
@@ -177,9 +170,7 @@ async fn machine_that_is_not_handed_over_goes_on_where_it_was() {
     let spec = busy(&a, &*one).await;
     let vm = spec.vm_id;
     for restarts in [false, true] {
-        let endpoint = two
-            .receive(&spec, &image(&b), &Arrival::of(id(1)).by_post_copy())
-            .await;
+        let endpoint = two.receive(&spec, &image(&b), &by_post_copy()).await;
         let (_, before) = send(&*one, vm, &to(endpoint.unwrap())).await;
         one.call_off(vm, 1).await.unwrap();
         let after = async { while said(&*one, vm).await.len() < before.len().saturating_add(5) {} };
@@ -240,9 +231,7 @@ async fn machine_whose_memory_is_lost_starts_from_its_disk_on_its_new_host() {
     for moment in ["before", "after", "running"] {
         let spec = busy(&a, &*one).await;
         let vm = spec.vm_id;
-        let endpoint = two
-            .receive(&spec, &image(&b), &Arrival::of(id(1)).by_post_copy())
-            .await;
+        let endpoint = two.receive(&spec, &image(&b), &by_post_copy()).await;
         // At once: what is missing comes for as long as the guest stands still.
         let sending = to(endpoint.unwrap());
         one.send(vm, 1, &sending, watched().0).await.unwrap();

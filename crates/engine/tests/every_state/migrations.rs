@@ -79,6 +79,18 @@ impl Scene {
         vm
     }
 
+    /// It is deleted while that call is under way, and nothing of it is left.
+    pub(super) async fn deleted(&self, call: Call) {
+        let vm = self.through(VmAction::Delete).await;
+        assert_eq!(vm.state, VmState::Done, "in {call:?}");
+        for host in &self.hosts {
+            assert_eq!(host.sim.left_behind(self.vm), [""; 0], "in {call:?}");
+        }
+        assert_eq!(self.used().await.disk_mib, MiB(0), "in {call:?}");
+        assert_eq!(self.log().breaches(), [""; 0]);
+        self.sound().await;
+    }
+
     /// It is on its new host, and nothing is left on the old one.
     pub(super) async fn went(&self, source: &TestHost, target: &TestHost) -> VmView {
         let vm = self.world.until_rest(self.vm).await;
@@ -443,14 +455,7 @@ async fn a_vm_can_be_deleted_on_its_way() {
         host.sim.delay(call, Duration::from_secs(3600));
         scene.migrate(&target.name).await.unwrap();
         scene.until_step(step).await;
-        let vm = scene.through(VmAction::Delete).await;
-        assert_eq!(vm.state, VmState::Done, "in {call:?}");
-        for host in [source, target] {
-            assert_eq!(host.sim.left_behind(scene.vm), [""; 0], "in {call:?}");
-        }
-        assert_eq!(scene.used().await.disk_mib, MiB(0), "in {call:?}");
-        assert_eq!(scene.log().breaches(), [""; 0]);
-        scene.sound().await;
+        scene.deleted(call).await;
     }
 }
 

@@ -7,7 +7,6 @@ use vimana_driver_sim::{Call, Mishap};
 use vimana_model::action::VmAction;
 use vimana_model::migration::MigrateVm;
 use vimana_model::operation::{OperationState, OperationView, StepKind, StepState};
-use vimana_model::unit::MiB;
 use vimana_model::{Error, VmState};
 
 use super::Scene;
@@ -194,14 +193,7 @@ async fn one_can_be_deleted_at_every_step_of_it() {
         host.sim.delay(call, Duration::from_secs(3600));
         scene.migrate_by_post_copy(&target.name).await.unwrap();
         scene.until_step(index).await;
-        let vm = scene.through(VmAction::Delete).await;
-        assert_eq!(vm.state, VmState::Done, "in {call:?}");
-        for host in [source, target] {
-            assert_eq!(host.sim.left_behind(scene.vm), [""; 0], "in {call:?}");
-        }
-        assert_eq!(scene.used().await.disk_mib, MiB(0), "in {call:?}");
-        assert_eq!(scene.log().breaches(), [""; 0]);
-        scene.sound().await;
+        scene.deleted(call).await;
     }
 }
 
