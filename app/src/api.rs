@@ -41,8 +41,8 @@ pub use request::{
 pub use session::{Password, SessionView, current_session, sign_in, sign_out};
 pub use template::{change_template, create_template, delete_template, template, templates};
 pub use vm::{
-    Show, VmArgs, act_on_vm, console_ticket, create_vm, migration_targets, vm, vm_operations,
-    vm_snapshots, vm_timeline, vms,
+    Show, VmArgs, act_on_vm, console_ticket, create_vm, migration_targets, storage_targets, vm,
+    vm_operations, vm_snapshots, vm_timeline, vms,
 };
 pub use volume::{
     attach_volume, clone_volume, create_volume, delete_volume, grow_volume, move_volume,

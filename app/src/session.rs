@@ -164,7 +164,7 @@ impl Caller {
     #[must_use]
     pub fn refusal(&self, action: VmAction, vm: &VmView) -> Option<String> {
         if !self.may(Permission::ActOnVm(action), Some(vm.tenant_id)) {
-            return Some(NOT_ALLOWED.to_owned());
+            return Some(too_weak(action).to_owned());
         }
         let ends = matches!(action, VmAction::Shutdown | VmAction::Delete);
         let released = self.may(Permission::DecideRequest, Some(vm.tenant_id));
@@ -198,7 +198,12 @@ impl Caller {
             Object::Image(_) => Permission::ManageImages,
         };
         if !self.may(permission, tenant) {
-            return Some(not_allowed(tenant).to_owned());
+            let refusal = if let Permission::ActOnVm(action) = permission {
+                too_weak(action)
+            } else {
+                not_allowed(tenant)
+            };
+            return Some(refusal.to_owned());
         }
         operation
             .judge_cancel()
@@ -298,6 +303,14 @@ const fn not_allowed(tenant: Option<TenantId>) -> &'static str {
         Some(_) => NOT_ALLOWED,
         None => "It is for all tenants; only an administrator changes it.",
     }
+}
+
+/// The same of what is to be done with a VM.
+fn too_weak(action: VmAction) -> &'static str {
+    if action == VmAction::Migrate {
+        return "Only an administrator moves VMs from host to host.";
+    }
+    NOT_ALLOWED
 }
 
 /// What a button says to someone whose role is too weak.

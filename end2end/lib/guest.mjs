@@ -36,12 +36,13 @@ export class Guest {
     this.console.write(`${line}\n`);
   }
 
-  // The word that a shell command prints.
+  // The word that a shell command prints. It is typed once the shell listens: what comes
+  // sooner is echoed by the line itself, in the middle of what others write.
   async word(command) {
     this.asked += 1;
     const tag = `q${this.asked}`;
     this.type(`echo ${tag}=$(${command})=`);
-    const answer = new RegExp(`${tag}=([\\w-]+)=`);
+    const answer = new RegExp(`${tag}=([\\w-]+)=[^]*?~# `);
     await this.hears(answer);
     return this.said.match(answer)[1];
   }
@@ -82,7 +83,10 @@ export class Guest {
     await this.hears(new RegExp(`tick ${last + 60}\\r?\\n`));
     const ticks = this.ticks();
     const all = ticks.map((_, index) => index + 1);
-    assert.deepEqual(ticks, all, 'no tick is missing, and none comes twice');
+    const first = ticks.findIndex((tick, index) => tick !== index + 1);
+    const around = this.said.indexOf(`tick ${first}\r\n`);
+    const said = JSON.stringify(this.said.slice(around, around + 400));
+    assert.deepEqual(ticks, all, `no tick is missing, and none comes twice: ${said}`);
     await this.isSameBoot();
   }
 

@@ -96,10 +96,10 @@ export class Stack {
 
 // The REST interface, as one user.
 export class Api {
-  static async signIn(url) {
+  static async signIn(url, user = 'admin') {
     const api = new Api();
     api.url = `${url}/api/v1`;
-    const answer = await api.call('POST', '/tokens', { user_name: 'admin', password: PASSWORD });
+    const answer = await api.call('POST', '/tokens', { user_name: user, password: PASSWORD });
     api.token = answer.token;
     return api;
   }

@@ -88,8 +88,9 @@ describe('backups', { concurrency: false, timeout: 900_000 }, () => {
     await untilState(page, 'running');
     await openConsole(page);
     await write('first');
-    const agent = 'until pidof qemu-ga >/dev/null; do usleep 20000; done; echo agent-$((1+1))';
-    await ask(page, agent, 'agent-2');
+    // Its agent has come up and holds its end of the port.
+    const listens = 'ls -l /proc/$(pidof qemu-ga)/fd 2>/dev/null | grep -q vport';
+    await ask(page, `until ${listens}; do usleep 20000; done; echo agent-$((1+1))`, 'agent-2');
     await choose(page, 'Back up');
     const title = page.getByRole('article', { name: 'Back up', exact: true }).first();
     await title.getByText('succeeded').waitFor({ timeout: 120_000 });

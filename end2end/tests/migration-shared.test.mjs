@@ -2,7 +2,7 @@
 // that both hosts reach stays where it is, and the rest is copied.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Cli } from '../lib/cli.mjs';
@@ -12,8 +12,11 @@ import { Api, PASSWORD } from '../lib/stack.mjs';
 import { Vms } from '../lib/vms.mjs';
 
 const HOSTS = ['host-a', 'host-b'];
-const PATIENCE = { timeout: 240_000 };
+const PATIENCE = { timeout: 480_000 };
 const VOLUME_MIB = 64;
+// What is written of each: guests are slow at making it up.
+const FILL_MIB = 6;
+const FILL_BYTES = FILL_MIB * 2 ** 20;
 let fleet, api, vms, cli;
 
 before(async () => {
@@ -54,6 +57,29 @@ async function migrate({ name, host }, how = '') {
   return JSON.parse(out);
 }
 
+// Brings it to rest, and as that to the other host, and wakes it there; `there` looks at
+// it in between, and at what the command has answered, `awake` in the end.
+async function goAtRest(guest, there, awake) {
+  for (const [rest, wake] of [
+    ['suspend', 'resume'],
+    ['poweroff', 'start'],
+  ]) {
+    const { id } = guest;
+    await vms.ask(rest, id);
+    const { state } = await vms.rest(id);
+    const answer = await migrate(guest);
+    guest.host = other(guest.host);
+    const vm = await vms.look(id);
+    assert.deepEqual([vm.state, vm.host.name], [state, guest.host]);
+    await there(answer);
+    fleet.isClean();
+    await vms.ask(wake, id);
+    assert.equal((await vms.rest(id)).state, 'running');
+    if (wake === 'resume') await guest.countsOnAnew();
+    await awake(wake);
+  }
+}
+
 // What of a datastore is used, as both hosts show it.
 async function used(name) {
   const hosts = await vms.hosts();
@@ -67,8 +93,10 @@ test('only the memory of a machine goes where both hosts reach its disk', PATIEN
   await guest.write('before', 40);
   await guest.count();
   const disk = statSync(inShared(id));
+  // A snapshot is inside the disk, and goes along.
+  await run('snapshot create shared early --memory --wait');
   const before = await used('shared');
-  for (let round = 0; round < 2; round += 1) {
+  for (let round = 0; round < 3; round += 1) {
     const answer = await migrate(guest);
     guest.host = other(guest.host);
     assert.equal(answer.operation.state, 'succeeded');
@@ -82,30 +110,23 @@ test('only the memory of a machine goes where both hosts reach its disk', PATIEN
     await guest.countsOn();
     assert.equal(statSync(inShared(id)).ino, disk.ino, 'its disk is the same file');
     assert.deepEqual(await used('shared'), before);
-    assert.ok(!existsSync(join(fleet.data, other(guest.host), 'vms', id)), 'nothing stays behind');
+    assert.ok(!existsSync(join(fleet.data, other(guest.host), 'machines', id)), 'nothing stays behind');
     fleet.isClean();
   }
   await guest.write('after', 8);
   await guest.hasAll();
+  await run('snapshot revert shared early --wait');
+  await guest.isSameBoot();
+  guest.files.delete('after');
+  assert.equal(await guest.word('[ -e /data/after ] && echo there || echo gone'), 'gone');
+  await guest.hasAll();
   // Off, and suspended, it is handed over as it is.
-  for (const [rest, wake] of [
-    ['suspend', 'resume'],
-    ['poweroff', 'start'],
-  ]) {
-    await vms.ask(rest, id);
-    const { state } = await vms.rest(id);
-    const answer = await migrate(guest);
-    guest.host = other(guest.host);
+  const isSame = (answer) => {
     assert.equal(answer.transferred_bytes, 0);
     assert.deepEqual([answer.downtime_ms, answer.blackout_ms], [null, null]);
-    const there = await vms.look(id);
-    assert.deepEqual([there.state, there.host.name], [state, guest.host]);
     assert.equal(statSync(inShared(id)).ino, disk.ino);
-    fleet.isClean();
-    await vms.ask(wake, id);
-    assert.equal((await vms.rest(id)).state, 'running');
-    if (wake === 'resume') await guest.countsOnAnew();
-  }
+  };
+  await goAtRest(guest, isSame, () => {});
   guest.open();
   await guest.hears(/~# $/);
   await guest.hasAll();
@@ -127,8 +148,8 @@ test('volumes go along, whatever datastore they are in', PATIENCE, async () => {
     // The latest of them is the last by name.
     const made = `until [ $(ls /dev/sd? | wc -l) = ${sums.length + 1} ]; do usleep 20000; done`;
     const device = await guest.word(`${made}; ls /dev/sd? | tail -n 1 | cut -c 6-`);
-    const fill = `dd if=/dev/urandom of=/dev/${device} bs=1M count=20 2>/dev/null; sync`;
-    const sum = `head -c 20971520 /dev/${device} | md5sum | cut -c -32`;
+    const fill = `dd if=/dev/urandom of=/dev/${device} bs=1M count=${FILL_MIB} 2>/dev/null; sync`;
+    const sum = `head -c ${FILL_BYTES} /dev/${device} | md5sum | cut -c -32`;
     sums.push({ sum, is: await guest.word(`${fill}; ${sum}`) });
   }
   await guest.count();
@@ -136,8 +157,7 @@ test('volumes go along, whatever datastore they are in', PATIENCE, async () => {
     const answer = await migrate(guest);
     guest.host = other(guest.host);
     assert.equal(answer.operation.state, 'succeeded');
-    const [local, fast] = [20 * 2 ** 20, 20 * 2 ** 20];
-    assert.ok(answer.transferred_bytes > local + fast, 'both are copied');
+    assert.ok(answer.transferred_bytes > 2 * FILL_BYTES, 'both are copied');
     await guest.countsOn();
     // What the guest has read is in its memory; what it reads now is on the disks.
     await guest.word('echo 3 >/proc/sys/vm/drop_caches; echo dropped');
@@ -148,14 +168,79 @@ test('volumes go along, whatever datastore they are in', PATIENCE, async () => {
     }
     fleet.isClean();
   }
-  // One that does not run takes along only what both reach.
-  await vms.ask('poweroff', id);
-  await vms.rest(id);
-  const { status, err } = await cli.run(`vm migrate laden --to ${other(guest.host)}`);
-  assert.equal(status, 1);
-  assert.match(err, /only goes along while `laden` runs/);
+  // So they do with one that does not run.
+  const hasBoth = async (answer) => {
+    assert.ok(answer.transferred_bytes > 2 * FILL_BYTES, 'both are copied');
+    const { items } = await api.call('GET', '/volumes');
+    for (const { host } of items) assert.equal(host.name, guest.host);
+  };
+  const hasAll = async (wake) => {
+    if (wake === 'resume') {
+      await guest.word('echo 3 >/proc/sys/vm/drop_caches; echo dropped');
+    } else {
+      guest.open();
+      await guest.hears(/~# $/);
+      await guest.word(`until [ $(ls /dev/sd? | wc -l) = ${sums.length} ]; do usleep 20000; done; echo all`);
+    }
+    for (const { sum, is } of sums) assert.equal(await guest.word(sum), is);
+  };
+  await goAtRest(guest, hasBoth, hasAll);
   await vms.removed(id);
   for (const place of places) await run(`volume delete of-${place} --yes`);
+  fleet.isClean();
+});
+
+test('all disks go into the datastore that is named, running or not', PATIENCE, async () => {
+  const guest = await Guest.start(vms, cli, 'settler');
+  const { id } = guest;
+  await run(`volume create luggage --size-mib ${VOLUME_MIB} --delete-with-vm`);
+  await run('volume attach luggage settler --wait');
+  const volume = (await api.call('GET', '/volumes')).items[0].id;
+  const there = 'until [ -b /dev/sda ]; do usleep 20000; done';
+  const fill = `dd if=/dev/urandom of=/dev/sda bs=1M count=${FILL_MIB} 2>/dev/null; sync`;
+  const sum = `head -c ${FILL_BYTES} /dev/sda | md5sum | cut -c -32`;
+  const is = await guest.word(`${there}; ${fill}; ${sum}`);
+  await guest.write('before', FILL_MIB);
+  await guest.count();
+  const isThere = async (where) => {
+    const vm = await vms.look(id);
+    assert.deepEqual([vm.host.name, vm.datastore], [guest.host, where]);
+    const { host, datastore } = await api.call('GET', `/volumes/${volume}`);
+    assert.deepEqual([host.name, datastore], [guest.host, where]);
+    const dirs = HOSTS.flatMap((name) => [`${name}/machines`, `${name}-fast`]);
+    for (const file of [`${id}/disk.qcow2`, `${volume}/volume.qcow2`]) {
+      const found = dirs.filter((dir) =>
+        lstatSync(join(fleet.data, dir, file), { throwIfNoEntry: false })?.isFile(),
+      );
+      const wanted = where === 'fast' ? `${guest.host}-fast` : `${guest.host}/machines`;
+      assert.deepEqual(found, [wanted], `where ${file} is`);
+    }
+    fleet.isClean();
+  };
+  for (const where of ['fast', 'local']) {
+    const answer = await migrate(guest, `--datastore ${where}`);
+    guest.host = other(guest.host);
+    assert.ok(answer.transferred_bytes > 2 * FILL_BYTES, `${answer.transferred_bytes} bytes`);
+    await isThere(where);
+    await guest.countsOn();
+    // What it has read is in its memory; what it reads now is on the disk.
+    await guest.word('echo 3 >/proc/sys/vm/drop_caches; echo dropped');
+    assert.equal(await guest.word(sum), is, `from ${where}`);
+  }
+  await vms.ask('poweroff', id);
+  await vms.rest(id);
+  await migrate(guest, '--datastore fast');
+  guest.host = other(guest.host);
+  await isThere('fast');
+  await vms.ask('start', id);
+  assert.equal((await vms.rest(id)).state, 'running');
+  guest.open();
+  await guest.hears(/~# $/);
+  await guest.hasAll();
+  assert.equal(await guest.word(`${there}; ${sum}`), is);
+  const both = await cli.run(`vm migrate settler --to ${other(guest.host)} --datastore shared`);
+  assert.match(both.err, /its own host reaches datastore `shared` as well/);
+  await vms.removed(id);
   fleet.isClean();
 });
 

@@ -2,7 +2,7 @@
 // host of its own, whose disks have nothing in common.
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { lstatSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import {
@@ -117,6 +117,22 @@ test('a guest goes to another host and back without missing a tick', PATIENCE, a
   await vms.removed(id);
 });
 
+test('a machine of another tenant is moved, and waited for', PATIENCE, async () => {
+  await api.call('POST', '/tenants', { name: 'shop', kind: 'automatic' });
+  const user = { name: 'olive', password: PASSWORD, tenant: 'shop', role: 'operator' };
+  await api.call('POST', '/users', user);
+  const theirs = new Vms(fleet, await Api.signIn(fleet.url, 'olive'));
+  const id = await theirs.make('stand');
+  const { host } = await theirs.rest(id);
+  // Nobody tells whoever waits what happens to it.
+  const done = await cli.run(`vm migrate ${id} --to ${other(host.name)} --wait --json --timeout 60`);
+  assert.equal(done.status, 0, done.err);
+  const answer = JSON.parse(done.out);
+  assert.deepEqual([answer.vm.state, answer.vm.host.name], ['running', other(host.name)]);
+  assert.ok(answer.blackout_ms > 0, done.out);
+  await theirs.removed(id);
+});
+
 test('a migration that cannot be is refused in words', PATIENCE, async () => {
   const id = await vms.make('stays');
   const { host } = await vms.rest(id);
@@ -187,8 +203,8 @@ test('a guest that is suspended goes cold, and counts on where it was', PATIENCE
   await vms.removed(id);
 });
 
-test('the volumes of a guest that counts go to another datastore', PATIENCE, async (t) => {
-  const { id, vm, line } = await counting('keeper');
+test('the disks of a guest that counts go to another datastore', PATIENCE, async (t) => {
+  const { id, vm, line, boot } = await counting('keeper');
   for (const name of ['data', 'logs']) {
     const made = await cli.run(`volume create ${name} --size-mib 256 --delete-with-vm`);
     assert.equal(made.status, 0, made.err);
@@ -196,18 +212,53 @@ test('the volumes of a guest that counts go to another datastore', PATIENCE, asy
     assert.equal(given.status, 0, given.err);
   }
   const before = line.ticks().length;
+  const own = () => [`${vm.host.name}/machines/${id}/disk.qcow2`, `${vm.host.name}-fast/${id}/disk.qcow2`]
+    .map((file) => lstatSync(join(fleet.data, file), { throwIfNoEntry: false })?.isFile() ?? false);
+  assert.deepEqual(own(), [true, false]);
   const done = await cli.run('vm migrate keeper --datastore fast --mode storage --wait --json');
   assert.equal(done.status, 0, done.err);
   const answer = JSON.parse(done.out);
   assert.deepEqual([answer.vm.state, answer.vm.host.name], ['running', vm.host.name]);
-  assert.deepEqual(answer.operation.steps.map(({ state }) => state), ['done', 'done']);
+  assert.deepEqual(answer.operation.steps.map(({ state }) => state), ['done', 'done', 'done']);
+  assert.equal(answer.vm.datastore, 'fast');
+  assert.deepEqual(own(), [false, true], 'nothing of it is left where it was');
   assert.ok(answer.blackout_ms >= 0 && answer.blackout_ms < 2000, done.out);
-  t.diagnostic(`two volumes in ${answer.total_ms} ms, blackout ${answer.blackout_ms} ms`);
+  t.diagnostic(`its own disk and two volumes in ${answer.total_ms} ms, blackout ${answer.blackout_ms} ms`);
   await line.console.hears(new RegExp(`tick ${before + 100} `));
   const ticks = line.ticks();
   assert.deepEqual(ticks, ticks.map((_, index) => index + 1), 'no tick is missing');
   const again = await cli.run('vm migrate keeper --datastore fast');
-  assert.match(again.err, /all volumes of `keeper` are in datastore `fast` already/);
+  assert.match(again.err, /all disks of `keeper` are in datastore `fast` already/);
+  // And back, as the portal does it.
+  const page = await portal();
+  await openLive(page, `/vms/${id}`);
+  await watchPhases(page);
+  await page.locator('.facts', { hasText: /Disk\s*\d+ GiB in fast/ }).waitFor();
+  await choose(page, 'Migrate');
+  const dialog = page.getByRole('dialog', { name: 'Migrate keeper' });
+  const to = dialog.getByLabel('To', { exact: true });
+  await to.selectOption('datastore:local');
+  await dialog.getByText('It stays on its host and runs on while its disks are copied').waitFor();
+  assert.equal(await dialog.getByLabel('Run there before all').count(), 0);
+  await checkPage(page, 'dialog-storage');
+  await picture(page, 'dialog-storage');
+  await confirm(page, 'Move its disks to local');
+  const moved = page.locator('.operation', { hasText: 'to datastore local' });
+  await moved.locator('.figures', { hasText: 'Blackout' }).waitFor({ timeout: 60_000 });
+  await page.locator('.facts', { hasText: /Disk\s*\d+ GiB in local/ }).waitFor();
+  assert.ok((await page.evaluate(() => window.phases)).includes('Copy'));
+  await picture(page, 'storage');
+  await leave(page);
+  assert.deepEqual(own(), [true, false]);
+  const last = line.ticks().at(-1);
+  await line.console.hears(new RegExp(`tick ${last + 60} `));
+  assert.deepEqual(line.ticks(), line.ticks().map((_, index) => index + 1), 'no tick is missing');
+  line.console.write('\x03');
+  await line.console.hears(/\^C[\s\S]*~#/);
+  line.console.write('cat /proc/sys/kernel/random/boot_id | sed s/^/again=/\n');
+  await line.console.hears(/again=[\w-]{36}/);
+  assert.equal(line.said().match(/again=([\w-]{36})/)[1], boot, 'the same boot');
+  await line.console.end();
   await vms.removed(id);
 });
 
@@ -305,8 +356,8 @@ test('by keyboard alone a VM is sent to another host, and its phases are seen', 
   }
   await page.keyboard.press('Enter');
   const dialog = page.getByRole('dialog', { name: 'Migrate keys' });
-  await dialog.getByLabel('Host').waitFor();
-  assert.match(await dialog.getByLabel('Host').innerText(), new RegExp(`^${to}: \\d+ % of its room`));
+  await dialog.getByLabel('To', { exact: true }).waitFor();
+  assert.match(await dialog.getByLabel('To', { exact: true }).innerText(), new RegExp(`^${to}: \\d+ % of its room`));
   await tabTo(page, `Migrate to ${to}`);
   await page.keyboard.press('Enter');
   await dialog.waitFor({ state: 'hidden' });
@@ -465,7 +516,10 @@ test('a dialog says where a VM can go, and where not', PATIENCE, async () => {
   await dialog.getByText(`Host ${to} takes no VMs now.`).waitFor();
   await checkPage(page, 'nowhere');
   await picture(page, 'nowhere');
-  await dialog.getByRole('button', { name: 'No host can take it' }).focus();
+  // Its disks could go elsewhere; nobody does that for it who wanted something else.
+  const field = dialog.getByLabel('To', { exact: true });
+  assert.match(await field.innerText(), /Choose where to[^]*Datastore fast of its own host: \d+/);
+  await dialog.getByRole('button', { name: 'Migrate', exact: true }).focus();
   await page.keyboard.press('Enter');
   assert.ok(await dialog.isVisible());
   await page.keyboard.press('Escape');
@@ -499,9 +553,16 @@ test('a VM is dragged onto a host, and nothing happens before that is confirmed'
   await dialog.getByRole('button', { name: `Migrate to ${to}` }).waitFor();
   await dock.waitFor({ state: 'hidden' });
   assert.equal((await vms.look(id)).operation.kind, 'create');
+  // Where its disks are to be there, is said beside it.
+  const disks = dialog.getByLabel('Its disks there');
+  assert.match(await disks.innerText(), /^In datastores of the same names\s+All in fast$/);
+  await disks.selectOption('fast');
+  await checkPage(page, 'dialog-into');
+  await picture(page, 'dialog-into');
   await confirm(page, `Migrate to ${to}`);
   await dialog.waitFor({ state: 'hidden' });
-  assert.equal((await vms.rest(id)).host.name, to);
+  const { host: on, datastore } = await vms.rest(id);
+  assert.deepEqual([on.name, datastore], [to, 'fast']);
   await leave(page);
   await vms.removed(id);
 });
@@ -573,6 +634,17 @@ test('by keyboard alone a host is evacuated, and it is seen how far that is', PA
     await panel.getByRole('row', { name: 'leaves' }).getByText(`to ${to}`).waitFor();
     await panel.getByText('At most 2 at once, as admin asked.').waitFor();
     await everyLook(page, 'evacuation');
+    await press('How many at once…');
+    await dialog.getByText('VMs on their way go on').waitFor();
+    assert.equal(await limit.inputValue(), '2');
+    // It does not wait for ever: one look is enough here.
+    await checkPage(page, 'evacuation-limit');
+    await picture(page, 'evacuation-limit');
+    await page.keyboard.press('Control+A');
+    await page.keyboard.type('4');
+    await page.keyboard.press('Enter');
+    await dialog.waitFor({ state: 'hidden' });
+    await panel.getByText('At most 4 at once, as admin asked.').waitFor();
   } finally {
     process.kill(target, 'SIGCONT');
   }

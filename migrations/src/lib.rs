@@ -17,6 +17,7 @@ mod m0009_volume_snapshots;
 mod m0010_migrations;
 mod m0011_host_states;
 mod m0012_vm_datastores;
+mod m0013_disk_moves;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0010_migrations::Migration),
             Box::new(m0011_host_states::Migration),
             Box::new(m0012_vm_datastores::Migration),
+            Box::new(m0013_disk_moves::Migration),
         ]
     }
 }

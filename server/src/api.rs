@@ -108,6 +108,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(vm::action::resize))
         .routes(routes!(vm::action::migrate))
         .routes(routes!(vm::action::migration_targets))
+        .routes(routes!(vm::action::storage_targets))
         .routes(routes!(vm::action::retry))
         .routes(routes!(vm::action::shutdown))
         .routes(routes!(vm::timeline))

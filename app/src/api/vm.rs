@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use vimana_model::action::VmAction;
 use vimana_model::event::EventView;
-use vimana_model::migration::{MigrateVm, MigrationTarget};
+use vimana_model::migration::{MigrateVm, MigrationTarget, StorageTarget};
 use vimana_model::operation::OperationView;
 use vimana_model::session::TicketView;
 use vimana_model::snapshot::{SnapshotView, TakeSnapshot};
@@ -192,6 +192,17 @@ pub async fn migration_targets(id: VmId) -> Result<Vec<MigrationTarget>, ApiErro
     ssr::engine()
         .map_err(ssr::refuse)?
         .migration_targets(&cx, id)
+        .await
+        .map_err(ssr::refuse)
+}
+
+/// The datastores of its host that its disks may go to, and those that they may not.
+#[server(prefix = "/portal/api", endpoint = "storage-targets", input = Json, output = Json)]
+pub async fn storage_targets(id: VmId) -> Result<Vec<StorageTarget>, ApiError> {
+    let cx = ssr::caller().await.map_err(ssr::refuse)?;
+    ssr::engine()
+        .map_err(ssr::refuse)?
+        .storage_targets(&cx, id)
         .await
         .map_err(ssr::refuse)
 }

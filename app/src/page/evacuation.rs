@@ -6,7 +6,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use vimana_model::VmId;
-use vimana_model::evacuation::{EvacuationView, MAX_TRIES};
+use vimana_model::evacuation::{DEFAULT_LIMIT, EvacuationView, MAX_TRIES};
 use vimana_model::host::DesiredState;
 use vimana_ui::{
     Badge, Button, Cell, Each, IconName, Item, Progress, Prose, Table, Tone, When, memo, part,
@@ -253,7 +253,7 @@ fn Panel(host: HostEntry) -> impl IntoView {
         <section class="panel evacuation" data-tone=word(move || tone.get()) aria-labelledby=titled>
             <div class="panel-head">
                 <h2 id=title>{format!("Evacuation of {name}")}</h2>
-                <Stop host=host/>
+                <Steer host=host/>
             </div>
             <Progress
                 label=format!("VMs moved away from {name}")
@@ -293,9 +293,9 @@ fn Row(line: Line) -> impl IntoView {
     .into_any()
 }
 
-/// Ends it, as long as it is under way.
+/// As long as it is under way: how many go at once, and its end.
 #[component]
-fn Stop(host: HostEntry) -> impl IntoView {
+fn Steer(host: HostEntry) -> impl IntoView {
     let desk = expect_context::<HostDesk>();
     let may = expect_context::<Caller>().may_manage_hosts();
     let view = host.view;
@@ -305,12 +305,22 @@ fn Stop(host: HostEntry) -> impl IntoView {
         memo(move || may && view.with(|host| host.desired == DesiredState::Draining))
     };
     let id = view.with_untracked(|host| host.id);
+    let evacuation = RwSignal::from(host.evacuation);
+    let limit = move |known: &Option<EvacuationView>| {
+        known.as_ref().map_or(DEFAULT_LIMIT, |known| known.limit)
+    };
     part(move || {
         let (desk, view) = (desk.clone(), view.clone());
+        let (asking, asked) = (desk.clone(), view.clone());
         drains.get().then(|| {
             view! {
                 <div class="stop">
-                    <span class="faint">"It is cordoned then; VMs on their way go on to their end."</span>
+                    <span class="faint">"Stopped, it is cordoned; VMs on their way go on to their end."</span>
+                    <Button
+                        id=format!("limit-{id}")
+                        label="How many at once…".to_owned()
+                        on_press=Callback::new(move |()| asking.ask_limit(&asked, evacuation.with_untracked(limit)))
+                    />
                     <Button
                         id=format!("stop-{id}")
                         label="Stop".to_owned()

@@ -317,7 +317,7 @@ const fn title(kind: OperationKind) -> &'static str {
         OperationKind::Attach => "Attach",
         OperationKind::Detach => "Detach",
         OperationKind::Grow => "Make larger",
-        OperationKind::Move => "Move a volume",
+        OperationKind::Move => "Move disks",
         OperationKind::Migrate => "Migrate",
         OperationKind::Import => "Import",
         OperationKind::Refresh => "Refresh",

@@ -76,6 +76,8 @@ fn tone_of(event: &EventKind) -> Option<Tone> {
         | EventKind::VolumeDetached { .. }
         | EventKind::VolumeGrown { .. }
         | EventKind::VolumeMoved { .. }
+        | EventKind::DiskMoved { .. }
+        | EventKind::VolumeCame { .. }
         | EventKind::VolumeRemoved { .. }
         | EventKind::Resized { .. }
         | EventKind::Request { action: Some(_) }

@@ -2,7 +2,8 @@
 //! yet.
 //!
 //! Every command is in the [`Journal`] before it has an effect, and its
-//! outcome before the server is told. So a command that comes again, be it
+//! outcome before the server is told, but for one that is found out again
+//! ([`holds_by_itself`]). So a command that comes again, be it
 //! after the agent was killed, is answered and not carried out; and one that
 //! is older than what was already commanded for its VM is refused.
 
@@ -174,7 +175,8 @@ impl Ledger {
             cleaned,
         };
         let (_, after) = self.record(&mut inner, ended);
-        self.answer(command, claim_epoch, outcome, after);
+        let told_after = if holds_by_itself(&outcome) { 0 } else { after };
+        self.answer(command, claim_epoch, outcome, told_after);
     }
 
     /// A command that could not be recorded ends without an effect.
@@ -271,6 +273,13 @@ impl Ledger {
         // Every change above leaves the books whole, also when it panics.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether an outcome is found out again, should it be told and then not be recorded:
+/// that a machine has left, as long as its process lives, or that a volume is where it
+/// was to go. A guest stands still until the server knows of the first.
+const fn holds_by_itself(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Ok { sent: Some(_), .. })
 }
 
 /// The number of the last session of the host whose journal it is; 0 before

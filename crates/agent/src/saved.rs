@@ -226,5 +226,5 @@ impl Datastore for ServerDatastore {
 }
 
 fn url(vm_id: VmId, run_epoch: u64, part: Part) -> String {
-    format!("/agent/v1/saved/{vm_id}/{run_epoch}/{}", part.name())
+    format!("/agent/v1/saved/{vm_id}/{run_epoch}/{part}")
 }

@@ -276,7 +276,7 @@ fn overtakes(work: &Work) -> bool {
         | Work::Shutdown { .. }
         | Work::Save
         | Work::Load
-        | Work::Upload
+        | Work::Upload { .. }
         | Work::Download { .. }
         | Work::Reboot { .. }
         | Work::Reset
@@ -309,7 +309,7 @@ fn name(work: &Work) -> &'static str {
         Work::Clean => "clean",
         Work::Save => "save",
         Work::Load => "load",
-        Work::Upload => "upload",
+        Work::Upload { .. } => "upload",
         Work::Download { .. } => "download",
         Work::Reboot { .. } => "reboot",
         Work::Reset => "reset",

@@ -8,6 +8,9 @@ pub const DEFAULT_WAIT_SECONDS: u64 = 300;
 pub const MAX_WAIT_SECONDS: u64 = 7 * 24 * 3600;
 /// While waiting: how soon a server that is away is asked again.
 pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How often what is waited for is looked at, whatever is told of it: nobody is told of
+/// what is another tenant's.
+pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// VMs asked for by `vm list`.
 pub const MAX_LISTED_VMS: u32 = 1000;
 /// Requests asked for by `request list`, and searched for a name.

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use vimana_model::Timestamp;
 use vimana_model::event::EventView;
+use vimana_model::name::DatastoreName;
 
 use crate::failure::{Failure, Outcome};
 use crate::text::{shown, shown_json};
@@ -81,6 +82,14 @@ pub fn timeline(events: &[EventView]) -> Outcome {
         ))?;
     }
     Ok(())
+}
+
+/// Where a disk is that may be on its way elsewhere.
+pub fn place(at: &DatastoreName, to: Option<&DatastoreName>) -> String {
+    match to {
+        Some(to) => format!("{at}, on its way to {to}"),
+        None => at.to_string(),
+    }
 }
 
 /// A time as people read it: UTC, without fractions.

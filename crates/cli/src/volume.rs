@@ -118,10 +118,7 @@ fn print(volume: &VolumeView, operation: Option<&OperationView>, Json { json }: 
     let host = volume.host.as_ref();
     let place = host.map_or("nowhere before it is first attached", |host| &host.name);
     pairs.push(("host", place.to_owned()));
-    let datastore = match &volume.moving_to {
-        Some(to) => format!("{}, on its way to {to}", volume.datastore),
-        None => volume.datastore.to_string(),
-    };
+    let datastore = output::place(&volume.datastore, volume.moving_to.as_ref());
     pairs.push(("datastore", datastore));
     let with_vm = if volume.delete_with_vm {
         "deleted with it"

@@ -22,7 +22,7 @@ pub use vm::VmWatch;
 
 use crate::args::Timeout;
 use crate::failure::{Failure, Outcome};
-use crate::limits::LOOK_AGAIN_AFTER;
+use crate::limits::{LOOK_AGAIN_AFTER, LOOK_EVERY};
 use crate::text::shown;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ struct Notices {
     stream: BoxStream<'static, Result<Notice>>,
     seconds: u64,
     deadline: Instant,
+    /// When everything is looked at again.
+    look_at: Instant,
 }
 
 impl Notices {
@@ -49,8 +51,9 @@ impl Notices {
             stream: client.events(None).boxed(),
             seconds: timeout,
             deadline: Instant::now() + Duration::from_secs(timeout),
+            look_at: Instant::now() + LOOK_EVERY,
         };
-        match notices.next().await? {
+        match notices.hear(notices.deadline).await? {
             Some(Notice::Connected) => Ok(notices),
             Some(Notice::Item(_) | Notice::Progress(_) | Notice::Reset { .. }) | None => {
                 Err(Failure::Failed("the event stream does not open".to_owned()))
@@ -74,9 +77,24 @@ impl Notices {
         }
     }
 
-    /// The next notice, or `None` when the time is up.
+    /// The next notice, or `None` when the time is up. Now and then it is as if the
+    /// stream had just been opened: whoever waits looks anew.
     async fn next(&mut self) -> Outcome<Option<Notice>> {
-        match tokio::time::timeout_at(self.deadline, self.stream.next()).await {
+        let now = Instant::now();
+        // However much is told of other things, it is looked at in time.
+        if now < self.look_at || self.deadline <= now {
+            let heard = self.hear(self.look_at.min(self.deadline)).await?;
+            if heard.is_some() || self.deadline <= Instant::now() {
+                return Ok(heard);
+            }
+        }
+        self.look_at = Instant::now() + LOOK_EVERY;
+        Ok(Some(Notice::Connected))
+    }
+
+    /// The next notice by then.
+    async fn hear(&mut self, until: Instant) -> Outcome<Option<Notice>> {
+        match tokio::time::timeout_at(until, self.stream.next()).await {
             Err(_) => Ok(None),
             Ok(Some(notice)) => Ok(Some(notice?)),
             Ok(None) => Err(Failure::Failed("the event stream has ended".to_owned())),

@@ -56,7 +56,7 @@ impl DirDatastore {
         let (dir, name) = match file {
             ItemFile::Saved {
                 run_epoch, part, ..
-            } => (dir.join(run_epoch.to_string()), part.name().to_owned()),
+            } => (dir.join(run_epoch.to_string()), part.to_string()),
             ItemFile::Backup { disk, .. } => (dir, disk.to_string()),
         };
         Place {
@@ -212,8 +212,8 @@ async fn names_inside<T: FromStr + Ord>(dir: &Path) -> io::Result<Vec<T>> {
 
 async fn parts(dir: &Path) -> io::Result<BTreeMap<Part, u64>> {
     let mut parts = BTreeMap::new();
-    for part in Part::ALL {
-        let size = size_of(&dir.join(part.name())).await?;
+    for part in names_inside::<Part>(dir).await? {
+        let size = size_of(&dir.join(part.to_string())).await?;
         parts.extend(size.map(|size| (part, size)));
     }
     Ok(parts)

@@ -198,7 +198,7 @@ impl Staging {
         self.dir.join(match file {
             ItemFile::Saved {
                 run_epoch, part, ..
-            } => format!("{item}.{run_epoch}.{}", part.name()),
+            } => format!("{item}.{run_epoch}.{part}"),
             ItemFile::Backup { disk, .. } => format!("{item}.{disk}"),
         })
     }

@@ -12,21 +12,21 @@ use vimana_model::VmId;
 use vimana_model::name::DatastoreName;
 
 use crate::argv::SERIAL_SOCKET;
-use crate::backup::offline;
 use crate::host::{Held, Host, Vm, blocking};
 use crate::limits::{ADOPT_TIMEOUT, KILL_TIMEOUT, RESTART_AFTERMATH, START_POLL};
 use crate::load::{self, Rest};
 use crate::machine::{Machine, Parts};
 use crate::migration::{Arriving, Journey, Leaving, receive, tls};
+use crate::offline;
 use crate::process::{self, Process};
 use crate::qmp::{Migration, Qmp, RunState, connect_in};
 use crate::record::{
     self, Ended, Entry, Layout, MEMORY, MEMORY_PART, Prepared, Record as _, Restarting, Saved,
     Started,
 };
+use crate::relocate::{self, Live};
 use crate::snapshot::SnapshotRecord;
 use crate::supervisor::{reconnect, record_end, record_no_process};
-use crate::volume::relocate::{self, Live};
 use crate::volume::{self, VolumeRecord};
 
 /// What a VM's records say.
@@ -67,7 +67,7 @@ pub async fn adopt(host: &Arc<Host>) -> Result<(), Fault> {
         });
     }
     adoptions.join_all().await;
-    relocate::settle_rest(host, &halves).await;
+    relocate::volume::settle_rest(host, &halves).await;
     Ok(())
 }
 
@@ -110,13 +110,15 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId, halves: &[VolumeRecord]) -> Result
     };
     if let Some(disks) = found.unborn {
         end_all(id, &dir).await;
-        return receive::forget(host, id, &disks).await;
+        let home = found.held.record.spec.datastore.clone();
+        return receive::forget(host, id, home, &disks).await;
     }
     free_disks(&dir).await?;
     let saved = found.held.saved;
     host.snapshots.put(id, found.snapshots);
     vm.hold(host, found.held);
     let Some(started) = found.started else {
+        settle(host, &vm, None).await;
         return Ok(());
     };
     let adoption = Adoption {
@@ -127,7 +129,18 @@ async fn adopt_vm(host: &Arc<Host>, id: VmId, halves: &[VolumeRecord]) -> Result
         restarting: found.restarting,
         halves,
     };
-    adoption.adopt(started).await
+    adoption.adopt(started).await?;
+    if vm.held().is_none_or(|held| held.machine.is_none()) {
+        settle(host, &vm, None).await;
+    }
+    Ok(())
+}
+
+/// Ends a move of the machine's own disk that was interrupted.
+async fn settle(host: &Arc<Host>, vm: &Vm, live: Option<&Live<'_>>) {
+    if let Err(fault) = relocate::root::settle(host, vm, live).await {
+        tracing::error!(vm = %vm.id, %fault, "a move of a disk that was interrupted is not ended");
+    }
 }
 
 /// Whatever else had the disks open lets go of them.
@@ -289,7 +302,8 @@ impl Adoption<'_> {
                         qmp: qmp.clone(),
                         process: &process,
                     };
-                    relocate::settle_all(self.host, self.vm.id, self.halves, &live).await;
+                    settle(self.host, self.vm, Some(&live)).await;
+                    relocate::volume::settle_all(self.host, self.vm.id, self.halves, &live).await;
                 }
                 let parts = Parts {
                     qmp,

@@ -12,8 +12,11 @@ use vimana_model::unit::Resources;
 use vimana_model::{VmId, VolumeId};
 
 pub const DISK: &str = "disk.qcow2";
-/// The name of the writable disk inside QEMU.
+/// The name of the writable disk inside a QEMU that has just begun; it changes where
+/// the disk moves: see [`next_disk_node`].
 pub const DISK_NODE: &str = "disk";
+/// The device that the guest has it by.
+pub const ROOT_DEVICE: &str = "disk0";
 /// The file in a volume's directory.
 pub const VOLUME: &str = "volume.qcow2";
 /// The controller that volumes are plugged into.
@@ -28,6 +31,10 @@ pub const GUEST_PORT: &str = "guest";
 /// Machine and processor are named with their version, so that a guest meets
 /// the same hardware under every QEMU that runs it.
 pub const MACHINE: &str = "pc-q35-7.2";
+/// What no guest here has to do with: each device costs a guest that goes to another
+/// host a part of a millisecond in which it stands still, and so does a description
+/// of them all for people who look into the stream.
+const WITHOUT: &str = "sata=off,smbus=off,hpet=off,vmport=off,suppress-vmdesc=on";
 pub const CPU: &str = "Westmere-v1";
 /// MiB of translated code per machine; QEMU's own default is 1 GiB.
 const TCG_CACHE_MIB: u32 = 64;
@@ -120,10 +127,12 @@ pub fn machine(launch: &Launch<'_>) -> Vec<String> {
     // `werror=enospc`: a machine whose host has no room stops and is continued
     // later; its guest never sees the error.
     for device in [
-        json!({"driver": "virtio-blk-pci", "id": "disk0", "drive": DISK_NODE, "bootindex": 0,
-               "discard": true, "write-zeroes": true, "werror": "enospc", "rerror": "report"}),
-        json!({"driver": "virtio-blk-pci", "id": "seed0", "drive": "seed"}),
-        json!({"driver": "virtio-rng-pci", "id": "entropy0", "rng": "entropy"}),
+        modern(
+            json!({"driver": "virtio-blk-pci", "id": ROOT_DEVICE, "drive": DISK_NODE, "bootindex": 0,
+                      "discard": true, "write-zeroes": true, "werror": "enospc", "rerror": "report"}),
+        ),
+        modern(json!({"driver": "virtio-blk-pci", "id": "seed0", "drive": "seed"})),
+        modern(json!({"driver": "virtio-rng-pci", "id": "entropy0", "rng": "entropy"})),
         json!({"driver": "isa-serial", "id": "serial0", "chardev": "serial"}),
     ] {
         push("-device", device.to_string());
@@ -132,11 +141,11 @@ pub fn machine(launch: &Launch<'_>) -> Vec<String> {
     // others, which keep their places on theirs.
     push(
         "-device",
-        json!({"driver": "virtio-scsi-pci", "id": VOLUME_BUS}).to_string(),
+        modern(json!({"driver": "virtio-scsi-pci", "id": VOLUME_BUS})).to_string(),
     );
     push(
         "-device",
-        json!({"driver": "virtio-serial-pci", "id": "ports", "max_ports": 2}).to_string(),
+        modern(json!({"driver": "virtio-serial-pci", "id": "ports", "max_ports": 2})).to_string(),
     );
     push(
         "-device",
@@ -159,6 +168,15 @@ pub fn machine(launch: &Launch<'_>) -> Vec<String> {
         args.extend(["-incoming", "defer"].map(str::to_owned));
     }
     args
+}
+
+/// A virtio device without its legacy interface, from before virtio 1.0: one more thing
+/// to restore where a machine arrives.
+fn modern(mut device: Value) -> Value {
+    if let Some(fields) = device.as_object_mut() {
+        fields.insert("disable-legacy".to_owned(), json!("on"));
+    }
+    device
 }
 
 /// The arguments of a probe: a disk, and serial output on stdout.
@@ -195,7 +213,7 @@ fn base(accelerator: Accelerator) -> Vec<String> {
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-machine",
-        MACHINE,
+        &format!("{MACHINE},{WITHOUT}"),
         "-accel",
         &accelerator,
         "-cpu",
@@ -207,25 +225,40 @@ fn base(accelerator: Accelerator) -> Vec<String> {
     .into()
 }
 
-/// The writable disk over its read-only image. Formats are said, never
-/// guessed, and the chain ends at the image whatever its header says.
+/// The writable disk over its read-only image, under the name that it begins with.
 #[must_use]
 pub fn disk(image: &str, format: ImageFormat) -> Value {
-    let file = json!({"driver": "file", "filename": image, "read-only": true});
+    disk_in(DISK, DISK_NODE, image, format)
+}
+
+/// The same in another file, as QEMU finds it from the VM's directory. Formats are
+/// said, never guessed, and the chain ends at the image whatever its header says.
+#[must_use]
+pub fn disk_in(file: &str, node: &str, image: &str, format: ImageFormat) -> Value {
+    let image = json!({"driver": "file", "filename": image, "read-only": true});
     let backing = match format {
         ImageFormat::Qcow2 => {
-            json!({"driver": "qcow2", "read-only": true, "file": file, "backing": null})
+            json!({"driver": "qcow2", "read-only": true, "file": image, "backing": null})
         }
-        ImageFormat::Raw => json!({"driver": "raw", "read-only": true, "file": file}),
+        ImageFormat::Raw => json!({"driver": "raw", "read-only": true, "file": image}),
     };
     json!({
         "driver": "qcow2",
-        "node-name": DISK_NODE,
+        "node-name": node,
         "discard": "unmap",
         "detect-zeroes": "unmap",
-        "file": {"driver": "file", "filename": DISK, "discard": "unmap"},
+        "file": {"driver": "file", "filename": file, "discard": "unmap"},
         "backing": backing,
     })
+}
+
+/// The name after that one: QEMU has the disk in two places while it moves.
+#[must_use]
+pub fn next_disk_node(node: &str) -> String {
+    let moves = node
+        .rsplit_once('.')
+        .and_then(|(_, moves)| moves.parse().ok());
+    format!("{DISK_NODE}.{}", moves.unwrap_or(0_u32).wrapping_add(1))
 }
 
 fn seed() -> Value {
@@ -317,6 +350,13 @@ mod tests {
         let node = args.iter().find(|a| a.contains("a,b")).unwrap();
         let node: Value = serde_json::from_str(node).unwrap();
         assert_eq!(node["backing"]["file"]["filename"], launch.image);
+    }
+
+    #[test]
+    fn disk_has_another_name_wherever_it_moves() {
+        let next = next_disk_node(DISK_NODE);
+        assert_eq!(next, "disk.1");
+        assert_eq!(next_disk_node(&next), "disk.2");
     }
 
     #[test]

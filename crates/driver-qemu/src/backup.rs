@@ -4,12 +4,10 @@
 //! changed since; it begins in the very transaction that begins the copy. The
 //! bitmap of the backup before is read and left as it is, until the new one is
 //! kept elsewhere: so a copy that fails costs nothing. Where no QEMU runs,
-//! `qemu-storage-daemon` does the same (`offline.rs`).
+//! `qemu-storage-daemon` does the same (see [`offline`]).
 //!
 //! The files are below the VM's directory, `backup.json` beside them once they
 //! are whole. The machine's own end takes them along.
-
-pub mod offline;
 
 use std::fs::File;
 use std::path::Path;
@@ -22,12 +20,13 @@ use vimana_model::BackupId;
 use vimana_model::backup::DiskId;
 use vimana_model::unit::MiB;
 
-use crate::argv::{DISK, DISK_NODE, VOLUME};
+use crate::argv::{DISK, DISK_NODE, ROOT_DEVICE, VOLUME};
 use crate::guest;
 use crate::host::{Held, Turn, blocking, overtaken};
 use crate::job::Job;
 use crate::limits::BACKUP_TIMEOUT;
 use crate::machine::Machine;
+use crate::offline;
 use crate::prepare::enough_room_in;
 use crate::qcow2;
 use crate::qmp::{Bitmap, Qmp, QmpError};
@@ -106,7 +105,7 @@ pub async fn end(turn: Turn, id: BackupId, kept: bool) -> Result<(), Fault> {
     if !kept && let Some(machine) = &held.machine {
         // Half of it may be under way still, of an agent that died.
         let qmp = machine.qmp();
-        let sources = sources(&turn).await?;
+        let sources = sources(&turn, Some(&qmp)).await?;
         let ending = give_up(&qmp, &sources);
         let ended = turn.cancelled.run_until_cancelled(ending).await;
         ended
@@ -134,7 +133,7 @@ pub async fn forget_marks(
 ) -> Result<(), Fault> {
     if let Some(machine) = &held.machine {
         let qmp = machine.qmp();
-        let sources = sources(turn).await?;
+        let sources = sources(turn, Some(&qmp)).await?;
         let going = async {
             for (node, bitmap) in marks(&qmp, &sources).await? {
                 if bitmap.name.parse().is_ok_and(&goes) {
@@ -171,7 +170,7 @@ async fn copy(
     id: BackupId,
     since: Option<BackupId>,
 ) -> Result<Made, Fault> {
-    let sources = sources(turn).await?;
+    let sources = sources(turn, machine.map(|_| qmp)).await?;
     let copying = async {
         give_up(qmp, &sources)
             .await
@@ -229,9 +228,14 @@ async fn copy(
     Ok(made)
 }
 
-/// The machine's disks, the root disk first.
-async fn sources(turn: &Turn) -> Result<Vec<Source>, Fault> {
-    let root = (DiskId::Root, DISK_NODE.to_owned(), turn.dir().join(DISK));
+/// The machine's disks, the root disk first; `qmp` is that of its QEMU, where it runs.
+async fn sources(turn: &Turn, qmp: Option<&Qmp>) -> Result<Vec<Source>, Fault> {
+    let node = match qmp {
+        Some(qmp) => qmp.node_of(ROOT_DEVICE).await,
+        None => Ok(DISK_NODE.to_owned()),
+    };
+    let node = node.map_err(|error| failed(&error))?;
+    let root = (DiskId::Root, node, turn.dir().join(DISK));
     let volumes = turn.host.volumes.of(turn.vm.id).into_iter();
     let volumes = volumes.map(|plug| {
         let file = turn.host.volumes.dir(plug.volume).join(VOLUME);

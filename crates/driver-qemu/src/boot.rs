@@ -21,11 +21,12 @@ use crate::process::{self, Identity, Process};
 use crate::qcow2;
 use crate::qmp::{Migration, Passage, Qmp, QmpError, connect_in};
 use crate::record::{self, MEMORY, Prepared, Started};
+use crate::relocate::root;
 use crate::supervisor::record_no_process;
 
 /// See [`vimana_driver::HostDriver::boot`].
 pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
-    let held = turn.vm.held().ok_or_else(no_such_vm)?;
+    let mut held = turn.vm.held().ok_or_else(no_such_vm)?;
     let again = held.record.spec.run_epoch == turn.epoch;
     match &held.power {
         Power::Prepared => {}
@@ -41,6 +42,9 @@ pub async fn boot(turn: Turn, resources: Resources) -> Result<(), Fault> {
         return Err(Fault::new(FaultKind::Conflict, message));
     }
     turn.still_wanted()?;
+    // QEMU shall not have the disk where it is not to stay.
+    root::settle(&turn.host, &turn.vm, None).await?;
+    held = turn.vm.held().unwrap_or(held);
     let mut record = Prepared::clone(&held.record);
     record.spec.run_epoch = turn.epoch;
     record.spec.resources = Resources {

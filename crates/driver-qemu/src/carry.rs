@@ -14,18 +14,20 @@ use crate::host::{Held, Host, Turn, blocking, no_such_vm};
 use crate::prepare::{self, disk_bytes, enough_room, make_home};
 use crate::qcow2::{self, Refusal};
 use crate::record::{self, DiskMark, Ended, MEMORY, Prepared, Saved};
+use crate::relocate::root;
 use crate::seed;
-use crate::volume;
+use crate::snapshot::{self, SnapshotRecord};
+use crate::volume::{self, no_such_volume};
 
 /// What QEMU writes first into a saved memory.
 const MEMORY_MAGIC: [u8; 4] = *b"QEVM";
 
 /// See [`vimana_driver::HostDriver::export`].
-pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
+pub async fn export(turn: Turn, disks: DiskPlan) -> Result<Vec<(Part, PathBuf)>, Fault> {
     let held = turn.vm.held().ok_or_else(no_such_vm)?;
-    let parts: &[Part] = match &held.power {
-        Power::Saved if held.machine.is_none() && held.saved.is_some() => &Part::ALL,
-        Power::Off | Power::Crashed { .. } if held.machine.is_none() => &[Part::Disk],
+    let with_memory = match &held.power {
+        Power::Saved if held.machine.is_none() && held.saved.is_some() => true,
+        Power::Off | Power::Crashed { .. } if held.machine.is_none() => false,
         Power::Off
         | Power::Crashed { .. }
         | Power::Saved
@@ -38,21 +40,26 @@ pub async fn export(turn: Turn) -> Result<Vec<(Part, PathBuf)>, Fault> {
             return Err(Fault::new(FaultKind::Hypervisor, message));
         }
     };
-    if !turn.host.snapshots.of(turn.vm.id).taken.is_empty() {
-        let message = "the machine has snapshots, which do not travel with it";
-        return Err(Fault::new(FaultKind::Conflict, message));
-    }
+    turn.host.snapshots.of(turn.vm.id).may_leave(&disks)?;
+    root::settle(&turn.host, &turn.vm, None).await?;
     let home = record::home(&turn.dir());
-    let files = parts.iter().map(|part| (*part, home.join(file(*part))));
-    Ok(files.collect())
-}
-
-/// The name of a part's file in a VM's directory.
-const fn file(part: Part) -> &'static str {
-    match part {
-        Part::Disk => DISK,
-        Part::Memory => MEMORY,
+    let volumes = &turn.host.volumes;
+    let has = volumes.of(turn.vm.id);
+    let as_planned =
+        has.len() == disks.volumes.len() && disks.names_all(has.iter().map(|plug| plug.volume));
+    // Who does not say what becomes of them, leaves them here.
+    if !disks.volumes.is_empty() && !as_planned {
+        return Err(DiskPlan::other_volumes());
     }
+    let file = |part| {
+        let place = match part {
+            Part::Disk => home.join(DISK),
+            Part::Memory => home.join(MEMORY),
+            Part::Volume(id) => volumes.file(id).ok_or_else(no_such_volume)?,
+        };
+        Ok((part, place))
+    };
+    disks.parts(with_memory).into_iter().map(file).collect()
 }
 
 /// See [`vimana_driver::HostDriver::import`].
@@ -76,23 +83,31 @@ pub async fn import(
     volume::expect(&turn.host, turn.vm.id, &disks.volumes).await?;
     let host = Arc::clone(&turn.host);
     let volumes = host.volumes.files(turn.vm.id);
-    let shares_root = disks.shares_root;
+    let to_leave = disks.clone();
     let taken = blocking(move || {
         let record = prepare::promised(&host.config, spec, &image)?;
         enough_room(&host, &record.spec)?;
-        if shares_root {
-            return join(&host, record, &volumes);
+        check(&record.spec, &files, &disks)?;
+        for (part, path) in &files {
+            if let Part::Volume(id) = part {
+                let place = host.volumes.file(*id).ok_or_else(no_such_volume)?;
+                move_file(path, &place).map_err(untaken)?;
+            }
         }
-        check(&record.spec, &files)?;
-        take_over(&host, record, &files, &volumes)
+        if disks.shares_root {
+            return join(&host, record, &disks, &volumes);
+        }
+        take_over(&host, record, &files, &disks, &volumes)
     });
     let (record, saved) = match taken.await {
         Ok(taken) => taken,
         Err(fault) => {
-            volume::leave(&turn.host, turn.vm.id, &disks).await?;
+            volume::leave(&turn.host, turn.vm.id, &to_leave).await?;
             return Err(fault);
         }
     };
+    let snapshots = SnapshotRecord::coming(&to_leave.snapshots);
+    turn.host.snapshots.put(turn.vm.id, snapshots);
     let mut held = Held::prepared(Arc::new(record));
     held.power = match saved {
         Some(_) => Power::Saved,
@@ -104,23 +119,22 @@ pub async fn import(
     Ok(())
 }
 
-/// There is a disk, and the parts are what they should be. Blocks.
-fn check(spec: &IncarnationSpec, files: &[(Part, PathBuf)]) -> Result<(), Fault> {
-    if !files.iter().any(|(part, _)| *part == Part::Disk) {
-        return Err(bad("its disk is missing"));
+/// There are the disks that are copied, and the parts are what they should be. Blocks.
+fn check(spec: &IncarnationSpec, files: &[(Part, PathBuf)], disks: &DiskPlan) -> Result<(), Fault> {
+    let here = |wanted: &Part| files.iter().any(|(part, _)| part == wanted);
+    match disks.parts(false).iter().find(|part| !here(part)) {
+        None => {}
+        Some(Part::Volume(_)) => return Err(bad("a volume of it is missing")),
+        Some(Part::Disk | Part::Memory) => return Err(bad("its disk is missing")),
     }
     for (part, path) in files {
         match part {
-            Part::Disk => {
-                let size = qcow2::overlay_size(path).map_err(|refusal| match refusal {
-                    Refusal::Io(error) => unread(error),
-                    Refusal::Header(_) | Refusal::Corrupt | Refusal::Damaged(_) => {
-                        bad("its disk is damaged")
-                    }
-                })?;
-                if size > disk_bytes(&spec.resources)? {
-                    return Err(bad("its disk is larger than was promised"));
-                }
+            Part::Disk => check_disk("its disk", path, disk_bytes(&spec.resources)?)?,
+            Part::Volume(id) => {
+                let plan = disks.volume(*id).filter(|plan| !plan.shared);
+                let plan = plan.ok_or_else(|| bad("it comes with a volume that is not its own"))?;
+                let most = plan.size_mib.bytes().unwrap_or(u64::MAX);
+                check_disk("a volume of it", path, most)?;
             }
             Part::Memory => {
                 let mut start = [0; MEMORY_MAGIC.len()];
@@ -138,10 +152,25 @@ fn check(spec: &IncarnationSpec, files: &[(Part, PathBuf)]) -> Result<(), Fault>
     Ok(())
 }
 
+/// Blocks.
+fn check_disk(what: &str, path: &Path, most: u64) -> Result<(), Fault> {
+    let size = qcow2::overlay_size(path).map_err(|refusal| match refusal {
+        Refusal::Io(error) => unread(error),
+        Refusal::Header(_) | Refusal::Corrupt | Refusal::Damaged(_) => {
+            bad(&format!("{what} is damaged"))
+        }
+    })?;
+    if size > most {
+        return Err(bad(&format!("{what} is larger than was promised")));
+    }
+    Ok(())
+}
+
 /// What the machine's own host has is where both reach it. Blocks.
 fn join(
     host: &Host,
     record: Prepared,
+    disks: &DiskPlan,
     volumes: &[PathBuf],
 ) -> Result<(Prepared, Option<Saved>), Fault> {
     let epoch = record.spec.run_epoch;
@@ -149,6 +178,7 @@ fn join(
     let has_memory = home.vm(record.spec.vm_id).join(MEMORY).exists();
     let mut saved = None;
     let record = prepare::join(host, record, |dir| {
+        snapshot::come(dir, disks)?;
         saved = rest(dir, epoch, has_memory, volumes)?;
         Ok(())
     })?;
@@ -186,6 +216,7 @@ fn take_over(
     host: &Host,
     record: Prepared,
     files: &[(Part, PathBuf)],
+    disks: &DiskPlan,
     volumes: &[PathBuf],
 ) -> Result<(Prepared, Option<Saved>), Fault> {
     let spec = &record.spec;
@@ -196,13 +227,19 @@ fn take_over(
         record::write(dir, &record)?;
         record::write_file(&dir.join(SEED), &seed::image(spec.vm_id, &spec.seed))?;
         make_home(place, spec, dir, |home| {
-            let mut files = files.iter();
-            files.try_for_each(|(part, path)| move_file(path, &home.join(file(*part))))
+            let own = |(part, path): &'_ (Part, PathBuf)| match part {
+                Part::Disk => move_file(path, &home.join(DISK)),
+                Part::Memory => move_file(path, &home.join(MEMORY)),
+                // It has a place of its own.
+                Part::Volume(_) => Ok(()),
+            };
+            files.iter().try_for_each(own)
         })?;
+        snapshot::come(dir, disks)?;
         saved = rest(dir, spec.run_epoch, has_memory, volumes)?;
         io::Result::Ok(())
     });
-    made.map_err(|error| Fault::io("taking over the saved machine", &error))?;
+    made.map_err(untaken)?;
     Ok((record, saved))
 }
 
@@ -213,6 +250,10 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     }
     fs::set_permissions(to, Permissions::from_mode(0o600))?;
     File::open(to)?.sync_all()
+}
+
+fn untaken(error: io::Error) -> Fault {
+    Fault::io("taking over the saved machine", &error)
 }
 
 fn unread(error: io::Error) -> Fault {

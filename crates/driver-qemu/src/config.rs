@@ -7,11 +7,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vimana_model::image::ImageFormat;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
+
+use crate::limits::IN_VAIN;
 
 /// How guest code is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +112,8 @@ pub struct MigrationConfig {
     /// Without, everybody who gets there can read and send machines: for hosts
     /// that are alone with each other.
     pub tls: Option<CredentialsSource>,
+    /// How long a memory is copied that is changed faster than that.
+    pub in_vain: Duration,
 }
 
 impl Default for MigrationConfig {
@@ -117,6 +122,7 @@ impl Default for MigrationConfig {
             address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             ports: 49152..=49407,
             tls: None,
+            in_vain: IN_VAIN,
         }
     }
 }

@@ -14,11 +14,15 @@
 //! | `memory`, `saved.json` | a saved memory, and the record that makes it count |
 //! | `memory.part` | one that is being written |
 //! | `snapshots.json` | the snapshots, which are inside the disks |
+//! | `moving.json` | while the disk moves to another datastore of the host |
 //! | `restarting.json` | while the guest is restarted |
 //! | `backup/` | the files of a backup, until they are kept elsewhere |
 //! | `arriving.json` | while the machine comes from another host |
 //! | `leaving.json` | while it goes to another host, and once it has |
 //! | `storage.json` | while a process that is not QEMU has the disks |
+//!
+//! In a further datastore the disk, and a memory or a backup beside it, are in a
+//! directory of the VM's name there; `disk.qcow2` is a link to it then.
 //!
 //! A volume is a directory beside them, named by its id, with `volume.qcow2`
 //! and `volume.json`, which says how large it is and which VM has it: a volume
@@ -40,12 +44,14 @@ mod limits;
 mod load;
 mod machine;
 mod migration;
+mod offline;
 mod prepare;
 mod probe;
 mod process;
 mod qcow2;
 mod qmp;
 mod record;
+mod relocate;
 mod resize;
 mod restart;
 mod save;
@@ -72,6 +78,7 @@ use vimana_driver::{
     GuestEnd, HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part,
     Sending, SerialStream, VolumeSource,
 };
+use vimana_model::backup::DiskId;
 use vimana_model::host::Hardware;
 use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
@@ -209,9 +216,15 @@ impl HostDriver for QemuDriver {
         turn.await
     }
 
-    async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault> {
-        let turn = self.host.in_turn(vm, epoch, Manner::Queue, carry::export);
-        turn.await
+    async fn export(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        disks: &DiskPlan,
+    ) -> Result<Vec<(Part, PathBuf)>, Fault> {
+        let disks = disks.clone();
+        let work = |turn| carry::export(turn, disks);
+        self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 
     async fn import(
@@ -285,16 +298,16 @@ impl HostDriver for QemuDriver {
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 
-    async fn move_volume(
+    async fn move_disk(
         &self,
         vm: VmId,
         epoch: u64,
-        volume: VolumeId,
+        disk: DiskId,
         to: &DatastoreName,
         watcher: CopyWatcher,
     ) -> Result<Sent, Fault> {
         let to = to.clone();
-        let work = move |turn| volume::relocate::relocate(turn, volume, to, watcher);
+        let work = move |turn| relocate::relocate(turn, disk, to, watcher);
         self.host.in_turn(vm, epoch, Manner::Queue, work).await
     }
 

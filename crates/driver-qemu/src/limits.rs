@@ -24,9 +24,14 @@ pub const POWER_BUTTON_EVERY: Duration = Duration::from_secs(3);
 /// How often a machine that stopped for lack of disk space is continued.
 pub const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
 /// How long a guest that is sent may stand still at first …
-pub const FIRST_DOWNTIME_MS: u64 = 20;
+pub const FIRST_DOWNTIME_MS: u64 = 5;
 /// … for so many rounds through its memory.
 pub const ROUNDS_AT_FIRST: u64 = 3;
+/// A memory that is changed faster than it is copied is given up after so many rounds
+/// with the longest end that is allowed …
+pub const ROUNDS_IN_VAIN: u64 = 30;
+/// … and so long: QEMU slows the guest down meanwhile, a bit more every second or two.
+pub const IN_VAIN: Duration = Duration::from_secs(120);
 /// By post-copy a guest is stopped after so many rounds through its memory: most of
 /// it never changes, and need not be waited for.
 pub const ROUNDS_BEFORE: u64 = 1;

@@ -15,6 +15,7 @@ use crate::host::{Held, Turn, blocking, no_such_vm};
 use crate::machine::{Intent, Machine, Parts};
 use crate::qmp::{QmpError, RunState};
 use crate::record::{self, DiskMark, Ended, Prepared, Saved, Started};
+use crate::relocate::root;
 use crate::supervisor::{record_end, record_no_process};
 
 /// See [`vimana_driver::HostDriver::load`].
@@ -33,6 +34,8 @@ pub async fn load(turn: Turn) -> Result<(), Fault> {
         (Power::Running, Some(machine), _) => renumber(&turn, &held, machine).await,
         (Power::Saved, None, Some(saved)) if turn.epoch > saved.ran_epoch => {
             turn.still_wanted()?;
+            root::settle(&turn.host, &turn.vm, None).await?;
+            let held = turn.vm.held().ok_or_else(no_such_vm)?;
             resume(&turn, &held, saved).await
         }
         (Power::Saved, _, _) => {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use vimana_driver::{Fault, FaultKind, IncarnationSpec};
 use vimana_model::VmId;
 use vimana_model::image::ImageFormat;
+use vimana_model::name::DatastoreName;
 use vimana_model::unit::Resources;
 
 use crate::argv::{DISK, SEED};
@@ -19,11 +20,12 @@ use crate::host::{Held, Host, Turn, blocking};
 use crate::limits::BACKING_NAME_BYTES;
 use crate::qcow2::{self, Refusal};
 use crate::record::{self, Entry, Layout, Prepared};
+use crate::relocate::root;
 use crate::seed;
 
 /// See [`vimana_driver::HostDriver::prepare`].
 pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Result<(), Fault> {
-    let before = turn.vm.held();
+    let mut before = turn.vm.held();
     match &before {
         Some(held) if held.is_arriving() => return Err(never_arrived()),
         Some(held) if held.record.spec.run_epoch == turn.epoch => return Ok(()),
@@ -32,6 +34,10 @@ pub async fn prepare(turn: Turn, spec: IncarnationSpec, image: PathBuf) -> Resul
         Some(_) | None => {}
     }
     turn.still_wanted()?;
+    if before.is_some() {
+        root::settle(&turn.host, &turn.vm, None).await?;
+        before = turn.vm.held();
+    }
     let host = Arc::clone(&turn.host);
     // It takes milliseconds: a call that overtakes this one waits that long.
     let record = blocking(move || {
@@ -111,9 +117,21 @@ pub fn make_home(
 }
 
 /// The link to a disk that is in the further datastore `place` already. Blocks.
-pub fn link_home(place: &Layout, vm: VmId, dir: &Path) -> io::Result<()> {
-    let disk = std::path::absolute(place.vm(vm))?.join(DISK);
-    symlink(disk, dir.join(DISK))
+fn link_home(place: &Layout, vm: VmId, dir: &Path) -> io::Result<()> {
+    symlink(linked(place, vm)?, dir.join(DISK))
+}
+
+/// What that is a link to. Blocks.
+pub fn linked(place: &Layout, vm: VmId) -> io::Result<PathBuf> {
+    Ok(std::path::absolute(place.vm(vm))?.join(DISK))
+}
+
+/// A machine's own disk in the further datastore `home`; another host may have it in
+/// any of the others. Blocks.
+pub fn remove_home(host: &Host, vm: VmId, home: &DatastoreName) -> io::Result<()> {
+    let place = host.volumes.datastores().get(home);
+    let place = place.filter(|_| !home.is_local());
+    place.map_or(Ok(()), |place| place.remove(&vm))
 }
 
 /// Whatever is left of a machine's own disk in the further datastores of the host.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use vimana_driver::{Fault, FaultKind};
 use vimana_model::unit::Resources;
 
-use crate::argv::DISK_NODE;
+use crate::argv::ROOT_DEVICE;
 use crate::host::{Turn, blocking};
 use crate::prepare;
+use crate::qmp::QmpError;
 use crate::record::{self, Prepared};
 
 /// See [`vimana_driver::HostDriver::resize`].
@@ -29,8 +30,12 @@ pub async fn resize(turn: Turn, to: Resources) -> Result<(), Fault> {
     }
     prepare::allowed(&turn.host.config, &to)?;
     let bytes = prepare::disk_bytes(&to)?;
-    let grown = machine.qmp().block_resize(DISK_NODE, bytes).await;
-    grown.map_err(|error| {
+    let qmp = machine.qmp();
+    let grown = async {
+        let node = qmp.node_of(ROOT_DEVICE).await?;
+        qmp.block_resize(&node, bytes).await
+    };
+    grown.await.map_err(|error: QmpError| {
         let message = format!("the disk does not grow: {error}");
         Fault::new(FaultKind::Hypervisor, message)
     })?;

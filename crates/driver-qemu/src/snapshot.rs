@@ -4,19 +4,21 @@
 //! of files that has to be merged, and a snapshot goes with its disk. QEMU takes
 //! them of all disks in one transaction, or in a job together with the memory;
 //! `qemu-img` does it where no QEMU runs. `snapshots.json` names them: before
-//! the effect as not whole, which does not count, and afterwards as whole.
+//! the effect as not whole, which does not count, and afterwards as whole. Where the
+//! machine goes to another host, they go with the files of its disks.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use vimana_driver::{Fault, FaultKind, Keep, ObservedSnapshot};
+use vimana_driver::{DiskPlan, Fault, FaultKind, Keep, ObservedSnapshot, SnapshotPlan};
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
-use crate::argv::{DISK, DISK_NODE, VOLUME};
+use crate::argv::{DISK, ROOT_DEVICE, VOLUME};
 use crate::backup;
 use crate::guest;
 use crate::host::{Host, Turn, blocking, lock, not_running, overtaken};
@@ -24,7 +26,7 @@ use crate::job::Job;
 use crate::limits::SNAPSHOT_TIMEOUT;
 use crate::machine::Machine;
 use crate::prepare::{enough_room, enough_room_in};
-use crate::qmp::{Qmp, QmpError};
+use crate::qmp::{Passage, Qmp, QmpError};
 use crate::record::{self, Record};
 use crate::volume::img::{self, Deed};
 use crate::volume::{no_such_volume, saved};
@@ -63,6 +65,50 @@ const fn yes() -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 const fn is_yes(root: &bool) -> bool {
     *root
+}
+
+impl SnapshotRecord {
+    /// Those that come with a machine from another host.
+    pub fn coming(plans: &[SnapshotPlan]) -> Self {
+        let taken = |plan: &SnapshotPlan| {
+            // In the order of those that a machine has.
+            let mut volumes = plan.volumes.clone();
+            volumes.sort();
+            Taken {
+                snapshot_id: plan.snapshot_id,
+                memory: plan.memory,
+                whole: plan.whole,
+                resources: plan.resources,
+                root: plan.root,
+                volumes,
+            }
+        };
+        Self {
+            taken: plans.iter().map(taken).collect(),
+            reverting: None,
+        }
+    }
+
+    /// Whether they go where the machine goes, in files that hold them.
+    ///
+    /// # Errors
+    /// [`FaultKind::Conflict`].
+    pub fn may_leave(&self, disks: &DiskPlan) -> Result<(), Fault> {
+        if self.reverting.is_some() {
+            let message = "some of the machine's disks may have gone back to a snapshot, and \
+                           others not; go back to it again first";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
+        let whole = self.taken.iter().filter(|taken| taken.whole);
+        let whole: Vec<_> = whole.map(|taken| taken.snapshot_id).collect();
+        let mut believed = disks.snapshots.iter().filter(|plan| plan.whole);
+        if !disks.takes_snapshots(self.taken.iter().map(|taken| taken.snapshot_id))
+            || believed.any(|plan| !whole.contains(&plan.snapshot_id))
+        {
+            return Err(DiskPlan::other_snapshots());
+        }
+        Ok(())
+    }
 }
 
 impl Record for SnapshotRecord {
@@ -170,14 +216,15 @@ async fn make(turn: &Turn, machine: Option<&Arc<Machine>>, taken: &Taken) -> Res
         }
         return Ok(());
     };
-    let nodes = nodes(turn, taken);
     if taken.memory {
         guest::goes_on(machine, &turn.dir()).await?;
     }
     let _motion = machine.motion().await;
     let qmp = machine.qmp();
     let making = async {
+        let nodes = nodes(turn, &qmp, taken).await?;
         if taken.memory {
+            qmp.prepare_migration(Passage::File).await?;
             job(&qmp, "snapshot-save", &tag, &nodes).await
         } else {
             let taken = qmp.snapshot_disks(&nodes, &tag);
@@ -211,6 +258,11 @@ pub async fn revert(turn: Turn, id: SnapshotId) -> Result<(), Fault> {
         }
     }
     turn.still_wanted()?;
+    if let Some(machine) = &held.machine {
+        // What moves it between hosts, several channels above all, is not for a file.
+        let ready = machine.qmp().prepare_migration(Passage::File).await;
+        ready.map_err(|error| failed(&error))?;
+    }
     // What they say of the disks would be wrong from then on.
     backup::forget_marks(&turn, &held, |_| true).await?;
     record.reverting = Some(id);
@@ -220,7 +272,8 @@ pub async fn revert(turn: Turn, id: SnapshotId) -> Result<(), Fault> {
         Some(machine) => {
             let _motion = machine.motion().await;
             let qmp = machine.qmp();
-            let nodes = nodes(&turn, &taken);
+            let nodes = nodes(&turn, &qmp, &taken).await;
+            let nodes = nodes.map_err(|error| failed(&error))?;
             let going = job(&qmp, "snapshot-load", &tag, &nodes);
             let gone = turn.cancelled.run_until_cancelled(going).await;
             if let Err(error) = gone.ok_or_else(overtaken)? {
@@ -254,11 +307,22 @@ pub async fn remove(turn: Turn, id: SnapshotId) -> Result<(), Fault> {
     write(&turn, record).await
 }
 
+/// Records which snapshots are in the disks that came from another host. Blocks.
+pub fn come(dir: &Path, disks: &DiskPlan) -> io::Result<()> {
+    if disks.snapshots.is_empty() {
+        return Ok(());
+    }
+    record::write(dir, &SnapshotRecord::coming(&disks.snapshots))
+}
+
 /// The machine goes, and its disk: its volumes keep nothing of its snapshots.
 pub async fn forget(turn: &Turn) -> Result<(), Fault> {
     let record = turn.host.snapshots.of(turn.vm.id);
+    let has = turn.host.volumes.of(turn.vm.id);
     for taken in &record.taken {
-        for volume in &taken.volumes {
+        // What has gone to another host meanwhile is not this one's to touch.
+        let here = |id: &&VolumeId| has.iter().any(|plug| plug.volume == **id);
+        for volume in taken.volumes.iter().filter(here) {
             let dir = turn.host.volumes.dir(*volume);
             delete(&dir, VOLUME, &taken.snapshot_id.to_string()).await?;
         }
@@ -280,8 +344,10 @@ async fn discard(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Resul
     let tag = taken.snapshot_id.to_string();
     if let Some(machine) = machine {
         let qmp = machine.qmp();
-        let nodes = nodes(turn, taken);
-        let going = job(&qmp, "snapshot-delete", &tag, &nodes);
+        let going = async {
+            let nodes = nodes(turn, &qmp, taken).await?;
+            job(&qmp, "snapshot-delete", &tag, &nodes).await
+        };
         // A kill does not wait for a QEMU that is silent.
         let gone = turn.cancelled.run_until_cancelled(going).await;
         return gone.ok_or_else(overtaken)?.map_err(|error| failed(&error));
@@ -292,7 +358,7 @@ async fn discard(turn: &Turn, machine: Option<&Machine>, taken: &Taken) -> Resul
     Ok(())
 }
 
-async fn delete(dir: &std::path::Path, name: &str, tag: &str) -> Result<(), Fault> {
+async fn delete(dir: &Path, name: &str, tag: &str) -> Result<(), Fault> {
     if img::snapshots(dir, name)
         .await?
         .iter()
@@ -303,12 +369,16 @@ async fn delete(dir: &std::path::Path, name: &str, tag: &str) -> Result<(), Faul
     Ok(())
 }
 
-/// The disks that are in a snapshot, as QEMU calls them.
-fn nodes(turn: &Turn, taken: &Taken) -> Vec<String> {
+/// The disks that are in a snapshot, as QEMU calls them, the root disk first.
+async fn nodes(turn: &Turn, qmp: &Qmp, taken: &Taken) -> Result<Vec<String>, QmpError> {
+    let mut nodes = Vec::new();
+    if taken.root {
+        nodes.push(qmp.node_of(ROOT_DEVICE).await?);
+    }
     let plugs = turn.host.volumes.of(turn.vm.id).into_iter();
     let plugs = plugs.filter(|plug| taken.volumes.contains(&plug.volume));
-    let disk = taken.root.then(|| DISK_NODE.to_owned()).into_iter();
-    disk.chain(plugs.map(|plug| plug.node_name())).collect()
+    nodes.extend(plugs.map(|plug| plug.node_name()));
+    Ok(nodes)
 }
 
 /// The same, as directories and files.
@@ -334,7 +404,8 @@ async fn job(
     if command != "snapshot-delete"
         && let Some(fields) = arguments.as_object_mut()
     {
-        fields.insert("vmstate".to_owned(), json!(DISK_NODE));
+        // The root disk has the memory.
+        fields.insert("vmstate".to_owned(), json!(nodes.first()));
     }
     job.run(qmp, arguments).await
 }

@@ -11,6 +11,8 @@ use crate::limits::{POWER_BUTTON_EVERY, QUIT_TIMEOUT};
 use crate::machine::{Intent, Machine};
 use crate::prepare;
 use crate::process;
+use crate::record::{self, Prepared};
+use crate::relocate::root;
 use crate::snapshot::{self, SnapshotRecord};
 use crate::volume;
 
@@ -62,14 +64,20 @@ pub async fn clean(turn: Turn) -> Result<(), Fault> {
     snapshot::forget(&turn).await?;
     // Before the directory goes: who finds none knows of no volumes.
     volume::release(&turn.host, turn.vm.id).await?;
-    remove(&turn, true).await
+    remove(&turn, Goes::Everywhere).await
 }
 
 /// See [`vimana_driver::HostDriver::leave`].
 pub async fn leave(turn: Turn, disks: DiskPlan) -> Result<(), Fault> {
     is_gone(&turn).await?;
+    // Of a disk that another host has now, half of a copy is not left here.
+    root::settle(&turn.host, &turn.vm, None).await?;
     volume::leave(&turn.host, turn.vm.id, &disks).await?;
-    remove(&turn, !disks.shares_root).await
+    let disk = match disks.shares_root {
+        true => Goes::Nowhere,
+        false => Goes::FromHere,
+    };
+    remove(&turn, disk).await
 }
 
 /// An error where a process has the machine's files.
@@ -89,14 +97,30 @@ async fn is_gone(turn: &Turn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes the machine's files, with its own disk in a further datastore or without.
-async fn remove(turn: &Turn, with_disk: bool) -> Result<(), Fault> {
+/// What goes of a machine's own disk in further datastores.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    Nowhere,
+    /// Where this host has it: another one may have it in any of the others now.
+    FromHere,
+    /// The machine is gone.
+    Everywhere,
+}
+
+/// Removes the machine's files, and what is to go of its own disk elsewhere.
+async fn remove(turn: &Turn, disk: Goes) -> Result<(), Fault> {
     let (host, id) = (Arc::clone(&turn.host), turn.vm.id);
     let removed = blocking(move || {
         // Before the directory goes: who finds none knows of no disk.
-        let homes = match with_disk {
-            true => prepare::remove_homes(&host, id),
-            false => Ok(()),
+        let homes = match disk {
+            Goes::Nowhere => Ok(()),
+            Goes::FromHere => match record::read::<Prepared>(&host.layout.vm(id)) {
+                Ok(Some(is)) => prepare::remove_home(&host, id, &is.spec.datastore),
+                // Nothing is known to be here.
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Goes::Everywhere => prepare::remove_homes(&host, id),
         };
         let removed = homes.and_then(|()| host.layout.remove(&id));
         removed.map_err(|error| Fault::io("removing the machine's files", &error))

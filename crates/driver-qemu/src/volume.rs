@@ -7,7 +7,6 @@
 
 pub mod copy;
 pub mod img;
-pub mod relocate;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -31,7 +30,8 @@ use crate::prepare::{enough_room_in, measure};
 use crate::qcow2;
 use crate::qmp::{Qmp, QmpError};
 use crate::record::{self, Entry, Layout, Record};
-use relocate::Live;
+use crate::relocate::Live;
+use crate::relocate::volume as relocate;
 
 /// What a volume is, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ impl Record for VolumeRecord {
 pub struct Volumes {
     /// The host's own directory, and what else there is.
     datastores: BTreeMap<DatastoreName, Layout>,
-    records: Mutex<BTreeMap<VolumeId, VolumeRecord>>,
+    pub records: Mutex<BTreeMap<VolumeId, VolumeRecord>>,
     /// One call at a time. A call that also works on a VM has that VM's turn
     /// first.
     lines: Mutex<BTreeMap<VolumeId, Arc<Line>>>,
@@ -187,7 +187,7 @@ impl Volumes {
         self.place(&name.unwrap_or_else(DatastoreName::local), volume)
     }
 
-    fn place(&self, datastore: &DatastoreName, volume: VolumeId) -> PathBuf {
+    pub fn place(&self, datastore: &DatastoreName, volume: VolumeId) -> PathBuf {
         let layout = self.datastores.get(datastore);
         layout.map_or_else(PathBuf::new, |layout| layout.volume(volume))
     }
@@ -218,12 +218,18 @@ impl Volumes {
         of.map(|plug| self.dir(plug.volume).join(VOLUME)).collect()
     }
 
-    fn get(&self, volume: VolumeId) -> Option<VolumeRecord> {
+    /// Where a volume is, if the host has it.
+    pub fn file(&self, volume: VolumeId) -> Option<PathBuf> {
+        self.get(volume)?;
+        Some(self.dir(volume).join(VOLUME))
+    }
+
+    pub fn get(&self, volume: VolumeId) -> Option<VolumeRecord> {
         lock(&self.records).get(&volume).cloned()
     }
 
     /// What it is in the machine that has it.
-    fn plug(&self, record: &VolumeRecord) -> Option<(VmId, Plug)> {
+    pub fn plug(&self, record: &VolumeRecord) -> Option<(VmId, Plug)> {
         let Attached { vm_id, place } = record.attached?;
         let file = if record.datastore.is_local() {
             format!("../{}/{VOLUME}", record.volume_id)
@@ -242,7 +248,7 @@ impl Volumes {
         Some((vm_id, plug))
     }
 
-    async fn turn(&self, volume: VolumeId) -> Place {
+    pub async fn turn(&self, volume: VolumeId) -> Place {
         self.line(volume).wait().await
     }
 
@@ -665,7 +671,7 @@ fn free_place(taken: &[Plug]) -> Result<u8, Fault> {
 }
 
 /// First on the disk, then in memory.
-async fn write(host: &Arc<Host>, record: VolumeRecord) -> Result<(), Fault> {
+pub async fn write(host: &Arc<Host>, record: VolumeRecord) -> Result<(), Fault> {
     let dir = host.volumes.place(&record.datastore, record.volume_id);
     let now = record.clone();
     blocking(move || {
@@ -686,7 +692,7 @@ fn allowed(host: &Host, size: MiB) -> Result<u64, Fault> {
     })
 }
 
-fn in_no_snapshot(turn: &Turn, id: VolumeId) -> Result<(), Fault> {
+pub fn in_no_snapshot(turn: &Turn, id: VolumeId) -> Result<(), Fault> {
     let snapshots = turn.host.snapshots.of(turn.vm.id);
     let mut taken = snapshots.taken.iter();
     if taken.any(|taken| taken.volumes.contains(&id)) {

@@ -22,6 +22,7 @@ use vimana_driver::{
     Power, Seed, Sending, SerialStream, VolumeSource, unwatched,
 };
 use vimana_driver_qemu::{AcceleratorSetting, QemuConfig, QemuDriver};
+use vimana_model::backup::DiskId;
 use vimana_model::image::ImageFormat;
 use vimana_model::name::DatastoreName;
 use vimana_model::ssh_key::SshKeys;
@@ -208,8 +209,13 @@ async fn linux_goes_on_from_its_memory_here_and_elsewhere_and_reboots() {
     // Stopped, carried to the other host, and resumed there.
     one.driver.save(vm, 2).await.unwrap();
     let mut files = Vec::new();
-    for (part, path) in one.driver.export(vm, 2).await.unwrap() {
-        let place = two.dir.path().join(part.name());
+    for (part, path) in one
+        .driver
+        .export(vm, 2, &DiskPlan::default())
+        .await
+        .unwrap()
+    {
+        let place = two.dir.path().join(part.to_string());
         std::fs::copy(path, &place).unwrap();
         files.push((part, place));
     }
@@ -367,10 +373,9 @@ async fn what_a_guest_writes_while_its_volume_moves_is_all_there() {
             "more-2",
         )
         .await;
-        driver
-            .move_volume(vm, 1, volume, &to, unwatched())
-            .await
-            .unwrap();
+        let disk = DiskId::Volume(volume);
+        let moved = driver.move_disk(vm, 1, disk, &to, unwatched());
+        moved.await.unwrap();
     }
     let stop = "touch /run/stop; until [ -e /run/over ]; do usleep 20000; done";
     ask(
@@ -400,6 +405,69 @@ async fn what_a_guest_writes_while_its_volume_moves_is_all_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn linux_writes_on_while_its_own_disk_moves() {
+    let host = DemoHost::new().await;
+    let spec = host.spec("#!/bin/sh\n");
+    let vm = spec.vm_id;
+    let _guard = host.guard(vm);
+    let mut line = host.run(&spec).await;
+    output(&mut line, "root@web-1:~# ").await;
+    write_on(&mut line).await;
+    let (driver, here) = (&host.driver, DatastoreName::local());
+    for to in [other(), here, other()] {
+        writes_on(&mut line).await;
+        let moved = driver.move_disk(vm, 1, DiskId::Root, &to, unwatched());
+        println!("{to}: {:?}", moved.await.unwrap());
+    }
+    writes_on(&mut line).await;
+    has_written_all(&mut line).await;
+    driver.kill(vm, 1).await.unwrap();
+    // What is on the disk is what it starts from.
+    driver.boot(vm, 2, &spec.resources).await.unwrap();
+    let mut line = driver.serial(vm).await.unwrap();
+    output(&mut line, "root@web-1:~# ").await;
+    let there = "[ $(sed s/^0*// /root/n) -gt 9 ] && echo there-$((1+1))";
+    ask(&mut line, there, "there-2").await;
+    ask(&mut line, DISK_ERRORS, "0\r\nerrors-2").await;
+    driver.kill(vm, 2).await.unwrap();
+    driver.clean(vm, 2).await.unwrap();
+}
+
+/// How many it has seen.
+const DISK_ERRORS: &str =
+    "dmesg | grep -ci -e 'i/o error' -e 'ext4-fs error'; echo errors-$((1+1))";
+
+/// From now on it writes to its own disk: a file that grows, and a number that is there
+/// at once.
+async fn write_on(line: &mut Box<dyn SerialStream>) {
+    let step = "n=$((n+1)); dd if=/dev/urandom bs=4k count=8 >>/root/grows; \
+                printf %08d $n | dd of=/root/n bs=8 conv=fsync,notrunc; echo $n >/run/n";
+    let count = format!("(n=0; while [ ! -e /run/stop ]; do {step}; done; touch /run/over)");
+    let count = format!("echo 0 >/run/n; {count} 2>/dev/null & echo counts-$((1+1))");
+    ask(line, &count, "counts-2").await;
+}
+
+/// It goes on with that.
+async fn writes_on(line: &mut Box<dyn SerialStream>) {
+    let further = "m=$(cat /run/n); until [ $(cat /run/n) -gt $((m+3)) ]; do usleep 20000; done; \
+                   echo more-$((1+1))";
+    ask(line, further, "more-2").await;
+}
+
+/// It ends that: what it knows is what it reads when it has forgotten all that.
+async fn has_written_all(line: &mut Box<dyn SerialStream>) {
+    let stop = "touch /run/stop; until [ -e /run/over ]; do usleep 20000; done; sync";
+    let sums = "$(cat /run/n) $(sed s/^0*// /root/n) $(md5sum </root/grows)";
+    let forget = "echo 3 >/proc/sys/vm/drop_caches";
+    let compare = format!(
+        "{stop}; a=\"{sums}\"; {forget}; b=\"{sums}\"; set -- $a; \
+         [ \"$a\" = \"$b\" ] && [ $1 = $2 ] && echo same-$((1+1)) || echo \"no: $a, $b\""
+    );
+    ask(line, &compare, "same-2").await;
+    ask(line, DISK_ERRORS, "0\r\nerrors-2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
     let hosts = [DemoHost::new().await, DemoHost::new().await];
     let names = [1, 2].map(|n| HostId::from_parts(n, [1; 10]));
@@ -408,18 +476,11 @@ async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
     let _guards = [hosts[0].guard(vm), hosts[1].guard(vm)];
     let mut line = hosts[0].run(&spec).await;
     output(&mut line, "root@web-1:~# ").await;
-    // A file that grows, and a number that is written to the disk at once.
-    let step = "n=$((n+1)); dd if=/dev/urandom bs=4k count=8 >>/root/grows; \
-                printf %08d $n | dd of=/root/n bs=8 conv=fsync,notrunc; echo $n >/run/n";
-    let count = format!("(n=0; while [ ! -e /run/stop ]; do {step}; done; touch /run/over)");
-    let count = format!("echo 0 >/run/n; {count} 2>/dev/null & echo counts-$((1+1))");
-    ask(&mut line, &count, "counts-2").await;
-    let further = "m=$(cat /run/n); until [ $(cat /run/n) -gt $((m+3)) ]; do usleep 20000; done; \
-                   echo more-$((1+1))";
+    write_on(&mut line).await;
     for (round, [from, to], post_copy) in
         [(1, [0, 1], false), (2, [1, 0], false), (3, [0, 1], true)]
     {
-        ask(&mut line, further, "more-2").await;
+        writes_on(&mut line).await;
         let (source, target) = (&hosts[from], &hosts[to]);
         let image = target.image();
         let arrival = Arrival {
@@ -453,18 +514,8 @@ async fn linux_writes_on_while_it_goes_to_another_host_and_back() {
         spec.run_epoch = round + 1;
         line = target.driver.serial(vm).await.unwrap();
     }
-    ask(&mut line, further, "more-2").await;
-    // What it knows, and what it reads when it has forgotten all that.
-    let stop = "touch /run/stop; until [ -e /run/over ]; do usleep 20000; done; sync";
-    let sums = "$(cat /run/n) $(sed s/^0*// /root/n) $(md5sum </root/grows)";
-    let forget = "echo 3 >/proc/sys/vm/drop_caches";
-    let compare = format!(
-        "{stop}; a=\"{sums}\"; {forget}; b=\"{sums}\"; set -- $a; \
-         [ \"$a\" = \"$b\" ] && [ $1 = $2 ] && echo same-$((1+1)) || echo \"no: $a, $b\""
-    );
-    ask(&mut line, &compare, "same-2").await;
-    let log = "dmesg | grep -ci -e 'i/o error' -e 'ext4-fs error'; echo errors-$((1+1))";
-    ask(&mut line, log, "0\r\nerrors-2").await;
+    writes_on(&mut line).await;
+    has_written_all(&mut line).await;
     hosts[1].driver.kill(vm, 4).await.unwrap();
     hosts[1].driver.clean(vm, 4).await.unwrap();
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use vimana_driver::{Fault, FaultKind, Part};
+use vimana_driver::{DiskPlan, Fault, FaultKind, Part};
 use vimana_model::{VmId, VolumeId};
 
 /// No such directory exists on any machine.
@@ -52,19 +52,19 @@ impl Files {
         self.held.insert(path, bytes);
     }
 
-    /// Makes files of a machine that ran up to run `run_epoch`.
+    /// Makes files of a machine that ran up to run `run_epoch`, with what each of its
+    /// parts remembers.
     pub fn export(
         &mut self,
         vm: VmId,
         run_epoch: u64,
-        contents: Contents,
-        parts: &[Part],
+        parts: &[(Part, u32)],
     ) -> io::Result<Vec<(Part, PathBuf)>> {
         let place = self.place(vm);
         let mut files = Vec::new();
-        for part in parts {
-            let path = place.join(part.name());
-            let bytes = Bytes::from(content(vm, run_epoch, *part, contents));
+        for (part, value) in parts {
+            let path = place.join(part.to_string());
+            let bytes = Bytes::from(content(vm, run_epoch, *part, *value));
             if self.dir.is_some() {
                 std::fs::create_dir_all(&place)?;
                 std::fs::write(&path, &bytes)?;
@@ -77,11 +77,17 @@ impl Files {
     }
 
     /// Takes what [`Self::export`] made, here or on another host.
-    pub fn import(&mut self, vm: VmId, files: &[(Part, PathBuf)]) -> Result<Contents, Fault> {
-        let mut contents = Contents::default();
+    pub fn import(
+        &mut self,
+        vm: VmId,
+        files: &[(Part, PathBuf)],
+        disks: &DiskPlan,
+    ) -> Result<BTreeMap<Part, u32>, Fault> {
+        let mut values = BTreeMap::new();
         let mut runs = Vec::new();
-        if !files.iter().any(|(part, _)| *part == Part::Disk) {
-            return Err(bad("its disk is missing"));
+        let here = |wanted: &Part| files.iter().any(|(part, _)| part == wanted);
+        if !disks.parts(false).iter().all(here) {
+            return Err(bad("a disk of it is missing"));
         }
         for (part, path) in files {
             let bytes = self
@@ -89,21 +95,18 @@ impl Files {
                 .map_err(|error| Fault::io("reading the saved machine", &error))?;
             let (run_epoch, value) =
                 parse(vm, *part, &bytes).ok_or_else(|| bad("a part of it is damaged"))?;
-            match part {
-                Part::Disk => contents.boots = value,
-                Part::Memory => contents.count = value,
-            }
+            values.insert(*part, value);
             runs.push(run_epoch);
         }
         runs.dedup();
-        if runs.len() != 1 {
-            return Err(bad("memory and disk are of different runs"));
+        if runs.len() > 1 {
+            return Err(bad("its parts are of different runs"));
         }
         // Taken over: they are gone from where they were.
         for (_, path) in files {
             self.held.remove(path);
         }
-        Ok(contents)
+        Ok(values)
     }
 
     /// Makes a file of a VM's backup.
@@ -176,12 +179,10 @@ impl Files {
     /// The files held for a VM.
     pub fn of(&self, vm: VmId) -> Vec<PathBuf> {
         let place = self.place(vm);
-        let paths = Part::ALL.map(|part| place.join(part.name()));
-        let there = |path: &PathBuf| self.held.contains_key(path) || path.exists();
-        let backup = place.join(BACKUP);
-        let of_backup = self.held.keys().filter(|path| path.starts_with(&backup));
-        let exported = paths.into_iter().filter(there);
-        exported.chain(of_backup.cloned()).collect()
+        let real = std::fs::read_dir(&place).into_iter().flatten().flatten();
+        let real = real.map(|entry| entry.path()).filter(|path| path.is_file());
+        let held = self.held.keys().filter(|path| path.starts_with(&place));
+        held.cloned().chain(real).collect()
     }
 
     fn place(&self, vm: VmId) -> PathBuf {
@@ -195,18 +196,14 @@ fn bad(what: &str) -> Fault {
     Fault::new(FaultKind::BadImage, message)
 }
 
-fn content(vm: VmId, run_epoch: u64, part: Part, contents: Contents) -> String {
-    let value = match part {
-        Part::Disk => contents.boots,
-        Part::Memory => contents.count,
-    };
-    format!("{} of {vm} after run {run_epoch}: {value}\n", part.name())
+fn content(vm: VmId, run_epoch: u64, part: Part, value: u32) -> String {
+    format!("{part} of {vm} after run {run_epoch}: {value}\n")
 }
 
 /// Run and value of a part's content; `None` where it is of something else.
 fn parse(vm: VmId, part: Part, bytes: &[u8]) -> Option<(u64, u32)> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let text = text.strip_prefix(&format!("{} of {vm} after run ", part.name()))?;
+    let text = text.strip_prefix(&format!("{part} of {vm} after run "))?;
     let (run_epoch, value) = text.strip_suffix('\n')?.split_once(": ")?;
     Some((run_epoch.parse().ok()?, value.parse().ok()?))
 }

@@ -253,6 +253,13 @@ impl SimHost {
         self.machine(vm, |machine| machine.resources)
     }
 
+    /// The datastore that a machine's own disk is in; `None` where the host does not
+    /// hold the VM.
+    #[must_use]
+    pub fn datastore(&self, vm: VmId) -> Option<DatastoreName> {
+        self.machine(vm, |machine| machine.datastore.clone())
+    }
+
     /// How often a machine was started from the VM's disk, wherever that was;
     /// `None` where the host does not hold the VM.
     #[must_use]
@@ -323,7 +330,7 @@ impl SimHost {
             | Call::RemoveCopy
             | Call::Volumes
             | Call::Attach
-            | Call::MoveVolume
+            | Call::MoveDisk
             | Call::Detach
             | Call::Snapshot
             | Call::Revert

@@ -35,6 +35,7 @@ use vimana_driver::{
     GuestEnd, HostDriver, IncarnationSpec, Keep, Observed, ObservedSnapshot, ObservedVolume, Part,
     Power, Sending, SerialStream, VolumeSource,
 };
+use vimana_model::backup::DiskId;
 use vimana_model::host::Accelerator;
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
 use vimana_model::name::DatastoreName;
@@ -190,9 +191,14 @@ impl HostDriver for SimDriver {
         rest.end(Call::Load, result).await
     }
 
-    async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault> {
+    async fn export(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        disks: &DiskPlan,
+    ) -> Result<Vec<(Part, PathBuf)>, Fault> {
         let rest = self.enter(Call::Export, vm, epoch).await?;
-        let result = self.host.export(vm);
+        let result = self.host.export(vm, disks);
         rest.end(Call::Export, result).await
     }
 
@@ -274,17 +280,20 @@ impl HostDriver for SimDriver {
         rest.end(Call::Attach, result).await
     }
 
-    async fn move_volume(
+    async fn move_disk(
         &self,
         vm: VmId,
         epoch: u64,
-        volume: VolumeId,
+        disk: DiskId,
         to: &DatastoreName,
         _: CopyWatcher,
     ) -> Result<Sent, Fault> {
-        let rest = self.enter(Call::MoveVolume, vm, epoch).await?;
-        let result = self.host.move_volume(vm, epoch, volume, to);
-        rest.end(Call::MoveVolume, result).await
+        let rest = self.enter(Call::MoveDisk, vm, epoch).await?;
+        let result = match disk {
+            DiskId::Root => self.host.move_root(vm, epoch, to),
+            DiskId::Volume(volume) => self.host.move_volume(vm, epoch, volume, to),
+        };
+        rest.end(Call::MoveDisk, result).await
     }
 
     async fn detach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<(), Fault> {

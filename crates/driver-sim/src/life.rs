@@ -15,7 +15,8 @@ use crate::backup::Marks;
 use crate::files::Contents;
 use crate::host::{Machine, SimHost, State, Vm, has_process, no_such_vm, observed};
 use crate::run_log::Moment;
-use crate::volume::Root;
+use crate::snapshot;
+use crate::volume::{Root, no_such_volume};
 
 /// Typed on the serial line (Ctrl-E): the guest counts in its memory and says
 /// how far it got, as a letter from `A` on.
@@ -142,27 +143,40 @@ impl SimHost {
         }
     }
 
-    pub(crate) fn export(&self, id: VmId) -> Result<Vec<(Part, PathBuf)>, Fault> {
+    pub(crate) fn export(&self, id: VmId, disks: &DiskPlan) -> Result<Vec<(Part, PathBuf)>, Fault> {
         let mut state = self.state();
         let state = &mut *state;
+        // Whether anything is written on each.
+        let volumes = state.volumes_of(id);
         let vm = state.vms.entry(id).or_default();
         let machine = vm.machine.as_ref().ok_or_else(no_such_vm)?;
-        let parts: &[Part] = match machine.power {
-            Power::Saved => &Part::ALL,
-            Power::Off | Power::Crashed { .. } => &[Part::Disk],
+        let with_memory = match machine.power {
+            Power::Saved => true,
+            Power::Off | Power::Crashed { .. } => false,
             Power::Prepared | Power::Running | Power::Arriving | Power::Left | Power::Unknown => {
                 let message = "the machine is neither off nor saved";
                 return Err(Fault::new(FaultKind::Hypervisor, message));
             }
         };
-        if !vm.snapshots.is_empty() {
-            let message = "the machine has snapshots, which do not travel with it";
-            return Err(Fault::new(FaultKind::Conflict, message));
+        snapshot::may_leave(&vm.snapshots, disks)?;
+        if !disks.volumes.is_empty() && !disks.names_all(volumes.keys().copied()) {
+            return Err(DiskPlan::other_volumes());
         }
         vm.effects.exported += 1;
+        let (run_epoch, contents) = (machine.ran_epoch, machine.contents);
+        let value = |part| {
+            let value = match part {
+                Part::Disk => contents.boots,
+                Part::Memory => contents.count,
+                Part::Volume(id) => u32::from(*volumes.get(&id).ok_or_else(no_such_volume)?),
+            };
+            Ok((part, value))
+        };
+        let parts = disks.parts(with_memory).into_iter().map(value);
+        let parts = parts.collect::<Result<Vec<_>, Fault>>()?;
         state
             .files
-            .export(id, machine.ran_epoch, machine.contents, parts)
+            .export(id, run_epoch, &parts)
             .map_err(|error| Fault::io("writing the saved machine", &error))
     }
 
@@ -185,23 +199,37 @@ impl SimHost {
             None => {}
         }
         state.reaches(&spec.datastore)?;
+        let kept = self.log().kept_snapshots(spec.vm_id);
+        let snapshots = snapshot::coming(disks, kept)?;
         let mut machine = Machine::new(spec, image);
-        let saved = match state.root_is_there(spec, disks)? {
+        let root = state.root_is_there(spec, disks)?;
+        let values = state.files.import(spec.vm_id, files, disks)?;
+        let value = |part| values.get(&part).copied();
+        let saved = match root {
             Some(root) => {
                 machine.contents = root.contents;
                 root.saved
             }
             None => {
-                machine.contents = state.files.import(spec.vm_id, files)?;
-                files.iter().any(|(part, _)| *part == Part::Memory)
+                machine.contents = Contents {
+                    boots: value(Part::Disk).unwrap_or_default(),
+                    count: value(Part::Memory).unwrap_or_default(),
+                };
+                value(Part::Memory).is_some()
             }
         };
         state.expect_volumes(spec.vm_id, disks)?;
+        for plan in disks.copied_volumes() {
+            if let Some(volume) = state.volumes.get_mut(&plan.volume_id) {
+                volume.written = value(Part::Volume(plan.volume_id)) == Some(1);
+            }
+        }
         let vm = state.vms.entry(spec.vm_id).or_default();
         machine.power = if saved { Power::Saved } else { Power::Off };
         // It ran before, on another host.
         machine.ran_epoch = spec.run_epoch.saturating_sub(1);
         vm.effects.imported += 1;
+        vm.snapshots = snapshots;
         self.tell(observed(spec.vm_id, vm.machine.insert(machine)));
         state.shelve(spec.vm_id);
         Ok(())
@@ -254,8 +282,12 @@ impl SimHost {
         let mut state = self.state();
         let state = &mut *state;
         let vm = state.vms.entry(id).or_default();
+        let mut home = None;
         match vm.machine.take_if(|m| !has_process(&m.power)) {
-            Some(_) => vm.effects.cleaned += 1,
+            Some(machine) => {
+                home = Some(machine.datastore);
+                vm.effects.cleaned += 1;
+            }
             None if vm.machine.is_none() => {}
             None => {
                 let message = "the machine still runs";
@@ -265,7 +297,9 @@ impl SimHost {
         state.files.remove(id);
         vm.snapshots.clear();
         vm.marks = Marks::default();
-        for datastore in state.datastores.values().filter(|_| with_disk) {
+        // Another host that reaches one of the others may have the disk there now.
+        let home = home.filter(|_| with_disk);
+        if let Some(datastore) = home.and_then(|home| state.datastores.get(&home)) {
             datastore.shelf().roots.remove(&id);
         }
         for volume in state.volumes.values_mut() {

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vimana_driver::{DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power, Sending};
+use vimana_model::VmId;
 use vimana_model::migration::Sent;
-use vimana_model::{VmId, VolumeId};
 
 use crate::host::{Machine, SimHost, no_such_vm, observed};
 use crate::run_log::Moment;
-use crate::volume::Volume;
+use crate::snapshot;
 
 /// Nobody listens there: the log is the way.
 const NOWHERE: Endpoint = Endpoint {
@@ -45,10 +45,13 @@ impl SimHost {
         }
         state.reaches(&spec.datastore)?;
         state.root_is_there(spec, disks)?;
+        let kept = self.log().kept_snapshots(spec.vm_id);
+        let snapshots = snapshot::coming(disks, kept)?;
         state.expect_volumes(spec.vm_id, disks)?;
         let vm = state.vms.entry(spec.vm_id).or_default();
         let mut machine = Machine::new(spec, image);
         machine.power = Power::Arriving;
+        vm.snapshots = snapshots;
         vm.effects.received += 1;
         self.log().expect(spec.vm_id, self.name());
         self.tell(observed(spec.vm_id, vm.machine.insert(machine)));
@@ -72,18 +75,15 @@ impl SimHost {
             }
         }
         let state = self.state();
-        let unplanned = |(volume, held): (&VolumeId, &Volume)| {
-            held.attached_to == Some(id) && disks.volume(*volume).is_none()
-        };
-        if state.volumes.iter().any(unplanned) {
-            return conflict("the machine has other volumes than were to go with it");
+        if !disks.names_all(state.volumes_of(id).into_keys()) {
+            return Err(DiskPlan::other_volumes());
         }
-        if state
-            .vms
-            .get(&id)
-            .is_some_and(|vm| !vm.snapshots.is_empty())
-        {
-            return conflict("the machine has snapshots, which do not travel with it");
+        let Some(vm) = state.vms.get(&id) else {
+            return Ok(());
+        };
+        snapshot::may_leave(&vm.snapshots, disks)?;
+        if !vm.snapshots.is_empty() && !disks.shares_all() {
+            return Err(DiskPlan::copies_without_snapshots());
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ pub enum Call {
     RemoveCopy,
     Volumes,
     Attach,
-    MoveVolume,
+    MoveDisk,
     Detach,
     Snapshot,
     Revert,

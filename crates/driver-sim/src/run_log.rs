@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vimana_model::{VmId, VolumeId};
+use vimana_model::{SnapshotId, VmId, VolumeId};
 
 use crate::files::Contents;
+use crate::snapshot::Snapshot;
 
 /// Shared by the hosts of a simulation; entries are in the order they happened.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub struct RunLog {
     on_the_way: Mutex<BTreeMap<VmId, OnTheWay>>,
     /// Those of which a part of the memory is still where they were.
     missing: Mutex<BTreeMap<VmId, Missing>>,
+    /// What is inside machines' disks, wherever those are.
+    snapshots: Mutex<BTreeMap<VmId, BTreeMap<SnapshotId, Snapshot>>>,
 }
 
 /// A part of a machine's memory that has not arrived.
@@ -101,6 +104,20 @@ impl RunLog {
             volumes: BTreeMap::new(),
         };
         self.way().insert(vm, expected);
+    }
+
+    /// Those snapshots are in a machine's disks.
+    pub(crate) fn keep_snapshots(&self, vm: VmId, snapshots: BTreeMap<SnapshotId, Snapshot>) {
+        let kept = self.snapshots.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        kept.insert(vm, snapshots);
+    }
+
+    /// What is in them, wherever they have come.
+    pub(crate) fn kept_snapshots(&self, vm: VmId) -> BTreeMap<SnapshotId, Snapshot> {
+        let kept = self.snapshots.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner);
+        kept.get(&vm).cloned().unwrap_or_default()
     }
 
     /// A machine arrives where it is waited for; `false` where nobody waits.

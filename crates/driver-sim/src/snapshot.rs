@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vimana_driver::{Fault, FaultKind, Keep, ObservedSnapshot, Power};
+use vimana_driver::{DiskPlan, Fault, FaultKind, Keep, ObservedSnapshot, Power, SnapshotPlan};
 use vimana_model::unit::Resources;
 use vimana_model::{SnapshotId, VmId, VolumeId};
 
@@ -10,6 +10,7 @@ use crate::files::Contents;
 use crate::host::{SimHost, State, no_such_vm};
 use crate::volume::{no_such_volume, saved};
 
+#[derive(Clone)]
 pub(crate) struct Snapshot {
     memory: bool,
     /// Of the root disk, and of the memory; absent where it is of a volume.
@@ -17,6 +18,20 @@ pub(crate) struct Snapshot {
     resources: Resources,
     /// Whether anything was ever written to each volume.
     pub volumes: BTreeMap<VolumeId, bool>,
+}
+
+impl Snapshot {
+    fn is(&self, plan: &SnapshotPlan) -> bool {
+        let mut volumes = plan.volumes.clone();
+        volumes.sort();
+        // Of one that is off, the host may not know yet how large it is to be.
+        let same = (self.memory, self.has_root()) == (plan.memory, plan.root);
+        same && self.volumes.keys().eq(&volumes)
+    }
+
+    pub const fn has_root(&self) -> bool {
+        self.contents.is_some()
+    }
 }
 
 impl SimHost {
@@ -58,6 +73,7 @@ impl SimHost {
             volumes,
         };
         vm.snapshots.insert(snapshot, taken);
+        self.log().keep_snapshots(id, vm.snapshots.clone());
         vm.effects.snapshots += 1;
         Ok(())
     }
@@ -101,8 +117,9 @@ impl SimHost {
     }
 
     pub(crate) fn remove_snapshot(&self, vm: VmId, snapshot: SnapshotId) {
-        if let Some(vm) = self.state().vms.get_mut(&vm) {
-            vm.snapshots.remove(&snapshot);
+        if let Some(held) = self.state().vms.get_mut(&vm) {
+            held.snapshots.remove(&snapshot);
+            self.log().keep_snapshots(vm, held.snapshots.clone());
         }
     }
 
@@ -124,5 +141,43 @@ impl State {
         let ours = self.volumes.iter();
         let ours = ours.filter(|(_, volume)| volume.attached_to == Some(vm));
         ours.map(|(id, volume)| (*id, volume.written)).collect()
+    }
+}
+
+/// Those of a machine that comes from another host.
+///
+/// # Errors
+/// Where they are not what is in its disks.
+pub(crate) fn coming(
+    disks: &DiskPlan,
+    mut kept: BTreeMap<SnapshotId, Snapshot>,
+) -> Result<BTreeMap<SnapshotId, Snapshot>, Fault> {
+    let mut come = BTreeMap::new();
+    for plan in &disks.snapshots {
+        match kept.remove(&plan.snapshot_id) {
+            Some(snapshot) if snapshot.is(plan) => {
+                come.insert(plan.snapshot_id, snapshot);
+            }
+            None if !plan.whole => {}
+            Some(_) | None => {
+                let message = "a snapshot is not what is in the machine's disks";
+                return Err(Fault::new(FaultKind::Host, message));
+            }
+        }
+    }
+    Ok(come)
+}
+
+/// Whether they go where the machine goes.
+///
+/// # Errors
+/// `Conflict`.
+pub(crate) fn may_leave(
+    has: &BTreeMap<SnapshotId, Snapshot>,
+    disks: &DiskPlan,
+) -> Result<(), Fault> {
+    match disks.takes_snapshots(has.keys().copied()) {
+        true => Ok(()),
+        false => Err(DiskPlan::other_snapshots()),
     }
 }

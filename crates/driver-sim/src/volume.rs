@@ -12,7 +12,8 @@ use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
 use crate::files::Contents;
-use crate::host::{SimHost, State, has_process};
+use crate::host::{SimHost, State, has_process, no_such_vm};
+use crate::snapshot::Snapshot;
 
 /// Its content is one bit: whether anything was ever written to it.
 pub(crate) struct Volume {
@@ -261,11 +262,66 @@ impl SimHost {
             return Err(saved());
         }
         state.in_no_snapshot(vm, id)?;
-        state.volume(id)?.datastore = to.clone();
+        let volume = state.volume(id)?;
+        let written = volume.written;
+        let from = std::mem::replace(&mut volume.datastore, to.clone());
+        if let Some(datastore) = state.datastores.get(&from) {
+            datastore.shelf().written.remove(&id);
+        }
+        if let Some(datastore) = state.datastores.get(to).filter(|_| written) {
+            datastore.shelf().written.insert(id);
+        }
         let vm = state.vms.entry(vm).or_default();
         // The marks were in the file that it left.
         vm.marks.forget_volume(id);
         vm.effects.moved += 1;
+        Ok(Sent {
+            transferred_bytes,
+            ..Sent::default()
+        })
+    }
+
+    /// A machine's own disk.
+    pub(crate) fn move_root(
+        &self,
+        id: VmId,
+        epoch: u64,
+        to: &DatastoreName,
+    ) -> Result<Sent, Fault> {
+        self.of_disks(id, epoch)?;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let machine = state.vms.get(&id).and_then(|vm| vm.machine.as_ref());
+        let machine = machine.ok_or_else(no_such_vm)?;
+        if machine.datastore == *to {
+            return Ok(Sent::default());
+        }
+        let transferred_bytes = machine.resources.disk_mib.bytes().unwrap_or(u64::MAX);
+        state.reaches(to)?;
+        if state.is_saved(id) {
+            return Err(saved());
+        }
+        let vm = state.vms.entry(id).or_default();
+        if vm.snapshots.values().any(Snapshot::has_root) {
+            let message = "the machine's own disk is in a snapshot";
+            return Err(Fault::new(FaultKind::Conflict, message));
+        }
+        vm.marks.forget();
+        vm.effects.moved += 1;
+        if let Some(machine) = &mut vm.machine {
+            let from = std::mem::replace(&mut machine.datastore, to.clone());
+            if let Some(datastore) = state.datastores.get(&from) {
+                datastore.shelf().roots.remove(&id);
+            }
+            if let Some(datastore) = state.datastores.get(to) {
+                // Of one that runs, it is not as it will be at rest.
+                let root = Root {
+                    contents: machine.contents,
+                    saved: false,
+                };
+                datastore.shelf().roots.insert(id, root);
+            }
+        }
         Ok(Sent {
             transferred_bytes,
             ..Sent::default()

@@ -25,7 +25,9 @@ impl Harness for Sim {
     }
 
     async fn beside(&self) -> Self {
-        Self(SimHost::logged("beside", Arc::clone(self.0.log())))
+        let beside = Self(SimHost::logged("beside", Arc::clone(self.0.log())));
+        beside.0.add_datastore(beside.datastore());
+        beside
     }
 
     async fn driver(&self) -> Arc<dyn HostDriver> {
@@ -64,6 +66,10 @@ impl Harness for Sim {
 
     fn datastore(&self) -> DatastoreName {
         DatastoreName::new("other").unwrap()
+    }
+
+    fn home(&self, vm: VmId) -> DatastoreName {
+        self.0.datastore(vm).unwrap()
     }
 
     fn resources(&self) -> Resources {

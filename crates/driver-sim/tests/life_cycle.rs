@@ -55,10 +55,10 @@ async fn a_machine_moves_between_hosts_without_a_real_file() {
     let mut spec = run(&from).await;
     let vm = spec.vm_id;
     from.save(vm, 1).await.unwrap();
-    let files = from.export(vm, 1).await.unwrap();
+    let files = from.export(vm, 1, &DiskPlan::default()).await.unwrap();
     assert_eq!(
         files.iter().map(|(part, _)| *part).collect::<Vec<_>>(),
-        Part::ALL
+        Part::OWN
     );
     spec.run_epoch = 2;
     let nothing = to
@@ -108,7 +108,10 @@ async fn files_are_real_where_a_directory_is_given() {
     let driver = SimDriver::new(Arc::clone(&host));
     let spec = run(&driver).await;
     driver.save(spec.vm_id, 1).await.unwrap();
-    let files = driver.export(spec.vm_id, 1).await.unwrap();
+    let files = driver
+        .export(spec.vm_id, 1, &DiskPlan::default())
+        .await
+        .unwrap();
     for (_, path) in &files {
         assert_eq!(std::fs::read(path).unwrap(), host.read_file(path).unwrap());
     }

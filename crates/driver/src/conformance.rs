@@ -14,6 +14,7 @@
 mod backups;
 mod cases;
 mod copies;
+mod homes;
 mod migrating;
 mod moves;
 mod restarting;
@@ -37,6 +38,7 @@ use crate::{HostDriver, ImageRef, IncarnationSpec, Observed, Power, Seed, Serial
 pub use backups::*;
 pub use cases::*;
 pub use copies::*;
+pub use homes::*;
 pub use migrating::*;
 pub use moves::*;
 pub use restarting::*;
@@ -87,6 +89,9 @@ pub trait Harness: Send + Sync + Sized {
 
     /// A datastore of this host besides [`DatastoreName::local`].
     fn datastore(&self) -> DatastoreName;
+
+    /// The one that a machine's own disk is in, and nothing of it in another.
+    fn home(&self, vm: VmId) -> DatastoreName;
 
     /// Kills the machine from outside, not through the driver.
     async fn crash(&self, vm: VmId);
@@ -194,6 +199,7 @@ macro_rules! conformance_suite {
             one_machine_at_a_time_has_a_volume
             volume_grows_and_never_shrinks
             attached_volume_survives_a_restart_of_the_driver
+            volumes_go_along_with_a_machine_that_does_not_run
             saved_machine_comes_back_with_its_volumes
             clean_detaches_volumes_and_keeps_them
             cancelled_attach_and_detach_can_be_repeated
@@ -218,6 +224,13 @@ macro_rules! conformance_suite {
             volume_that_cannot_move_stays
             cancelled_move_can_be_repeated_either_way
             volume_of_a_machine_that_dies_on_the_way_is_whole
+            own_disk_moves_while_the_machine_is_off
+            own_disk_moves_while_the_machine_runs
+            own_disk_that_moved_survives_a_restart_of_the_driver
+            own_disk_that_cannot_move_stays
+            cancelled_move_of_an_own_disk_can_be_repeated_either_way
+            own_disk_of_a_machine_that_dies_on_the_way_is_whole
+            machine_whose_disk_has_moved_goes_on_at_another_host
             running_machine_is_backed_up_and_runs_on
             machine_that_is_off_is_backed_up
             backup_that_is_not_kept_costs_nothing

@@ -23,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
+use vimana_model::backup::DiskId;
 use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
@@ -30,7 +31,9 @@ use vimana_model::{BackupId, SnapshotId, VmId, VolumeId};
 
 pub use backup::{BackupFile, BackupFiles};
 pub use fault::{Fault, FaultKind};
-pub use migration::{Arrival, CopyWatcher, DiskPlan, Endpoint, Sending, VolumePlan, unwatched};
+pub use migration::{
+    Arrival, CopyWatcher, DiskPlan, Endpoint, Sending, SnapshotPlan, VolumePlan, unwatched,
+};
 pub use serial::{SERIAL_RECENT_BYTES, SerialHub};
 pub use snapshot::{Keep, ObservedSnapshot};
 pub use spec::{Capabilities, ImageRef, IncarnationSpec, Observed, Power, Seed};
@@ -109,20 +112,27 @@ pub trait HostDriver: Send + Sync + 'static {
     /// Repeating it while the machine runs changes nothing.
     async fn load(&self, vm: VmId, epoch: u64) -> Result<(), Fault>;
 
-    /// The files that hold a machine that does not run: its disk, and its memory
-    /// where that is saved. They stay as they are until [`Self::boot`],
+    /// The files that hold a machine that does not run, as far as `disks` says that
+    /// they are copied: its disk, its memory where that is saved, and its volumes. They
+    /// stay as they are until [`Self::boot`],
     /// [`Self::load`] or [`Self::clean`]. [`FaultKind::Hypervisor`] where it runs,
-    /// or never did; [`FaultKind::Conflict`] where it has snapshots, which do not
-    /// travel.
-    async fn export(&self, vm: VmId, epoch: u64) -> Result<Vec<(Part, PathBuf)>, Fault>;
+    /// or never did; [`FaultKind::Conflict`] where it has volumes or snapshots that
+    /// `disks` does not name.
+    async fn export(
+        &self,
+        vm: VmId,
+        epoch: u64,
+        disks: &DiskPlan,
+    ) -> Result<Vec<(Part, PathBuf)>, Fault>;
 
     /// Takes over the files of a machine of another host. With a memory among
     /// them it is [`Power::Saved`] here afterwards, and without one
     /// [`Power::Off`], under the specification's epoch, which is higher than that
     /// of the machine's latest run: [`Self::load`] may use the same. `files` are
     /// moved or copied; what `disks` says that both hosts reach is not among them,
-    /// and stays where it is. Repeating it for the same epoch changes nothing. A
-    /// failed call leaves nothing behind.
+    /// and stays where it is. The snapshots that `disks` names are the machine's here
+    /// as well. Repeating it for the same epoch changes nothing. A failed call leaves
+    /// nothing behind.
     async fn import(
         &self,
         spec: &IncarnationSpec,
@@ -185,18 +195,19 @@ pub trait HostDriver: Send + Sync + 'static {
     /// one's memory is saved. After a failed call it is not attached.
     async fn attach(&self, vm: VmId, epoch: u64, volume: VolumeId) -> Result<u8, Fault>;
 
-    /// Brings what is on a volume of the machine to another datastore of this
-    /// host: the machine runs on meanwhile, and so does its guest's writing.
-    /// Says what it took; nothing where it is there already. A failed call, and one that was overtaken,
-    /// leaves it in one of the two, with all that was ever written to it; a later
-    /// call brings it to either. [`FaultKind::Conflict`] where the machine does
-    /// not have the volume, its memory is saved, or one of its snapshots holds
-    /// the volume; [`FaultKind::Unsupported`] where the host has no such datastore.
-    async fn move_volume(
+    /// Brings what is on a disk of the machine, its own one or a volume, to another
+    /// datastore of this host: the machine runs on meanwhile, and so does its guest's
+    /// writing. Says what it took; nothing where it is there already. A failed call,
+    /// and one that was overtaken, leaves it in one of the two, with all that was ever
+    /// written to it; a later call brings it to either. [`FaultKind::Conflict`] where
+    /// the machine does not have the volume, its memory is saved, or one of its
+    /// snapshots holds the disk; [`FaultKind::Unsupported`] where the host has no such
+    /// datastore.
+    async fn move_disk(
         &self,
         vm: VmId,
         epoch: u64,
-        volume: VolumeId,
+        disk: DiskId,
         to: &DatastoreName,
         watcher: CopyWatcher,
     ) -> Result<Sent, Fault>;
@@ -276,7 +287,8 @@ pub trait HostDriver: Send + Sync + 'static {
 
     /// Makes place for a machine that runs on another host: disks as large as those
     /// of it that are copied, and a process that waits for its memory
-    /// ([`Power::Arriving`]). Disks that both hosts reach are opened, and not written.
+    /// ([`Power::Arriving`]). Disks that both hosts reach are opened, and not written;
+    /// with them come the snapshots that are named.
     /// [`FaultKind::Unsupported`] where it is to come by post-copy, and this host cannot
     /// have that. The specification's epoch is that of the run
     /// there; no guest code runs here before [`Self::run`]. Repeating it before
@@ -296,7 +308,8 @@ pub trait HostDriver: Send + Sync + 'static {
     /// all but a part of its memory has arrived then. Repeating it waits for the same, or says once
     /// more what it took. After a failed call the machine runs on here as if
     /// nothing had been. [`FaultKind::Conflict`] where its memory is saved, it has
-    /// volumes that the plan does not name, or snapshots, which are not copied.
+    /// volumes or snapshots that the plan does not name, or snapshots and a disk that is
+    /// copied: they are not.
     async fn send(
         &self,
         vm: VmId,

@@ -25,8 +25,11 @@ use serde::{Deserialize, Serialize};
 use vimana_model::migration::CopyProgress;
 pub use vimana_model::migration::Endpoint;
 use vimana_model::name::DatastoreName;
-use vimana_model::unit::MiB;
-use vimana_model::{HostId, VolumeId};
+use vimana_model::saved::Part;
+use vimana_model::unit::{MiB, Resources};
+use vimana_model::{HostId, SnapshotId, VolumeId};
+
+use crate::{Fault, FaultKind};
 
 /// How a machine comes from another host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +76,9 @@ pub struct Sending {
 }
 
 /// What becomes of a machine's disks where it goes from one host to another: one
-/// that both reach stays where it is, and every other is copied.
+/// that both reach stays where it is, and every other is copied. Its snapshots are
+/// inside its disks: they go with a file that is handed over or copied as it is, and
+/// not with what a guest sees of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskPlan {
     /// Of the machine's own, and a saved memory beside it.
@@ -81,13 +86,16 @@ pub struct DiskPlan {
     pub shares_root: bool,
     #[serde(default)]
     pub volumes: Vec<VolumePlan>,
+    /// Those that go along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<SnapshotPlan>,
 }
 
 impl DiskPlan {
     /// All that there is is the machine's own disk, and that is copied.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        !self.shares_root && self.volumes.is_empty()
+        !self.shares_root && self.volumes.is_empty() && self.snapshots.is_empty()
     }
 
     /// Whether nothing of it is copied.
@@ -100,6 +108,58 @@ impl DiskPlan {
     pub fn volume(&self, id: VolumeId) -> Option<&VolumePlan> {
         self.volumes.iter().find(|volume| volume.volume_id == id)
     }
+
+    /// Whether it says what becomes of all of those, which the machine has.
+    #[must_use]
+    pub fn names_all(&self, has: impl IntoIterator<Item = VolumeId>) -> bool {
+        has.into_iter().all(|id| self.volume(id).is_some())
+    }
+
+    /// Why a machine does not go that has others.
+    #[must_use]
+    pub fn other_volumes() -> Fault {
+        let message = "the machine has other volumes than were to go with it";
+        Fault::new(FaultKind::Conflict, message)
+    }
+
+    /// Whether all of those, which the machine has, go along.
+    #[must_use]
+    pub fn takes_snapshots(&self, has: impl IntoIterator<Item = SnapshotId>) -> bool {
+        let goes = |id| self.snapshots.iter().any(|plan| plan.snapshot_id == id);
+        has.into_iter().all(goes)
+    }
+
+    /// Why a machine does not go whose snapshots would stay.
+    #[must_use]
+    pub fn other_snapshots() -> Fault {
+        let message = "the machine has snapshots that would not go with it";
+        Fault::new(FaultKind::Conflict, message)
+    }
+
+    /// Why one that runs does not go whose snapshots the copy of a disk leaves behind.
+    #[must_use]
+    pub fn copies_without_snapshots() -> Fault {
+        let message = "the machine has snapshots, which a disk that is copied while its guest \
+                       writes leaves behind";
+        Fault::new(FaultKind::Conflict, message)
+    }
+
+    /// Those that do not stay where they are.
+    pub fn copied_volumes(&self) -> impl Iterator<Item = &VolumePlan> {
+        self.volumes.iter().filter(|volume| !volume.shared)
+    }
+
+    /// What is copied of a machine that does not run, and has a saved memory or
+    /// not.
+    #[must_use]
+    pub fn parts(&self, with_memory: bool) -> Vec<Part> {
+        let own = Part::OWN
+            .into_iter()
+            .filter(|part| !self.shares_root && (with_memory || *part == Part::Disk));
+        let volumes = self.copied_volumes();
+        own.chain(volumes.map(|volume| Part::Volume(volume.volume_id)))
+            .collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +171,20 @@ pub struct VolumePlan {
     /// Where the guest finds it: see [`crate::HostDriver::attach`].
     pub place: u8,
     pub shared: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPlan {
+    pub snapshot_id: SnapshotId,
+    pub memory: bool,
+    /// Being made or removed where it is not.
+    pub whole: bool,
+    /// The machine's size when it was taken.
+    pub resources: Resources,
+    /// Whether the machine's own disk is in it.
+    pub root: bool,
+    /// Those that are in it.
+    pub volumes: Vec<VolumeId>,
 }
 
 /// Told how far a copy is, now and then.

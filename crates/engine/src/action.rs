@@ -23,6 +23,7 @@ use crate::change::{Change, Holding};
 use crate::context::OpContext;
 use crate::datastore::Datastores;
 use crate::idempotency::{recall, remember};
+use crate::migration::is_between;
 use crate::saga::is_stuck;
 
 /// What may come with an action.
@@ -466,6 +467,16 @@ async fn resize(change: &mut Change<'_>, by: &str, wanted: &Resize) -> Result<()
     }
     if to == from {
         let message = format!("`{}` has this size already", change.vm.name);
+        return Err(Error::conflict(message).into());
+    }
+    if let Some(moving) = change
+        .vm
+        .moving
+        .as_ref()
+        .filter(|_| to.disk_mib > from.disk_mib)
+    {
+        let what = format!("the disk of `{}`", change.vm.name);
+        let message = is_between(&what, &change.vm.datastore, &moving.to);
         return Err(Error::conflict(message).into());
     }
     if change.vm.state == VmState::Running {

@@ -107,11 +107,7 @@ impl<'a> Change<'a> {
         let Some(vm) = vm::lock(tx, id).await? else {
             return Ok(None);
         };
-        let operation = match vm.operation_id {
-            Some(id) => operation::find(tx, id).await?,
-            None => None,
-        };
-        let operation = operation.filter(|found| !found.state.is_over());
+        let operation = operation::in_flight(tx, vm.operation_id).await?;
         Ok(Some(Self::of(tx, world, actor, vm, operation)))
     }
 
@@ -243,6 +239,7 @@ impl<'a> Change<'a> {
     /// As [`Change::leave_host`]; `for_good` takes the volumes along that go with
     /// the VM.
     async fn leave(&mut self, for_good: bool) -> Result<(), TxError> {
+        self.give_second_place_back().await?;
         claim::give_back(self.tx, self.vm.id).await?;
         for record in snapshot::for_vm(self.tx, self.vm.id).await? {
             self.give_back_elsewhere(&record).await?;

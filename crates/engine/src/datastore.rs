@@ -14,7 +14,11 @@ use vimana_model::datastore::{
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::saved::{Part, SavedMachine};
-use vimana_model::{BackupId, Error, ErrorKind, FieldError, HostId, Result, TenantId, VmId};
+use vimana_model::snapshot::MAX_SNAPSHOTS;
+use vimana_model::unit::MiB;
+use vimana_model::{
+    BackupId, Error, ErrorKind, FieldError, HostId, Result, TenantId, VmId, VolumeId,
+};
 use vimana_store::operation::OperationRecord;
 use vimana_store::vm::VmRecord;
 use vimana_store::{backup, image, operation, tenant, vm};
@@ -22,7 +26,7 @@ use vimana_store::{backup, image, operation, tenant, vm};
 use crate::Engine;
 use crate::authorize::permit;
 use crate::context::OpContext;
-use crate::migration::host_of_step;
+use crate::migration::{disks_on_their_way, host_of_step};
 use crate::saga::{Current, current, piece_of};
 
 /// The datastores that this server has, as its operator names them.
@@ -218,8 +222,9 @@ impl Engine {
             .transferred(host, id, run_epoch, Transfer::Upload)
             .await?;
         let amount = match part {
-            Part::Disk => vm.resources.disk_mib,
+            Part::Disk => with_snapshots(vm.resources.disk_mib),
             Part::Memory => vm.resources.memory_mib,
+            Part::Volume(volume_id) => with_snapshots(self.volume_that_goes(id, volume_id).await?),
         };
         let most = at_most(amount.bytes().unwrap_or(u64::MAX));
         let file = saved_file(id, run_epoch, part);
@@ -360,6 +365,15 @@ impl Engine {
         if asked { Ok(vm) } else { Err(refused()) }
     }
 
+    /// The size of a volume that is copied with the VM.
+    async fn volume_that_goes(&self, id: VmId, volume_id: VolumeId) -> Result<MiB> {
+        let disks = disks_on_their_way(&self.store().read(), id).await?;
+        let mut copied = disks.copied_volumes();
+        let plan = copied.find(|plan| plan.volume_id == volume_id);
+        plan.map(|plan| plan.size_mib)
+            .ok_or_else(|| Error::not_found(format!("saved machine `{id}`")))
+    }
+
     /// The backup and the size of the disk in bytes, if `host` has been asked
     /// to make it.
     async fn backed_up(
@@ -419,6 +433,13 @@ const fn saved_file(vm: VmId, run_epoch: u64, part: Part) -> ItemFile {
         run_epoch,
         part,
     }
+}
+
+/// How large the file of a disk may be with as many snapshots in it as there can be; it
+/// stays as long when they are gone.
+fn with_snapshots(disk: MiB) -> MiB {
+    let most = u64::try_from(MAX_SNAPSHOTS).unwrap_or(u64::MAX);
+    MiB(disk.0.saturating_mul(most.saturating_add(1)))
 }
 
 /// Tables of the formats, and devices' state, come on top.

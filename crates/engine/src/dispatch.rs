@@ -5,8 +5,10 @@ use vimana_datastore::Item;
 use vimana_driver::{
     DiskPlan, Fault, FaultKind, ImageRef, IncarnationSpec, SavedMachine, Seed, Sending, VolumeSpec,
 };
+use vimana_model::backup::DiskId;
 use vimana_model::event::Actor;
-use vimana_model::operation::{Object, Piece, StepKind};
+use vimana_model::name::DatastoreName;
+use vimana_model::operation::{Object, OperationKind, Piece, StepKind};
 use vimana_model::{BackupId, Error, ImageId, Result, SnapshotId, VmId, VolumeId};
 use vimana_protocol::agent::{Command, CommandRef, Outcome, Work};
 use vimana_store::operation::{OperationRecord, StepRecord};
@@ -16,7 +18,7 @@ use vimana_store::{backup, image, migration, operation, snapshot, vm, volume};
 
 use crate::Engine;
 use crate::limits::{MAX_DOWNTIME_MS, patience};
-use crate::migration::{disk_plan, goes_by_post_copy, host_of_step};
+use crate::migration::{disk_plan, goes_by_post_copy, host_of_step, snapshot_plan};
 use crate::report::Answer;
 use crate::saga::{Current, current};
 
@@ -123,7 +125,13 @@ impl Engine {
             StepKind::Clean => Work::Clean,
             StepKind::Save => Work::Save,
             StepKind::Load => Work::Load,
-            StepKind::Upload => Work::Upload,
+            StepKind::Upload => Work::Upload {
+                disks: if operation.kind == OperationKind::Migrate {
+                    self.disk_plan(vm).await?
+                } else {
+                    DiskPlan::default()
+                },
+            },
             StepKind::Download | StepKind::Arrive => {
                 let disks = if current.kind == StepKind::Arrive {
                     self.disk_plan(vm).await?
@@ -199,12 +207,10 @@ impl Engine {
                 }
             }
             StepKind::Move => {
-                let volume = self.volume_record(volume_of(step)?).await?;
-                let nowhere = || Error::internal("a volume moves, and nobody knows where to");
-                Work::Move {
-                    volume_id: volume.id,
-                    to: volume.moving_to.ok_or_else(nowhere)?,
-                }
+                let (disk, _, to) = self.disk_between(vm, step).await?;
+                let nowhere = || Error::internal("a disk moves, and nobody knows where to");
+                let to = to.ok_or_else(nowhere)?;
+                Work::Move { disk, to }
             }
             StepKind::Receive => {
                 let here = vm.host.as_ref();
@@ -227,11 +233,8 @@ impl Engine {
                 disks: self.disk_plan(vm).await?,
             },
             StepKind::MoveBack => {
-                let volume = self.volume_record(volume_of(step)?).await?;
-                Work::Move {
-                    volume_id: volume.id,
-                    to: volume.datastore,
-                }
+                let (disk, to, _) = self.disk_between(vm, step).await?;
+                Work::Move { disk, to }
             }
         };
         Ok(Some(Command {
@@ -243,20 +246,43 @@ impl Engine {
         }))
     }
 
+    /// The disk that a step moves: where it was, and where it is to be.
+    async fn disk_between(
+        &self,
+        vm: &VmRecord,
+        step: Option<&StepRecord>,
+    ) -> Result<(DiskId, DatastoreName, Option<DatastoreName>)> {
+        if step.is_some_and(|step| step.piece.is_none()) {
+            let to = vm.moving.as_ref().map(|moving| moving.to.clone());
+            return Ok((DiskId::Root, vm.datastore.clone(), to));
+        }
+        let volume = self.volume_record(volume_of(step)?).await?;
+        let disk = DiskId::Volume(volume.id);
+        Ok((disk, volume.datastore, volume.moving_to))
+    }
+
     /// What becomes of the disks of a VM that goes from host to host. Never guessed: a
     /// host removes what it is not told that another one has.
     async fn disk_plan(&self, vm: &VmRecord) -> Result<DiskPlan> {
-        let found = migration::find(&self.store().read(), vm.id).await?;
+        let read = self.store().read();
+        let found = migration::find(&read, vm.id).await?;
         let nowhere = || Error::internal("a VM goes nowhere, and a host is to be told where");
-        Ok(disk_plan(&found.ok_or_else(nowhere)?))
+        let snapshots = snapshot::for_vm(&read, vm.id).await?;
+        Ok(DiskPlan {
+            snapshots: snapshots.iter().map(snapshot_plan).collect(),
+            ..disk_plan(&found.ok_or_else(nowhere)?)
+        })
     }
 
     async fn incarnation_spec(&self, vm: &VmRecord) -> Result<IncarnationSpec> {
+        let on_its_way = migration::find(&self.store().read(), vm.id).await?;
+        let on_its_way = on_its_way.filter(|migration| !migration.committed);
+        let datastore = on_its_way.map_or_else(|| vm.datastore.clone(), |to| to.datastore);
         Ok(IncarnationSpec {
             vm_id: vm.id,
             run_epoch: vm.run_epoch,
             resources: vm.resources,
-            datastore: vm.datastore.clone(),
+            datastore,
             image: self.image_ref(vm.image_id).await?,
             seed: Seed {
                 host_name: vm.name.guest_host_name(),

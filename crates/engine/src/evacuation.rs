@@ -24,6 +24,7 @@ use crate::host::{host_event, host_view};
 use crate::idempotency::{recall, remember};
 
 pub(crate) use drain::{Drains, may_let_vms_go};
+use look::Pace;
 
 /// What an administrator asks of a host.
 #[derive(Clone, Copy)]
@@ -87,9 +88,17 @@ impl Engine {
             let message = format!("host `{}` is not being evacuated", record.name);
             return Err(Error::conflict(message));
         };
-        let look = look::look(&snapshot, &record, &evacuation).await?;
+        let look = look::look(&snapshot, &record, &evacuation, self.pace()).await?;
         let progress = |id| self.inner.progress.of(id).and_then(|found| found.copy);
         Ok(look::view(record, evacuation, look, progress))
+    }
+
+    /// How soon a VM that did not go is sent away again.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace {
+            now: self.world().now(),
+            pause: self.inner.settings.evacuation_pause,
+        }
     }
 
     async fn wish(&self, cx: &OpContext, id: HostId, wish: Wish) -> Result<HostView> {

@@ -97,6 +97,9 @@ pub struct Settings {
     pub certificate_life: Duration,
     /// How long a deleted image can be restored.
     pub trash_life: Duration,
+    /// How long a VM of a host that is drained rests after it was sent away in vain,
+    /// before it is again; after the second time twice as long.
+    pub evacuation_pause: Duration,
 }
 
 impl Default for Settings {
@@ -108,6 +111,7 @@ impl Default for Settings {
             token_life: Duration::from_secs(30 * 24 * 3600),
             certificate_life: enrolment::CERTIFICATE_LIFE,
             trash_life: Duration::from_secs(7 * 24 * 3600),
+            evacuation_pause: Duration::from_secs(10),
         }
     }
 }

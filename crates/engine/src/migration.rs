@@ -6,8 +6,8 @@
 //! **Cold**, where it does not run: what it has is copied to the datastore that
 //! stopped VMs are in (Upload), the other host fetches and checks it (Arrive), the
 //! copy is removed (Discard), and the host it was on cleaned (Leave). A stopped VM
-//! is in the datastore already. Where both hosts reach its own disk, and a saved
-//! memory beside it, nothing is copied: the other host takes over what is there
+//! is in the datastore already. What both hosts reach of its disks, with a saved
+//! memory beside its own, is not copied: the other host takes over what is there
 //! (Arrive). Which host a step is for, [`StepKind::is_at_peer`] says.
 //!
 //! What becomes of each disk is decided once, with the claim ([`disks`]), and both
@@ -45,16 +45,16 @@
 mod disks;
 mod ways;
 
-use vimana_driver::{Fault, FaultKind};
+use vimana_driver::{DiskPlan, Fault, FaultKind};
 use vimana_model::event::EventKind;
 use vimana_model::migration::{Destination, Endpoint, Limits, MigrationMode, Sent};
-use vimana_model::name::HostName;
+use vimana_model::name::{DatastoreName, HostName};
 use vimana_model::operation::{OperationKind, OperationState, Situation, StepKind, StepState};
-use vimana_model::saved::{Part, SavedMachine};
+use vimana_model::saved::SavedMachine;
 use vimana_model::state::VmState;
-use vimana_model::unit::MiB;
+use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::HostRef;
-use vimana_model::{Error, FieldError, HostId};
+use vimana_model::{Error, FieldError, HostId, VmId};
 use vimana_protocol::agent::ToAgent;
 use vimana_store::claim::Taken;
 use vimana_store::host::HostRecord;
@@ -62,7 +62,7 @@ use vimana_store::migration::{Carried, MigrationRecord};
 use vimana_store::operation::{MigrationPlan, OperationRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::{
-    Conn, TxError, enrolment, host, host_datastore, migration, operation, vm, volume,
+    Conn, TxError, enrolment, host, host_datastore, migration, operation, snapshot, vm, volume,
 };
 
 use crate::Engine;
@@ -70,10 +70,10 @@ use crate::change::{Change, Holding, Kept};
 use crate::host::host_view;
 use crate::placement::facts;
 use crate::volume::room;
-pub use disks::{Disks, disk_plan};
-pub use ways::{refusal_to_take, ties, ways};
+pub use disks::{Disks, disk_plan, is_between, snapshot_plan};
+pub use ways::{refusal_to_take, tied_by_snapshots, ties, ways};
 
-use ways::obstacle;
+use ways::{obstacle, source_is_away};
 
 /// How a VM goes to another host.
 struct Manner {
@@ -161,6 +161,12 @@ pub async fn host_of_step(
     Ok(vm.host.as_ref().map(|host| host.id))
 }
 
+/// What becomes of the VM's disks; nothing is said where it goes nowhere.
+pub async fn disks_on_their_way(conn: &impl Conn, vm: VmId) -> vimana_store::Result<DiskPlan> {
+    let found = migration::find(conn, vm).await?;
+    Ok(found.as_ref().map(disk_plan).unwrap_or_default())
+}
+
 /// Whether it has a machine run elsewhere before all of its memory is there.
 pub fn goes_by_post_copy(operation: &OperationRecord) -> bool {
     let mut steps = operation.steps.iter();
@@ -197,8 +203,14 @@ impl Change<'_> {
         destination: &Destination,
     ) -> Result<(), TxError> {
         match destination {
-            Destination::Host { name, mode, limits } => {
-                self.begin_travel(by, name, *mode, *limits).await
+            Destination::Host {
+                name,
+                datastore,
+                mode,
+                limits,
+            } => {
+                let to = (name, datastore.as_ref());
+                self.begin_travel(by, to, *mode, *limits).await
             }
             Destination::Datastore(to) => self.begin_move_all(by, to).await,
         }
@@ -207,7 +219,7 @@ impl Change<'_> {
     async fn begin_travel(
         &mut self,
         by: &str,
-        to: &HostName,
+        (to, into): (&HostName, Option<&DatastoreName>),
         wanted: Option<MigrationMode>,
         limits: Limits,
     ) -> Result<(), TxError> {
@@ -253,20 +265,17 @@ impl Change<'_> {
             let message = format!("there is no host `{to}`");
             return Err(Error::from(FieldError::new("host", message)).into());
         };
-        self.refuse_to_travel(&there).await?;
         let peer = host_ref(&there);
-        let disks = self.carried(&there, mode, holding).await?;
-        let mut roots = disks.iter().filter(|disk| disk.volume.is_none());
-        let shares_root = roots.any(|disk| disk.shared);
+        let (resources, disks) = self.carried(&there, into, holding).await?;
+        let shares_all = disks.iter().all(|disk| disk.shared);
         let kind = OperationKind::Migrate;
         let steps = kind.steps(Situation {
             post_copy: limits.post_copy,
             ..self.situation(false)
         });
         // What is where both hosts reach it is neither copied nor removed.
-        let carries = |step: &&StepKind| {
-            !shares_root || !matches!(step, StepKind::Upload | StepKind::Discard)
-        };
+        let carries =
+            |step: &&StepKind| !shares_all || !matches!(step, StepKind::Upload | StepKind::Discard);
         let steps: Vec<StepKind> = steps.iter().filter(carries).copied().collect();
         self.begin(kind, &steps, by).await?;
         let operation = self.operation.as_mut();
@@ -278,7 +287,7 @@ impl Change<'_> {
                     mode,
                     from: from.clone(),
                     to: peer.clone(),
-                    datastore: None,
+                    datastore: into.cloned(),
                     rests_as,
                     limits,
                     endpoint: None,
@@ -286,18 +295,15 @@ impl Change<'_> {
                 });
             }
         }
-        let mut wanted = MigrationRecord {
+        let wanted = MigrationRecord {
             vm_id: self.vm.id,
             operation_id,
             peer,
-            resources: holding.of(self.vm.resources),
-            datastore: self.vm.datastore.clone(),
+            resources,
+            datastore: into.unwrap_or(&self.vm.datastore).clone(),
             disks,
             committed: false,
         };
-        if shares_root {
-            wanted.resources.disk_mib = MiB(0);
-        }
         match migration::begin(self.tx, &wanted).await? {
             Taken::Ok => {}
             Taken::NoRoom => {
@@ -306,7 +312,8 @@ impl Change<'_> {
             }
         }
         for (_, disk) in wanted.copied_volumes() {
-            room::change(self.tx, &wanted.peer, &disk.datastore, MiB(0), disk.size).await?;
+            let claimed = disk.claimed();
+            room::change(self.tx, &wanted.peer, &disk.datastore, MiB(0), claimed).await?;
         }
         let begun = EventKind::Expected {
             from: from.map(|from| from.name),
@@ -315,49 +322,46 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// What keeps the VM from going from its host, if it is on one, to the other.
-    async fn refuse_to_travel(&self, there: &HostRecord) -> Result<(), TxError> {
-        let refuse = |message: String| Err(Error::conflict(message).into());
-        let name = &self.vm.name;
-        let here = match &self.vm.host {
-            Some(on) => {
-                let here = host::find(self.tx, on.id).await?;
-                let Some(here) = here.filter(|here| here.connected) else {
-                    return refuse(format!("the host of `{name}` is away"));
-                };
-                Some(here)
-            }
-            None => None,
-        };
-        if let Some(obstacle) = obstacle(&self.vm, here.as_ref(), there) {
-            return refuse(obstacle);
-        }
-        match ties(self.tx, &self.vm).await? {
-            Some(ties) => refuse(ties),
-            None => Ok(()),
-        }
-    }
-
-    /// What becomes of its disks, and that there is room for those that are copied.
+    /// What the VM is to hold of the other host, and what becomes of its disks where it
+    /// goes there from its own, if it is on one.
+    ///
+    /// # Errors
+    /// `Conflict` with what keeps it from going.
     async fn carried(
         &self,
         there: &HostRecord,
-        mode: MigrationMode,
+        into: Option<&DatastoreName>,
         holding: Holding,
-    ) -> Result<Vec<Carried>, TxError> {
-        let here = self.vm.host.as_ref().map(|host| host.id);
-        let hosts: Vec<HostId> = here.into_iter().chain([there.id]).collect();
+    ) -> Result<(Resources, Vec<Carried>), TxError> {
+        let here = match &self.vm.host {
+            Some(on) => {
+                let here = host::find(self.tx, on.id).await?;
+                let away = || Error::conflict(source_is_away(&self.vm));
+                Some(here.filter(|here| here.connected).ok_or_else(away)?)
+            }
+            None => None,
+        };
+        let on = here.as_ref().map(|here| here.id);
+        let hosts: Vec<HostId> = on.into_iter().chain([there.id]).collect();
         let disks = Disks {
             vm: &self.vm,
             volumes: &volume::of_vm(self.tx, self.vm.id).await?,
+            snapshots: &snapshot::for_vm(self.tx, self.vm.id).await?,
             places: &host_datastore::for_hosts(self.tx, &hosts).await?,
         };
-        let carried = disks.carried(here, there, mode == MigrationMode::Live);
+        if let Some(obstacle) = obstacle(&disks, here.as_ref(), there) {
+            return Err(Error::conflict(obstacle).into());
+        }
+        if let Some(ties) = ties(self.tx, &self.vm).await? {
+            return Err(Error::conflict(ties).into());
+        }
+        let carried = disks.carried(on, there, into);
         let carried = carried.map_err(Error::conflict)?;
+        let size = holding.of(self.vm.resources);
         let facts = facts(&host_view(there.clone(), Vec::new()));
-        match disks.lack(holding.of(self.vm.resources), &carried, &facts) {
+        match disks.lack(size, &carried, &facts) {
             Some(lack) => Err(Error::conflict(lack).into()),
-            None => Ok(carried),
+            None => Ok((disks.own_claim(size, &carried), carried)),
         }
     }
 
@@ -399,7 +403,9 @@ impl Change<'_> {
     pub(crate) fn whose(&self, step: StepKind, fault: &Fault) -> String {
         let message = &fault.message;
         match self.plan() {
-            Some(plan) if fault.kind == FaultKind::NoSpace && plan.datastore.is_none() => {
+            Some(plan)
+                if fault.kind == FaultKind::NoSpace && plan.mode != MigrationMode::Storage =>
+            {
                 let to = &plan.to.name;
                 if step == StepKind::Send {
                     return format!("the disk of host `{to}` is full");
@@ -415,26 +421,31 @@ impl Change<'_> {
 
     /// Whether the step under way cannot go on without what was to come with the
     /// answer that its host gave.
-    pub(crate) fn lacks(
+    pub(crate) async fn lacks(
         &self,
         saved: Option<&SavedMachine>,
         endpoint: Option<Endpoint>,
         sent: Option<Sent>,
-    ) -> bool {
-        let forward = self.current().filter(|current| !current.undo);
-        forward.is_some_and(|current| {
-            (current.kind == StepKind::Receive && endpoint.is_none())
-                || (matches!(current.kind, StepKind::Send | StepKind::Switch) && sent.is_none())
-                || (current.kind == StepKind::Upload
-                    && saved.is_none_or(|saved| !self.is_whole(saved)))
-        })
+    ) -> Result<bool, TxError> {
+        let Some(current) = self.current().filter(|current| !current.undo) else {
+            return Ok(false);
+        };
+        if current.kind == StepKind::Upload {
+            return match saved {
+                Some(saved) => Ok(!self.is_whole(saved).await?),
+                None => Ok(true),
+            };
+        }
+        Ok((current.kind == StepKind::Receive && endpoint.is_none())
+            || (matches!(current.kind, StepKind::Send | StepKind::Switch) && sent.is_none()))
     }
 
     /// Whether that is all that another host needs of the machine.
-    fn is_whole(&self, saved: &SavedMachine) -> bool {
-        let has = |wanted: Part| saved.parts.iter().any(|part| part.part == wanted);
+    async fn is_whole(&self, saved: &SavedMachine) -> Result<bool, TxError> {
+        let disks = disks_on_their_way(self.tx, self.vm.id).await?;
         let off = self.rests_as() == Some(VmState::PoweredOff);
-        has(Part::Disk) && (off || has(Part::Memory))
+        let wanted = disks.parts(!off);
+        Ok(wanted.into_iter().all(|part| saved.has(part)))
     }
 
     /// The machine has arrived, and stands still on both hosts or does not run: from
@@ -443,6 +454,7 @@ impl Change<'_> {
         let found = migration::find(self.tx, self.vm.id).await?;
         let nowhere = || Error::internal("a machine has arrived nowhere");
         let found = found.ok_or_else(nowhere)?;
+        self.vm.datastore = found.datastore.clone();
         match self.vm.host.replace(found.peer.clone()) {
             Some(from) => {
                 migration::commit(self.tx, &found, &from).await?;
@@ -467,7 +479,11 @@ impl Change<'_> {
 
     /// The VM's volumes are on its new host, too. What was copied of them holds room
     /// on the one they came from until nothing of them is left there.
-    async fn bring_volumes(&self, found: &MigrationRecord, from: &HostRef) -> Result<(), TxError> {
+    async fn bring_volumes(
+        &mut self,
+        found: &MigrationRecord,
+        from: &HostRef,
+    ) -> Result<(), TxError> {
         for disk in &found.disks {
             let Some(id) = disk.volume else { continue };
             let record = volume::lock(self.tx, id).await?;
@@ -475,10 +491,17 @@ impl Change<'_> {
             let mut record = record.ok_or_else(lost)?;
             if disk.shared {
                 let (from, to) = (from.id, found.peer.id);
-                host_datastore::hand_over(self.tx, &disk.datastore, from, to, disk.size).await?;
+                let claimed = disk.claimed();
+                host_datastore::hand_over(self.tx, &disk.datastore, from, to, claimed).await?;
             }
             record.host = Some(found.peer.clone());
+            record.datastore = disk.datastore.clone();
             volume::update(self.tx, &mut record).await?;
+            let came = EventKind::VolumeCame {
+                name: record.name,
+                to: found.peer.name.clone(),
+            };
+            self.add_volume_event(came, id);
         }
         Ok(())
     }
@@ -525,7 +548,8 @@ impl Change<'_> {
         if let Some(found) = migration::find(self.tx, self.vm.id).await? {
             migration::end(self.tx, self.vm.id).await?;
             for (_, disk) in found.copied_volumes() {
-                room::release(self.tx, found.peer.id, &disk.datastore, disk.size).await?;
+                let claimed = disk.claimed();
+                room::release(self.tx, found.peer.id, &disk.datastore, claimed).await?;
             }
             self.add_host_event(EventKind::Cleared {}, found.peer.id);
         }

@@ -138,7 +138,7 @@ impl Engine {
             // What other hosts reach of it may be where it lives.
             elsewhere: lives.then(|| DiskPlan {
                 shares_root: true,
-                volumes: Vec::new(),
+                ..DiskPlan::default()
             }),
         };
         self.inner.agents.send_frame(orphan.host_id, frame);

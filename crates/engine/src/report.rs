@@ -253,17 +253,21 @@ impl Engine {
                 // An answer to something that is over, or asked anew.
                 return Ok(None);
             }
-            match &outcome {
-                // A backup of which nobody says what it is, is none.
-                Outcome::Ok { backup: None, .. } if change.backs_up() => {
-                    change.step_failed(&not_understood()).await?;
-                }
+            let lacks = match &outcome {
                 Outcome::Ok {
                     saved,
                     endpoint,
                     sent,
                     ..
-                } if change.lacks(saved.as_ref(), *endpoint, *sent) => {
+                } => change.lacks(saved.as_ref(), *endpoint, *sent).await?,
+                Outcome::Fault { .. } | Outcome::Unknown => false,
+            };
+            match &outcome {
+                // A backup of which nobody says what it is, is none.
+                Outcome::Ok { backup: None, .. } if change.backs_up() => {
+                    change.step_failed(&not_understood()).await?;
+                }
+                Outcome::Ok { .. } if lacks => {
                     change.step_failed(&not_understood()).await?;
                 }
                 Outcome::Ok {

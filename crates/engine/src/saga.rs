@@ -8,12 +8,13 @@
 //! Salem, "Sagas" (1987), backward recovery.
 
 use vimana_driver::{Fault, FaultKind};
+use vimana_model::backup::DiskId;
 use vimana_model::event::EventKind;
 use vimana_model::operation::{
     Object, OperationKind, OperationState, Piece, Situation, StepKind, StepState,
 };
 use vimana_model::state::VmState;
-use vimana_model::{OperationId, Timestamp, VolumeId};
+use vimana_model::{OperationId, Timestamp};
 use vimana_store::operation::{OperationRecord, Size, StepRecord, Undo};
 use vimana_store::{TxError, claim};
 
@@ -360,7 +361,8 @@ impl Change<'_> {
             (_, StepKind::Leave) => self.leave_peer().await,
             (OperationKind::Move, StepKind::Move) => match self.piece_under_way() {
                 Some(Piece::Volume { id, .. }) => self.volume_moved(id).await,
-                Some(Piece::Snapshot { .. } | Piece::Backup { .. }) | None => Ok(()),
+                Some(Piece::Snapshot { .. } | Piece::Backup { .. }) => Ok(()),
+                None => self.disk_moved().await,
             },
             // By itself, or in a retry.
             (_, StepKind::Revert) => match self.piece() {
@@ -873,9 +875,12 @@ impl Change<'_> {
         self.step_mut().and_then(|step| step.piece.clone())
     }
 
-    async fn move_back(&mut self, volumes: &[VolumeId]) -> Result<(), TxError> {
-        for id in volumes {
-            self.volume_moved_back(*id).await?;
+    async fn move_back(&mut self, disks: &[DiskId]) -> Result<(), TxError> {
+        for disk in disks {
+            match disk {
+                DiskId::Root => self.give_second_place_back().await?,
+                DiskId::Volume(id) => self.volume_moved_back(*id).await?,
+            }
         }
         Ok(())
     }
@@ -916,12 +921,16 @@ impl Change<'_> {
     }
 }
 
+/// What it is about; nothing where that is several things.
 pub fn piece_of(operation: &OperationRecord) -> Option<Piece> {
+    if moving(&operation.steps).len() > 1 {
+        return None;
+    }
     operation.steps.iter().find_map(|step| step.piece.clone())
 }
 
 /// Those whose move was not begun.
-fn not_begun(operation: &OperationRecord) -> Vec<VolumeId> {
+fn not_begun(operation: &OperationRecord) -> Vec<DiskId> {
     let later = usize::try_from(operation.step).unwrap_or(usize::MAX);
     moving(
         operation
@@ -931,14 +940,15 @@ fn not_begun(operation: &OperationRecord) -> Vec<VolumeId> {
     )
 }
 
-/// The volumes that those steps move.
-fn moving(steps: &[StepRecord]) -> Vec<VolumeId> {
+/// The disks that those steps move.
+fn moving(steps: &[StepRecord]) -> Vec<DiskId> {
     let moves = steps.iter().filter(|step| step.kind == StepKind::Move);
-    let pieces = moves.filter_map(|step| match step.piece {
-        Some(Piece::Volume { id, .. }) => Some(id),
-        Some(Piece::Snapshot { .. } | Piece::Backup { .. }) | None => None,
+    let disks = moves.filter_map(|step| match step.piece {
+        Some(Piece::Volume { id, .. }) => Some(DiskId::Volume(id)),
+        Some(Piece::Snapshot { .. } | Piece::Backup { .. }) => None,
+        None => Some(DiskId::Root),
     });
-    pieces.collect()
+    disks.collect()
 }
 
 /// An id that sorts behind that of the VM's operation before, whatever the

@@ -329,7 +329,7 @@ impl Change<'_> {
         Ok(snapshot::set_state(self.tx, id, SnapshotState::Removing).await?)
     }
 
-    /// Snapshots and volumes stay on their host; `otherwise` is what else can be
+    /// Snapshots and volumes do not go to the datastore; `otherwise` is what else can be
     /// done.
     pub(crate) async fn refuse_to_leave(&self, otherwise: &str) -> Result<(), TxError> {
         match stays(self.tx, &self.vm).await? {
@@ -339,12 +339,12 @@ impl Change<'_> {
     }
 }
 
-/// What of the VM stays on its host, and so keeps it there.
+/// What of the VM stays on its host where it is stopped, and so keeps it there.
 pub async fn stays(conn: &impl Conn, vm: &VmRecord) -> vimana_store::Result<Option<String>> {
     let has = if !snapshot::for_vm(conn, vm.id).await?.is_empty() {
-        "snapshots, which stay on its host; delete them first"
+        "snapshots, which do not go to the datastore; delete them first"
     } else if !volume::of_vm(conn, vm.id).await?.is_empty() {
-        "volumes, which stay on its host; detach them first"
+        "volumes, which do not go to the datastore; detach them first"
     } else {
         return Ok(None);
     };

@@ -2,11 +2,13 @@
 //!
 //! A volume is made on the host where it is first attached, and stays there;
 //! from then on its size is claimed of that host. What is done with a volume
-//! that a VM has is an operation of the VM (`volume/attach.rs`), so that one
-//! thing at a time happens to a machine. A deleted volume is named to its host
+//! that a VM has is an operation of the VM (`volume/attach.rs`, and
+//! `volume/relocate.rs` for moves, of its own disk as well), so that one thing at a
+//! time happens to a machine. A deleted volume is named to its host
 //! until that says that nothing of it is left.
 
 mod attach;
+mod relocate;
 pub mod room;
 
 use std::collections::{BTreeMap, BTreeSet};

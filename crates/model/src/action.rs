@@ -50,7 +50,7 @@ pub enum VmAction {
     Detach,
     /// Make one of its volumes larger.
     Grow,
-    /// Bring one of its volumes to another datastore.
+    /// Bring its disks, or one of its volumes, to another datastore.
     Move,
     /// Bring it to another host.
     Migrate,
@@ -172,7 +172,9 @@ impl VmAction {
             Self::Attach => "give it a volume",
             Self::Detach => "take a volume from it; the volume stays",
             Self::Grow => "make one of its volumes larger",
-            Self::Move => "bring one of its volumes to another datastore; it runs on meanwhile",
+            Self::Move => {
+                "bring its disks, or one of its volumes, to another datastore; it runs on meanwhile"
+            }
             Self::Migrate => "bring it to another host; one that runs goes on running",
             Self::Retry => "try again what failed",
             Self::Shutdown => "switch the guest off and give everything back",
@@ -315,7 +317,7 @@ impl VmAction {
             OperationKind::Attach => "is being given a volume; wait for it, or cancel it",
             OperationKind::Detach => "has a volume taken from it; wait for it",
             OperationKind::Grow => "has a volume made larger; wait for it",
-            OperationKind::Move => "has a volume moved; wait for it, or cancel it",
+            OperationKind::Move => "has a disk moved; wait for it, or cancel it",
             OperationKind::Migrate => "is moving to another host; wait for it, or cancel it",
             OperationKind::Import | OperationKind::Refresh => "is being imported; wait for it",
         }))

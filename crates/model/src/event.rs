@@ -116,6 +116,16 @@ pub enum EventKind {
         name: VolumeName,
         to: DatastoreName,
     },
+    /// The VM's own disk is in another datastore now.
+    DiskMoved {
+        to: DatastoreName,
+    },
+    /// It has come along with its VM.
+    VolumeCame {
+        name: VolumeName,
+        /// Name of the host.
+        to: String,
+    },
     /// Someone deleted it, or it went with its VM.
     VolumeDeleted {
         name: VolumeName,
@@ -273,7 +283,9 @@ impl EventKind {
             Self::VolumeAttached { name } => format!("Volume {name} is attached"),
             Self::VolumeDetached { name } => format!("Volume {name} is detached"),
             Self::VolumeGrown { name, to } => format!("Volume {name} has {to} now"),
+            Self::DiskMoved { to } => format!("Its disk is in datastore {to} now"),
             Self::VolumeMoved { name, to } => format!("Volume {name} is in datastore {to} now"),
+            Self::VolumeCame { name, to } => format!("Volume {name} is on host {to} now"),
             Self::VolumeDeleted { name } => format!("Volume {name} was deleted"),
             Self::VolumeRemoved { name } => format!("Nothing of volume {name} is left"),
             Self::Note { text } => text.clone(),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::error::FieldError;
 use crate::name::{DatastoreName, HostName};
+use crate::unit::MiB;
 use crate::vm::{HostRef, field};
 pub use phase::{Course, Phase};
 
@@ -24,7 +25,7 @@ pub enum MigrationMode {
     Live,
     /// It does not run, before or after.
     Cold,
-    /// It stays on its host, running or not; its volumes go to another datastore.
+    /// It stays on its host, running or not; its disks go to another datastore.
     Storage,
 }
 
@@ -125,7 +126,7 @@ pub struct CopyProgress {
     pub rounds: u64,
 }
 
-/// What sending a machine, or moving a volume, took, as its hypervisor counts.
+/// What sending a machine, or moving a disk, took, as its hypervisor counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sent {
@@ -177,7 +178,7 @@ pub struct MigrationView {
     pub from: Option<HostRef>,
     /// Its own host where it stays there.
     pub to: HostRef,
-    /// Where its volumes go.
+    /// Where its disks go, where that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datastore: Option<DatastoreName>,
     /// What is being copied, while it is.
@@ -197,6 +198,33 @@ pub struct MigrationTarget {
     pub score: f64,
     /// What keeps the VM from going there; nothing where it can.
     pub refusal: Option<String>,
+    /// Size of those of its disks that are copied there; the others stay where both
+    /// hosts reach them.
+    #[serde(default)]
+    pub copied_mib: MiB,
+    /// The datastores there that all of its disks could go into instead, where one is
+    /// named: also of a host that it cannot go to otherwise.
+    #[serde(default)]
+    pub into: Vec<DatastoreName>,
+}
+
+impl MigrationTarget {
+    /// Whether it can go there, into whichever datastore.
+    #[must_use]
+    pub const fn takes_it(&self) -> bool {
+        self.refusal.is_none() || !self.into.is_empty()
+    }
+}
+
+/// A datastore of its host that the disks of a VM may go to, or why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StorageTarget {
+    pub datastore: DatastoreName,
+    /// What keeps them from going there; nothing where they can.
+    pub refusal: Option<String>,
+    /// Size of those that are not there yet.
+    pub copied_mib: MiB,
 }
 
 /// What a migration of a VM that runs may take.
@@ -247,14 +275,17 @@ pub enum Destination {
     /// Another host; without a mode, in the one that suits its state.
     Host {
         name: HostName,
+        /// The one of that host that all disks go to; each to the one of its name
+        /// where none is said.
+        datastore: Option<DatastoreName>,
         mode: Option<MigrationMode>,
         limits: Limits,
     },
-    /// Another datastore of its own host, with all of its volumes.
+    /// Another datastore of its own host, for all of its disks.
     Datastore(DatastoreName),
 }
 
-/// The form that moves a VM to another host, or its volumes to another datastore.
+/// The form that moves a VM to another host, or its disks to another datastore.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -262,7 +293,9 @@ pub struct MigrateVm {
     /// Name of the host that it is to go to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Name of the datastore that its volumes are to go to.
+    /// Name of the datastore that its disks are to go to: of the host that is named, or
+    /// else of its own. To another host, each goes to the one of its name where nothing
+    /// is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datastore: Option<String>,
     /// Without one: live where it runs, and cold where it does not; storage where
@@ -303,25 +336,37 @@ impl MigrateVm {
         match (&self.host, &self.datastore, self.mode) {
             (None, None, Some(MigrationMode::Storage)) => wrong(
                 "datastore",
-                "name the datastore that its volumes are to go to",
+                "name the datastore that its disks are to go to",
             ),
             (None, None, _) => wrong("host", "name the host that it is to go to"),
-            (Some(_), Some(_), _) => {
-                let message = "name a host or a datastore: both at once is not possible yet";
-                wrong("datastore", message)
-            }
-            (Some(_), None, Some(MigrationMode::Storage)) => {
-                let message = "what is on its volumes goes to a datastore, not to a host";
+            (Some(_), _, Some(MigrationMode::Storage)) => {
+                let message = "a storage migration stays on its host: name a datastore alone";
                 wrong("host", message)
             }
-            (Some(host), None, mode) => Ok(Destination::Host {
-                name: field("host", HostName::new(host.as_str()))?,
-                mode,
-                limits,
-            }),
+            (Some(host), datastore, mode) => {
+                let name = field("host", HostName::new(host.as_str()))?;
+                let datastore = datastore.as_deref().map(DatastoreName::new);
+                let datastore = field("datastore", datastore.transpose())?;
+                Ok(Destination::Host {
+                    name,
+                    datastore,
+                    mode,
+                    limits,
+                })
+            }
             (None, Some(_), Some(MigrationMode::Storage) | None) if limits != Limits::default() => {
-                let message = "volumes that move have no limits yet";
-                wrong("datastore", message)
+                let message = "only a VM that goes to another host has such a limit";
+                let Limits {
+                    max_downtime_ms,
+                    max_mib_per_s,
+                    post_copy: _,
+                } = limits;
+                let field = match (max_downtime_ms, max_mib_per_s) {
+                    (Some(_), _) => "max_downtime_ms",
+                    (None, Some(_)) => "max_mib_per_s",
+                    (None, None) => "post_copy",
+                };
+                wrong(field, message)
             }
             (None, Some(_), Some(mode @ (MigrationMode::Live | MigrationMode::Cold))) => {
                 let message =
@@ -353,11 +398,18 @@ mod tests {
     fn a_form_names_a_host_or_a_datastore_and_a_mode_that_fits() {
         use MigrationMode::{Cold, Live, Storage};
         let b = HostName::new("b").unwrap();
-        for mode in [None, Some(Live), Some(Cold)] {
-            let name = b.clone();
-            let limits = Limits::default();
-            let wanted = Destination::Host { name, mode, limits };
-            assert_eq!(form(Some("b"), None, mode).check().unwrap(), wanted);
+        for (mode, datastore) in [
+            (None, None),
+            (Some(Live), Some("fast")),
+            (Some(Cold), Some("local")),
+        ] {
+            let wanted = Destination::Host {
+                name: b.clone(),
+                datastore: datastore.map(|name| DatastoreName::new(name).unwrap()),
+                mode,
+                limits: Limits::default(),
+            };
+            assert_eq!(form(Some("b"), datastore, mode).check().unwrap(), wanted);
         }
         for mode in [None, Some(Storage)] {
             let wanted = Destination::Datastore(DatastoreName::new("fast").unwrap());
@@ -367,7 +419,8 @@ mod tests {
             (form(None, None, None), "host"),
             (form(None, None, Some(Storage)), "datastore"),
             (form(Some("b"), None, Some(Storage)), "host"),
-            (form(Some("b"), Some("fast"), None), "datastore"),
+            (form(Some("b"), Some("fast"), Some(Storage)), "host"),
+            (form(Some("b"), Some("../main"), None), "datastore"),
             (form(None, Some("fast"), Some(Live)), "datastore"),
             (form(None, Some("fast"), Some(Cold)), "datastore"),
             (form(Some("no such/name"), None, None), "host"),

@@ -49,7 +49,7 @@ pub enum OperationKind {
     Detach,
     /// A volume becomes larger.
     Grow,
-    /// A volume is brought to another datastore of its host.
+    /// Disks are brought to another datastore of their host.
     Move,
     /// A VM goes to another host.
     Migrate,
@@ -108,7 +108,8 @@ pub enum StepKind {
     Detach,
     /// The host makes the volume larger.
     Grow,
-    /// The host brings the volume to another datastore.
+    /// The host brings a disk, the VM's own where no volume is named, to another
+    /// datastore.
     Move,
     /// The host brings it back to where it was.
     MoveBack,
@@ -495,7 +496,7 @@ impl OperationKind {
             Self::Attach => "Asked to attach a volume",
             Self::Detach => "Asked to detach a volume",
             Self::Grow => "Asked to make a volume larger",
-            Self::Move => "Asked to move a volume",
+            Self::Move => "Asked to move its disks",
             Self::Migrate => "Asked to migrate it",
             Self::Import => "Asked to import it",
             Self::Refresh => "Asked its source for something new",
@@ -592,7 +593,7 @@ impl StepKind {
             Self::Attach => "Attach the volume",
             Self::Detach => "Detach the volume",
             Self::Grow => "Make the volume larger",
-            Self::Move => "Bring the volume to the other datastore",
+            Self::Move => "Bring the disk to the other datastore",
             Self::MoveBack => "Bring it back",
             Self::Receive => "Make place on the other host",
             Self::Arrive => "Fetch it on the other host",

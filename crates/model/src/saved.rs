@@ -1,27 +1,67 @@
-//! A machine whose memory and disk are files.
+//! A machine whose memory and disks are files.
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A part of a saved machine.
+use crate::VolumeId;
+use crate::id::InvalidId;
+
+/// A part of a saved machine. As text, in routes and as a file's name, `disk`,
+/// `memory`, or the volume's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "String")]
 pub enum Part {
     /// What the VM wrote over its image.
     Disk,
     /// Its memory and the state of its devices.
     Memory,
+    /// One of its volumes.
+    Volume(VolumeId),
 }
 
-impl Part {
-    pub const ALL: [Self; 2] = [Self::Disk, Self::Memory];
+const DISK: &str = "disk";
+const MEMORY: &str = "memory";
 
-    /// The name of its file and in routes.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+impl Part {
+    /// Those that every saved machine has.
+    pub const OWN: [Self; 2] = [Self::Disk, Self::Memory];
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Disk => "disk",
-            Self::Memory => "memory",
+            Self::Disk => f.write_str(DISK),
+            Self::Memory => f.write_str(MEMORY),
+            Self::Volume(id) => id.fmt(f),
         }
+    }
+}
+
+impl FromStr for Part {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match text {
+            DISK => Ok(Self::Disk),
+            MEMORY => Ok(Self::Memory),
+            id => id.parse().map(Self::Volume),
+        }
+    }
+}
+
+impl TryFrom<String> for Part {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<Part> for String {
+    fn from(part: Part) -> Self {
+        part.to_string()
     }
 }
 
@@ -43,6 +83,11 @@ impl SavedMachine {
     pub fn size_bytes(&self) -> u64 {
         let sizes = self.parts.iter().map(|part| part.size_bytes);
         sizes.fold(0, u64::saturating_add)
+    }
+
+    #[must_use]
+    pub fn has(&self, part: Part) -> bool {
+        self.parts.iter().any(|saved| saved.part == part)
     }
 }
 

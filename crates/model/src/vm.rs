@@ -44,6 +44,10 @@ pub struct VmView {
     /// The datastore of its host that its disk is in; `local` is the host's own directory.
     #[serde(default = "DatastoreName::local")]
     pub datastore: DatastoreName,
+    /// As long as its disk is on its way to another one, or it is not known which of
+    /// the two has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<DatastoreName>,
     /// The host it is placed on.
     pub host: Option<HostRef>,
     /// The request it was made for, under the manual life-cycle.

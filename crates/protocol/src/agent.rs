@@ -17,7 +17,7 @@ use vimana_driver::{
     Capabilities, DiskPlan, Endpoint, Fault, IncarnationSpec, Observed, ObservedSnapshot,
     ObservedVolume, SavedMachine, Sending, VolumeSpec, text,
 };
-use vimana_model::backup::MadeBackup;
+use vimana_model::backup::{DiskId, MadeBackup};
 use vimana_model::migration::Sent;
 use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::operation::Progress;
@@ -31,7 +31,7 @@ pub use capacity::Capacity;
 use crate::frame::{Unreadable, read};
 
 /// The oldest and the newest version this build speaks.
-pub const PROTOCOL_VERSIONS: Versions = Versions { min: 2, max: 2 };
+pub const PROTOCOL_VERSIONS: Versions = Versions { min: 3, max: 3 };
 
 /// Where in a saved machine's part the body of a `PUT` begins, and in the 409
 /// that refuses it where it should have: bytes, in decimal digits.
@@ -351,8 +351,11 @@ pub enum Work {
     Clean,
     Save,
     Load,
-    /// Copy a saved machine to the datastore.
-    Upload,
+    /// Copy a machine that does not run to the datastore.
+    Upload {
+        #[serde(default, skip_serializing_if = "DiskPlan::is_plain")]
+        disks: DiskPlan,
+    },
     /// Fetch a saved machine, and its image, and take it over.
     Download {
         spec: Box<IncarnationSpec>,
@@ -406,9 +409,9 @@ pub enum Work {
         volume_id: VolumeId,
         size_mib: MiB,
     },
-    /// Bring a volume of the machine to another datastore of the host.
+    /// Bring a disk of the machine to another datastore of the host.
     Move {
-        volume_id: VolumeId,
+        disk: DiskId,
         to: DatastoreName,
     },
     /// Make place for a machine that runs on the host `from`, and wait for it.
@@ -528,7 +531,7 @@ mod tests {
             Hello::read(&hello.to_string()).unwrap_err()
         };
         let told = hello(7, 9);
-        assert_eq!(told, "the agent speaks protocol 7 to 9, this server 2 to 2");
+        assert_eq!(told, "the agent speaks protocol 7 to 9, this server 3 to 3");
         let told = hello(1, 9);
         assert!(told.contains("missing field `agent_version`"), "{told}");
         let told = Hello::read(r#"{"frame":"heartbeat"}"#).unwrap_err();

@@ -202,6 +202,26 @@ pub async fn change(tx: &WriteTx, vm_id: VmId, resources: Resources) -> Result<T
     Ok(Taken::Ok)
 }
 
+/// What the VM holds of disk, it holds of that datastore of its host from now on: how
+/// much that is. The sums stay as they are.
+///
+/// # Errors
+/// `Conflict` where the VM holds nothing.
+pub async fn relocate(tx: &WriteTx, vm_id: VmId, datastore: &DatastoreName) -> Result<MiB> {
+    let before = find(tx, vm_id).await?.ok_or(StoreError::Conflict)?;
+    let size = before.resources.disk_mib;
+    let datastore = datastore.clone();
+    replace(
+        tx,
+        &ClaimRecord {
+            datastore,
+            ..before
+        },
+    )
+    .await?;
+    Ok(size)
+}
+
 async fn change_host(
     tx: &WriteTx,
     host_id: HostId,

@@ -279,6 +279,8 @@ pub mod vm {
         pub kept_mib: i64,
         pub snapshot_id: Option<String>,
         pub datastore: String,
+        pub moving_to: Option<String>,
+        pub moving_mib: Option<i64>,
     }
     plain!();
 }

@@ -39,15 +39,47 @@ pub struct MigrationRecord {
 pub struct Carried {
     /// None for the machine's own.
     pub volume: Option<VolumeId>,
-    /// The one that it is in, on either host.
+    /// The one of the other host that it is in, or is to be in.
     pub datastore: DatastoreName,
+    /// The one of the VM's own host, where that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<DatastoreName>,
     pub size: MiB,
     /// Of a volume: see [`crate::volume::VolumeRecord::place`].
     #[serde(default)]
     pub place: u8,
-    /// Both hosts reach it where it is: it is claimed once. Where it is copied, a
-    /// volume's size is claimed of both hosts until one of them has nothing of it.
+    /// Both hosts reach it where it is: it is claimed once. Where it is copied, what a
+    /// volume claims is claimed of both hosts until one of them has nothing of it.
     pub shared: bool,
+    /// Of a volume: what snapshots claim of its datastore beside it
+    /// ([`crate::snapshot::Elsewhere`]).
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub kept: MiB,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_nothing(amount: &MiB) -> bool {
+    amount.0 == 0
+}
+
+impl Carried {
+    /// All that a volume claims where it is.
+    #[must_use]
+    pub fn claimed(&self) -> MiB {
+        MiB(self.size.0.saturating_add(self.kept.0))
+    }
+
+    /// The same once the two hosts have changed places.
+    fn swapped(self) -> Self {
+        match self.own {
+            None => self,
+            Some(own) => Self {
+                own: Some(self.datastore),
+                datastore: own,
+                ..self
+            },
+        }
+    }
 }
 
 impl MigrationRecord {
@@ -110,6 +142,12 @@ pub async fn commit(tx: &WriteTx, migration: &MigrationRecord, from: &HostRef) -
         peer: from.clone(),
         resources: before.resources,
         datastore: before.datastore,
+        disks: migration
+            .disks
+            .iter()
+            .cloned()
+            .map(Carried::swapped)
+            .collect(),
         committed: true,
         ..migration.clone()
     })?;
@@ -121,6 +159,7 @@ pub async fn commit(tx: &WriteTx, migration: &MigrationRecord, from: &HostRef) -
         .col_expr(Column::MemoryMib, Expr::value(after.memory_mib))
         .col_expr(Column::DiskMib, Expr::value(after.disk_mib))
         .col_expr(Column::Datastore, Expr::value(after.datastore))
+        .col_expr(Column::Disks, Expr::value(after.disks))
         .col_expr(Column::Committed, Expr::value(true))
         .filter(Column::VmId.eq(after.vm_id))
         .exec(tx.raw())

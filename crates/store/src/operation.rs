@@ -119,6 +119,16 @@ pub async fn find(conn: &impl Conn, id: OperationId) -> Result<Option<OperationR
     row.map(from_row).transpose()
 }
 
+/// The latest operation of something, where it is not over.
+pub async fn in_flight(
+    conn: &impl Conn,
+    latest: Option<OperationId>,
+) -> Result<Option<OperationRecord>> {
+    let Some(id) = latest else { return Ok(None) };
+    let found = find(conn, id).await?;
+    Ok(found.filter(|operation| !operation.state.is_over()))
+}
+
 /// Those of `ids` that exist, in no particular order.
 pub async fn find_many(conn: &impl Conn, ids: &[OperationId]) -> Result<Vec<OperationRecord>> {
     let mut operations = Vec::with_capacity(ids.len());

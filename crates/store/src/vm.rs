@@ -37,6 +37,8 @@ pub struct VmRecord {
     pub resources: Resources,
     /// The one of its host that its disk is in, or is to be made in.
     pub datastore: DatastoreName,
+    /// As long as its disk may be in another one already.
+    pub moving: Option<DiskMove>,
     pub image_id: ImageId,
     pub image_name: ImageName,
     pub ssh_key: Option<SshKeys>,
@@ -56,6 +58,14 @@ pub struct VmRecord {
     /// The request it was made for.
     pub request_id: Option<RequestId>,
     pub created_at: Timestamp,
+}
+
+/// A VM's own disk on its way to another datastore of its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskMove {
+    pub to: DatastoreName,
+    /// What is claimed for it there, beside the VM's claim.
+    pub size: MiB,
 }
 
 /// Which VMs to list; a field left out filters nothing.
@@ -234,6 +244,7 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         flavor_name,
         resources,
         datastore,
+        moving,
         image_id,
         image_name,
         ssh_key,
@@ -262,6 +273,9 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
     let run_epoch = row.to_amount("run_epoch", *run_epoch)?;
     let generation = row.to_amount("generation", *generation)?;
     let kept_mib = row.to_amount("kept_mib", kept.0)?;
+    let moving_mib = moving.as_ref().map(|moving| moving.size.0);
+    let moving_mib = moving_mib.map(|mib| row.to_amount("moving_mib", mib));
+    let moving_mib = moving_mib.transpose()?;
     let (host_id, host_name, host_zone) = match host.clone() {
         Some(HostRef { id, name, zone }) => (Some(id.to_string()), Some(name), Some(zone)),
         None => (None, None, None),
@@ -298,6 +312,8 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         kept_mib,
         snapshot_id: snapshot_id.map(|id| id.to_string()),
         datastore: datastore.to_string(),
+        moving_to: moving.as_ref().map(|moving| moving.to.to_string()),
+        moving_mib,
     })
 }
 
@@ -350,6 +366,8 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         kept_mib,
         snapshot_id,
         datastore,
+        moving_to,
+        moving_mib,
     } = row;
     let row = Row {
         table: "vms",
@@ -364,6 +382,14 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         (None, None, None) => None,
         _ => return Err(row.corrupt("host_id")),
     };
+    let moving = match (moving_to, moving_mib) {
+        (Some(to), Some(size)) if host.is_some() => Some(DiskMove {
+            to: row.parse("moving_to", to)?,
+            size: MiB(row.amount("moving_mib", size)?),
+        }),
+        (None, None) => None,
+        _ => return Err(row.corrupt("moving_to")),
+    };
     Ok(VmRecord {
         id: row.parse("id", id)?,
         tenant_id: row.parse("tenant_id", tenant_id)?,
@@ -376,6 +402,7 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         flavor_name: row.parse("flavor_name", flavor_name)?,
         resources: row.resources([vcpus, memory_mib, disk_mib])?,
         datastore: row.parse("datastore", datastore)?,
+        moving,
         image_id: row.parse("image_id", image_id)?,
         image_name: row.parse("image_name", image_name)?,
         ssh_key: row.parse_option("ssh_key", ssh_key)?,

@@ -15,7 +15,7 @@ use vimana_driver::{
 };
 use vimana_driver_sim::{RunLog, SimDatastore, SimDriver, SimHost};
 use vimana_engine::Engine;
-use vimana_model::backup::{KeptDisk, MadeBackup};
+use vimana_model::backup::{DiskId, KeptDisk, MadeBackup};
 use vimana_model::name::{DatastoreName, HostName, ZoneName};
 use vimana_model::saved::{Part, SavedMachine, SavedPart};
 use vimana_model::unit::{MiB, Resources};
@@ -262,8 +262,8 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
         Work::Clean => driver.clean(vm, epoch).await?,
         Work::Save => driver.save(vm, epoch).await?,
         Work::Load => driver.load(vm, epoch).await?,
-        Work::Upload => {
-            let parts = driver.export(vm, epoch).await?.into_iter();
+        Work::Upload { disks } => {
+            let parts = driver.export(vm, epoch, disks).await?.into_iter();
             let saved = SavedMachine {
                 run_epoch: epoch,
                 hypervisor: driver.capabilities().hypervisor.clone(),
@@ -275,7 +275,7 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                     })
                     .collect(),
             };
-            for (part, path) in driver.export(vm, epoch).await? {
+            for (part, path) in driver.export(vm, epoch, disks).await? {
                 let bytes = driver.host().read_file(&path).unwrap();
                 DATASTORE.lock().unwrap().insert((vm, part), bytes);
             }
@@ -291,7 +291,7 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
         Work::Download { spec, saved, disks } => {
             let mut files = Vec::new();
             for SavedPart { part, .. } in &saved.parts {
-                let path = PathBuf::from(format!("/download/{vm}/{}", part.name()));
+                let path = PathBuf::from(format!("/download/{vm}/{part}"));
                 let bytes = DATASTORE.lock().unwrap().get(&(vm, *part)).cloned();
                 driver.host().write_file(&path, bytes.unwrap());
                 files.push((*part, path));
@@ -373,7 +373,8 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
                 .await?;
             driver.grow_volume(*volume_id, *size_mib).await?;
             let place = driver.attach(vm, epoch, *volume_id).await?;
-            let moved = driver.move_volume(vm, epoch, *volume_id, datastore, unwatched());
+            let disk = DiskId::Volume(*volume_id);
+            let moved = driver.move_disk(vm, epoch, disk, datastore, unwatched());
             moved.await?;
             return Ok(Outcome::Ok {
                 note: None,
@@ -389,8 +390,8 @@ async fn carry_out(driver: &SimDriver, command: &Command) -> Result<Outcome, Fau
             volume_id,
             size_mib,
         } => driver.grow_volume(*volume_id, *size_mib).await?,
-        Work::Move { volume_id, to } => {
-            let moved = driver.move_volume(vm, epoch, *volume_id, to, unwatched());
+        Work::Move { disk, to } => {
+            let moved = driver.move_disk(vm, epoch, *disk, to, unwatched());
             return Ok(Outcome::Ok {
                 note: None,
                 saved: None,

@@ -14,22 +14,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vimana_testkit::sim::matrix::{Family, cases, try_case};
 use vimana_testkit::sim::repeat;
 
-/// Which quarter of the cases to run, from `0` to `3`; all of them where it is
+/// Which eighth of the cases to run, from `0` to `7`; all of them where it is
 /// not set.
-const QUARTER: &str = "VIMANA_MATRIX_QUARTER";
+const EIGHTH: &str = "VIMANA_MATRIX_EIGHTH";
 /// Only the cases of plans whose names hold this.
 const OF: &str = "VIMANA_MATRIX_OF";
 
 /// Runs all cases on all cores.
 fn all_hold(family: Family, test: &str) {
     let mut cases = cases(family);
-    if let Ok(quarter) = std::env::var(QUARTER) {
-        let quarter: usize = quarter.parse().unwrap();
-        assert!(quarter < 4, "{QUARTER} is from 0 to 3");
+    if let Ok(eighth) = std::env::var(EIGHTH) {
+        let eighth: usize = eighth.parse().unwrap();
+        assert!(eighth < 8, "{EIGHTH} is from 0 to 7");
         let mut index = 0;
         cases.retain(|_| {
             index += 1;
-            index % 4 == quarter
+            index % 8 == eighth
         });
     }
     if let Ok(part) = std::env::var(OF) {

@@ -53,7 +53,7 @@ pub async fn upload(
         Begun::Receiving { receiving, most } => (receiving, most),
         Begun::Elsewhere { at } => return Ok(elsewhere(part, at)),
     };
-    let too_large = format!("the {} is larger than the VM can have made it", part.name());
+    let too_large = format!("the {part} is larger than the VM can have made it");
     let stored = take_in(&proof, *receiving, (most, too_large), body).await?;
     Ok(stored.into_response())
 }
@@ -150,7 +150,7 @@ pub async fn download(
 }
 
 fn elsewhere(part: Part, at: u64) -> Response {
-    let message = format!("the {} goes on at byte {at}", part.name());
+    let message = format!("the {part} goes on at byte {at}");
     let mut refusal = refused(ErrorKind::Conflict, message).into_response();
     refusal.headers_mut().insert(UPLOAD_OFFSET, at.into());
     refusal

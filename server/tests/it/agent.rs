@@ -128,7 +128,7 @@ impl Agent {
             "hot_resize": false,
         });
         json!({
-            "frame": "hello", "protocol": { "min": 2, "max": 2 }, "agent_version": "0",
+            "frame": "hello", "protocol": { "min": 3, "max": 3 }, "agent_version": "0",
             "host_id": self.id, "name": self.name, "zone": "default", "capacity": room,
             "inventory": [], "session_number": self.session_number, "capabilities": capabilities,
         })

@@ -21,13 +21,13 @@ async fn the_highest_version_both_speak_is_chosen_and_without_one_the_agent_is_t
         hello["later"] = json!({ "anything": [1] });
         agent.knock_with(hello.to_string()).await
     };
-    for (min, max) in [(2, 2), (1, 2), (2, 9), (0, u32::MAX)] {
+    for (min, max) in [(3, 3), (1, 3), (3, 9), (0, u32::MAX)] {
         let (_, welcome) = knock(json!({ "min": min, "max": max, "spoken": "so" })).await;
         assert_eq!(welcome["frame"], "welcome", "{welcome}");
-        assert_eq!(welcome["protocol"], 2);
+        assert_eq!(welcome["protocol"], 3);
     }
-    for (min, max) in [(1, 1), (3, 4), (9, 1)] {
-        let expected = format!("the agent speaks protocol {min} to {max}, this server 2 to 2");
+    for (min, max) in [(1, 2), (4, 5), (9, 1)] {
+        let expected = format!("the agent speaks protocol {min} to {max}, this server 3 to 3");
         for _ in 0..3 {
             let (mut socket, refused) = knock(json!({ "min": min, "max": max })).await;
             let told = json!({ "frame": "refused", "reason": expected });
@@ -52,7 +52,7 @@ async fn a_hello_of_a_later_version_is_refused_by_its_version_and_not_by_its_loo
     let agent = Agent::joined(&world, 1).await;
     let later = json!({ "frame": "hello", "protocol": { "min": 7, "max": 8 }, "who": "me" });
     let (_, refused) = agent.knock_with(later.to_string()).await;
-    let told = "the agent speaks protocol 7 to 8, this server 2 to 2";
+    let told = "the agent speaks protocol 7 to 8, this server 3 to 3";
     assert_eq!(refused, json!({ "frame": "refused", "reason": told }));
     let mut scheduler = fleet::dial_scheduler(&world).await;
     let later = json!({ "frame": "hello", "protocol": 7, "policies": [] });

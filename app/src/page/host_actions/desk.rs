@@ -1,6 +1,6 @@
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use vimana_model::evacuation::EvacuateHost;
+use vimana_model::evacuation::{DEFAULT_LIMIT, EvacuateHost};
 use vimana_model::host::HostView;
 use vimana_ui::{ToastKind, Toasts};
 
@@ -19,6 +19,8 @@ pub struct HostDesk {
     /// The host that is being asked about.
     asked: RwSignal<Option<ArcRwSignal<HostView>>>,
     open: RwSignal<bool>,
+    /// How many of its VMs go at once, unless another number is given.
+    limit: RwSignal<u32>,
 }
 
 impl HostDesk {
@@ -30,6 +32,7 @@ impl HostDesk {
             toasts: expect_context::<Toasts>(),
             asked: RwSignal::new(None),
             open: RwSignal::new(false),
+            limit: RwSignal::new(DEFAULT_LIMIT),
         }
     }
 
@@ -38,11 +41,20 @@ impl HostDesk {
         match action {
             HostAction::Cordon => self.act_in_background(HostWish::Cordon, host, busy),
             HostAction::Enable => self.act_in_background(HostWish::Enable, host, busy),
-            HostAction::Evacuate => {
-                self.asked.set(Some(host.clone()));
-                self.open.set(true);
-            }
+            HostAction::Evacuate => self.ask_limit(host, DEFAULT_LIMIT),
         }
+    }
+
+    /// Asks how many of its VMs are to be on their way at once; `limit` are now, or
+    /// where nobody says how many.
+    pub fn ask_limit(&self, host: &ArcRwSignal<HostView>, limit: u32) {
+        self.asked.set(Some(host.clone()));
+        self.limit.set(limit);
+        self.open.set(true);
+    }
+
+    pub fn limit(&self) -> u32 {
+        self.limit.get_untracked()
     }
 
     #[must_use]

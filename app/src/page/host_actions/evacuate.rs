@@ -3,8 +3,8 @@
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use vimana_model::evacuation::{DEFAULT_LIMIT, EvacuateHost, MAX_LIMIT};
-use vimana_model::host::HostView;
+use vimana_model::evacuation::{EvacuateHost, MAX_LIMIT};
+use vimana_model::host::{DesiredState, HostView};
 use vimana_ui::{Answers, Dialog, TextField, memo, text};
 
 use super::desk::HostDesk;
@@ -38,7 +38,9 @@ fn EvacuateForm(host: ArcRwSignal<HostView>, close: Callback<()>) -> impl IntoVi
         let host = host.clone();
         memo(move || host.with(|host| host.vms))
     };
-    let limit = RwSignal::new(DEFAULT_LIMIT.to_string());
+    // Only how many go at once can be another one.
+    let drains = host.with_untracked(|host| host.desired == DesiredState::Draining);
+    let limit = RwSignal::new(desk.limit().to_string());
     let refused = RwSignal::new(None::<ApiError>);
     let busy = RwSignal::new(false);
     let submit = move |event: SubmitEvent| {
@@ -67,8 +69,13 @@ fn EvacuateForm(host: ArcRwSignal<HostView>, close: Callback<()>) -> impl IntoVi
     };
     view! {
         <form class="dialog-form" method="post" novalidate on:submit=submit>
-            <p>{text(move || meaning(vms.get()))}</p>
-            <p>"Meanwhile it takes no new VMs. When nothing is left on it, it is in maintenance, until somebody enables it."</p>
+            {(!drains).then(|| view! {
+                <p>{text(move || meaning(vms.get()))}</p>
+                <p>"Meanwhile it takes no new VMs. When nothing is left on it, it is in maintenance, until somebody enables it."</p>
+            })}
+            {drains.then(|| view! {
+                <p>"VMs on their way go on. A smaller number holds once enough of them have arrived."</p>
+            })}
             <TextField
                 id="evacuate-limit"
                 label="VMs on their way at once"
@@ -80,7 +87,7 @@ fn EvacuateForm(host: ArcRwSignal<HostView>, close: Callback<()>) -> impl IntoVi
             <Answers
                 error=otherwise(refused, &["limit"])
                 on_cancel=close
-                label=Signal::derive(move || format!("Evacuate {name}"))
+                label=Signal::derive(move || if drains { "Change".to_owned() } else { format!("Evacuate {name}") })
                 busy=busy
             />
         </form>

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use vimana_model::migration::{Course, MigrationResult, MigrationView, Phase};
+use vimana_model::migration::{Course, MigrationMode, MigrationResult, MigrationView, Phase};
 use vimana_model::operation::{OperationView, StepState};
 use vimana_ui::{Mark, Stepper, When, memo, part};
 
@@ -44,15 +44,21 @@ pub fn line(operation: Memo<Option<OperationView>>) -> Option<AnyView> {
 /// "from host-a to host-b".
 pub fn way(migration: &MigrationView) -> String {
     let MigrationView {
+        mode,
         from,
         to,
         datastore,
         ..
     } = migration;
-    match (datastore, from) {
-        (Some(datastore), _) => format!("to datastore {datastore}"),
-        (None, Some(from)) => format!("from {} to {}", from.name, to.name),
-        (None, None) => format!("from the datastore to {}", to.name),
+    let into = datastore.as_ref().map(|name| format!("datastore {name}"));
+    let (to, into) = match (mode, into) {
+        (MigrationMode::Storage, Some(into)) => return format!("to {into}"),
+        (_, Some(into)) => (&to.name, format!(", into {into}")),
+        (_, None) => (&to.name, String::new()),
+    };
+    match from {
+        Some(from) => format!("from {} to {to}{into}", from.name),
+        None => format!("from the datastore to {to}{into}"),
     }
 }
 

@@ -84,6 +84,8 @@ fn visited(events: &[EventView]) -> Vec<RequestState> {
             | EventKind::VolumeDetached { .. }
             | EventKind::VolumeGrown { .. }
             | EventKind::VolumeMoved { .. }
+            | EventKind::DiskMoved { .. }
+            | EventKind::VolumeCame { .. }
             | EventKind::VolumeDeleted { .. }
             | EventKind::VolumeRemoved { .. }
             | EventKind::Placed { .. }

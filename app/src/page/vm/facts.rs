@@ -36,7 +36,7 @@ pub fn Facts(vm: ArcRwSignal<VmView>) -> impl IntoView {
                 {row("Flavor", fact(|vm| vm.flavor.to_string()))}
                 {row("vCPUs", fact(|vm| vm.resources.vcpus.to_string()))}
                 {row("Memory", fact(|vm| vm.resources.memory_mib.to_string()))}
-                {row("Disk", fact(|vm| format!("{} in {}", vm.resources.disk_mib, vm.datastore)))}
+                {row("Disk", fact(disk))}
                 {row("Image", fixed.image.to_string().into_any())}
                 {row("Owner", fixed.owner.into_any())}
                 {request}
@@ -49,6 +49,15 @@ pub fn Facts(vm: ArcRwSignal<VmView>) -> impl IntoView {
         </section>
     }
     .into_any()
+}
+
+/// How large it is, and where.
+fn disk(vm: &VmView) -> String {
+    let (size, at) = (vm.resources.disk_mib, &vm.datastore);
+    match &vm.moving_to {
+        Some(to) => format!("{size} in {at}, on its way to {to}"),
+        None => format!("{size} in {at}"),
+    }
 }
 
 fn dash() -> String {

@@ -119,6 +119,8 @@ fn is_of_disks(event: &EventKind) -> bool {
             | EventKind::VolumeDetached { .. }
             | EventKind::VolumeGrown { .. }
             | EventKind::VolumeMoved { .. }
+            | EventKind::DiskMoved { .. }
+            | EventKind::VolumeCame { .. }
             | EventKind::VolumeDeleted { .. }
             | EventKind::Failed { .. }
     )

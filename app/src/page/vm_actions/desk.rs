@@ -197,7 +197,7 @@ const fn outcome(action: VmAction, goes_on: bool) -> &'static str {
         VmAction::Attach => "is being given the volume.",
         VmAction::Detach => "lets go of the volume.",
         VmAction::Grow => "has a volume made larger.",
-        VmAction::Move => "has a volume moved.",
+        VmAction::Move => "has its disks moved.",
         VmAction::Migrate => "goes to another host.",
         VmAction::Retry => "is tried again.",
         VmAction::Shutdown => "is asked to switch itself off.",

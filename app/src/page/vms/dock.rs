@@ -87,18 +87,20 @@ pub fn Dock(drag: Drag) -> impl IntoView {
 #[component]
 fn Host(drag: Drag, vm: ArcRwSignal<VmView>, target: MigrationTarget) -> impl IntoView {
     let desk = expect_context::<VmDesk>();
+    let can = target.takes_it();
     let MigrationTarget {
         host,
         score,
         refusal,
+        ..
     } = target;
     let name = host.name.clone();
-    let can = refusal.is_none();
     let over = RwSignal::new(false);
-    let said = refusal.map_or_else(
-        || format!("{:.0} % of its room stays free", score * 100.0),
-        |why| sentence(&why),
-    );
+    let said = match refusal {
+        None => format!("{:.0} % of its room stays free", score * 100.0),
+        Some(_) if can => "With its disks in another datastore".to_owned(),
+        Some(why) => sentence(&why),
+    };
     view! {
         <li
             data-can=can.then_some("true")

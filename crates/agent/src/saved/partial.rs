@@ -61,7 +61,7 @@ impl Partials {
                 let message = "the saved machine's checksum is none";
                 return Err(Fault::new(FaultKind::BadImage, message));
             }
-            let (run, name) = (saved.run_epoch, part.part.name());
+            let (run, name) = (saved.run_epoch, part.part);
             let name = format!("{PREFIX}{vm_id}-{run}-{name}-{digest}");
             files.push((part.clone(), self.directory.join(name)));
         }
@@ -99,7 +99,7 @@ impl Partials {
 fn vm_of(name: &str) -> Option<VmId> {
     let mut words = name.strip_prefix(PREFIX)?.split('-');
     let (vm, run, part, digest) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let is_part = Part::ALL.iter().any(|known| known.name() == part);
+    let is_part = part.parse::<Part>().is_ok();
     let is_one = words.next().is_none() && is_part && is_digest(digest);
     run.parse::<u64>().ok()?;
     vm.parse().ok().filter(|_| is_one)

@@ -10,7 +10,7 @@ use vimana_driver::{
     Arrival, CopyWatcher, DiskPlan, Endpoint, Fault, FaultKind, GuestEnd, IncarnationSpec, Keep,
     Observed, Power, SavedMachine, VolumeSource, VolumeSpec, unwatched,
 };
-use vimana_model::backup::MadeBackup;
+use vimana_model::backup::{DiskId, MadeBackup};
 use vimana_model::migration::{CopyPhase, CopyProgress, Sent};
 use vimana_model::operation::Progress;
 use vimana_model::{BackupId, VmId, VolumeId};
@@ -133,7 +133,7 @@ impl Workshop {
             }
             Work::Save => Ok(driver.save(vm, epoch).await?.into()),
             Work::Load => Ok(driver.load(vm, epoch).await?.into()),
-            Work::Upload => self.upload(vm, epoch, &meter()).await,
+            Work::Upload { disks } => self.upload((vm, epoch), disks, &meter()).await,
             Work::Download { spec, saved, disks } => {
                 fits(command, spec)?;
                 self.download(spec, saved, disks, &meter()).await
@@ -181,7 +181,8 @@ impl Workshop {
                 let place = driver.attach(vm, epoch, volume.volume_id).await?;
                 // It may have been on its way when its last machine ended.
                 let (id, to) = (volume.volume_id, &volume.datastore);
-                driver.move_volume(vm, epoch, id, to, unwatched()).await?;
+                let moved = driver.move_disk(vm, epoch, DiskId::Volume(id), to, unwatched());
+                moved.await?;
                 Ok(Done {
                     place: Some(place),
                     ..Done::default()
@@ -192,9 +193,9 @@ impl Workshop {
                 volume_id,
                 size_mib,
             } => Ok(driver.grow_volume(*volume_id, *size_mib).await?.into()),
-            Work::Move { volume_id, to } => {
+            Work::Move { disk, to } => {
                 let watcher = self.copy_watcher(command.command);
-                let moved = driver.move_volume(vm, epoch, *volume_id, to, watcher);
+                let moved = driver.move_disk(vm, epoch, *disk, to, watcher);
                 Ok(Done {
                     sent: Some(moved.await?),
                     ..Done::default()
@@ -316,8 +317,13 @@ impl Workshop {
         }
     }
 
-    async fn upload(&self, vm: VmId, epoch: u64, meter: &Meter) -> Result<Done, Fault> {
-        let files = self.driver.export(vm, epoch).await?;
+    async fn upload(
+        &self,
+        (vm, epoch): (VmId, u64),
+        disks: &DiskPlan,
+        meter: &Meter,
+    ) -> Result<Done, Fault> {
+        let files = self.driver.export(vm, epoch, disks).await?;
         let parts = self.datastore.upload(vm, epoch, &files, meter).await?;
         let saved = SavedMachine {
             run_epoch: epoch,

@@ -1,7 +1,7 @@
 //! What a server orders.
 
 use sha2::{Digest as _, Sha256};
-use vimana_driver::{ImageRef, IncarnationSpec, Seed};
+use vimana_driver::{DiskPlan, ImageRef, IncarnationSpec, Seed};
 use vimana_model::image::ImageFormat;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
@@ -68,6 +68,15 @@ pub fn prepare(vm_id: VmId, step: u32, image: &ImageRef) -> Command {
     });
     command(vm_id, step, Work::Prepare { spec })
 }
+
+/// Of a machine that goes as a whole.
+pub const UPLOAD: Work = Work::Upload {
+    disks: DiskPlan {
+        shares_root: false,
+        volumes: Vec::new(),
+        snapshots: Vec::new(),
+    },
+};
 
 pub const OK: Outcome = Outcome::Ok {
     note: None,

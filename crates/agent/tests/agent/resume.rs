@@ -6,7 +6,7 @@ use vimana_driver::{DiskPlan, FaultKind, Power, SavedMachine};
 use vimana_driver_sim::Call;
 use vimana_protocol::agent::{Command, Outcome, Work};
 
-use crate::orders::{OK, command, vm};
+use crate::orders::{OK, UPLOAD, command, vm};
 use crate::saved::{fault, machine, saved, take_over, upload};
 use crate::world::{Session, World};
 
@@ -43,7 +43,7 @@ fn again(order: &mut Command) -> &Command {
 #[tokio::test]
 async fn an_upload_goes_on_after_what_came_wherever_it_broke_off() {
     let (world, mut session) = saved().await;
-    let mut order = command(vm(1), 3, Work::Upload);
+    let mut order = command(vm(1), 3, UPLOAD);
     let whole = machine(session.carry_out(&order).await);
     let sizes = sizes(&whole);
     assert_eq!(world.saved().take_moved(), sizes.iter().sum::<u64>());
@@ -67,7 +67,7 @@ async fn an_upload_goes_on_by_another_agent_of_the_host() {
     let (mut world, mut session) = saved().await;
     let busy = (axum::http::StatusCode::SERVICE_UNAVAILABLE, "");
     world.saved().cuts.extend([usize::MAX, 5]);
-    let mut order = command(vm(1), 3, Work::Upload);
+    let mut order = command(vm(1), 3, UPLOAD);
     world.saved().answers.clear();
     session.order(&order).await;
     while !world
@@ -85,7 +85,7 @@ async fn an_upload_goes_on_by_another_agent_of_the_host() {
     let moved = std::mem::take(&mut world.saved().moved);
     assert_eq!(moved, [(5, sizes(&whole)[1] - 5)]);
     for part in &whole.parts {
-        let place = format!("{}/1/{}", vm(1), part.part.name());
+        let place = format!("{}/1/{}", vm(1), part.part);
         assert_eq!(world.saved().parts[&place].len() as u64, part.size_bytes);
     }
 }
@@ -93,7 +93,7 @@ async fn an_upload_goes_on_by_another_agent_of_the_host() {
 #[tokio::test]
 async fn an_upload_of_which_other_bytes_came_begins_anew() {
     let (world, mut session) = saved().await;
-    let mut order = command(vm(1), 3, Work::Upload);
+    let mut order = command(vm(1), 3, UPLOAD);
     let whole = machine(session.carry_out(&order).await);
     let place = format!("{}/1/disk", vm(1));
     let good = world.saved().parts[&place].clone();

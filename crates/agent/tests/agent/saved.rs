@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use vimana_driver::{DiskPlan, FaultKind, Power, SavedMachine};
 use vimana_protocol::agent::{Command, Outcome, Work};
 
-use crate::orders::{OK, boot, command, prepare, vm};
+use crate::orders::{OK, UPLOAD, boot, command, prepare, vm};
 use crate::world::{Session, World};
 
 const UPLOAD_STEP: u32 = 3;
@@ -23,7 +23,7 @@ pub async fn saved() -> (World, Session) {
 
 pub async fn upload(session: &mut Session) -> Outcome {
     session
-        .carry_out(&command(vm(1), UPLOAD_STEP, Work::Upload))
+        .carry_out(&command(vm(1), UPLOAD_STEP, UPLOAD))
         .await
 }
 
@@ -73,7 +73,7 @@ async fn a_machine_goes_to_the_datastore_and_comes_back_on_another_host() {
     let machine = machine(upload(&mut session).await);
     assert_eq!(machine.run_epoch, 1);
     for part in &machine.parts {
-        let place = format!("{}/1/{}", vm(1), part.part.name());
+        let place = format!("{}/1/{}", vm(1), part.part);
         assert_eq!(world.saved().parts[&place].len() as u64, part.size_bytes);
     }
     let (mut session, download) = take_over(&mut world, machine).await;

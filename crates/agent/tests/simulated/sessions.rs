@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use vimana_agent::watchdog::{BootTime, Fenced};
 use vimana_driver::FaultKind;
 use vimana_driver_sim::Call;
-use vimana_protocol::agent::{Disks, FromAgent, ToAgent, Work};
+use vimana_protocol::agent::{Disks, FromAgent, PROTOCOL_VERSIONS, ToAgent, Work};
 use vimana_protocol::limits::{HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, RETRY_FIRST};
 
 use crate::orders::{OK, boot, command, image_of, prepare, vm};
@@ -68,7 +68,7 @@ async fn a_lease_counts_from_when_the_agent_asked_for_it() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     session
         .send(ToAgent::Welcome {
-            protocol: 2,
+            protocol: PROTOCOL_VERSIONS.max,
             session_number: 1,
             lease_ms: Some(30_000),
         })

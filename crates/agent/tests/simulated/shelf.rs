@@ -108,7 +108,7 @@ impl Datastore for Shelf {
             let place = (vm_id, saved.run_epoch, part.part);
             let bytes = self.store.parts.lock().unwrap().get(&place).cloned();
             let bytes = bytes.ok_or_else(|| Fault::new(FaultKind::BadImage, "nothing there"))?;
-            let path = PathBuf::from(format!("/fetched/{vm_id}/{}", part.part.name()));
+            let path = PathBuf::from(format!("/fetched/{vm_id}/{}", part.part));
             self.host.write_file(path.clone(), bytes.into());
             files.push((part.part, path));
         }

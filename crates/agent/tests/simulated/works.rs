@@ -9,7 +9,7 @@ use vimana_driver_sim::{Call, Mishap, SimHost};
 use vimana_model::unit::MiB;
 use vimana_protocol::agent::{Command, FromAgent, Outcome, Work};
 
-use crate::orders::{OK, RESOURCES, boot, command, image_of, prepare, vm};
+use crate::orders::{OK, RESOURCES, UPLOAD, boot, command, image_of, prepare, vm};
 use crate::shelf::Store;
 use crate::world::{Session, World, fault_kind};
 
@@ -65,7 +65,7 @@ async fn a_saved_machine_goes_to_the_datastore_and_runs_on_elsewhere() {
     session.carry_out(&boot(vm(1), 1)).await;
     assert_eq!(session.carry_out(&command(vm(1), 2, Work::Save)).await, OK);
     assert_eq!(source.host.power(vm(1)), Some(Power::Saved));
-    let upload = command(vm(1), 3, Work::Upload);
+    let upload = command(vm(1), 3, UPLOAD);
     let outcome = session.carry_out(&upload).await;
     let Outcome::Ok {
         note: None,
@@ -81,7 +81,7 @@ async fn a_saved_machine_goes_to_the_datastore_and_runs_on_elsewhere() {
     assert_eq!(saved.run_epoch, 1);
     assert!(saved.hypervisor.starts_with("simulation"));
     let parts: Vec<Part> = saved.parts.iter().map(|part| part.part).collect();
-    assert_eq!(parts, Part::ALL);
+    assert_eq!(parts, Part::OWN);
     // What it said is remembered, with all that it said.
     assert_eq!(session.carry_out(&upload).await, outcome);
     assert_eq!(source.host.effects(vm(1)).exported, 1);

@@ -49,6 +49,9 @@ pub struct Evacuate {
     /// How many VMs are on their way at once, up to 16 [default: 2]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=16))]
     pub limit: Option<u32>,
+    /// Only say how far an evacuation is that was asked for before
+    #[arg(long, conflicts_with_all = ["limit", "wait"])]
+    pub status: bool,
     /// Return when the host is empty; fail when nothing more can be moved
     #[arg(long)]
     pub wait: bool,

@@ -40,7 +40,7 @@ pub enum Vm {
     Reset(Change),
     /// Change vCPUs, memory and disk
     Resize(Resize),
-    /// Bring it to another host, or its volumes to another datastore (for
+    /// Bring it to another host, or its disks to another datastore (for
     /// administrators)
     Migrate(Migrate),
     /// Try again what failed
@@ -139,18 +139,13 @@ pub struct Resize {
 #[derive(Args)]
 pub struct Migrate {
     /// Name of the host that it is to go to
-    #[arg(
-        long,
-        value_name = "HOST",
-        required_unless_present = "datastore",
-        conflicts_with = "datastore"
-    )]
+    #[arg(long, value_name = "HOST", required_unless_present = "datastore")]
     pub to: Option<String>,
-    /// Name of the datastore of its host that its volumes are to go to; it stays
-    /// where it is, and runs on
+    /// Name of the datastore that its disks are to go to: of the host that it is to
+    /// go to, or else of its own, where it stays and runs on
     #[arg(long, value_name = "DATASTORE")]
     pub datastore: Option<String>,
-    /// live: it runs on meanwhile; cold: it does not run; storage: its volumes
+    /// live: it runs on meanwhile; cold: it does not run; storage: its disks
     /// alone. Without it, what suits its state
     #[arg(long)]
     pub mode: Option<MigrationMode>,
@@ -163,7 +158,7 @@ pub struct Migrate {
     /// Let it run there before all of its memory has come: for one that changes its
     /// memory faster than it is copied. There is no way back from then on, and where
     /// a host fails meanwhile, what was in its memory is lost
-    #[arg(long, conflicts_with = "datastore")]
+    #[arg(long, requires = "to")]
     pub post_copy: bool,
     #[command(flatten)]
     pub change: Change,

@@ -40,7 +40,9 @@ pub async fn evacuate(args: Evacuate) -> Outcome {
     let watch = EvacuationWatch::open(&client, args.wait, args.timeout).await?;
     let form = EvacuateHost { limit: args.limit };
     let waits = watch.is_some();
-    client.evacuate_host(host.id, &form).await?;
+    if !args.status {
+        client.evacuate_host(host.id, &form).await?;
+    }
     let view = match watch {
         Some(watch) => watch.until_rest(host.id).await?,
         None => client.host_evacuation(host.id).await?,
@@ -49,6 +51,10 @@ pub async fn evacuate(args: Evacuate) -> Outcome {
         output::json(&view)?;
     } else if view.over || !waits {
         output::line(&format!("{} is {}", view.host, progress(&view)))?;
+        let stays = stays(&view);
+        for stay in stays.iter().filter_map(Failure::message) {
+            output::line(&stay)?;
+        }
     }
     if waits && !view.over {
         stays(&view).iter().for_each(Failure::tell);

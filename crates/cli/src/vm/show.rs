@@ -56,7 +56,10 @@ fn pairs(vm: &VmView) -> Vec<(&'static str, String)> {
                 size.disk_mib
             ),
         ),
-        ("datastore", vm.datastore.to_string()),
+        (
+            "datastore",
+            output::place(&vm.datastore, vm.moving_to.as_ref()),
+        ),
         ("owner", vm.owner.clone()),
         ("created", output::time(vm.created_at)),
     ]);

@@ -6,7 +6,7 @@ use vimana_driver::DiskPlan;
 use vimana_model::VmId;
 
 use super::tls;
-use crate::argv::{DISK_NODE, Plug};
+use crate::argv::Plug;
 use crate::job::Job;
 use crate::limits::{JOB_POLL, MOVE_END_TIMEOUT, SEND_TIMEOUT};
 use crate::machine;
@@ -20,7 +20,7 @@ const COMMAND: &str = "blockdev-mirror";
 /// One disk's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
-    /// The disk, as QEMU calls it on either host.
+    /// The disk, as QEMU calls it on this host.
     pub node: String,
     /// The name under which the other host serves its own: a machine that took over
     /// the ports of another is not written by whoever sends that one.
@@ -52,9 +52,10 @@ impl Mirror {
     }
 }
 
-/// Those of all disks that are copied; `volumes` are what the machine has.
-pub fn mirrors(vm: VmId, volumes: &[Plug], disks: &DiskPlan) -> Vec<Mirror> {
-    let root = (!disks.shares_root).then(|| Mirror::of(DISK_NODE, vm.to_string(), None));
+/// Those of all disks that are copied; `root` is the node of the machine's own, and
+/// `volumes` are what it has.
+pub fn mirrors(vm: VmId, root: &str, volumes: &[Plug], disks: &DiskPlan) -> Vec<Mirror> {
+    let root = (!disks.shares_root).then(|| Mirror::of(root, vm.to_string(), None));
     let copied = volumes.iter().filter(|plug| {
         let plan = disks.volume(plug.volume);
         plan.is_some_and(|plan| !plan.shared)
@@ -97,7 +98,8 @@ pub async fn stand(qmp: &Qmp, mirrors: &[Mirror]) -> Result<Stand, QmpError> {
 }
 
 /// Has QEMU copy the disks; returns when all are in step. `peer` is whose the other
-/// end is to be, where it proves that.
+/// end is to be, where it proves that; `speed` is what all may have together, in bytes a
+/// second.
 pub async fn begin(
     qmp: &Qmp,
     mirrors: &[Mirror],
@@ -105,6 +107,7 @@ pub async fn begin(
     peer: Option<&str>,
     speed: Option<u64>,
 ) -> Result<(), QmpError> {
+    let speed = speed.map(|speed| share(speed, mirrors.len()));
     for mirror in mirrors {
         let mut node = json!({
             "driver": "nbd", "node-name": mirror.target, "server": to.server(),
@@ -121,6 +124,12 @@ pub async fn begin(
         mirror.job().ready(qmp).await?;
     }
     Ok(())
+}
+
+/// What each of so many has, where none has nothing: that would be no limit.
+fn share(speed: u64, count: usize) -> u64 {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    speed.checked_div(count).unwrap_or(speed).max(1)
 }
 
 impl Mirror {
@@ -252,8 +261,9 @@ mod tests {
         let mut disks = DiskPlan {
             shares_root: true,
             volumes: vec![plan(3, false), plan(4, true)],
+            snapshots: Vec::new(),
         };
-        let found = mirrors(vm, &[plug(3), plug(4)], &disks);
+        let found = mirrors(vm, "disk", &[plug(3), plug(4)], &disks);
         let wanted = Mirror {
             node: "volume3.2".to_owned(),
             export: id(3).to_string(),
@@ -262,12 +272,13 @@ mod tests {
         };
         assert_eq!(found, [wanted]);
         disks.shares_root = false;
-        let found = mirrors(vm, &[], &disks);
+        let found = mirrors(vm, "disk.2", &[], &disks);
         assert_eq!(found.len(), 1);
         assert_eq!(
-            (found[0].job.as_str(), found[0].target.as_str()),
-            (JOB, TARGET)
+            [&found[0].node, &found[0].job, &found[0].target],
+            ["disk.2", JOB, TARGET]
         );
+        assert_eq!([share(9, 2), share(1, 2), share(5, 1)], [4, 1, 5]);
         assert!(is_ours("leave", JOB) && is_ours("leave-volume3", JOB));
         assert!(!is_ours("leaver", JOB) && !is_ours("backup-disk", JOB));
     }

@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::{sleep, timeout};
 use vimana_driver::{Arrival, DiskPlan, Endpoint, Fault, FaultKind, IncarnationSpec, Power};
+use vimana_model::name::DatastoreName;
 use vimana_model::{HostId, VmId};
 
 use super::mirror::{Mirror, mirrors};
 use super::tls::{self, End};
 use super::{Arriving, Journey, able, hypervisor, on_disk};
-use crate::argv::{self, Launch};
+use crate::argv::{self, DISK_NODE, Launch};
 use crate::boot::{self, Beginning, has_run, launch};
 use crate::host::{Held, Host, Turn, blocking, no_such_vm, overtaken};
 use crate::limits::{
@@ -24,6 +25,7 @@ use crate::machine::{self, Machine, Parts};
 use crate::prepare::{self, enough_room};
 use crate::qmp::{Migration, Passage, Port, Qmp, QmpError, RunState, Terms};
 use crate::record::{self, Prepared};
+use crate::snapshot::{self, SnapshotRecord};
 use crate::volume;
 
 /// See [`vimana_driver::HostDriver::receive`].
@@ -59,17 +61,20 @@ pub async fn receive(
         runs_as: None,
         disks,
     };
+    let home = spec.datastore.clone();
     match make_place(&turn, spec, &image, &mut arriving, how).await {
         Ok((record, parts, endpoint)) => {
             let mut held = Held::prepared(Arc::new(record));
             held.power = Power::Arriving;
+            let snapshots = SnapshotRecord::coming(&arriving.disks.snapshots);
             held.journey = Some(Journey::Arriving(arriving));
+            turn.host.snapshots.put(turn.vm.id, snapshots);
             turn.vm.hold(&turn.host, held);
             Machine::supervise(&turn.host, &turn.vm, parts);
             Ok(endpoint)
         }
         Err(fault) => {
-            forget(&turn.host, turn.vm.id, &arriving.disks).await?;
+            forget(&turn.host, turn.vm.id, home, &arriving.disks).await?;
             Err(fault)
         }
     }
@@ -88,7 +93,10 @@ async fn make_place(
     let record = blocking(move || {
         enough_room(&host, &spec)?;
         let record = prepare::promised(&host.config, spec, &image)?;
-        let beside = |dir: &Path| record::write(dir, &now);
+        let beside = |dir: &Path| {
+            snapshot::come(dir, &now.disks)?;
+            record::write(dir, &now)
+        };
         if now.disks.shares_root {
             return prepare::join(&host, record, beside);
         }
@@ -101,13 +109,18 @@ async fn make_place(
 }
 
 /// Nothing is left of a machine that never came but what its own host reaches; no
-/// process has it.
-pub async fn forget(host: &Arc<Host>, vm: VmId, disks: &DiskPlan) -> Result<(), Fault> {
+/// process has it. Its disk was to be in the datastore `home`.
+pub async fn forget(
+    host: &Arc<Host>,
+    vm: VmId,
+    home: DatastoreName,
+    disks: &DiskPlan,
+) -> Result<(), Fault> {
     volume::leave(host, vm, disks).await?;
     let (host, with_disk) = (Arc::clone(host), !disks.shares_root);
     on_disk("removing the machine's files", move || {
         if with_disk {
-            prepare::remove_homes(&host, vm)?;
+            prepare::remove_home(&host, vm, &home)?;
         }
         host.layout.remove(&vm)
     })
@@ -142,7 +155,7 @@ async fn wait(
         incoming: true,
         ..launch(&record.spec, &record.image, accelerator, volumes.clone())
     });
-    let exports = mirrors(turn.vm.id, &volumes, &arriving.disks);
+    let exports = mirrors(turn.vm.id, DISK_NODE, &volumes, &arriving.disks);
     for _ in 0..LISTEN_ATTEMPTS {
         let mut parts = boot::start(turn, &turn.dir(), &args, Beginning::FromElsewhere).await?;
         let listening = async {
@@ -306,8 +319,6 @@ pub async fn run(turn: Turn) -> Result<(), Fault> {
     if !come.ok_or_else(overtaken)?.map_err(unrun)? {
         return Err(not_arrived());
     }
-    // Its disk is its own from now on.
-    qmp.nbd_server_stop().await.map_err(unrun)?;
     // No end is recorded meanwhile, under whichever epoch. Not to be cancelled
     // from here on.
     let _ending = machine.ending.lock().await;
@@ -320,8 +331,10 @@ pub async fn run(turn: Turn) -> Result<(), Fault> {
     let what = "recording that the machine runs";
     // The guest waits for it. It is for an agent that finds the process: where the
     // host ends, and that with it, what is recorded elsewhere is that it was to run
-    // here.
-    on_disk(what, move || record::write_for_now(&dir, &marked)).await?;
+    // here. Its disks are its own from now on.
+    let recorded = on_disk(what, move || record::write_for_now(&dir, &marked));
+    let (recorded, unserved) = tokio::join!(recorded, qmp.nbd_server_stop());
+    recorded.and(unserved.map_err(unrun))?;
     let mut record = Prepared::clone(&held.record);
     record.spec.run_epoch = turn.epoch;
     let record = Arc::new(record);

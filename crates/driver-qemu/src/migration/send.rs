@@ -9,17 +9,18 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use vimana_driver::{CopyWatcher, Fault, FaultKind, Power, Sending};
+use vimana_driver::{CopyWatcher, DiskPlan, Fault, FaultKind, Power, Sending};
 use vimana_model::migration::{CopyPhase, Sent};
 
 use super::mirror::{self, Mirror, mirrors};
 use super::tls::{self, End};
 use super::watch::Watch;
 use super::{Journey, Leaving, able, hypervisor, on_disk};
+use crate::argv::ROOT_DEVICE;
 use crate::guest;
 use crate::host::{Turn, not_running, overtaken};
 use crate::limits::{
-    FIRST_DOWNTIME_MS, REACH_TIMEOUT, ROUNDS_AT_FIRST, ROUNDS_BEFORE, SEND_TIMEOUT,
+    FIRST_DOWNTIME_MS, REACH_TIMEOUT, ROUNDS_AT_FIRST, ROUNDS_BEFORE, ROUNDS_IN_VAIN, SEND_TIMEOUT,
     SWITCHOVER_TIMEOUT, WATCH_EVERY,
 };
 use crate::machine::{self, Intent, Machine};
@@ -55,15 +56,19 @@ pub async fn send(turn: Turn, sending: Sending, watcher: CopyWatcher) -> Result<
         machine: &machine,
         qmp: machine.qmp(),
         leaving,
-        mirrors: mirrors(turn.vm.id, &volumes, &sending.disks),
+        mirrors: Vec::new(),
         watch: Watch::new(watcher),
         since: Instant::now(),
         stands_since: None,
-        disk_bytes: 0,
+        disk_bytes: None,
         downtime_ms: sending.max_downtime_ms.min(FIRST_DOWNTIME_MS),
+        most_since: None,
         sending,
     };
     let going = async {
+        let root = sender.qmp.node_of(ROOT_DEVICE).await;
+        let root = root.map_err(|error| unsent(&error))?;
+        sender.mirrors = mirrors(turn.vm.id, &root, &volumes, &sender.sending.disks);
         match before {
             Some(_) => sender.go_on().await,
             None => sender.go().await,
@@ -133,14 +138,13 @@ fn may_send(turn: &Turn, to: &Sending) -> Result<(Arc<Machine>, Option<Leaving>)
         return Err(Fault::new(FaultKind::Unsupported, message));
     }
     let volumes = turn.host.volumes.of(turn.vm.id);
-    if volumes
-        .iter()
-        .any(|plug| to.disks.volume(plug.volume).is_none())
-    {
-        return conflict("the machine has other volumes than were to go with it");
+    if !to.disks.names_all(volumes.iter().map(|plug| plug.volume)) {
+        return Err(DiskPlan::other_volumes());
     }
-    if !turn.host.snapshots.of(turn.vm.id).taken.is_empty() {
-        return conflict("the machine has snapshots, which do not travel with it");
+    let snapshots = turn.host.snapshots.of(turn.vm.id);
+    snapshots.may_leave(&to.disks)?;
+    if !snapshots.taken.is_empty() && !to.disks.shares_all() {
+        return Err(DiskPlan::copies_without_snapshots());
     }
     Ok((machine, None))
 }
@@ -187,9 +191,12 @@ struct Sender<'a> {
     since: Instant,
     /// When the guest was seen to stand still.
     stands_since: Option<Instant>,
-    disk_bytes: u64,
+    /// Of the disks, once their copies have ended.
+    disk_bytes: Option<u64>,
     /// What is allowed by now of the time that the guest may stand still.
     downtime_ms: u64,
+    /// Since when it may for as long as is allowed at all, and after how many rounds.
+    most_since: Option<(Instant, u64)>,
 }
 
 impl Sender<'_> {
@@ -332,7 +339,7 @@ impl Sender<'_> {
                 Migration::Waiting if !told_to_go_on => {
                     self.stands_since.get_or_insert_with(Instant::now);
                     let ended = mirror::end(&self.qmp, &self.mirrors).await;
-                    self.disk_bytes = ended.map_err(|error| unsent(&error))?;
+                    self.disk_bytes = Some(ended.map_err(|error| unsent(&error))?);
                     let goes_on = self.qmp.migrate_continue().await;
                     goes_on.map_err(|error| unsent(&error))?;
                     told_to_go_on = true;
@@ -353,6 +360,7 @@ impl Sender<'_> {
                     self.tell_memory(&moving);
                     if !self.sending.endpoint.post_copy {
                         self.allow_more(&moving).await;
+                        self.gets_anywhere(&moving)?;
                     }
                     self.watch.goes_on()?;
                     if self.stands_since.is_none() {
@@ -400,7 +408,7 @@ impl Sender<'_> {
                 return Ok(false);
             }
             self.stands_since.get_or_insert_with(Instant::now);
-            self.disk_bytes = mirror::end(&self.qmp, &self.mirrors).await?;
+            self.disk_bytes = Some(mirror::end(&self.qmp, &self.mirrors).await?);
             Ok(true)
         };
         let stopping: Result<_, QmpError> = stopping.await;
@@ -425,6 +433,22 @@ impl Sender<'_> {
                 tracing::debug!(vm = %self.turn.vm.id, %error, "a longer end is not allowed yet");
             }
         }
+    }
+
+    /// Nobody waits for ever for a guest that changes its memory faster than it is copied.
+    fn gets_anywhere(&mut self, moving: &Moving) -> Result<(), Fault> {
+        if self.downtime_ms < self.sending.max_downtime_ms || self.stands_since.is_some() {
+            return Ok(());
+        }
+        let rounds = moving.memory.dirty_sync_count;
+        let (since, first) = *self.most_since.get_or_insert((Instant::now(), rounds));
+        let in_vain = self.turn.host.config.migration.in_vain;
+        if since.elapsed() < in_vain || rounds.saturating_sub(first) < ROUNDS_IN_VAIN {
+            return Ok(());
+        }
+        let reason = "its guest changes its memory faster than it is copied; send it at a \
+                      quieter time, with more bandwidth, a longer downtime, or by post-copy";
+        Err(failed(reason))
     }
 
     /// It is connected now.
@@ -489,15 +513,18 @@ impl Sender<'_> {
     /// it runs.
     async fn arrived(&mut self, moving: &Moving) -> Result<Sent, Fault> {
         let stood = self.stands_since.map(|since| ms(since.elapsed()));
-        if self.disk_bytes == 0
-            && !self.mirrors.is_empty()
-            && let Ok(stand) = mirror::stand(&self.qmp, &self.mirrors).await
-        {
-            self.disk_bytes = stand.done;
-        }
+        let disk_bytes = match self.disk_bytes {
+            Some(bytes) => bytes,
+            None if self.mirrors.is_empty() => 0,
+            // An earlier agent has ended them.
+            None => {
+                let stand = mirror::stand(&self.qmp, &self.mirrors).await;
+                stand.map_or(0, |stand| stand.done)
+            }
+        };
         let clock = now_ms().saturating_sub(self.leaving.began_ms);
         let sent = Sent {
-            transferred_bytes: moving.memory.transferred.saturating_add(self.disk_bytes),
+            transferred_bytes: moving.memory.transferred.saturating_add(disk_bytes),
             total_ms: ms(self.since.elapsed()).max(clock).max(1),
             downtime_ms: moving.downtime_ms,
             // QEMU may know it better: it has stopped the guest before it says so.
@@ -505,9 +532,13 @@ impl Sender<'_> {
         };
         self.leaving.sent = Some(sent);
         let (dir, leaving) = (self.turn.dir(), self.leaving);
-        // It counts for as long as the process lives.
-        let what = "recording that the machine has left";
-        on_disk(what, move || record::write_for_now(&dir, &leaving)).await?;
+        // What has left as a whole, QEMU tells whoever asks after us: the guest, which
+        // stands still, does not wait for the disk.
+        if leaving.endpoint.post_copy {
+            // It counts for as long as the process lives.
+            let what = "recording that the machine has left";
+            on_disk(what, move || record::write_for_now(&dir, &leaving)).await?;
+        }
         let _ending = self.machine.ending.lock().await;
         if self.machine.is_gone() {
             return Err(unsent(&QmpError::Closed));

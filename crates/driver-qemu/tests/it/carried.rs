@@ -6,15 +6,17 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use vimana_driver::conformance::{Harness as _, answer, guest_answers, new_spec, new_volume};
+use vimana_driver::conformance::{
+    Harness as _, answer, guest_answers, new_snapshot, new_spec, new_volume,
+};
 use vimana_driver::{
-    Arrival, DiskPlan, FaultKind, HostDriver, IncarnationSpec, Power, Sending, VolumePlan,
-    VolumeSource, unwatched,
+    Arrival, DiskPlan, FaultKind, HostDriver, IncarnationSpec, Keep, Power, Sending, SnapshotPlan,
+    VolumePlan, VolumeSource, unwatched,
 };
 use vimana_driver_qemu::{BOOTS, COUNT, QemuConfig, QemuDriver};
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
-use vimana_model::{HostId, VmId, VolumeId};
+use vimana_model::{HostId, SnapshotId, VmId, VolumeId};
 
 use crate::host::{QemuHost, other_datastore};
 
@@ -31,7 +33,7 @@ struct Scene {
     two: Arc<dyn HostDriver>,
     spec: IncarnationSpec,
     /// In the shared datastore, and in the host's own directory.
-    volumes: [VolumeId; 2],
+    volumes: Vec<VolumeId>,
     plan: DiskPlan,
 }
 
@@ -48,19 +50,40 @@ impl Scene {
         Arc::new(driver.unwrap())
     }
 
+    /// The second host's agent starts anew.
+    async fn reopen(&mut self) -> Arc<dyn HostDriver> {
+        // Dropped before anything else is opened on the same directory.
+        self.two = Arc::clone(&self.one);
+        self.two = Self::open(&self.hosts, 1).await;
+        Arc::clone(&self.two)
+    }
+
     /// With its own disk in the shared datastore, or in the host's directory.
     async fn new(shares_root: bool) -> Self {
+        let places = vec![other_datastore(), DatastoreName::local()];
+        Self::with_volumes(shares_root, places).await
+    }
+
+    /// The same, with a volume in each of those.
+    async fn with_volumes(shares_root: bool, places: Vec<DatastoreName>) -> Self {
+        Self::of(shares_root, places, None).await
+    }
+
+    /// The same, with so much memory.
+    async fn of(shares_root: bool, places: Vec<DatastoreName>, memory: Option<MiB>) -> Self {
         let hosts = [QemuHost::new().await, QemuHost::new().await];
         let (one, two) = (Self::open(&hosts, 0).await, Self::open(&hosts, 1).await);
         let mut spec = new_spec(&hosts[0]);
+        if let Some(memory) = memory {
+            spec.resources.memory_mib = memory;
+        }
         if shares_root {
             spec.datastore = other_datastore();
         }
         one.prepare(&spec, &hosts[0].image().1).await.unwrap();
-        let volumes = [new_volume(), new_volume()];
-        let places = [other_datastore(), DatastoreName::local()];
+        let volumes: Vec<VolumeId> = places.iter().map(|_| new_volume()).collect();
         let mut plans = Vec::new();
-        for (volume, datastore) in volumes.into_iter().zip(places) {
+        for (volume, datastore) in volumes.iter().copied().zip(places) {
             let made = one.create_volume(volume, MiB(4), &VolumeSource::Empty, &datastore);
             made.await.unwrap();
             let file = one_file(&hosts[0], &datastore, volume);
@@ -80,6 +103,7 @@ impl Scene {
             plan: DiskPlan {
                 shares_root,
                 volumes: plans,
+                snapshots: Vec::new(),
             },
             hosts,
             one,
@@ -111,6 +135,23 @@ impl Scene {
             disks: self.plan.clone(),
             ..Arrival::of(id(1))
         }
+    }
+
+    /// Takes a snapshot, which goes along.
+    async fn snapshot(&mut self, memory: bool) -> SnapshotId {
+        let id = new_snapshot();
+        let keep = if memory { Keep::Memory } else { Keep::Disks };
+        let taken = self.one.snapshot(self.vm(), 1, id, keep);
+        taken.await.unwrap();
+        self.plan.snapshots.push(SnapshotPlan {
+            snapshot_id: id,
+            memory,
+            whole: true,
+            resources: self.spec.resources,
+            root: true,
+            volumes: self.volumes.clone(),
+        });
+        id
     }
 
     fn shared_root(&self) -> PathBuf {
@@ -225,9 +266,7 @@ async fn agents_that_start_anew_find_the_disks_as_they_are() {
     let vm = scene.vm();
     let sending = scene.receive().await;
     scene.one.send(vm, 1, &sending, unwatched()).await.unwrap();
-    // Dropped before anything else is opened on the same directory.
-    scene.two = Arc::clone(&scene.one);
-    scene.two = Scene::open(&scene.hosts, 1).await;
+    scene.reopen().await;
     scene.two.run(vm, 2).await.unwrap();
     assert_eq!(answer(&*scene.two, vm, COUNT).await, 'B');
     scene.one = Arc::clone(&scene.two);
@@ -311,4 +350,128 @@ async fn by_post_copy_too_the_disks_are_the_new_hosts_alone() {
     two.boot(vm, 3, &scene.spec.resources).await.unwrap();
     guest_answers(two, vm).await;
     assert_eq!(answer(two, vm, BOOTS).await, 'B');
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_go_along_in_disks_that_stay_where_they_are() {
+    let mut scene = Scene::with_volumes(true, vec![other_datastore()]).await;
+    let vm = scene.vm();
+    let (early, late) = (scene.snapshot(true).await, scene.snapshot(false).await);
+    let (one, two) = (&*scene.one, &*scene.two);
+    let before = one.snapshots().await.unwrap();
+    // It comes to nothing once: they are where they were.
+    scene.receive().await;
+    assert_eq!(two.snapshots().await.unwrap(), before);
+    two.kill(vm, 1).await.unwrap();
+    two.leave(vm, 1, &scene.plan).await.unwrap();
+    assert_eq!(two.snapshots().await.unwrap(), []);
+    let sending = scene.receive().await;
+    one.send(vm, 1, &sending, unwatched()).await.unwrap();
+    two.run(vm, 2).await.unwrap();
+    one.kill(vm, 2).await.unwrap();
+    one.leave(vm, 2, &scene.plan).await.unwrap();
+    assert_eq!(one.snapshots().await.unwrap(), []);
+    assert_eq!(two.snapshots().await.unwrap(), before);
+    assert_eq!(answer(two, vm, COUNT).await, 'B');
+    two.reset(vm, 2).await.unwrap();
+    guest_answers(two, vm).await;
+    assert_eq!(answer(two, vm, BOOTS).await, 'B');
+    // With its memory, taken on the other host.
+    two.revert(vm, 2, early).await.unwrap();
+    assert_eq!(answer(two, vm, COUNT).await, 'B');
+    assert_eq!(answer(two, vm, BOOTS).await, 'A');
+    two.remove_snapshot(vm, 2, early).await.unwrap();
+    two.kill(vm, 2).await.unwrap();
+    two.revert(vm, 2, late).await.unwrap();
+    scene.reads(1);
+    let driver = scene.reopen().await;
+    let left = driver.snapshots().await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    driver.boot(vm, 3, &scene.spec.resources).await.unwrap();
+    guest_answers(&*driver, vm).await;
+    assert_eq!(answer(&*driver, vm, BOOTS).await, 'B');
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_go_along_in_the_files_of_a_machine_that_does_not_run() {
+    let mut scene = Scene::new(false).await;
+    let vm = scene.vm();
+    // Nobody has said that they go: they would stay.
+    let snapshot = scene.snapshot(true).await;
+    let plan = std::mem::take(&mut scene.plan.snapshots);
+    let (one, two) = (Arc::clone(&scene.one), Arc::clone(&scene.two));
+    let sending = scene.receive().await;
+    let stays = one.send(vm, 1, &sending, unwatched()).await.unwrap_err();
+    assert_eq!(stays.kind, FaultKind::Conflict, "{stays}");
+    two.kill(vm, 1).await.unwrap();
+    two.leave(vm, 1, &scene.plan).await.unwrap();
+    scene.plan.snapshots = plan;
+    // And not with what a guest sees of a disk.
+    let sending = scene.receive().await;
+    let copied = one.send(vm, 1, &sending, unwatched()).await.unwrap_err();
+    assert_eq!(copied.kind, FaultKind::Conflict, "{copied}");
+    two.kill(vm, 1).await.unwrap();
+    two.leave(vm, 1, &scene.plan).await.unwrap();
+    assert_eq!(answer(&*one, vm, COUNT).await, 'B');
+    one.save(vm, 1).await.unwrap();
+    let without = DiskPlan {
+        snapshots: Vec::new(),
+        ..scene.plan.clone()
+    };
+    let stays = one.export(vm, 1, &without).await.unwrap_err();
+    assert_eq!(stays.kind, FaultKind::Conflict, "{stays}");
+    let files = one.export(vm, 1, &scene.plan).await.unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    let copy = |(part, path): (_, PathBuf)| {
+        let to = copies.path().join(format!("{part}"));
+        fs::copy(path, &to).unwrap();
+        (part, to)
+    };
+    let files: Vec<_> = files.into_iter().map(copy).collect();
+    let arrives = IncarnationSpec {
+        run_epoch: 2,
+        ..scene.spec.clone()
+    };
+    let (_, image) = scene.hosts[1].image();
+    let imported = two.import(&arrives, &image, &files, &scene.plan);
+    imported.await.unwrap();
+    one.leave(vm, 2, &scene.plan).await.unwrap();
+    assert_eq!(one.snapshots().await.unwrap(), []);
+    assert_eq!(two.snapshots().await.unwrap().len(), 1);
+    two.load(vm, 2).await.unwrap();
+    assert_eq!(answer(&*two, vm, COUNT).await, 'C');
+    two.revert(vm, 2, snapshot).await.unwrap();
+    assert_eq!(answer(&*two, vm, COUNT).await, 'B', "as it was then");
+    two.kill(vm, 2).await.unwrap();
+    scene.reads(1);
+}
+
+/// What is large comes by several channels, which a file has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_machine_that_came_from_elsewhere_goes_back_to_its_memory() {
+    let large = Some(MiB(1024));
+    let mut scene = Scene::of(true, vec![other_datastore()], large).await;
+    let vm = scene.vm();
+    let early = scene.snapshot(true).await;
+    let (one, two) = (&*scene.one, &*scene.two);
+    let sending = scene.receive().await;
+    assert!(sending.endpoint.channels > 0);
+    one.send(vm, 1, &sending, unwatched()).await.unwrap();
+    one.call_off(vm, 1).await.unwrap();
+    two.kill(vm, 1).await.unwrap();
+    two.leave(vm, 1, &scene.plan).await.unwrap();
+    one.revert(vm, 1, early).await.unwrap();
+    assert_eq!(answer(one, vm, COUNT).await, 'B');
+    let sending = scene.receive().await;
+    one.send(vm, 1, &sending, unwatched()).await.unwrap();
+    two.run(vm, 2).await.unwrap();
+    one.kill(vm, 2).await.unwrap();
+    one.leave(vm, 2, &scene.plan).await.unwrap();
+    assert_eq!(answer(two, vm, COUNT).await, 'C');
+    let late = new_snapshot();
+    two.snapshot(vm, 2, late, Keep::Memory).await.unwrap();
+    for (snapshot, count) in [(early, 'B'), (late, 'D')] {
+        two.revert(vm, 2, snapshot).await.unwrap();
+        assert_eq!(answer(two, vm, COUNT).await, count);
+    }
 }

@@ -187,6 +187,26 @@ impl Harness for QemuHost {
         other_datastore()
     }
 
+    fn home(&self, vm: VmId) -> DatastoreName {
+        let dir = self.config().state_dir.join(vm.to_string());
+        let there = self.file("other").join(vm.to_string());
+        let names = fs::read_dir(&dir).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let disks: Vec<_> = names.filter(|name| name.starts_with("disk")).collect();
+        assert_eq!(disks, ["disk.qcow2"]);
+        assert!(!dir.join("moving.json").exists());
+        match fs::read_link(dir.join("disk.qcow2")) {
+            Ok(disk) => {
+                assert_eq!(disk, there.join("disk.qcow2"));
+                other_datastore()
+            }
+            Err(_) => {
+                assert!(!there.exists());
+                DatastoreName::local()
+            }
+        }
+    }
+
     fn left_behind(&self, vm: VmId) -> Vec<String> {
         let mut left: Vec<String> = Vec::new();
         for entry in fs::read_dir(self.config().state_dir).unwrap() {
@@ -217,8 +237,9 @@ impl Harness for QemuHost {
     }
 
     fn carry(&self, file: &Path, to: &Self) -> PathBuf {
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let place = to.file(name);
+        // Of which all volumes have the same name.
+        let name = file.strip_prefix(self.dir.path()).unwrap_or(file);
+        let place = to.file(&name.to_str().unwrap().replace('/', "-"));
         fs::copy(file, &place).unwrap();
         place
     }

@@ -12,6 +12,7 @@ use tokio::process::Command;
 use vimana_driver::conformance::{BOOTS, COUNT, Harness as _, answer, guest_answers, new_spec};
 use vimana_driver::{Fault, FaultKind, HostDriver, Keep, Observed, Power, VolumeSource, unwatched};
 use vimana_driver_qemu::QemuDriver;
+use vimana_model::backup::DiskId;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::{SnapshotId, VmId, VolumeId};
@@ -34,10 +35,11 @@ enum What {
     Snapshot,
     Revert,
     Move,
+    MoveRoot,
 }
 
 impl What {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Boot,
         Self::Save,
         Self::Load,
@@ -47,6 +49,7 @@ impl What {
         Self::Snapshot,
         Self::Revert,
         Self::Move,
+        Self::MoveRoot,
     ];
 
     async fn carry_out(self, driver: &dyn HostDriver, vm: VmId) -> Result<(), Fault> {
@@ -60,15 +63,16 @@ impl What {
             Self::Detach => driver.detach(vm, 1, volume_of(vm)).await,
             Self::Snapshot => driver.snapshot(vm, 1, snapshot_of(vm), Keep::Memory).await,
             Self::Revert => driver.revert(vm, 1, snapshot_of(vm)).await,
-            Self::Move => {
-                let to = other_datastore();
-                driver
-                    .move_volume(vm, 1, volume_of(vm), &to, unwatched())
-                    .await
-                    .map(drop)
-            }
+            Self::Move => relocate(driver, vm, DiskId::Volume(volume_of(vm))).await,
+            Self::MoveRoot => relocate(driver, vm, DiskId::Root).await,
         }
     }
+}
+
+async fn relocate(driver: &dyn HostDriver, vm: VmId, disk: DiskId) -> Result<(), Fault> {
+    let to = other_datastore();
+    let moved = driver.move_disk(vm, 1, disk, &to, unwatched());
+    moved.await.map(drop)
 }
 
 /// The same in every process.
@@ -180,7 +184,8 @@ async fn agent_killed_at_any_moment_loses_nothing() {
                 | What::Detach
                 | What::Snapshot
                 | What::Revert
-                | What::Move => &[Power::Running],
+                | What::Move
+                | What::MoveRoot => &[Power::Running],
             };
             assert!(may_be.contains(&found.power), "{case}");
             let processes = host.processes(vm).len();
@@ -209,6 +214,14 @@ async fn after_all(host: &QemuHost, driver: &dyn HostDriver, vm: VmId, what: Wha
             assert_eq!(host.plugged(driver, vm).await, 1, "{case}");
             driver.detach(vm, 1, volume_of(vm)).await.expect(case);
             assert!(!host.reads_zeros(volume_of(vm)), "{case}");
+        }
+        What::MoveRoot => {
+            assert_eq!(host.home(vm), other_datastore(), "{case}");
+            assert_eq!(answer(driver, vm, COUNT).await, 'B', "{case}");
+            driver.kill(vm, 1).await.expect(case);
+            driver.boot(vm, 2, &size()).await.expect(case);
+            guest_answers(driver, vm).await;
+            assert_eq!(answer(driver, vm, BOOTS).await, 'B', "{case}");
         }
         What::Snapshot | What::Revert => {
             assert_eq!(snapshots, 1, "{case}");

@@ -328,6 +328,53 @@ fn slowly(endpoint: Endpoint) -> Sending {
     }
 }
 
+/// A boot sector that changes half a mebibyte of its memory, over and over.
+#[rustfmt::skip]
+const RESTLESS: [u8; 22] = [
+    0xfa, // no interrupts
+    0xbb, 0x00, 0x10, // from 64 KiB on:
+    0x8e, 0xdb, 0xfe, 0x06, 0x00, 0x00, //   one byte
+    0x81, 0xc3, 0x00, 0x01, //   of each page
+    0x81, 0xfb, 0x00, 0x90, 0x72, 0xf0, //   up to 576 KiB,
+    0xeb, 0xeb, // and again
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_that_is_changed_faster_than_it_is_copied_is_given_up() {
+    let [a, b] = [QemuHost::new().await, QemuHost::new().await];
+    let mut config = a.config();
+    config.migration.in_vain = Duration::from_secs(1);
+    let image = config.state_dir.with_file_name("restless.img");
+    let mut sector = [0; 512];
+    sector[..RESTLESS.len()].copy_from_slice(&RESTLESS);
+    [sector[510], sector[511]] = [0x55, 0xaa];
+    fs::write(&image, sector).unwrap();
+    let (one, two) = (a.open(config).await, b.driver().await);
+    let spec = new_spec(&a);
+    let vm = spec.vm_id;
+    one.prepare(&spec, &image).await.unwrap();
+    one.boot(vm, 1, &spec.resources).await.unwrap();
+    let arrival = Arrival::of(id(1));
+    let endpoint = two.receive(&spec, &image, &arrival).await.unwrap();
+    let (watcher, seen) = watched();
+    let sending = Sending {
+        max_bytes_per_s: Some(4 << 20),
+        ..slowly(endpoint)
+    };
+    let refused = one.send(vm, 1, &sending, watcher).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind, FaultKind::Hypervisor, "{refused}");
+    let told = refused.message;
+    assert!(told.contains("faster than it is copied"), "{told}");
+    let rounds = seen.lock().unwrap().last().unwrap().rounds;
+    assert!(rounds >= 30, "{rounds}");
+    let here = one.inventory().await.unwrap();
+    assert_eq!(here[0].power, Power::Running);
+    two.kill(vm, 1).await.unwrap();
+    two.leave(vm, 1, &DiskPlan::default()).await.unwrap();
+    assert_eq!(b.left_behind(vm), [""; 0]);
+}
+
 /// Returns once the sending is that far.
 async fn is_in(seen: &Mutex<Vec<CopyProgress>>, phase: CopyPhase) {
     let far = async {

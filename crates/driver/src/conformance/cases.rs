@@ -134,7 +134,10 @@ pub async fn lower_epoch_is_refused_without_effect<H: Harness>(h: &H) {
         driver.kill(spec.vm_id, 4).await.err(),
         driver.save(spec.vm_id, 4).await.err(),
         driver.load(spec.vm_id, 4).await.err(),
-        driver.export(spec.vm_id, 4).await.err(),
+        driver
+            .export(spec.vm_id, 4, &DiskPlan::default())
+            .await
+            .err(),
         driver
             .import(&old, &h.image().1, &[], &DiskPlan::default())
             .await

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vimana_model::HostId;
+use vimana_model::backup::DiskId;
 use vimana_model::migration::CopyProgress;
+use vimana_model::name::DatastoreName;
 
 use super::{
     BOOTS, COUNT, Harness, PATIENCE, answer, expect_power, guest_answers, observed, power, run,
@@ -58,6 +60,33 @@ async fn goes_on(driver: &dyn HostDriver, spec: &IncarnationSpec, epoch: u64, co
     assert_eq!((seen.run_epoch, seen.power), (epoch, Power::Running));
     assert_eq!(answer(driver, spec.vm_id, COUNT).await, count);
     assert_eq!(answer(driver, spec.vm_id, BOOTS).await, 'A');
+}
+
+/// The names of a disk inside a hypervisor are those of this host alone.
+pub async fn machine_whose_disk_has_moved_goes_on_at_another_host<H: Harness>(h: &H) {
+    let there = h.beside().await;
+    let (from, at) = (h.driver().await, there.driver().await);
+    let mut spec = counting(h, &*from).await;
+    let vm = spec.vm_id;
+    spec.datastore = h.datastore();
+    let moved = from.move_disk(vm, 1, DiskId::Root, &spec.datastore, nobody());
+    moved.await.unwrap();
+    let arrival = Arrival::of(source());
+    let endpoint = at.receive(&spec, &there.image().1, &arrival).await.unwrap();
+    from.send(vm, 1, &to(endpoint), nobody()).await.unwrap();
+    at.run(vm, 2).await.unwrap();
+    goes_on(&*at, &spec, 2, 'B').await;
+    from.kill(vm, 2).await.unwrap();
+    from.leave(vm, 2, &DiskPlan::default()).await.unwrap();
+    assert_eq!(h.left_behind(vm), [""; 0]);
+    let back = DatastoreName::local();
+    let moved = at.move_disk(vm, 2, DiskId::Root, &back, nobody());
+    moved.await.unwrap();
+    assert_eq!(there.home(vm), back);
+    goes_on(&*at, &spec, 2, 'C').await;
+    at.reset(vm, 2).await.unwrap();
+    guest_answers(&*at, vm).await;
+    assert_eq!(answer(&*at, vm, BOOTS).await, 'B');
 }
 
 /// Nothing is left of it here.

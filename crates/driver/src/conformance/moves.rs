@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vimana_model::backup::DiskId;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
@@ -49,7 +50,7 @@ pub async fn volume_moves_while_the_machine_is_off<H: Harness>(h: &H) {
     for to in [h.datastore(), DatastoreName::local()] {
         for _ in 0..2 {
             driver
-                .move_volume(vm, 1, volume, &to, unwatched())
+                .move_disk(vm, 1, DiskId::Volume(volume), &to, unwatched())
                 .await
                 .unwrap();
             assert_eq!(place(&*driver, volume).await, to);
@@ -70,7 +71,7 @@ pub async fn volume_moves_while_the_machine_runs<H: Harness>(h: &H) {
     for to in [h.datastore(), DatastoreName::local(), h.datastore()] {
         for _ in 0..2 {
             driver
-                .move_volume(vm, 1, volume, &to, unwatched())
+                .move_disk(vm, 1, DiskId::Volume(volume), &to, unwatched())
                 .await
                 .unwrap();
         }
@@ -100,7 +101,7 @@ pub async fn moved_volume_survives_a_restart_of_the_driver<H: Harness>(h: &H) {
     let vm = run(h, &*driver).await.vm_id;
     let volume = written(h, &*driver, vm).await;
     driver
-        .move_volume(vm, 1, volume, &h.datastore(), unwatched())
+        .move_disk(vm, 1, DiskId::Volume(volume), &h.datastore(), unwatched())
         .await
         .unwrap();
     let before = driver.volumes().await.unwrap();
@@ -109,7 +110,13 @@ pub async fn moved_volume_survives_a_restart_of_the_driver<H: Harness>(h: &H) {
     assert_eq!(driver.volumes().await.unwrap(), before);
     assert_eq!(h.plugged(&*driver, vm).await, 1);
     driver
-        .move_volume(vm, 1, volume, &DatastoreName::local(), unwatched())
+        .move_disk(
+            vm,
+            1,
+            DiskId::Volume(volume),
+            &DatastoreName::local(),
+            unwatched(),
+        )
         .await
         .unwrap();
     driver.kill(vm, 1).await.unwrap();
@@ -126,27 +133,33 @@ pub async fn volume_that_cannot_move_stays<H: Harness>(h: &H) {
     let refused = |kind: FaultKind| Some(kind);
     let nowhere = DatastoreName::new("nowhere").unwrap();
     let to_nowhere = driver
-        .move_volume(vm, 1, volume, &nowhere, unwatched())
+        .move_disk(vm, 1, DiskId::Volume(volume), &nowhere, unwatched())
         .await;
     assert_eq!(kind(to_nowhere), refused(FaultKind::Unsupported));
-    let of_nobody = driver.move_volume(vm, 1, loose, &there, unwatched()).await;
+    let of_nobody = driver
+        .move_disk(vm, 1, DiskId::Volume(loose), &there, unwatched())
+        .await;
     assert_eq!(kind(of_nobody), refused(FaultKind::Conflict));
     let of_nothing = driver
-        .move_volume(vm, 1, new_volume(), &there, unwatched())
+        .move_disk(vm, 1, DiskId::Volume(new_volume()), &there, unwatched())
         .await;
     assert_eq!(kind(of_nothing), refused(FaultKind::NoSuchVolume));
     let snapshot = new_snapshot();
     driver.snapshot(vm, 1, snapshot, Keep::Disks).await.unwrap();
-    let held = driver.move_volume(vm, 1, volume, &there, unwatched()).await;
+    let held = driver
+        .move_disk(vm, 1, DiskId::Volume(volume), &there, unwatched())
+        .await;
     assert_eq!(kind(held), refused(FaultKind::Conflict));
     driver.remove_snapshot(vm, 1, snapshot).await.unwrap();
     driver.save(vm, 1).await.unwrap();
-    let saved = driver.move_volume(vm, 1, volume, &there, unwatched()).await;
+    let saved = driver
+        .move_disk(vm, 1, DiskId::Volume(volume), &there, unwatched())
+        .await;
     assert_eq!(kind(saved), refused(FaultKind::Conflict));
     assert_eq!(place(&*driver, volume).await, DatastoreName::local());
     driver.load(vm, 2).await.unwrap();
     driver
-        .move_volume(vm, 2, volume, &there, unwatched())
+        .move_disk(vm, 2, DiskId::Volume(volume), &there, unwatched())
         .await
         .unwrap();
     assert_eq!(place(&*driver, volume).await, there);
@@ -160,17 +173,17 @@ pub async fn cancelled_move_can_be_repeated_either_way<H: Harness>(h: &H) {
     let (here, there) = (DatastoreName::local(), h.datastore());
     for moment in [0, 1, 2, 4, 8, 15, 30] {
         let after = Duration::from_millis(moment);
-        let moving = driver.move_volume(vm, 1, volume, &there, unwatched());
+        let moving = driver.move_disk(vm, 1, DiskId::Volume(volume), &there, unwatched());
         let _ = tokio::time::timeout(after, moving).await;
         let to = if moment % 2 == 0 { &here } else { &there };
         driver
-            .move_volume(vm, 1, volume, to, unwatched())
+            .move_disk(vm, 1, DiskId::Volume(volume), to, unwatched())
             .await
             .unwrap();
         assert_eq!(place(&*driver, volume).await, *to, "after {moment} ms");
         assert_eq!(h.plugged(&*driver, vm).await, 1, "after {moment} ms");
         driver
-            .move_volume(vm, 1, volume, &here, unwatched())
+            .move_disk(vm, 1, DiskId::Volume(volume), &here, unwatched())
             .await
             .unwrap();
     }
@@ -185,7 +198,7 @@ pub async fn volume_of_a_machine_that_dies_on_the_way_is_whole<H: Harness>(h: &H
         let vm = run(h, &*driver).await.vm_id;
         let volume = written(h, &*driver, vm).await;
         let there = h.datastore();
-        let moving = driver.move_volume(vm, 1, volume, &there, unwatched());
+        let moving = driver.move_disk(vm, 1, DiskId::Volume(volume), &there, unwatched());
         let killing = async {
             tokio::time::sleep(Duration::from_millis(moment)).await;
             driver.kill(vm, 1).await.unwrap();

@@ -116,7 +116,10 @@ pub async fn clean_removes_a_saved_machine<H: Harness>(h: &H) {
     let driver = h.driver().await;
     let spec = counting(h, &*driver).await;
     driver.save(spec.vm_id, 1).await.unwrap();
-    driver.export(spec.vm_id, 1).await.unwrap();
+    driver
+        .export(spec.vm_id, 1, &DiskPlan::default())
+        .await
+        .unwrap();
     driver.clean(spec.vm_id, 1).await.unwrap();
     assert_eq!(h.left_behind(spec.vm_id), [""; 0]);
     assert_eq!(observed(&*driver, spec.vm_id).await, None);
@@ -149,7 +152,7 @@ pub async fn only_what_runs_can_be_saved<H: Harness>(h: &H) {
             assert_eq!(kind(result), Some(FaultKind::Hypervisor));
         }
     }
-    let files = driver.export(prepared.vm_id, 2).await;
+    let files = driver.export(prepared.vm_id, 2, &DiskPlan::default()).await;
     assert_eq!(kind(files), Some(FaultKind::Hypervisor));
 }
 
@@ -253,7 +256,11 @@ async fn carried<H: Harness>(
     let mut spec = counting(h, driver).await;
     driver.save(spec.vm_id, 1).await.unwrap();
     let mut files = Vec::new();
-    for (part, path) in driver.export(spec.vm_id, 1).await.unwrap() {
+    for (part, path) in driver
+        .export(spec.vm_id, 1, &DiskPlan::default())
+        .await
+        .unwrap()
+    {
         files.push((part, h.carry(&path, other)));
     }
     spec.run_epoch = 2;
@@ -266,7 +273,7 @@ pub async fn saved_machine_goes_on_elsewhere<H: Harness>(h: &H) {
     let (from, to) = (h.driver().await, other.driver().await);
     let (spec, files) = carried(h, &other, &*from).await;
     let parts: Vec<Part> = files.iter().map(|(part, _)| *part).collect();
-    assert_eq!(parts, Part::ALL);
+    assert_eq!(parts, Part::OWN);
     let mut changes = to.subscribe();
     to.import(&spec, &other.image().1, &files, &DiskPlan::default())
         .await
@@ -290,10 +297,13 @@ pub async fn machine_that_is_off_starts_elsewhere<H: Harness>(h: &H) {
     let other = H::new().await;
     let (from, to) = (h.driver().await, other.driver().await);
     let mut spec = counting(h, &*from).await;
-    let runs = from.export(spec.vm_id, 1).await;
+    let runs = from.export(spec.vm_id, 1, &DiskPlan::default()).await;
     assert_eq!(kind(runs), Some(FaultKind::Hypervisor));
     from.kill(spec.vm_id, 1).await.unwrap();
-    let files = from.export(spec.vm_id, 1).await.unwrap();
+    let files = from
+        .export(spec.vm_id, 1, &DiskPlan::default())
+        .await
+        .unwrap();
     let parts: Vec<Part> = files.iter().map(|(part, _)| *part).collect();
     assert_eq!(parts, [Part::Disk]);
     let carried: Vec<_> = files
@@ -329,9 +339,17 @@ pub async fn export_changes_nothing<H: Harness>(h: &H) {
         .await
         .unwrap();
     to.load(spec.vm_id, 2).await.unwrap();
-    let once = from.export(spec.vm_id, 1).await.unwrap();
+    let once = from
+        .export(spec.vm_id, 1, &DiskPlan::default())
+        .await
+        .unwrap();
     let left = h.left_behind(spec.vm_id);
-    assert_eq!(from.export(spec.vm_id, 1).await.unwrap(), once);
+    assert_eq!(
+        from.export(spec.vm_id, 1, &DiskPlan::default())
+            .await
+            .unwrap(),
+        once
+    );
     assert_eq!(h.left_behind(spec.vm_id), left);
     // What runs elsewhere has not touched the files here.
     to.kill(spec.vm_id, 2).await.unwrap();

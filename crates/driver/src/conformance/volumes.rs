@@ -7,7 +7,9 @@ use vimana_model::unit::MiB;
 use vimana_model::{VmId, VolumeId};
 
 use super::{COUNT, Harness, answer, guest_answers, new_spec, new_vm, new_volume, power, run};
-use crate::{Fault, FaultKind, HostDriver, ObservedVolume, Part, Power, VolumeSource};
+use crate::{
+    DiskPlan, Fault, FaultKind, HostDriver, ObservedVolume, Part, Power, VolumePlan, VolumeSource,
+};
 
 const SIZE: MiB = MiB(2);
 
@@ -206,15 +208,76 @@ pub async fn saved_machine_comes_back_with_its_volumes<H: Harness>(h: &H) {
     assert_eq!(kind(driver.detach(vm, 1, two).await), conflict);
     assert_eq!(kind(driver.grow_volume(two, MiB(9)).await), conflict);
     // They are none of its files.
-    let files = driver.export(vm, 1).await.unwrap();
+    let files = driver.export(vm, 1, &DiskPlan::default()).await.unwrap();
     let parts: Vec<Part> = files.into_iter().map(|(part, _)| part).collect();
-    assert_eq!(parts, Part::ALL);
+    assert_eq!(parts, Part::OWN);
     driver.load(vm, 2).await.unwrap();
     assert_eq!(power(&*driver, vm).await, Some(Power::Running));
     assert_eq!(h.plugged(&*driver, vm).await, 1);
     assert_eq!(answer(&*driver, vm, COUNT).await, 'B');
     driver.detach(vm, 2, two).await.unwrap();
     assert_eq!(h.plugged(&*driver, vm).await, 0);
+}
+
+/// With its memory saved, and off.
+pub async fn volumes_go_along_with_a_machine_that_does_not_run<H: Harness>(h: &H) {
+    for with_memory in [true, false] {
+        let other = H::new().await;
+        let (from, to) = (h.driver().await, other.driver().await);
+        let mut spec = run(h, &*from).await;
+        let vm = spec.vm_id;
+        guest_answers(&*from, vm).await;
+        let (one, two) = (empty(&*from).await, empty(&*from).await);
+        h.scribble(one);
+        let mut disks = DiskPlan::default();
+        for volume_id in [one, two] {
+            disks.volumes.push(VolumePlan {
+                volume_id,
+                size_mib: SIZE,
+                datastore: DatastoreName::local(),
+                place: from.attach(vm, 1, volume_id).await.unwrap(),
+                shared: false,
+            });
+        }
+        if with_memory {
+            from.save(vm, 1).await.unwrap();
+        } else {
+            from.kill(vm, 1).await.unwrap();
+        }
+        let mut others = disks.clone();
+        others.volumes.truncate(1);
+        let left_out = from.export(vm, 1, &others).await;
+        assert_eq!(kind(left_out), Some(FaultKind::Conflict));
+        let files = from.export(vm, 1, &disks).await.unwrap();
+        let carried = files
+            .iter()
+            .map(|(part, path)| (*part, h.carry(path, &other)));
+        let carried: Vec<_> = carried.collect();
+        assert_eq!(carried.len(), if with_memory { 4 } else { 3 });
+        spec.run_epoch = 2;
+        spec.image = other.image().0;
+        let (image, less) = (other.image().1, &carried[..carried.len() - 1]);
+        let bad = to.import(&spec, &image, less, &disks).await;
+        assert_eq!(kind(bad), Some(FaultKind::BadImage));
+        assert_eq!(to.volumes().await.unwrap(), []);
+        for _ in 0..2 {
+            to.import(&spec, &image, &carried, &disks).await.unwrap();
+        }
+        drop(to);
+        let to = other.driver().await;
+        for (volume, is_empty) in [(one, false), (two, true)] {
+            assert_eq!(owner(&*to, volume).await, Some(vm));
+            assert_eq!(other.reads_zeros(volume), is_empty);
+        }
+        from.leave(vm, 2, &disks).await.unwrap();
+        assert_eq!(from.volumes().await.unwrap(), []);
+        if with_memory {
+            to.load(vm, 2).await.unwrap();
+        } else {
+            to.boot(vm, 3, &spec.resources).await.unwrap();
+        }
+        assert_eq!(other.plugged(&*to, vm).await, 2);
+    }
 }
 
 pub async fn clean_detaches_volumes_and_keeps_them<H: Harness>(h: &H) {

@@ -71,9 +71,14 @@ pub fn check_claims(books: &Books, found: &mut Findings) {
         let peer = migration.peer.id;
         sums.add_machine(peer, migration.resources, &migration.datastore);
         for (_, disk) in migration.copied_volumes() {
-            sums.add_disk(peer, &disk.datastore, disk.size);
+            sums.add_disk(peer, &disk.datastore, disk.claimed());
         }
         check_migration(books, migration, found);
+    }
+    for vm in books.vms.values() {
+        if let (Some(host), Some(moving)) = (&vm.host, &vm.moving) {
+            sums.add_disk(host.id, &moving.to, moving.size);
+        }
     }
     for volume in books.volumes.values() {
         let Some(host) = &volume.host else { continue };

@@ -1,11 +1,12 @@
 //! Copies of stopped VMs, beside what is recorded of them.
 
-use vimana_model::saved::{Part, SavedMachine};
+use vimana_model::saved::SavedMachine;
 use vimana_model::state::VmState;
 use vimana_store::vm::VmRecord;
 
 use super::books::Books;
 use super::{Check, Findings, Outside};
+use crate::migration::disk_plan;
 use vimana_datastore::Copies;
 
 pub fn check_copies(books: &Books, outside: &Outside, found: &mut Findings) {
@@ -74,10 +75,14 @@ fn check_record(books: &Books, vm: &VmRecord, found: &mut Findings) {
             | VmState::Suspended
             | VmState::Stopped
     );
-    let parts = Part::ALL.into_iter();
-    for part in parts.filter(|part| has_memory || *part == Part::Disk) {
-        if !saved.parts.iter().any(|saved| saved.part == part) {
-            let what = format!("of its copy no {} is recorded", part.name());
+    let disks = books.migrations.get(&vm.id).map(disk_plan);
+    // What goes back after a migration that failed is what that was to copy.
+    if disks.is_none() && vm.host.is_some() && !books.rests(vm) {
+        return;
+    }
+    for part in disks.unwrap_or_default().parts(has_memory) {
+        if !saved.has(part) {
+            let what = format!("of its copy no {part} is recorded");
             add(Check::CopyIncomplete, what);
         }
     }
@@ -102,7 +107,7 @@ fn check_copy(
         return add(Check::CopyGone, what);
     };
     for promised in &saved.parts {
-        let (name, size) = (promised.part.name(), promised.size_bytes);
+        let (name, size) = (promised.part, promised.size_bytes);
         match parts.get(&promised.part) {
             None => {
                 let what = format!("of its copy of run {run} the {name} is missing");

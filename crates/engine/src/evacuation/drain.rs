@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use vimana_model::action::VmAction;
 use vimana_model::event::{Actor, EventKind, StreamItem};
@@ -15,7 +16,7 @@ use vimana_model::{Error, ErrorKind, HostId, Result};
 use vimana_store::host::{EvacuationRecord, HostRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::{
-    TxError, WriteTx, enrolment, event, host, host_datastore, operation, volume, write_tx,
+    TxError, WriteTx, enrolment, event, host, host_datastore, operation, snapshot, volume, write_tx,
 };
 
 use super::look::{Look, Ready, is_exhausted, leaving, look, on_their_way};
@@ -58,41 +59,49 @@ impl Engine {
     /// Looks at the hosts that are drained whenever something happens, until
     /// cancelled.
     pub(crate) async fn run_drains(&self, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut next = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
                 () = self.inner.drains.0.notified() => {}
-                _ = ticks.tick() => {}
+                () = sleep_until(next) => {}
             }
-            if let Err(error) = self.drain_hosts().await {
+            let within = self.drain_hosts().await.unwrap_or_else(|error| {
                 tracing::error!(error = ?error, "hosts that are drained cannot be looked at");
-            }
+                LOOK_EVERY
+            });
+            next = Instant::now() + within;
         }
     }
 
-    async fn drain_hosts(&self) -> Result<()> {
+    /// When to look again at the latest.
+    async fn drain_hosts(&self) -> Result<Duration> {
+        let mut within = LOOK_EVERY;
         for record in host::draining(&self.store().read()).await? {
             let id = record.id;
-            if let Err(error) = self.drain_host(&record).await {
-                tracing::error!(host = %id, error = ?error, "the VMs of a host cannot be moved away");
+            match self.drain_host(&record).await {
+                Ok(again) => within = within.min(again.unwrap_or(within)),
+                Err(error) => {
+                    tracing::error!(host = %id, error = ?error, "the VMs of a host cannot be moved away");
+                }
             }
         }
-        Ok(())
+        Ok(within)
     }
 
-    async fn drain_host(&self, record: &HostRecord) -> Result<()> {
+    /// When one of its VMs that rest goes again.
+    async fn drain_host(&self, record: &HostRecord) -> Result<Option<Duration>> {
         let Some(evacuation) = &record.evacuation else {
-            return Ok(());
+            return Ok(None);
         };
         if evacuation.begun_at > self.world().now() {
-            return self.begin_anew(record.id).await;
+            self.begin_anew(record.id).await?;
+            return Ok(None);
         }
         let look = {
             let snapshot = self.store().snapshot().await?;
-            look(&snapshot, record, evacuation).await?
+            look(&snapshot, record, evacuation, self.pace()).await?
         };
         let limit = usize::try_from(evacuation.limit).unwrap_or(usize::MAX);
         let mut free = limit.saturating_sub(look.moving.len());
@@ -106,10 +115,10 @@ impl Engine {
                 begun = true;
             }
         }
-        if begun {
-            return Ok(());
+        if !begun {
+            self.note_end(record.id, &look).await?;
         }
-        self.note_end(record.id, &look).await
+        Ok(look.goes_again)
     }
 
     /// The clock was set back: what is tried counts from now on.
@@ -138,6 +147,7 @@ impl Engine {
         let disks = Disks {
             vm,
             volumes: &volume::of_vm(&read, vm.id).await?,
+            snapshots: &snapshot::for_vm(&read, vm.id).await?,
             places: &host_datastore::list(&read).await?,
         };
         let ways = ways(&disks, Some(from), &all).into_iter();
@@ -193,6 +203,7 @@ impl Engine {
             // Live or cold, as its state is.
             let there = Destination::Host {
                 name: to.clone(),
+                datastore: None,
                 mode: None,
                 limits: Limits::default(),
             };

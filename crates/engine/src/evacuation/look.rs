@@ -2,6 +2,7 @@
 //! what they hold of other hosts. Nothing else is kept of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use vimana_model::action::VmAction;
 use vimana_model::evacuation::{EvacuationView, LeavingVm, MAX_TRIES, StuckVm, WaitingVm};
@@ -10,13 +11,15 @@ use vimana_model::migration::CopyProgress;
 use vimana_model::operation::OperationState;
 use vimana_model::vm::HostRef;
 use vimana_model::volume::VmRef;
-use vimana_model::{HostId, OperationId, VmId};
+use vimana_model::{HostId, OperationId, Timestamp, VmId};
 use vimana_store::host::{EvacuationRecord, HostRecord};
 use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::migration::MigrationRecord;
 use vimana_store::operation::{MigrationPlan, OperationRecord};
 use vimana_store::vm::VmRecord;
-use vimana_store::{Conn, Result, host, host_datastore, migration, operation, vm, volume};
+use vimana_store::{
+    Conn, Result, host, host_datastore, migration, operation, snapshot, vm, volume,
+};
 
 use crate::migration::{Disks, ties, ways};
 
@@ -32,6 +35,16 @@ pub struct Look {
     pub ready: Vec<Ready>,
     pub waiting: Vec<(VmRef, String)>,
     pub stuck: Vec<(VmRef, String)>,
+    /// In how long the first of those that rest goes again.
+    pub goes_again: Option<Duration>,
+}
+
+/// How soon a VM is sent away again.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub now: Timestamp,
+    /// See [`crate::Settings::evacuation_pause`].
+    pub pause: Duration,
 }
 
 /// A VM that can go.
@@ -52,6 +65,8 @@ pub struct Moving {
 enum Standing {
     Moving(HostRef, OperationId),
     Ready,
+    /// For so long.
+    Rests(String, Duration),
     Waits(String),
     Stuck(String),
 }
@@ -65,12 +80,14 @@ struct Scene<'a> {
     in_flight: BTreeMap<OperationId, OperationRecord>,
     /// What was tried since the evacuation began and came to nothing, by VM.
     tries: BTreeMap<VmId, Vec<OperationRecord>>,
+    pace: Pace,
 }
 
 pub async fn look(
     conn: &impl Conn,
     here: &HostRecord,
     evacuation: &EvacuationRecord,
+    pace: Pace,
 ) -> Result<Look> {
     let mut look = Look::default();
     let vms = vm::on_host(conn, here.id).await?;
@@ -101,6 +118,7 @@ pub async fn look(
         places: host_datastore::list(conn).await?,
         in_flight: in_flight.map(|found| (found.id, found)).collect(),
         tries,
+        pace,
     };
     for record in vms {
         let reference = vm_ref(&record);
@@ -114,6 +132,11 @@ pub async fn look(
                 tried: scene.tried(record.id),
                 vm: record,
             }),
+            Standing::Rests(reason, left) => {
+                look.waiting.push((reference, reason));
+                let first = look.goes_again.map_or(left, |first| first.min(left));
+                look.goes_again = Some(first);
+            }
             Standing::Waits(reason) => look.waiting.push((reference, reason)),
             Standing::Stuck(reason) => look.stuck.push((reference, reason)),
         }
@@ -192,7 +215,23 @@ impl Scene<'_> {
             let reason = format!("host `{}` is away", self.here.name);
             return Ok(Standing::Waits(reason));
         }
-        Ok(Standing::Ready)
+        Ok(self.rests(vm.id).unwrap_or(Standing::Ready))
+    }
+
+    /// A VM that was sent away in vain a moment ago: what kept it may pass.
+    fn rests(&self, vm: VmId) -> Option<Standing> {
+        let tries = self.tries.get(&vm)?;
+        let last = tries.last()?;
+        let times = u32::try_from(tries.len()).unwrap_or(u32::MAX);
+        // One that ended in the future ended before the clock was set.
+        let since = u64::try_from(self.pace.now.since_ms(last.ended_at?)).ok()?;
+        let pause = self.pace.pause.saturating_mul(times);
+        let left = pause.saturating_sub(Duration::from_millis(since));
+        (!left.is_zero()).then(|| {
+            let why = why(last);
+            let reason = format!("it did not go, and is sent again in a moment: {why}");
+            Standing::Rests(reason, left)
+        })
     }
 
     fn tried(&self, vm: VmId) -> Vec<HostId> {
@@ -205,7 +244,7 @@ impl Scene<'_> {
     fn exhausted(&self, vm: VmId) -> Option<String> {
         let tries = self.tries.get(&vm)?;
         let last = tries.last().filter(|_| is_exhausted(tries.len()))?;
-        let why = last.error.as_deref().unwrap_or("it was cancelled");
+        let why = why(last);
         Some(format!("tried {} times; the last time: {why}", tries.len()))
     }
 
@@ -214,13 +253,17 @@ impl Scene<'_> {
         let disks = Disks {
             vm,
             volumes: &volume::of_vm(conn, vm.id).await?,
+            snapshots: &snapshot::for_vm(conn, vm.id).await?,
             places: &self.places,
         };
         let ways = ways(&disks, Some(self.here), &self.hosts);
         if ways.iter().any(|way| way.refusal.is_none()) {
             return Ok(None);
         }
-        let refusals: Vec<String> = ways.into_iter().filter_map(|way| way.refusal).collect();
+        let refusals = ways.into_iter().filter_map(|way| way.refusal);
+        let mut refusals: Vec<String> = refusals.collect();
+        // What it is about is the VM itself.
+        refusals.dedup();
         let mut told: Vec<String> = refusals.iter().take(MAX_REFUSALS).cloned().collect();
         match refusals.len().saturating_sub(MAX_REFUSALS) {
             0 if told.is_empty() => return Ok(Some("there is no other host".to_owned())),
@@ -229,6 +272,11 @@ impl Scene<'_> {
         }
         Ok(Some(told.join("; ")))
     }
+}
+
+/// Why a try came to nothing.
+fn why(tried: &OperationRecord) -> &str {
+    tried.error.as_deref().unwrap_or("it was cancelled")
 }
 
 /// Whether a VM was sent on its way in vain as often as it may be.
@@ -264,6 +312,7 @@ pub fn view(
         ready,
         waiting,
         stuck,
+        goes_again: _,
     } = look;
     let leaving = |Moving {
                        vm,

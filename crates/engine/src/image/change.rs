@@ -48,11 +48,7 @@ impl<'a> ImageChange<'a> {
         let Some(image) = image::lock(tx, id).await? else {
             return Ok(None);
         };
-        let operation = match image.operation_id {
-            Some(id) => operation::find(tx, id).await?,
-            None => None,
-        };
-        let operation = operation.filter(|found| !found.state.is_over());
+        let operation = operation::in_flight(tx, image.operation_id).await?;
         Ok(Some(Self {
             operation,
             is_new: false,

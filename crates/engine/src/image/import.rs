@@ -405,11 +405,7 @@ impl Engine {
         let Some(record) = image::find(&read, id).await? else {
             return Ok(None);
         };
-        let found = match record.operation_id {
-            Some(id) => operation::find(&read, id).await?,
-            None => None,
-        };
-        let under_way = found.filter(|found| !found.state.is_over());
+        let under_way = operation::in_flight(&read, record.operation_id).await?;
         Ok(under_way.map(|operation| (record, operation)))
     }
 

@@ -1,15 +1,11 @@
 //! A VM and its volumes.
 
-use vimana_model::action::{Refusal, VmAction};
 use vimana_model::event::EventKind;
-use vimana_model::migration::{Limits, MigrationMode};
-use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
 use vimana_model::unit::MiB;
 use vimana_model::vm::HostRef;
 use vimana_model::volume::{VmRef, VolumeAction, VolumeState};
 use vimana_model::{Error, VolumeId};
-use vimana_store::operation::MigrationPlan;
 use vimana_store::snapshot::Held;
 use vimana_store::volume::VolumeRecord;
 use vimana_store::{TxError, host_datastore, snapshot, volume};
@@ -19,7 +15,7 @@ use crate::change::Change;
 use crate::image::{being_read, content_at_hand};
 use crate::limits::MAX_VOLUMES_OF_VM;
 
-fn piece(record: &VolumeRecord) -> Piece {
+pub fn piece(record: &VolumeRecord) -> Piece {
     Piece::Volume {
         id: record.id,
         name: record.name.clone(),
@@ -127,112 +123,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Begins to bring one of the VM's volumes to another datastore of its host.
-    pub(crate) async fn begin_move(
-        &mut self,
-        by: &str,
-        id: VolumeId,
-        to: &DatastoreName,
-    ) -> Result<(), TxError> {
-        let record = self.own_volume(id).await?;
-        if *to == record.datastore && record.moving_to.is_none() {
-            let message = format!("volume `{}` is in datastore `{to}` already", record.name);
-            return Err(Error::conflict(message).into());
-        }
-        self.begin_moves(by, vec![record], to).await
-    }
-
-    /// The same of all of them, one after the other.
-    pub(crate) async fn begin_move_all(
-        &mut self,
-        by: &str,
-        to: &DatastoreName,
-    ) -> Result<(), TxError> {
-        let name = &self.vm.name;
-        let refusal = |refusal: Refusal| Error::conflict(format!("`{name}` {refusal}"));
-        VmAction::Move.judge(self.vm.state).map_err(refusal)?;
-        let all = volume::of_vm(self.tx, self.vm.id).await?;
-        if all.is_empty() {
-            let message = format!("`{name}` has no volumes; its own disk stays on its host");
-            return Err(Error::conflict(message).into());
-        }
-        let mut wanted = Vec::new();
-        for found in all {
-            let record = self.own_volume(found.id).await?;
-            if *to != record.datastore || record.moving_to.is_some() {
-                wanted.push(record);
-            }
-        }
-        if wanted.is_empty() {
-            let message = format!("all volumes of `{name}` are in datastore `{to}` already");
-            return Err(Error::conflict(message).into());
-        }
-        self.begin_moves(by, wanted, to).await
-    }
-
-    async fn begin_moves(
-        &mut self,
-        by: &str,
-        mut volumes: Vec<VolumeRecord>,
-        to: &DatastoreName,
-    ) -> Result<(), TxError> {
-        let on = self.vm.host.clone();
-        let on = on.ok_or_else(|| Error::internal("a VM that has volumes is on a host"))?;
-        for record in &mut volumes {
-            self.claim_move(record, &on, to).await?;
-        }
-        let steps = vec![StepKind::Move; volumes.len()];
-        self.begin(OperationKind::Move, &steps, by).await?;
-        let steps = self.operation.iter_mut().flat_map(|op| &mut op.steps);
-        for (step, record) in steps.zip(&volumes) {
-            step.piece = Some(piece(record));
-            step.migration = Some(MigrationPlan {
-                mode: MigrationMode::Storage,
-                from: Some(on.clone()),
-                to: on.clone(),
-                datastore: Some(to.clone()),
-                rests_as: None,
-                limits: Limits::default(),
-                endpoint: None,
-                sent: None,
-            });
-        }
-        Ok(())
-    }
-
-    /// The room at the other place is claimed before the effect; both are until
-    /// it is known which has the volume.
-    async fn claim_move(
-        &self,
-        record: &mut VolumeRecord,
-        on: &HostRef,
-        to: &DatastoreName,
-    ) -> Result<(), TxError> {
-        accept(record, VolumeAction::Move)?;
-        self.in_no_snapshot(record).await?;
-        match &record.moving_to {
-            None => {
-                room::change(self.tx, on, to, MiB(0), record.size).await?;
-                record.moving_to = Some(to.clone());
-            }
-            // An earlier move came to no known end: it is in one of the two.
-            Some(other) if other == to => {}
-            Some(other) if *to == record.datastore => {
-                let other = other.clone();
-                record.moving_to = Some(std::mem::replace(&mut record.datastore, other));
-            }
-            Some(other) => {
-                let message = format!(
-                    "volume `{}` is between datastores `{}` and `{other}`; bring it to one of them first",
-                    record.name, record.datastore
-                );
-                return Err(Error::conflict(message).into());
-            }
-        }
-        Ok(volume::update(self.tx, record).await?)
-    }
-
-    async fn in_no_snapshot(&self, record: &VolumeRecord) -> Result<(), TxError> {
+    pub(super) async fn in_no_snapshot(&self, record: &VolumeRecord) -> Result<(), TxError> {
         let taken = snapshot::for_vm(self.tx, self.vm.id).await?;
         let holds = |held: &Held| held.id == record.id;
         if let Some(snapshot) = taken.iter().find(|taken| taken.volumes.iter().any(holds)) {
@@ -246,14 +137,14 @@ impl Change<'_> {
     }
 
     /// A volume of the VM's tenant.
-    async fn locked_volume(&self, id: VolumeId) -> Result<VolumeRecord, TxError> {
+    pub(super) async fn locked_volume(&self, id: VolumeId) -> Result<VolumeRecord, TxError> {
         let found = volume::lock(self.tx, id).await?;
         let found = found.filter(|found| found.tenant_id == self.vm.tenant_id);
         Ok(found.ok_or_else(|| Error::not_found(what(id)))?)
     }
 
     /// One that this VM has.
-    async fn own_volume(&self, id: VolumeId) -> Result<VolumeRecord, TxError> {
+    pub(super) async fn own_volume(&self, id: VolumeId) -> Result<VolumeRecord, TxError> {
         let record = self.locked_volume(id).await?;
         if record.vm.as_ref().is_none_or(|vm| vm.id != self.vm.id) {
             let message = format!(
@@ -316,39 +207,6 @@ impl Change<'_> {
         };
         self.add_volume_event(grown, id);
         Ok(())
-    }
-
-    /// It has arrived.
-    pub(crate) async fn volume_moved(&mut self, id: VolumeId) -> Result<(), TxError> {
-        let mut record = self.locked_volume(id).await?;
-        if let Some(to) = record.moving_to.take() {
-            let from = std::mem::replace(&mut record.datastore, to.clone());
-            self.volume_left(&mut record, &from).await?;
-            let name = record.name;
-            self.add_volume_event(EventKind::VolumeMoved { name, to }, id);
-        }
-        Ok(())
-    }
-
-    /// It is where it was.
-    pub(crate) async fn volume_moved_back(&mut self, id: VolumeId) -> Result<(), TxError> {
-        let mut record = self.locked_volume(id).await?;
-        if let Some(to) = record.moving_to.take() {
-            self.volume_left(&mut record, &to).await?;
-        }
-        Ok(())
-    }
-
-    /// Nothing of it is left there.
-    async fn volume_left(
-        &mut self,
-        record: &mut VolumeRecord,
-        datastore: &DatastoreName,
-    ) -> Result<(), TxError> {
-        if let Some(host) = &record.host {
-            room::change(self.tx, host, datastore, record.size, MiB(0)).await?;
-        }
-        Ok(volume::update(self.tx, record).await?)
     }
 
     /// The machine is gone, and has let go of its volumes. Where the VM itself

@@ -26,16 +26,22 @@ pub async fn change(
             let known = host_datastore::for_host(tx, host.id).await?;
             let mut present = known.iter().filter(|known| known.present);
             let name = &host.name;
-            let message = if datastore.is_local() {
-                format!("host `{name}` has no room for {to}")
-            } else if present.any(|known| known.name == *datastore) {
-                format!("datastore `{datastore}` of host `{name}` has no room for {to}")
-            } else {
-                format!("host `{name}` has no datastore `{datastore}`")
+            let there = datastore.is_local() || present.any(|known| known.name == *datastore);
+            let message = match there {
+                true => no_room(name, datastore, to),
+                false => format!("host `{name}` has no datastore `{datastore}`"),
             };
             Err(Error::conflict(message).into())
         }
     }
+}
+
+/// That a datastore of the host of that name has not so much left.
+pub fn no_room(host: &str, datastore: &DatastoreName, size: MiB) -> String {
+    if datastore.is_local() {
+        return format!("host `{host}` has no room for {size}");
+    }
+    format!("datastore `{datastore}` of host `{host}` has no room for {size}")
 }
 
 /// Gives back what one volume held of a datastore.

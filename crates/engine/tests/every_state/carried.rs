@@ -1,13 +1,16 @@
 //! VMs that go to another host with all of their disks: what both hosts reach stays
 //! where it is, and the rest is copied.
 
+mod snapshots;
+
 use std::time::Duration;
 
-use vimana_driver::Power;
+use vimana_driver::{Fault, FaultKind, Power};
 use vimana_driver_sim::{Call, Mishap, RunLog, SimDatastore};
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
 use vimana_model::host::Hardware;
+use vimana_model::migration::MigrateVm;
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::{OperationState, StepKind, StepState};
 use vimana_model::unit::MiB;
@@ -80,6 +83,54 @@ impl Scene {
         id
     }
 
+    /// A volume in each datastore that a host has, of which the last one is empty.
+    async fn load(&self, on: &TestHost) -> [VolumeId; 3] {
+        let ids = [
+            self.made_in("local", "local").await,
+            self.made_in("shared", "shared").await,
+            self.made_in("fast", "fast").await,
+        ];
+        on.sim.scribble(ids[0]);
+        on.sim.scribble(ids[1]);
+        ids
+    }
+
+    /// Those are on the other host, with all that is on them, and so is what is claimed
+    /// for them; `fast` was before.
+    async fn has_brought(
+        &self,
+        ids: [VolumeId; 3],
+        (source, target): (&TestHost, &TestHost),
+        fast: Vec<u64>,
+    ) {
+        let mut swapped = self.of_shared("fast").await;
+        swapped.reverse();
+        assert_eq!(swapped, fast);
+        assert_eq!(held(source).await, []);
+        for (id, empty) in ids.into_iter().zip([false, false, true]) {
+            assert_eq!(self.volume(id).await.host.unwrap().id, target.id);
+            assert_eq!(target.sim.reads_zeros(id), Some(empty));
+        }
+    }
+
+    /// The datastores of the other host that all disks could go into.
+    async fn offered(&self, to: &TestHost) -> Vec<String> {
+        let (engine, admin) = (&self.world.engine, &self.world.admin);
+        let targets = engine.migration_targets(admin, self.vm).await.unwrap();
+        let target = targets.into_iter().find(|target| target.host.id == to.id);
+        let into = target.unwrap().into.into_iter();
+        into.map(|name| name.to_string()).collect()
+    }
+
+    /// That host connects again and again, until nothing of the VM is left there.
+    async fn connects_until_left(&mut self, index: usize) {
+        self.hosts[index].disconnect();
+        while self.hosts[index].sim.power(self.vm).is_some() {
+            self.hosts[index].connect(&self.world.engine).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn refusal(&self, to: &TestHost) -> String {
         let (engine, admin) = (&self.world.engine, &self.world.admin);
         let targets = engine.migration_targets(admin, self.vm).await.unwrap();
@@ -133,13 +184,8 @@ async fn memory_alone_goes_where_both_hosts_reach_the_disk() {
 #[tokio::test]
 async fn volumes_go_along_whatever_datastore_they_are_in() {
     let scene = Scene::of_sharing().await;
-    let mut ids = Vec::new();
-    for place in ["local", "shared", "fast"] {
-        ids.push(scene.made_in(place, place).await);
-    }
     let (source, target) = scene.source_and_target().await;
-    source.sim.scribble(ids[0]);
-    source.sim.scribble(ids[1]);
+    let ids = scene.load(source).await;
     let before = scene.used().await;
     let fast = scene.of_shared("fast").await;
     target.sim.delay(Call::Receive, Duration::from_millis(50));
@@ -151,15 +197,7 @@ async fn volumes_go_along_whatever_datastore_they_are_in() {
     scene.went(source, target).await;
     assert_eq!(scene.used().await, before);
     assert_eq!(scene.of_shared("shared").await, [1124, 1124]);
-    let mut swapped = scene.of_shared("fast").await;
-    swapped.reverse();
-    assert_eq!(swapped, fast);
-    assert_eq!(held(source).await, []);
-    for (id, empty) in ids.iter().zip([false, false, true]) {
-        let volume = scene.volume(*id).await;
-        assert_eq!(volume.host.unwrap().id, target.id);
-        assert_eq!(target.sim.reads_zeros(*id), Some(empty));
-    }
+    scene.has_brought(ids, (source, target), fast).await;
     // And they are its new host's: one is detached, another grows and moves.
     scene.detach(ids[1]).await.unwrap();
     scene.world.until_rest(scene.vm).await;
@@ -225,11 +263,7 @@ async fn a_host_that_was_left_keeps_the_room_of_copies_until_it_is_clean() {
     assert_eq!(scene.used().await.disk_mib, MiB(200));
     scene.sound().await;
     // Clean once it connects, with what was copied and nothing else.
-    scene.hosts[from].disconnect();
-    while scene.hosts[from].sim.power(scene.vm).is_some() {
-        scene.hosts[from].connect(&scene.world.engine).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    scene.connects_until_left(from).await;
     let clean = async {
         while scene.used().await.disk_mib != MiB(100) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -275,6 +309,63 @@ async fn one_at_rest_is_handed_over_without_a_byte() {
         assert_eq!(after, before);
         assert_eq!(scene.through(wakes).await.state, VmState::Running);
         assert_eq!(target.sim.reads_zeros(both), Some(false));
+        scene.sound().await;
+    }
+}
+
+#[tokio::test]
+async fn volumes_go_along_with_one_at_rest() {
+    for (action, wakes) in [
+        (VmAction::PowerOff, VmAction::Start),
+        (VmAction::Suspend, VmAction::Resume),
+    ] {
+        let scene = Scene::of_sharing().await;
+        let (source, target) = scene.source_and_target().await;
+        let ids = scene.load(source).await;
+        let rests = scene.through(action).await;
+        let before = (scene.used().await, scene.of_shared("shared").await);
+        let fast = scene.of_shared("fast").await;
+        // What comes to nothing leaves all of it where it was.
+        for call in [Call::Export, Call::Import] {
+            let host = if call == Call::Export { source } else { target };
+            let damaged = Fault::new(FaultKind::BadImage, "no");
+            host.sim.fail_next(call, damaged);
+            scene.migrate(&target.name).await.unwrap();
+            assert_eq!(scene.used().await.disk_mib, MiB(200), "of both hosts");
+            assert_eq!(scene.of_shared("fast").await, [100, 100]);
+            let vm = scene.world.until_rest(scene.vm).await;
+            assert_eq!(
+                (vm.state, vm.host.unwrap().id),
+                (rests.state, source.id),
+                "{call:?}"
+            );
+            assert_eq!(held(target).await, []);
+            assert_eq!(held(source).await.len(), 3);
+            let after = (scene.used().await, scene.of_shared("shared").await);
+            assert_eq!(after, before);
+            assert_eq!(scene.of_shared("fast").await, fast);
+            scene.sound().await;
+        }
+        scene.migrate(&target.name).await.unwrap();
+        let vm: VmView = scene.went(source, target).await;
+        assert_eq!(vm.state, rests.state);
+        let operation = vm.operation.unwrap();
+        let done = StepState::Done;
+        assert_eq!(
+            states(&operation),
+            [
+                (StepKind::Upload, done),
+                (StepKind::Arrive, done),
+                (StepKind::Discard, done),
+                (StepKind::Leave, done)
+            ]
+        );
+        let result = operation.migration.unwrap().result.unwrap();
+        assert!(result.transferred_bytes > 0);
+        let after = (scene.used().await, scene.of_shared("shared").await);
+        assert_eq!(after, before);
+        scene.has_brought(ids, (source, target), fast).await;
+        assert_eq!(scene.through(wakes).await.state, VmState::Running);
         scene.sound().await;
     }
 }
@@ -331,15 +422,10 @@ async fn what_keeps_disks_from_going_is_told_before_anything_begins() {
     let told = scene.refusal(&scene.hosts[to]).await;
     let full = format!("datastore `fast` of host `{other}` has no room for `web-1`");
     assert_eq!(told, full);
-    // Not running, what only one host reaches stays.
+    // Not running, it needs the same room.
     scene.through(VmAction::PowerOff).await;
     let told = scene.refusal(&scene.hosts[to]).await;
-    assert_eq!(
-        told,
-        format!(
-            "volume `data` of `web-1` is not where host `{other}` reaches it, and only goes along while `web-1` runs"
-        )
-    );
+    assert_eq!(told, full);
     // No datastore of that name.
     scene.hosts[to].disconnect();
     scene.hosts[to].loses_datastore("shared");
@@ -431,4 +517,130 @@ async fn a_host_whose_machines_see_something_else_takes_none_that_runs() {
     scene.migrate(&name).await.unwrap();
     let vm = scene.world.until_rest(scene.vm).await;
     assert_eq!(vm.host.unwrap().name, name);
+}
+
+/// Two hosts with a datastore each of the same name, and one that both reach.
+fn roomy_hosts() -> [TestHost; 2] {
+    let (log, shared) = (RunLog::new(), SimDatastore::default());
+    [1, 2].map(|number| {
+        TestHost::new(number)
+            .beside(&log)
+            .with_datastore("fast", number, MiB(2000))
+            .sharing("shared", 9, MiB(4000), &shared)
+    })
+}
+
+fn into(host: &TestHost, datastore: &str) -> MigrateVm {
+    MigrateVm {
+        host: Some(host.name.clone()),
+        datastore: Some(datastore.to_owned()),
+        ..MigrateVm::default()
+    }
+}
+
+#[tokio::test]
+async fn all_disks_go_into_the_datastore_that_is_named() {
+    // Live, and cold.
+    for off in [false, true] {
+        let scene = Scene::of(roomy_hosts().into_iter()).await;
+        let (source, target) = scene.source_and_target().await;
+        let ids = [
+            scene.made_in("data", "local").await,
+            scene.made_in("logs", "fast").await,
+        ];
+        source.sim.scribble(ids[0]);
+        if off {
+            scene.through(VmAction::PowerOff).await;
+        }
+        let before = scene.used().await;
+        assert_eq!(before.disk_mib, MiB(1124));
+        let fast = scene.of_shared("fast").await;
+        assert_eq!(scene.offered(target).await, ["local", "fast"]);
+        for call in [Call::Receive, Call::Export] {
+            target.sim.delay(call, Duration::from_millis(50));
+            source.sim.delay(call, Duration::from_millis(50));
+        }
+        scene.migrate_as(into(target, "fast")).await.unwrap();
+        let both = scene.of_shared("fast").await;
+        assert_eq!(both.iter().sum::<u64>(), 1224 + 100, "{both:?}");
+        scene.sound().await;
+        let vm = scene.went(source, target).await;
+        assert_eq!(vm.datastore.as_str(), "fast");
+        assert_eq!(target.sim.datastore(vm.id), Some(vm.datastore));
+        assert_eq!(scene.used().await.disk_mib, MiB(0));
+        let mut now = scene.of_shared("fast").await;
+        now.reverse();
+        let had = fast.iter().position(|used| *used > 0).unwrap();
+        assert_eq!((now[had], now[1 - had]), (1224, 0));
+        assert_eq!(held(source).await, []);
+        for (id, empty) in ids.into_iter().zip([false, true]) {
+            let volume = scene.volume(id).await;
+            assert_eq!(volume.datastore.as_str(), "fast");
+            assert_eq!(volume.host.unwrap().id, target.id);
+            assert_eq!(target.sim.reads_zeros(id), Some(empty));
+        }
+        scene.sound().await;
+        // And out of it again.
+        assert_eq!(scene.offered(source).await, ["local"]);
+        scene.migrate_as(into(source, "local")).await.unwrap();
+        let vm = scene.went(target, source).await;
+        assert_eq!(vm.datastore.as_str(), "local");
+        assert_eq!(scene.used().await.disk_mib, MiB(1224));
+        assert_eq!(scene.of_shared("fast").await, [0, 0]);
+        scene.sound().await;
+    }
+}
+
+#[tokio::test]
+async fn a_vm_that_does_not_go_into_another_datastore_stays_in_its_own() {
+    let scene = Scene::of(roomy_hosts().into_iter()).await;
+    let (source, target) = scene.source_and_target().await;
+    let id = scene.made_in("data", "local").await;
+    let before = scene.used().await;
+    let fault = Fault::new(FaultKind::Hypervisor, "the mirror broke");
+    source.sim.fail_next(Call::Send, fault);
+    scene.migrate_as(into(target, "fast")).await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.operation.unwrap().state, OperationState::Failed);
+    assert_eq!(
+        (vm.state, vm.datastore.as_str()),
+        (VmState::Running, "local")
+    );
+    assert_eq!(scene.volume(id).await.datastore.as_str(), "local");
+    assert_eq!(scene.used().await, before);
+    assert_eq!(scene.of_shared("fast").await, [0, 0]);
+    assert_eq!(held(target).await, []);
+    scene.sound().await;
+
+    let refusal = async |datastore: &str| {
+        let refused = scene.migrate_as(into(target, datastore)).await.unwrap_err();
+        scene.sound().await;
+        refused.public
+    };
+    let to = &target.name;
+    let absent = format!("host `{to}` has no datastore `slow`");
+    assert_eq!(refusal("slow").await, absent);
+    let both = "its own host reaches datastore `shared` as well: bring the disk of `web-1` there first, and then migrate it without naming one";
+    assert_eq!(refusal("shared").await, both);
+    let storage = |datastore: &str| MigrateVm {
+        datastore: Some(datastore.to_owned()),
+        ..MigrateVm::default()
+    };
+    scene.detach(id).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    let ask = |form| scene.ask(VmAction::Migrate, ActionArgs::Migrate(form));
+    ask(storage("shared")).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    let there = format!(
+        "host `{to}` reaches datastore `shared`, which the disk of `web-1` is in: migrate it without naming one, and bring its disks to `fast` there"
+    );
+    assert_eq!(refusal("fast").await, there);
+    // So it goes.
+    scene.migrate(to).await.unwrap();
+    scene.went(source, target).await;
+    ask(storage("fast")).await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.datastore.as_str(), "fast");
+    assert_eq!(scene.of_shared("shared").await, [0, 0]);
+    scene.sound().await;
 }

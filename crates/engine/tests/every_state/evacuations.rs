@@ -294,13 +294,23 @@ async fn enabling_a_host_in_between_stops_further_moves() {
 
 #[tokio::test]
 async fn a_vm_that_cannot_be_moved_is_tried_three_times_and_named() {
-    let fleet = Fleet::new(3, 2).await;
-    // Sent first, and thrice.
-    for _ in 0..3 {
+    let settings = Settings {
+        evacuation_pause: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let fleet = Fleet::with_settings(3, 2, settings).await;
+    // Sent first, and thrice; the other one in between, which goes the third time.
+    for _ in 0..5 {
         let fault = Fault::new(FaultKind::Hypervisor, "the line is cut");
         fleet.hosts[0].sim.mishap(Call::Send, Mishap::Fail(fault));
     }
     fleet.evacuate(0, Some(1)).await;
+    let rests = "it did not go, and is sent again in a moment: the line is cut";
+    let rest = |view: &EvacuationView| {
+        let mut reasons = view.waiting.iter().map(|vm| vm.reason.as_deref());
+        reasons.any(|reason| reason == Some(rests))
+    };
+    fleet.until(0, rest).await;
     let view = fleet.until(0, EvacuationView::is_stuck).await;
     assert_eq!(view.moved, 1);
     let reason = "tried 3 times; the last time: the line is cut";

@@ -340,7 +340,10 @@ async fn what_cannot_be_cleaned_stays_claimed_until_it_is() {
     scene.sound().await;
     let (here, there) = (source.name.clone(), target.name.clone());
     let said = scene.migrate(&here).await.unwrap_err().public;
-    assert!(said.contains("is not cleaned yet"), "{said}");
+    assert!(
+        said.contains("which `web-1` was on, still holds something"),
+        "{said}"
+    );
     assert_eq!(scene.world.vm(scene.vm).await.host.unwrap().name, there);
     // It can again, and is reminded when it connects.
     let index = scene.hosts.iter().position(|host| host.name == here);

@@ -1,16 +1,17 @@
-//! Volumes that move to another datastore of their host.
+//! Disks that move to another datastore of their host.
 
 use std::time::Duration;
 
 use vimana_driver::{Fault, FaultKind};
-use vimana_driver_sim::{Call, Course, Mishap, SimDatastore};
+use vimana_driver_sim::{Call, Course, Mishap, RunLog, SimDatastore};
 use vimana_engine::ActionArgs;
 use vimana_model::action::VmAction;
-use vimana_model::migration::{MigrateVm, MigrationMode};
+use vimana_model::migration::{MigrateVm, MigrationMode, StorageTarget};
 use vimana_model::name::DatastoreName;
 use vimana_model::operation::OperationState;
 use vimana_model::snapshot::TakeSnapshot;
 use vimana_model::unit::MiB;
+use vimana_model::vm::{AcceptedView, ResizeVm, VmView};
 use vimana_model::volume::{AcceptedVolume, CreateVolume, GrowVolume, MoveVolume, VolumeState};
 use vimana_model::{Error, HostId, VmState, VolumeId};
 use vimana_testkit::TestHost;
@@ -36,6 +37,20 @@ impl Scene {
         let now = self.volume(volume).await;
         assert_eq!((now.datastore, now.moving_to), (there.clone(), None));
         assert_eq!(held(&self.hosts[0]).await[0].datastore, there);
+    }
+
+    /// Gives the VM a volume that leaves little room in datastore `fast`.
+    async fn fills_fast(&self) -> VolumeId {
+        let large = CreateVolume {
+            name: "large".to_owned(),
+            size_mib: MiB(950),
+            datastore: Some("fast".to_owned()),
+            ..CreateVolume::default()
+        };
+        let (engine, admin) = (&self.world.engine, &self.world.admin);
+        let large = engine.create_volume(admin, &large).await.unwrap().id;
+        self.attached(large).await;
+        large
     }
 
     /// What volumes hold of datastore `fast`.
@@ -103,15 +118,7 @@ async fn a_volume_that_cannot_move_says_why() {
     let said = refusal("slow").await.public;
     assert_eq!(said, "host `host-1` has no datastore `slow`");
     assert_eq!(refusal("../x").await.fields[0].field, "datastore");
-    let large = CreateVolume {
-        name: "large".to_owned(),
-        size_mib: MiB(950),
-        datastore: Some("fast".to_owned()),
-        ..CreateVolume::default()
-    };
-    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
-    let large = engine.create_volume(admin, &large).await.unwrap().id;
-    scene.attached(large).await;
+    let large = scene.fills_fast().await;
     let said = refusal("fast").await.public;
     assert_eq!(
         said,
@@ -206,7 +213,7 @@ async fn a_move_that_is_cancelled_or_fails_leaves_the_volume_and_its_room_as_the
     scene.attached(id).await;
     let sim = &scene.hosts[0].sim;
     sim.fail_next(
-        Call::MoveVolume,
+        Call::MoveDisk,
         Fault::new(FaultKind::NoSpace, "the datastore is full"),
     );
     scene.relocate(id, "fast").await.unwrap();
@@ -215,7 +222,7 @@ async fn a_move_that_is_cancelled_or_fails_leaves_the_volume_and_its_room_as_the
     assert_eq!(scene.room().await, (MiB(100), MiB(0)));
     assert_eq!(scene.volume(id).await.moving_to, None);
 
-    sim.delay(Call::MoveVolume, Duration::from_millis(300));
+    sim.delay(Call::MoveDisk, Duration::from_millis(300));
     let moving = scene.relocate(id, "fast").await.unwrap().operation.unwrap();
     assert_eq!(scene.room().await, (MiB(100), MiB(100)), "both may have it");
     let (engine, admin) = (&scene.world.engine, &scene.world.admin);
@@ -235,7 +242,7 @@ async fn a_volume_whose_vm_goes_while_it_moves_is_not_lost() {
     let id = scene.make("data", false).await;
     scene.attached(id).await;
     let sim = &scene.hosts[0].sim;
-    sim.delay(Call::MoveVolume, Duration::from_millis(300));
+    sim.delay(Call::MoveDisk, Duration::from_millis(300));
     scene.relocate(id, "fast").await.unwrap();
     scene.world.operate(scene.vm, VmAction::Delete).await;
     scene.world.until(scene.vm, VmState::Done).await;
@@ -243,7 +250,7 @@ async fn a_volume_whose_vm_goes_while_it_moves_is_not_lost() {
     assert_eq!(free.state, VolumeState::Ready);
     assert_eq!(free.moving_to, Some(DatastoreName::new("fast").unwrap()));
     scene.sound().await;
-    sim.delay(Call::MoveVolume, Duration::ZERO);
+    sim.delay(Call::MoveDisk, Duration::ZERO);
     let other = scene.world.create("web-2").await.id;
     scene.world.until(other, VmState::Running).await;
     scene.attach(id, other).await.unwrap();
@@ -326,64 +333,303 @@ async fn another_directory_that_gets_the_name_is_not_taken_for_the_datastore() {
     assert_eq!(said, "host `host-1` has no datastore `fast`");
 }
 
-#[tokio::test]
-async fn all_volumes_of_a_vm_move_one_after_the_other() {
-    let scene = Scene::new(1).await;
-    let storage = async |to: &str| {
+impl Scene {
+    /// With a datastore that has room for all disks of the VM.
+    async fn roomy() -> Self {
+        let host = TestHost::new(1).with_datastore("fast", 1, MiB(1500));
+        Self::of(std::iter::once(host)).await
+    }
+
+    /// Has all disks of the VM brought to a datastore.
+    async fn storage(&self, to: &str) -> Result<AcceptedView, Error> {
         let form = MigrateVm {
             datastore: Some(to.to_owned()),
             ..MigrateVm::default()
         };
-        let asked = scene.ask(VmAction::Migrate, ActionArgs::Migrate(form));
+        let asked = self.ask(VmAction::Migrate, ActionArgs::Migrate(form));
         asked.await
-    };
-    let none = storage("fast").await.unwrap_err().public;
+    }
+
+    /// As [`Scene::storage`], to the end, whatever that is.
+    async fn stored(&self, to: &str) -> VmView {
+        self.storage(to).await.unwrap();
+        self.world.until_rest(self.vm).await
+    }
+
+    /// Where the VM's own disk is, as it is recorded and as its host has it.
+    async fn home(&self) -> String {
+        let vm = self.world.vm(self.vm).await;
+        assert_eq!(vm.moving_to, None);
+        let host = self
+            .hosts
+            .iter()
+            .find(|host| Some(host.id) == vm.host.as_ref().map(|h| h.id));
+        let there = host.unwrap().sim.datastore(self.vm);
+        assert_eq!(there.as_ref(), Some(&vm.datastore));
+        vm.datastore.to_string()
+    }
+
+    /// Where its disks can go, and why not elsewhere.
+    async fn storage_targets(&self) -> Vec<(String, Option<String>, u64)> {
+        let (engine, admin) = (&self.world.engine, &self.world.admin);
+        let found = engine.storage_targets(admin, self.vm).await.unwrap();
+        let shown = found.into_iter().map(|target| {
+            let StorageTarget {
+                datastore,
+                refusal,
+                copied_mib,
+            } = target;
+            (datastore.to_string(), refusal, copied_mib.0)
+        });
+        shown.collect()
+    }
+
+    /// Fails the move of so manieth disk from now on, and what follows it `then` times.
+    fn break_moves(&self, nth: u32, then: u32) {
+        let fault = Fault::new(FaultKind::Hypervisor, "the mirror broke");
+        let mut calls = 0;
+        self.hosts[0].sim.direct(Box::new(move |call, _| {
+            calls += u32::from(call == Call::MoveDisk);
+            let fails = call == Call::MoveDisk && (nth..=nth + then).contains(&calls);
+            Course {
+                mishap: fails.then(|| Mishap::Fail(fault.clone())),
+                ..Course::default()
+            }
+        }));
+    }
+}
+
+#[tokio::test]
+async fn the_disk_of_a_vm_moves_while_it_runs_and_is_claimed_where_it_is() {
+    let scene = Scene::roomy().await;
+    let used = async || (scene.used().await.disk_mib, scene.used_of_fast().await);
     assert_eq!(
-        none,
-        "`web-1` has no volumes; its own disk stays on its host"
+        scene.storage_targets().await,
+        [("fast".to_owned(), None, 1024)]
     );
+    let vm = scene.stored("fast").await;
+    assert_eq!(
+        (vm.state, vm.datastore.as_str()),
+        (VmState::Running, "fast")
+    );
+    let operation = vm.operation.unwrap();
+    assert_eq!(operation.state, OperationState::Succeeded);
+    assert_eq!(operation.migration.unwrap().mode, MigrationMode::Storage);
+    assert_eq!(scene.home().await, "fast");
+    assert_eq!(used().await, (MiB(0), MiB(1024)));
+    assert_eq!(
+        scene.storage_targets().await,
+        [("local".to_owned(), None, 1024)]
+    );
+    scene.sound().await;
+    let said = scene.storage("fast").await.unwrap_err().public;
+    assert_eq!(said, "all disks of `web-1` are in datastore `fast` already");
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let told = engine.vm_timeline(admin, scene.vm).await.unwrap();
+    let told: Vec<_> = told.iter().map(|event| event.event.sentence()).collect();
+    assert!(
+        told.contains(&"Its disk is in datastore fast now".to_owned()),
+        "{told:?}"
+    );
+
+    // It starts from there, is off, and goes back.
+    scene.through(VmAction::PowerOff).await;
+    assert_eq!(scene.home().await, "fast");
+    scene.through(VmAction::Start).await;
+    scene.through(VmAction::PowerOff).await;
+    scene.stored("local").await;
+    assert_eq!(scene.home().await, "local");
+    assert_eq!(used().await, (MiB(1024), MiB(0)));
+    scene.through(VmAction::Start).await;
+    scene.sound().await;
+    scene.stored("fast").await;
+    scene.through(VmAction::Stop).await;
+    assert_eq!(used().await, (MiB(0), MiB(0)));
+    assert_eq!(scene.storage_targets().await, []);
+    scene.through(VmAction::Resume).await;
+    assert_eq!(scene.home().await, "fast", "where it was");
+    scene.through(VmAction::Delete).await;
+    assert_eq!(used().await, (MiB(0), MiB(0)));
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_move_says_why() {
+    let scene = Scene::roomy().await;
+    let refusal = async |to: &str| scene.storage(to).await.unwrap_err();
+    let said = refusal("local").await.public;
+    assert_eq!(
+        said,
+        "all disks of `web-1` are in datastore `local` already"
+    );
+    assert_eq!(
+        refusal("slow").await.public,
+        "host `host-1` has no datastore `slow`"
+    );
+    let large = scene.fills_fast().await;
+    let full = "datastore `fast` of host `host-1` has no room for 1 GiB";
+    assert_eq!(refusal("fast").await.public, full);
+    let targets = scene.storage_targets().await;
+    let wanted = [("local", None, 950), ("fast", Some(full), 1024)];
+    let wanted = wanted.map(|(to, why, mib)| (to.to_owned(), why.map(str::to_owned), mib));
+    assert_eq!(targets, wanted);
+    scene.detach(large).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    scene.ask(VmAction::Snapshot, both()).await.unwrap();
+    scene.world.until_rest(scene.vm).await;
+    let tied = "`web-1` has snapshots, which its disks do not move with; delete them first";
+    assert_eq!(refusal("fast").await.public, tied);
+    assert_eq!(scene.storage_targets().await[0].1.as_deref(), Some(tied));
+    scene.through(VmAction::Suspend).await;
+    let saved = refusal("fast").await.public;
+    assert!(saved.contains("has its memory saved"), "{saved}");
+    assert_eq!(scene.storage_targets().await, []);
+    assert_eq!(scene.used_of_fast().await, MiB(950));
+    scene.sound().await;
+}
+
+#[tokio::test]
+async fn a_move_of_a_disk_that_is_cancelled_or_fails_leaves_it_and_its_room_as_they_were() {
+    let scene = Scene::roomy().await;
+    let used = async || (scene.used().await.disk_mib, scene.used_of_fast().await);
+    scene.break_moves(1, 0);
+    let vm = scene.stored("fast").await;
+    assert_eq!(vm.state, VmState::Running);
+    assert_eq!(vm.operation.unwrap().state, OperationState::Failed);
+    assert_eq!(scene.home().await, "local");
+    assert_eq!(used().await, (MiB(1024), MiB(0)));
+    let sim = &scene.hosts[0].sim;
+    sim.delay(Call::MoveDisk, Duration::from_millis(300));
+    let moving = scene.storage("fast").await.unwrap();
+    let to = moving.vm.moving_to.unwrap();
+    assert_eq!(
+        (to.as_str(), moving.vm.datastore.as_str()),
+        ("fast", "local")
+    );
+    assert_eq!(used().await, (MiB(1024), MiB(1024)), "both may have it");
+    scene.sound().await;
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let id = moving.operation.id;
+    engine.cancel_operation(admin, id).await.unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.operation.unwrap().state, OperationState::Cancelled);
+    assert_eq!(scene.home().await, "local");
+    assert_eq!(used().await, (MiB(1024), MiB(0)));
+    scene.storage("fast").await.unwrap();
+    scene.world.operate(scene.vm, VmAction::Delete).await;
+    scene.world.until(scene.vm, VmState::Done).await;
+    assert_eq!(used().await, (MiB(0), MiB(0)));
+    scene.sound().await;
+}
+
+/// Nobody knows which of the two has it, until the host is asked to have it in one of
+/// them.
+#[tokio::test]
+async fn a_disk_that_neither_came_nor_went_back_is_brought_to_either() {
+    for to in ["fast", "local"] {
+        let scene = Scene::roomy().await;
+        let used = async || (scene.used().await.disk_mib, scene.used_of_fast().await);
+        // Neither forth nor back.
+        scene.break_moves(1, 1);
+        let vm = scene.stored("fast").await;
+        assert_eq!(vm.state, VmState::Failed, "{:?}", vm.operation);
+        assert_eq!(vm.moving_to.unwrap().as_str(), "fast");
+        assert_eq!(used().await, (MiB(1024), MiB(1024)));
+        scene.sound().await;
+        scene.through(VmAction::Retry).await;
+        let between = "the disk of `web-1` is between datastores `local` and `fast`; bring it to one of them first";
+        let larger = ResizeVm {
+            disk_mib: Some(MiB(2048)),
+            ..ResizeVm::default()
+        };
+        let refused = scene
+            .ask(VmAction::Resize, ActionArgs::Resize(larger))
+            .await;
+        assert_eq!(refused.unwrap_err().public, between);
+        let targets = scene.storage_targets().await;
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|(to, why, _)| (to.as_str(), why))
+            .collect();
+        assert_eq!(targets, [("local", &None), ("fast", &None)]);
+        let vm = scene.stored(to).await;
+        assert_eq!(vm.operation.unwrap().state, OperationState::Succeeded);
+        assert_eq!(scene.home().await, to);
+        let wanted = match to {
+            "fast" => (MiB(0), MiB(1024)),
+            _ => (MiB(1024), MiB(0)),
+        };
+        assert_eq!(used().await, wanted);
+        scene.sound().await;
+    }
+}
+
+#[tokio::test]
+async fn all_disks_of_a_vm_move_one_after_the_other() {
+    let scene = Scene::roomy().await;
+    let used = async || (scene.used().await.disk_mib, scene.used_of_fast().await);
     let first = scene.make("data", false).await;
     scene.attached(first).await;
     let second = scene.make("logs", false).await;
     scene.attached(second).await;
-    assert_eq!(scene.room().await, (MiB(200), MiB(0)));
-    storage("fast").await.unwrap();
-    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(used().await, (MiB(1224), MiB(0)));
+    assert_eq!(scene.storage_targets().await[0].2, 1224);
+    let vm = scene.stored("fast").await;
     assert_eq!(vm.state, VmState::Running);
-    assert_eq!(scene.room().await, (MiB(0), MiB(200)));
+    assert_eq!(used().await, (MiB(0), MiB(1224)));
     let operation = vm.operation.unwrap();
     assert_eq!(operation.state, OperationState::Succeeded);
-    assert_eq!(operation.steps.len(), 2);
+    assert_eq!(operation.steps.len(), 3);
     let migration = operation.migration.unwrap();
     assert_eq!(migration.mode, MigrationMode::Storage);
     assert_eq!(migration.datastore.unwrap().as_str(), "fast");
     let result = migration.result.unwrap();
-    assert_eq!(result.transferred_bytes, 200 << 20, "of both");
-    let there = storage("fast").await.unwrap_err().public;
-    assert_eq!(
-        there,
-        "all volumes of `web-1` are in datastore `fast` already"
-    );
-    // The second cannot go back: the first one has, and stays there.
-    let fault = Fault::new(FaultKind::Hypervisor, "the mirror broke");
-    let mut calls = 0;
-    scene.hosts[0].sim.direct(Box::new(move |call, _| {
-        calls += u32::from(call == Call::MoveVolume);
-        let second = call == Call::MoveVolume && calls == 2;
-        Course {
-            mishap: second.then(|| Mishap::Fail(fault.clone())),
-            ..Course::default()
-        }
-    }));
-    storage("local").await.unwrap();
-    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(result.transferred_bytes, 1224 << 20, "of all");
+    // The last one cannot go back: the others have, and stay there.
+    scene.break_moves(3, 0);
+    let vm = scene.stored("local").await;
     assert_eq!(vm.operation.unwrap().state, OperationState::Failed);
-    assert_eq!(scene.room().await, (MiB(100), MiB(100)));
+    assert_eq!(used().await, (MiB(1124), MiB(100)));
+    assert_eq!(scene.home().await, "local");
     for id in [first, second] {
         assert_eq!(scene.volume(id).await.moving_to, None);
     }
     scene.sound().await;
-    scene.through(VmAction::Suspend).await;
-    let saved = storage("fast").await.unwrap_err().public;
-    assert!(saved.contains("has its memory saved"), "{saved}");
+    // Only what is not there yet goes.
+    let vm = scene.stored("local").await;
+    assert_eq!(vm.operation.unwrap().steps.len(), 1);
+    assert_eq!(used().await, (MiB(1224), MiB(0)));
+}
+
+#[tokio::test]
+async fn a_disk_goes_to_a_shared_datastore_and_from_there_nothing_is_copied() {
+    let shared = SimDatastore::default();
+    let log = RunLog::new();
+    let host = |number| TestHost::new(number).beside(&log);
+    let hosts = (1..=2).map(|number| host(number).sharing("fast", 1, MiB(2000), &shared));
+    let scene = Scene::of(hosts).await;
+    scene.stored("fast").await;
+    assert_eq!(scene.home().await, "fast");
+    let on = scene.world.vm(scene.vm).await.host.unwrap();
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let target = engine
+        .migration_targets(admin, scene.vm)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!((target.refusal, target.copied_mib), (None, MiB(0)));
+    let form = MigrateVm {
+        host: Some(target.host.name.clone()),
+        ..MigrateVm::default()
+    };
+    scene
+        .ask(VmAction::Migrate, ActionArgs::Migrate(form))
+        .await
+        .unwrap();
+    let vm = scene.world.until_rest(scene.vm).await;
+    assert_eq!(vm.operation.unwrap().state, OperationState::Succeeded);
+    assert_ne!(vm.host.unwrap().id, on.id);
+    scene.stored("local").await;
+    assert_eq!(shared.machines(), []);
+    scene.sound().await;
 }

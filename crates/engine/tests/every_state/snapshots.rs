@@ -12,6 +12,8 @@ use vimana_model::unit::MiB;
 use vimana_model::vm::{AcceptedView, VmView};
 use vimana_model::{Error, ErrorKind, SnapshotId, VmState};
 
+use vimana_testkit::TestHost;
+
 use super::{Scene, TINY, disk_of};
 
 impl Scene {
@@ -38,7 +40,7 @@ impl Scene {
     }
 
     /// Takes one to its end.
-    async fn taken(&self, name: &str, memory: bool) -> SnapshotId {
+    pub(super) async fn taken(&self, name: &str, memory: bool) -> SnapshotId {
         let accepted = self.take(name, memory).await.unwrap();
         let Some(Piece::Snapshot { id, .. }) = accepted.operation.piece else {
             unreachable!("a snapshot's operation is about it");
@@ -48,7 +50,7 @@ impl Scene {
         id
     }
 
-    async fn revert(&self, id: SnapshotId) -> VmView {
+    pub(super) async fn revert(&self, id: SnapshotId) -> VmView {
         let args = ActionArgs::Snapshot(id);
         self.ask(VmAction::Revert, args).await.unwrap();
         self.world.until_rest(self.vm).await
@@ -60,15 +62,20 @@ impl Scene {
     }
 
     async fn on_host(&self) -> Vec<SnapshotId> {
-        let driver = SimDriver::new(self.hosts[0].sim.clone());
-        let held = driver.snapshots().await.unwrap();
-        held.into_iter().map(|held| held.snapshot_id).collect()
+        on(&self.hosts[0]).await
     }
 
     /// What always holds, holds.
     pub(super) async fn sound(&self) {
         assert_eq!(self.world.engine.check().await.unwrap(), []);
     }
+}
+
+/// Those that a host has.
+pub(super) async fn on(host: &TestHost) -> Vec<SnapshotId> {
+    let driver = SimDriver::new(host.sim.clone());
+    let held = driver.snapshots().await.unwrap();
+    held.into_iter().map(|held| held.snapshot_id).collect()
 }
 
 fn dislikes() -> Fault {
@@ -261,7 +268,7 @@ async fn a_vm_with_snapshots_stays_on_its_host_and_takes_them_with_it() {
     let refused = scene.world.act(scene.vm, VmAction::Stop).await.unwrap_err();
     assert_eq!(
         refused.public,
-        "`web-1` has snapshots, which stay on its host; delete them first, or suspend it instead"
+        "`web-1` has snapshots, which do not go to the datastore; delete them first, or suspend it instead"
     );
     let suspended = scene.through(VmAction::Suspend).await;
     assert_eq!(suspended.state, VmState::Suspended);

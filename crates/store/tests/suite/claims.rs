@@ -4,7 +4,7 @@ use futures::future::join_all;
 use vimana_model::name::DatastoreName;
 use vimana_model::unit::{MiB, Resources};
 use vimana_model::vm::HostRef;
-use vimana_model::{DatastoreId, HostId, OperationId, VmId};
+use vimana_model::{DatastoreId, HostId, OperationId, VmId, VolumeId};
 use vimana_store::claim::{ClaimRecord, Taken};
 use vimana_store::host_datastore::HostDatastoreRecord;
 use vimana_store::migration::{Carried, MigrationRecord};
@@ -337,13 +337,26 @@ pub async fn a_disk_that_both_hosts_reach_goes_over_with_the_commit(world: World
         peer: host_ref(to, "node-b"),
         resources: resources(1, 256, 0),
         datastore: shared(),
-        disks: vec![Carried {
-            volume: None,
-            datastore: shared(),
-            size: MiB(1024),
-            place: 0,
-            shared: true,
-        }],
+        disks: vec![
+            Carried {
+                volume: None,
+                datastore: shared(),
+                own: None,
+                size: MiB(1024),
+                place: 0,
+                shared: true,
+                kept: MiB(0),
+            },
+            Carried {
+                volume: Some(VolumeId::from_parts(1, [1; 10])),
+                datastore: shared(),
+                own: Some(DatastoreName::local()),
+                size: MiB(10),
+                place: 1,
+                shared: false,
+                kept: MiB(4),
+            },
+        ],
         committed: false,
     };
     let begun: vimana_model::Result<Taken> = write_tx!(world.store, |tx| {
@@ -370,9 +383,29 @@ pub async fn a_disk_that_both_hosts_reach_goes_over_with_the_commit(world: World
     let left = migration::find(&world.store.read(), vm.id).await.unwrap();
     let left = left.unwrap();
     assert_eq!((left.peer.id, left.resources), (from, resources(1, 256, 0)));
+    let places = left.disks.iter().map(|disk| (&disk.datastore, &disk.own));
+    let (shared, local) = (shared(), DatastoreName::local());
+    let wanted = [(&shared, &None), (&local, &Some(shared.clone()))];
+    assert_eq!(
+        places.collect::<Vec<_>>(),
+        wanted,
+        "those of the host it left"
+    );
     let ended: vimana_model::Result<()> =
         write_tx!(world.store, |tx| Ok(migration::end(tx, vm.id).await?));
     ended.unwrap();
     assert_eq!(used(&world, from).await, (Resources::default(), 0));
     assert_eq!(of_shared(&world).await, [0, 1024]);
+    let moved: vimana_model::Result<_> = write_tx!(world.store, |tx| Ok(claim::relocate(
+        tx, vm.id, &local
+    )
+    .await?));
+    assert_eq!(moved.unwrap(), MiB(1024));
+    let now = claim::find(&world.store.read(), vm.id).await.unwrap();
+    assert_eq!(now.unwrap().datastore, local);
+    assert_eq!(
+        of_shared(&world).await,
+        [0, 1024],
+        "the sums are the caller's"
+    );
 }

@@ -192,6 +192,7 @@ impl World {
             explanation: None,
             explained_at: None,
             saved: None,
+            moving: None,
             kept: MiB(0),
             snapshot_id: None,
             request_id: None,

@@ -225,6 +225,13 @@ fn idea(chance: &Chance) -> (VmAction, ActionArgs) {
             host: chance
                 .pick(&["host-1", "host-2", "host-3"])
                 .map(|host| (*host).to_owned()),
+            datastore: if chance.one_in(3) {
+                chance
+                    .pick(&["fast", "local", "shared"])
+                    .map(|datastore| (*datastore).to_owned())
+            } else {
+                None
+            },
             post_copy: chance.one_in(3),
             ..MigrateVm::default()
         }),

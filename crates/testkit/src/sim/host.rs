@@ -134,8 +134,8 @@ pub fn fast() -> DatastoreName {
     DatastoreName::new("fast").unwrap()
 }
 
-/// Not for all volumes there may be.
-const FAST: MiB = MiB(256);
+/// For the disk of a small VM, and not for all volumes there may be beside it.
+const FAST: MiB = MiB((1 << 10) + 256);
 
 /// The datastore that all hosts reach.
 pub fn shared() -> DatastoreName {

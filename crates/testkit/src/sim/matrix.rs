@@ -67,6 +67,7 @@ enum Deed {
     OfVolume(VmAction),
     GrowVolume,
     MoveVolume,
+    MoveDisks,
     DeleteVolume,
     /// To the other host.
     Migrate,

@@ -298,7 +298,7 @@ impl vimana_agent::Datastore for AgentVault {
             }
             meter.expect(size(&bytes));
             meter.moved(size(&bytes));
-            let path = PathBuf::from(format!("/incoming/{vm_id}/{}", promised.part.name()));
+            let path = PathBuf::from(format!("/incoming/{vm_id}/{}", promised.part));
             self.host.write_file(&path, bytes);
             files.push((promised.part, path));
         }

@@ -115,10 +115,11 @@ impl World {
         while begun.until(BootTime::now()) < PATIENCE {
             // A lease that is over changes nothing; each answer comes after
             // another turn of the watchdog.
-            let state = client.ask(Request::Lease { until }).unwrap();
+            let mut ask = || client.ask(Request::Lease { until }).unwrap();
+            ask();
             let fenced = Fenced::read(self.dir()).unwrap();
             if let Some(fenced) = fenced.filter(|fenced| fenced.complete && fenced.at_ms == until) {
-                assert_eq!(state, State::Fenced { at: until });
+                assert_eq!(ask(), State::Fenced { at: until });
                 return fenced;
             }
         }

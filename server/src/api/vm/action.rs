@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use vimana_engine::{Acted, ActionArgs, OpContext};
 use vimana_model::action::VmAction;
-use vimana_model::migration::{MigrateVm, MigrationTarget};
+use vimana_model::migration::{MigrateVm, MigrationTarget, StorageTarget};
 use vimana_model::vm::{AcceptedView, PowerOffVm, ResizeVm, VmView};
 use vimana_model::{Problem, VmId};
 
@@ -182,6 +182,27 @@ pub async fn migration_targets(
     Id(id): Id<VmId>,
 ) -> ApiResult<Answer<Items<MigrationTarget>>> {
     let items = app.engine.migration_targets(&cx, id).await?;
+    Ok(Answer(Items { items }))
+}
+
+/// The datastores of its host that the disks of a VM may go to
+///
+/// And those that they cannot go to, each with the reason. For administrators.
+#[utoipa::path(
+    get, path = "/vms/{vm_id}/storage-targets", tag = "vm", operation_id = "storage_targets",
+    params(("vm_id" = VmId, Path)),
+    responses(
+        (status = 200, description = "Datastores", body = Items<StorageTarget>),
+        (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn storage_targets(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<VmId>,
+) -> ApiResult<Answer<Items<StorageTarget>>> {
+    let items = app.engine.storage_targets(&cx, id).await?;
     Ok(Answer(Items { items }))
 }
 

@@ -86,6 +86,13 @@ pub fn asked(deed: Deed, about: About) -> (Person, Ask) {
             let (volume, to) = (about.volume.unwrap(), fast());
             act(VmAction::Move, ActionArgs::Move { volume, to })
         }
+        Deed::MoveDisks => {
+            let form = MigrateVm {
+                datastore: Some(fast().to_string()),
+                ..MigrateVm::default()
+            };
+            act(VmAction::Migrate, ActionArgs::Migrate(form))
+        }
         Deed::Migrate | Deed::MigrateByPostCopy => {
             let form = MigrateVm {
                 host: Some(format!("host-{}", about.other.unwrap_or(0))),

@@ -147,6 +147,7 @@ fn of_its_disks() -> Vec<Plan> {
     const BACKUP: Deed = Deed::Act(A::Backup);
     const HAS_VOLUME: &[Scene] = &[CREATE, VOLUME, Scene::Ask(ATTACH)];
     const MOVE: Deed = Deed::MoveVolume;
+    const MOVE_ALL: Deed = Deed::MoveDisks;
     let make = &[Call::CreateVolume, Call::Attach];
     let back_up = &[Call::BackUp, Call::EndBackup];
     vec![
@@ -221,11 +222,25 @@ fn of_its_disks() -> Vec<Plan> {
             .but(Setback::Deleted(S::Attach))
             .calls(&[Call::Kill, Call::Clean]),
         plan("detach", HAS_VOLUME, DETACH, RUNS).calls(&[Call::Detach]),
-        plan("move of a volume", HAS_VOLUME, MOVE, RUNS).calls(&[Call::MoveVolume]),
+        plan("move of a volume", HAS_VOLUME, MOVE, RUNS).calls(&[Call::MoveDisk]),
         plan("move of a volume, cancelled", HAS_VOLUME, MOVE, CANCELLED)
             .but(Setback::Cancelled(S::Move))
-            .calls(&[Call::MoveVolume]),
+            .calls(&[Call::MoveDisk]),
         plan("move of a volume, deleted", HAS_VOLUME, MOVE, DELETED)
+            .but(Setback::Deleted(S::Move))
+            .calls(&[Call::Kill, Call::Clean]),
+        plan("move of all disks", HAS_VOLUME, MOVE_ALL, RUNS).calls(&[Call::MoveDisk]),
+        plan(
+            "move of the disk of a VM that is off",
+            &[CREATE, POWER_OFF],
+            MOVE_ALL,
+            OFF,
+        )
+        .calls(&[Call::MoveDisk]),
+        plan("move of a disk, cancelled", &[CREATE], MOVE_ALL, CANCELLED)
+            .but(Setback::Cancelled(S::Move))
+            .calls(&[Call::MoveDisk]),
+        plan("move of a disk, deleted", &[CREATE], MOVE_ALL, DELETED)
             .but(Setback::Deleted(S::Move))
             .calls(&[Call::Kill, Call::Clean]),
         plan("growth of a volume", HAS_VOLUME, Deed::GrowVolume, RUNS).calls(&[Call::GrowVolume]),
@@ -295,6 +310,17 @@ fn migrating_cold() -> Vec<Plan> {
         migrate("migrate of what is off", &[CREATE, POWER_OFF], OFF)
             .calls(all)
             .removes(),
+        migrate(
+            "migrate of what is off and has a snapshot",
+            &[
+                CREATE,
+                Scene::Ask(Deed::Snapshot { memory: true }),
+                POWER_OFF,
+            ],
+            OFF,
+        )
+        .calls(all)
+        .removes(),
         migrate("migrate of what is suspended", &[CREATE, SUSPEND], SAVED)
             .calls(all)
             .removes(),

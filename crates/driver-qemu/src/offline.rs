@@ -1,5 +1,6 @@
 //! The disks of a machine that does not run, in a process that has nothing but
-//! them: QEMU's storage daemon, for as long as a backup takes.
+//! them: QEMU's storage daemon, for as long as a backup takes, or a move of its own
+//! disk to another datastore.
 
 use std::io;
 use std::path::{Path, PathBuf};

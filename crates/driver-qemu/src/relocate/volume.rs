@@ -1,73 +1,29 @@
-//! Volumes that move to another datastore of their host, while their machines
-//! run or not.
-//!
-//! The new directory has a record from its beginning, which says where the
-//! volume comes from. QEMU, or `qemu-img`, copies what is there; QEMU goes on
-//! until both are in step, and has every write of the guest on both from then on.
-//! The guest stands still for a moment, which brings both to their disks; then the
-//! new one is recorded as the one that counts, and QEMU lets go of the old one:
-//! whenever an agent or a QEMU dies, the directory that counts has all that the
-//! guest was told is written. The old directory goes last.
+//! Volumes on their way: the new directory has a record from its beginning, which
+//! says where the volume comes from.
 
 use std::fs::File;
 use std::sync::Arc;
 
-use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use vimana_driver::{CopyWatcher, Fault, FaultKind};
-use vimana_model::migration::{CopyPhase, Sent};
+use vimana_model::migration::Sent;
 use vimana_model::name::DatastoreName;
 use vimana_model::{VmId, VolumeId};
 
 use super::{
-    Coming, VolumeRecord, hypervisor, img, in_no_snapshot, lock, no_such_volume, saved, write,
+    Extent, Live, between, give_up_for_good, given_up, mirror, none_between, pivot, stand_still,
+    took, unmoved, while_it_stands,
 };
 use crate::argv::{Plug, VOLUME};
-use crate::host::{Host, Turn, blocking, overtaken};
-use crate::job::Job;
-use crate::limits::{COPY_TIMEOUT, MOVE_END_TIMEOUT, QMP_TIMEOUT, WATCH_EVERY};
-use crate::machine::Machine;
-use crate::migration::send::ms;
-use crate::migration::watch::Watch;
+use crate::host::{Host, Turn, blocking, lock, overtaken};
+use crate::limits::COPY_TIMEOUT;
 use crate::prepare::enough_room_in;
-use crate::process::Process;
 use crate::qcow2;
 use crate::qmp::{Qmp, QmpError};
 use crate::record::{self, Layout};
+use crate::volume::{Coming, VolumeRecord, img, in_no_snapshot, no_such_volume, saved, write};
 
-/// The name of our job inside QEMU: one volume of a machine moves at a time.
-const JOB: Job = Job {
-    id: "move",
-    command: "blockdev-mirror",
-    within: COPY_TIMEOUT,
-};
-/// Its end, once that is asked for: a kill waits for it.
-const END: Job = Job {
-    within: MOVE_END_TIMEOUT,
-    ..JOB
-};
-
-/// The QEMU that has the volume.
-pub struct Live<'a> {
-    pub qmp: Qmp,
-    pub process: &'a Process,
-}
-
-impl<'a> Live<'a> {
-    pub fn of(machine: &'a Machine) -> Self {
-        Self {
-            qmp: machine.qmp(),
-            process: &machine.process,
-        }
-    }
-
-    /// Whether it has really ended: a connection ends sooner than that.
-    async fn is_gone(&self) -> bool {
-        timeout(QMP_TIMEOUT, self.process.ended()).await.is_ok()
-    }
-}
-
-/// See [`vimana_driver::HostDriver::move_volume`].
+/// See [`vimana_driver::HostDriver::move_disk`].
 pub async fn relocate(
     turn: Turn,
     id: VolumeId,
@@ -92,10 +48,7 @@ pub async fn relocate(
         return Err(saved());
     }
     in_no_snapshot(&turn, id)?;
-    if !between(host, |other| is_of(other, turn.vm.id)).is_empty() {
-        let message = "another volume of the machine is between two places";
-        return Err(Fault::new(FaultKind::Conflict, message));
-    }
+    none_between(&turn)?;
     turn.still_wanted()?;
     let arriving = VolumeRecord {
         datastore: to.clone(),
@@ -109,29 +62,22 @@ pub async fn relocate(
     make_place(host, &target, &arriving).await?;
     let copying = async {
         match &live {
-            Some(live) => mirror(host, &record, &arriving, &live.qmp, watcher).await,
+            Some(live) => follow(host, &record, &arriving, &live.qmp, watcher).await,
             None => copy(host, &record, &arriving).await,
         }
     };
     let copied = turn.cancelled.run_until_cancelled(copying).await;
-    let transferred_bytes = match copied.unwrap_or_else(|| Err(overtaken())) {
+    let bytes = match copied.unwrap_or_else(|| Err(overtaken())) {
         Ok(bytes) => bytes,
         Err(fault) => {
             drop_half(host, &arriving, live.as_ref()).await?;
             return Err(fault);
         }
     };
-    let stood = Instant::now();
+    let stood = live.map(|_| Instant::now());
     let settled = match held.machine.as_deref() {
         Some(machine) => {
-            // Nobody else moves the guest; it goes on when this is given back, if
-            // not before.
-            let _motion = machine.motion().await;
-            let switched = switch(host, &arriving, &Live::of(machine)).await;
-            if let Err(error) = machine.qmp().cont().await {
-                tracing::warn!(volume = %id, %error, "the machine is continued by its supervisor");
-            }
-            switched?
+            while_it_stands(machine, switch(host, &arriving, &Live::of(machine))).await?
         }
         None => {
             count(host, &arriving).await?;
@@ -139,34 +85,19 @@ pub async fn relocate(
         }
     };
     if settled.datastore != to {
-        let message = "QEMU gave the move up at its very end";
-        return Err(Fault::new(FaultKind::Hypervisor, message));
+        return Err(given_up());
     }
-    let paused_ms = live.map_or(0, |_| ms(stood.elapsed()));
-    Ok(Sent {
-        transferred_bytes,
-        total_ms: ms(began.elapsed()),
-        downtime_ms: paused_ms,
-        paused_ms,
-    })
+    Ok(took(bytes, began, stood))
 }
 
-/// From the one to the other, while the guest stands still: QEMU brings all that
-/// it has of both to their disks when it stops, so that either may be what is
-/// found afterwards.
+/// From the one to the other, once the guest stands still.
 async fn switch(
     host: &Arc<Host>,
     arriving: &VolumeRecord,
     live: &Live<'_>,
 ) -> Result<VolumeRecord, Fault> {
-    let qmp = &live.qmp;
     let counted = async {
-        qmp.stop().await.map_err(|error| failed(&error))?;
-        let job = qmp.job(JOB.id).await.map_err(|error| failed(&error))?;
-        if !job.is_some_and(|job| job.ready && job.error.is_none()) {
-            let message = "the volume was not moved: what was written meanwhile did not arrive";
-            return Err(Fault::new(FaultKind::Hypervisor, message));
-        }
+        stand_still(&live.qmp).await?;
         count(host, arriving).await
     };
     if let Err(fault) = counted.await {
@@ -197,7 +128,7 @@ pub async fn settle(
         return Ok(record);
     };
     if let Some(live) = live {
-        match pivot(host, &record, &live.qmp).await {
+        match take_over(host, &record, &live.qmp).await {
             Ok(true) => {}
             Ok(false) => {
                 let before = read(host, &comes.from, id).await?;
@@ -208,7 +139,7 @@ pub async fn settle(
             }
             // What counts is said.
             Err(QmpError::Closed) if live.is_gone().await => {}
-            Err(error) => return Err(hypervisor("the volume is between two places", &error)),
+            Err(error) => return Err(between(&error)),
         }
     }
     remove(host.volumes.datastore(&comes.from)?, id).await?;
@@ -243,7 +174,7 @@ async fn settle_those(
             tracing::error!(volume = %id, %fault, "half of a volume stays");
         }
     }
-    for id in between(host, which) {
+    for id in on_their_way(host, which) {
         if let Err(fault) = settle(host, id, live).await {
             tracing::error!(volume = %id, %fault, "a move that was interrupted is not ended");
         }
@@ -254,7 +185,12 @@ fn is_of(record: &VolumeRecord, vm: VmId) -> bool {
     record.attached.is_some_and(|has| has.vm_id == vm)
 }
 
-fn between(host: &Host, which: impl Fn(&VolumeRecord) -> bool) -> Vec<VolumeId> {
+/// Whether a volume that the machine has is on its way.
+pub fn is_between(host: &Host, vm: VmId) -> bool {
+    !on_their_way(host, |record| is_of(record, vm)).is_empty()
+}
+
+fn on_their_way(host: &Host, which: impl Fn(&VolumeRecord) -> bool) -> Vec<VolumeId> {
     let records = lock(&host.volumes.records);
     let moving = records.values().filter(|record| record.comes.is_some());
     let moving: Vec<VolumeRecord> = moving.cloned().collect();
@@ -287,7 +223,7 @@ async fn make_place(
 
 /// Has QEMU copy the volume, and keep both in step from then on; how much it was,
 /// in bytes.
-async fn mirror(
+async fn follow(
     host: &Arc<Host>,
     record: &VolumeRecord,
     arriving: &VolumeRecord,
@@ -310,41 +246,8 @@ async fn mirror(
         qcow2::write_empty(&file, bytes, None).map_err(unmoved)
     })
     .await?;
-    let mirrored = async {
-        give_up(qmp, &new).await?;
-        qmp.blockdev_add(new.node()).await?;
-        let arguments = json!({
-            "device": old.node_name(), "target": new.node_name(), "sync": "full",
-            "copy-mode": "write-blocking", "auto-dismiss": false,
-        });
-        JOB.begin(qmp, arguments).await?;
-        JOB.ready(qmp).await
-    };
-    tokio::pin!(mirrored);
-    let mut watch = Watch::new(watcher);
-    loop {
-        tokio::select! {
-            biased;
-            ready = &mut mirrored => {
-                ready.map_err(|error| failed(&error))?;
-                break;
-            }
-            () = sleep(WATCH_EVERY) => {
-                look_at(qmp, &mut watch).await;
-            }
-        }
-    }
-    Ok(look_at(qmp, &mut watch).await)
-}
-
-/// Tells how far the copy is; how much is copied, in bytes.
-async fn look_at(qmp: &Qmp, watch: &mut Watch) -> u64 {
-    let Ok(Some(job)) = qmp.job(JOB.id).await else {
-        return 0;
-    };
-    let left = job.total.saturating_sub(job.done);
-    watch.tell(CopyPhase::Disks, left, job.done, (0, 0));
-    job.done
+    let to = (new.node_name(), new.node());
+    mirror(qmp, Extent::Full, &old.node_name(), (&to.0, to.1), watcher).await
 }
 
 /// Copies a volume that no QEMU has open; how much it was, in bytes.
@@ -367,27 +270,15 @@ async fn copy(
 }
 
 /// The new one takes the old one's place inside QEMU: whether it has it.
-async fn pivot(host: &Host, record: &VolumeRecord, qmp: &Qmp) -> Result<bool, QmpError> {
+async fn take_over(host: &Host, record: &VolumeRecord, qmp: &Qmp) -> Result<bool, QmpError> {
     let Some((_, new)) = host.volumes.plug(record) else {
         return Ok(true);
     };
-    if qmp.job(JOB.id).await?.is_some() {
-        // One that has ended already refuses; what came of it is seen below.
-        let _ = qmp.job_complete(JOB.id).await;
-        match END.ended(qmp).await {
-            Ok(()) | Err(QmpError::Refused { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    if qmp.node_of(&new.device_name()).await? != new.node_name() {
-        return Ok(false);
-    }
     let old = Plug {
         moves: new.moves.wrapping_sub(1),
-        ..new
+        ..new.clone()
     };
-    qmp.blockdev_let_go(&old.node_name()).await?;
-    Ok(true)
+    pivot(qmp, &new.device_name(), &old.node_name(), &new.node_name()).await
 }
 
 /// Nothing comes of the move: half of a volume goes, and whatever QEMU still does
@@ -398,19 +289,9 @@ async fn drop_half(
     live: Option<&Live<'_>>,
 ) -> Result<(), Fault> {
     if let (Some(live), Some((_, new))) = (live, host.volumes.plug(half)) {
-        match give_up(&live.qmp, &new).await {
-            Ok(()) | Err(QmpError::Closed) => {}
-            // What is left there goes with the agent's next start.
-            Err(error) => return Err(failed(&error)),
-        }
+        give_up_for_good(&live.qmp, &new.node_name()).await?;
     }
     remove(host.volumes.datastore(&half.datastore)?, half.volume_id).await
-}
-
-/// Ends what QEMU still does for a move, and lets go of its target.
-async fn give_up(qmp: &Qmp, new: &Plug) -> Result<(), QmpError> {
-    END.cancel(qmp).await?;
-    qmp.blockdev_let_go(&new.node_name()).await
 }
 
 async fn read(
@@ -433,16 +314,4 @@ async fn remove(layout: &Layout, id: VolumeId) -> Result<(), Fault> {
         removed.map_err(|error| Fault::io("removing what the volume left", &error))
     })
     .await
-}
-
-fn unmoved(error: std::io::Error) -> Fault {
-    Fault::io("moving the volume", &error)
-}
-
-fn failed(error: &QmpError) -> Fault {
-    if error.is_full() {
-        let message = "moving the volume: the datastore is full";
-        return Fault::new(FaultKind::NoSpace, message);
-    }
-    hypervisor("the volume was not moved", error)
 }
