@@ -18,6 +18,7 @@ mod m0010_migrations;
 mod m0011_host_states;
 mod m0012_vm_datastores;
 mod m0013_disk_moves;
+mod m0014_quotas;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_host_states::Migration),
             Box::new(m0012_vm_datastores::Migration),
             Box::new(m0013_disk_moves::Migration),
+            Box::new(m0014_quotas::Migration),
         ]
     }
 }

@@ -13,6 +13,7 @@ mod once;
 mod operation;
 mod orphan;
 pub mod problem;
+mod quota;
 mod request;
 mod session;
 mod snapshot;
@@ -169,6 +170,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(tenant::list, tenant::create))
         .routes(routes!(tenant::update))
         .routes(routes!(user::list, user::create))
+        .routes(routes!(quota::show_own))
+        .routes(routes!(quota::show_defaults, quota::set_defaults))
+        .routes(routes!(quota::show_tenant, quota::set_tenant))
+        .routes(routes!(quota::show_user_defaults, quota::set_user_defaults))
+        .routes(routes!(quota::show_user, quota::set_user))
         .routes(routes!(event::stream));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }

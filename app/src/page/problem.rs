@@ -20,6 +20,7 @@ pub fn ProblemView(error: ApiError) -> impl IntoView {
         ErrorKind::Unauthenticated => "Signed out",
         ErrorKind::Unavailable => "Not available now",
         ErrorKind::Conflict
+        | ErrorKind::OverQuota
         | ErrorKind::Stale
         | ErrorKind::TooLarge
         | ErrorKind::Invalid

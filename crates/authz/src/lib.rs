@@ -51,6 +51,12 @@ pub enum Permission {
     ManageHosts,
     /// Make and change tenants and users.
     ManageTenants,
+    /// See a tenant's limits and what is used of them.
+    ViewQuota,
+    /// Set a tenant's limits, and those of all tenants.
+    SetQuota,
+    /// Set the limits of a tenant's users.
+    ShareQuota,
 }
 
 /// The answer to a permission asked about one object.
@@ -80,7 +86,8 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
                 Permission::ViewVm
                 | Permission::ViewRequests
                 | Permission::ViewCatalogue
-                | Permission::ViewVolume,
+                | Permission::ViewVolume
+                | Permission::ViewQuota,
             ) => Decision::Allowed,
             (Some(_), _) => Decision::Forbidden,
             (None, _) => Decision::Hidden,
@@ -89,7 +96,10 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
     let needed = match permission {
         // Which host a VM is on is the provider's.
         Permission::ActOnVm(VmAction::Migrate) => return Decision::Forbidden,
-        Permission::ViewVm | Permission::ViewCatalogue | Permission::ViewVolume => Role::Viewer,
+        Permission::ViewVm
+        | Permission::ViewCatalogue
+        | Permission::ViewVolume
+        | Permission::ViewQuota => Role::Viewer,
         Permission::CreateVm
         | Permission::ActOnVm(_)
         | Permission::CancelOperation
@@ -97,13 +107,15 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
         | Permission::ManageVolumes
         | Permission::ManageBackups
         | Permission::CreateRequest => Role::Operator,
-        Permission::ViewRequests | Permission::DecideRequest | Permission::ManageTemplates => {
-            Role::Manager
-        }
+        Permission::ViewRequests
+        | Permission::DecideRequest
+        | Permission::ManageTemplates
+        | Permission::ShareQuota => Role::Manager,
         Permission::ViewHosts
         | Permission::ManageHosts
         | Permission::ManageFlavors
-        | Permission::ManageTenants => return Decision::Forbidden,
+        | Permission::ManageTenants
+        | Permission::SetQuota => return Decision::Forbidden,
     };
     if subject.role >= needed {
         Decision::Allowed
@@ -115,9 +127,12 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
 fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
     match permission {
         Permission::ViewCatalogue => Decision::Allowed,
-        Permission::ViewHosts if subject.staff.is_some() => Decision::Allowed,
+        Permission::ViewHosts | Permission::ViewQuota if subject.staff.is_some() => {
+            Decision::Allowed
+        }
         Permission::ManageHosts
         | Permission::ManageTenants
+        | Permission::SetQuota
         | Permission::ManageImages
         | Permission::ManageFlavors
         | Permission::ManageTemplates
@@ -126,6 +141,9 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
             Decision::Allowed
         }
         Permission::ViewHosts
+        | Permission::ViewQuota
+        | Permission::SetQuota
+        | Permission::ShareQuota
         | Permission::ManageHosts
         | Permission::ManageTenants
         | Permission::ManageImages

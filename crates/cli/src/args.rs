@@ -4,6 +4,7 @@ mod backup;
 mod flavor;
 mod host;
 mod image;
+mod quota;
 mod request;
 mod template;
 mod tenant;
@@ -27,6 +28,7 @@ pub use image::{
     DownloadImage, Image, ImageChange, ImageShown, ImageTerms, ImportImage, Purge, RefreshImage,
     RetryImage, UploadImage, WaitImport,
 };
+pub use quota::{LimitChange, Quota, SetQuota, ShowQuota, Whose};
 pub use request::{
     Answer, Approve, AskBack, CreateRequest, Decided, Decision, Reject, Request, RequestList,
     RequestShown, RequestWait, Terms,
@@ -125,6 +127,9 @@ pub enum Command {
     /// Members of tenants (for administrators)
     #[command(subcommand)]
     User(User),
+    /// How much a tenant or a user may have
+    #[command(subcommand)]
+    Quota(Quota),
 }
 
 #[derive(Args)]

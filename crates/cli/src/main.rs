@@ -14,6 +14,7 @@ mod limits;
 mod login;
 mod operation;
 mod output;
+mod quota;
 mod request;
 mod schedule;
 mod snapshot;
@@ -69,5 +70,6 @@ async fn run(command: Command) -> Outcome {
         Command::Template(command) => template::run(command).await,
         Command::Tenant(command) => tenant::run(command).await,
         Command::User(command) => user::run(command).await,
+        Command::Quota(command) => quota::run(command).await,
     }
 }

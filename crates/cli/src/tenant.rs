@@ -1,6 +1,7 @@
 //! Tenants.
 
 use vimana_client::Client;
+use vimana_model::TenantId;
 use vimana_model::tenant::{CreateTenant as Form, TenantView, UpdateTenant};
 
 use crate::args::{CreateTenant, Json, SetKind, Tenant};
@@ -47,6 +48,20 @@ async fn set_kind(args: SetKind) -> Outcome {
     let found = find(&client, &tenant).await?;
     let form = UpdateTenant { kind };
     print(&client.update_tenant(found.id, &form).await?, json)
+}
+
+/// A tenant by its id, which anybody may say, or by its name, which staff may.
+pub async fn find_id(client: &Client, text: &str) -> Outcome<TenantId> {
+    match text.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => {
+            let me = client.me().await?;
+            if me.tenant.as_str() == text {
+                return Ok(me.tenant_id);
+            }
+            Ok(find(client, text).await?.id)
+        }
+    }
 }
 
 async fn find(client: &Client, text: &str) -> Outcome<TenantView> {

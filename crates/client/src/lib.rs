@@ -18,6 +18,7 @@ mod host;
 mod image;
 pub mod limits;
 mod operation;
+mod quota;
 mod request;
 mod session;
 mod snapshot;

@@ -156,6 +156,7 @@ impl Engine {
                 .accept(change.vm.state, in_flight)
                 .map_err(|refusal| Error::conflict(format!("`{}` {refusal}", change.vm.name)))?;
             crate::request::refuse_release(cx, &change, action)?;
+            change.accepts = true;
             act(&mut change, cx.subject.user_name.as_str(), action, &args).await?;
             let (vm, in_flight) = change.save().await?;
             let latest = match (&in_flight, vm.operation_id) {

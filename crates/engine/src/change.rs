@@ -2,6 +2,7 @@
 //! [`Change`], inside one transaction, together with the events it causes.
 
 use vimana_model::event::{Actor, EventKind};
+use vimana_model::name::UserName;
 use vimana_model::operation::OperationState;
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
@@ -10,10 +11,11 @@ use vimana_model::{Error, HostId, OperationId, Timestamp, VmId, VolumeId};
 use vimana_store::claim::Taken;
 use vimana_store::event::NewEvent;
 use vimana_store::operation::OperationRecord;
-use vimana_store::vm::VmRecord;
+use vimana_store::vm::{Counts, VmRecord};
 use vimana_store::{TxError, WriteTx, claim, event, operation, schedule, snapshot, vm};
 
 use crate::context::World;
+use crate::quota::{self, Growth};
 
 /// A VM under change. Nothing is written before [`Change::save`].
 pub struct Change<'a> {
@@ -35,6 +37,10 @@ pub struct Change<'a> {
     host_events: Vec<(EventKind, HostId)>,
     /// Something changed that is no event.
     touched: bool,
+    /// Something is accepted by it: what the VM counts more must fit its quotas.
+    pub(crate) accepts: bool,
+    /// What is taken more of beside that, and whose it is.
+    growth: Vec<(UserName, Growth)>,
 }
 
 /// What a VM and its operation look like after a change.
@@ -132,6 +138,8 @@ impl<'a> Change<'a> {
             events: Vec::new(),
             host_events: Vec::new(),
             touched: false,
+            accepts: false,
+            growth: Vec::new(),
         }
     }
 
@@ -156,6 +164,12 @@ impl<'a> Change<'a> {
     /// Something is to be saved that makes no event.
     pub fn touch(&mut self) {
         self.touched = true;
+    }
+
+    /// This user takes so much more, which is recorded: refused by
+    /// [`Change::save`] where it does not fit the quotas.
+    pub(crate) fn take_more(&mut self, user: UserName, growth: Growth) {
+        self.growth.push((user, growth));
     }
 
     /// Takes the edge to `to`; nothing to do if the VM is there already.
@@ -305,6 +319,8 @@ impl<'a> Change<'a> {
     /// Writes everything down.
     pub async fn save(mut self) -> Result<Changed, TxError> {
         self.end_backups().await?;
+        let counts = quota::counts(&self.vm, self.operation.as_ref());
+        let before = std::mem::replace(&mut self.vm.counts, counts);
         vm::update(self.tx, &mut self.vm).await?;
         for record in self.ended.iter().chain(&self.operation) {
             if self.begun == Some(record.id) {
@@ -312,6 +328,9 @@ impl<'a> Change<'a> {
             } else {
                 operation::update(self.tx, record).await?;
             }
+        }
+        if self.accepts {
+            self.admit(before).await?;
         }
         let host_id = self.vm.host.as_ref().map(|host| host.id).or(self.host_id);
         let fact = |(event, volume_id)| NewEvent {
@@ -339,6 +358,23 @@ impl<'a> Change<'a> {
             event::append(self.tx, &facts).await?;
         }
         Ok((self.vm, self.operation))
+    }
+
+    /// What is taken more of, by what is accepted here, must fit.
+    async fn admit(&mut self, before: Counts) -> Result<(), TxError> {
+        let begun = self.operation.as_ref();
+        let begun = begun.filter(|operation| self.begun == Some(operation.id));
+        let kind = begun.map(|operation| operation.kind);
+        let of_vm = quota::growth(before, self.vm.counts, kind);
+        let mut growth = std::mem::take(&mut self.growth);
+        growth.push((self.vm.owner_name.clone(), of_vm));
+        for (user, growth) in growth {
+            let warnings = quota::admit(self.tx, self.vm.tenant_id, &user, &growth).await?;
+            for text in warnings {
+                self.add_event(EventKind::Note { text });
+            }
+        }
+        Ok(())
     }
 
     /// The operation of `state` that is in flight is over.

@@ -16,6 +16,7 @@ mod event;
 mod host;
 mod image;
 mod operation;
+mod quota;
 mod request;
 mod row;
 mod rule;
@@ -123,6 +124,7 @@ pub async fn check(conn: &impl Conn, outside: &Outside) -> Result<Vec<Breach>> {
     let books = Books::read(conn, &mut found).await?;
     claim::check_claims(&books, &mut found);
     operation::check_operations(&books, &mut found);
+    quota::check_counts(&books, &mut found);
     disk::check_disks(&books, outside, &mut found);
     request::check_requests(&books, &mut found);
     host::check_hosts(&books, outside, &mut found);

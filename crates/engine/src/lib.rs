@@ -42,6 +42,7 @@ mod orphan;
 mod persist;
 mod placement;
 mod progress;
+mod quota;
 mod rate_limit;
 mod reconcile;
 mod report;

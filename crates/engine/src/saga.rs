@@ -127,6 +127,7 @@ impl Change<'_> {
         self.add_event(EventKind::Requested { operation: kind });
         self.vm.operation_id = Some(id);
         self.begun = Some(id);
+        self.accepts = true;
         self.operation = Some(record);
     }
 

@@ -13,7 +13,7 @@ use vimana_model::event::{Actor, EventKind};
 use vimana_model::name::SnapshotName;
 use vimana_model::schedule::{ScheduleKind, ScheduleView, SetSchedule};
 use vimana_model::snapshot::{SnapshotState, TakeSnapshot};
-use vimana_model::{BackupId, Error, ErrorKind, Result, Timestamp, VmId};
+use vimana_model::{BackupId, Error, Result, Timestamp, VmId};
 use vimana_store::backup::BackupRecord;
 use vimana_store::schedule::ScheduleRecord;
 use vimana_store::{TxError, backup, schedule, snapshot, write_tx};
@@ -175,7 +175,7 @@ impl Engine {
         match self.take_on(due, next).await {
             Ok(Some(changed)) => self.moved(changed).await,
             Ok(None) => {}
-            Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid) => {
+            Err(error) if error.kind.is_of_state() => {
                 let soon = now.plus_ms(ms(SCHEDULE_RETRY)).min(next);
                 let schedule = (due.vm_id, due.kind);
                 write_tx!(self.store(), |tx| {

@@ -15,6 +15,7 @@
 use vimana_model::event::EventKind;
 use vimana_model::name::SnapshotName;
 use vimana_model::operation::{OperationKind, Piece, StepKind};
+use vimana_model::quota::Measure;
 use vimana_model::snapshot::{MAX_SNAPSHOTS, SnapshotState, SnapshotView, TakeSnapshot, Then};
 use vimana_model::state::VmState;
 use vimana_model::unit::MiB;
@@ -155,6 +156,8 @@ impl Change<'_> {
         snapshot::insert(self.tx, &record)
             .await
             .map_err(|error| name::in_use(error, "a snapshot", record.name.as_str()))?;
+        let one_more = [(Measure::Snapshots.into(), 1)];
+        self.take_more(record.owner_name.clone(), one_more.into());
         self.claim_elsewhere(&record).await?;
         self.keep(MiB(self.vm.kept.0.saturating_add(claimed)))
             .await?;

@@ -15,7 +15,7 @@ use vimana_model::vm::{AcceptedView, CreateVm, VmRequest, VmView};
 use vimana_model::{Error, OperationId, RequestId, Result, TenantId, UserId, VmId};
 use vimana_store::event::NewEvent;
 use vimana_store::operation::OperationRecord;
-use vimana_store::vm::{VmFilter, VmRecord};
+use vimana_store::vm::{Counts, VmFilter, VmRecord};
 use vimana_store::{TxError, WriteTx, event, operation, vm, write_tx};
 
 use crate::Engine;
@@ -25,6 +25,7 @@ use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_LISTED_VMS, MAX_TIMELINE, MAX_VIEW_READS};
 use crate::name;
 use crate::operation::{begin_step, begun};
+use crate::quota;
 use crate::volume::is_known;
 use ingredients::{Ingredients, ingredients};
 
@@ -93,6 +94,8 @@ impl Engine {
             .await
             .map_err(|error| name::in_use(error, "a VM", wanted.name.as_str()))?;
         operation::insert(tx, &operation).await?;
+        let growth = quota::of_new(vm.counts);
+        let warnings = quota::admit(tx, vm.tenant_id, &vm.owner_name, &growth).await?;
         let mut events = vec![EventKind::Requested {
             operation: OperationKind::Create,
         }];
@@ -101,6 +104,8 @@ impl Engine {
                 text: "Held until released".to_owned(),
             });
         }
+        let warnings = warnings.into_iter();
+        events.extend(warnings.map(|text| EventKind::Note { text }));
         let events: Vec<NewEvent> = events
             .into_iter()
             .map(|event| NewEvent {
@@ -153,7 +158,7 @@ impl Engine {
         if let Some(place) = operation.steps.first_mut() {
             begin_step(place, now);
         }
-        let vm = VmRecord {
+        let mut vm = VmRecord {
             id,
             tenant_id: owner.tenant_id,
             owner_id: owner.id,
@@ -184,8 +189,10 @@ impl Engine {
             kept: MiB(0),
             snapshot_id: None,
             request_id,
+            counts: Counts::default(),
             created_at: now,
         };
+        vm.counts = quota::counts(&vm, Some(&operation));
         (vm, operation)
     }
 
@@ -336,6 +343,7 @@ impl Engine {
             kept: _,
             snapshot_id: _,
             request_id,
+            counts: _,
             created_at,
         } = record;
         VmView {

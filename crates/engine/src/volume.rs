@@ -39,6 +39,7 @@ use crate::idempotency::{recall, remember};
 use crate::image::{being_read, content_of};
 use crate::limits::{MAX_TIMELINE, MAX_VOLUMES};
 use crate::name;
+use crate::quota::{self, Growth};
 
 impl Owned for VolumeRecord {
     fn tenant_id(&self) -> Option<TenantId> {
@@ -171,11 +172,17 @@ impl Engine {
         volume::insert(tx, &record)
             .await
             .map_err(|error| name::in_use(error, "a volume", record.name.as_str()))?;
+        let growth = quota::of_new_volume(&record.datastore, record.size);
+        let warnings = quota::admit(tx, tenant_id, by, &growth).await?;
         let created = EventKind::VolumeCreated {
             name: record.name.clone(),
         };
         let actor = Actor::User(by.clone());
-        self.note(tx, actor, &record, created).await?;
+        self.note(tx, actor.clone(), &record, created).await?;
+        for text in warnings {
+            let warned = EventKind::Note { text };
+            self.note(tx, actor.clone(), &record, warned).await?;
+        }
         Ok(view(tx, record).await?)
     }
 
@@ -351,6 +358,12 @@ impl Engine {
             change(&mut record)?;
             claim_growth(tx, &before, record.size).await?;
             volume::update(tx, &mut record).await?;
+            let growth = growth(&before, &record);
+            let warnings = quota::admit(tx, record.tenant_id, &record.owner_name, &growth).await?;
+            for text in warnings {
+                let warned = EventKind::Note { text };
+                self.note(tx, user(cx), &record, warned).await?;
+            }
             let name = record.name.clone();
             let changed = if action == VolumeAction::Move {
                 let to = record.datastore.clone();
@@ -570,6 +583,19 @@ pub fn accept(record: &VolumeRecord, action: VolumeAction) -> Result<(), Error> 
     action
         .judge(record.state)
         .map_err(|refusal| Error::conflict(format!("volume `{}` {refusal}", record.name)))
+}
+
+/// What a volume counts more than before.
+fn growth(before: &VolumeRecord, after: &VolumeRecord) -> Growth {
+    if before.datastore != after.datastore {
+        return quota::of_place(&after.datastore, after.size);
+    }
+    let more = after.size.0.saturating_sub(before.size.0);
+    if more > 0 {
+        quota::of_volume(&after.datastore, MiB(more))
+    } else {
+        Growth::new()
+    }
 }
 
 /// Claims of its host, if it has one, what makes the volume that large. The

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     NotFound,
     /// The thing's state does not accept this.
     Conflict,
+    /// A tenant or a user has as much as they may have.
+    OverQuota,
     /// The caller's view of the thing is out of date.
     Stale,
     /// More was sent than is accepted.
@@ -46,7 +48,7 @@ impl ErrorKind {
             Self::Unauthenticated => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
-            Self::Conflict => 409,
+            Self::Conflict | Self::OverQuota => 409,
             Self::Stale => 412,
             Self::TooLarge => 413,
             Self::Invalid => 422,
@@ -54,6 +56,12 @@ impl ErrorKind {
             Self::Internal => 500,
             Self::Unavailable => 503,
         }
+    }
+
+    /// Whether it is refused as things are now, and not for who asks.
+    #[must_use]
+    pub const fn is_of_state(self) -> bool {
+        matches!(self, Self::Conflict | Self::OverQuota | Self::Invalid)
     }
 
     /// A short title for the problem document, stable for one kind.
@@ -65,6 +73,7 @@ impl ErrorKind {
             Self::Forbidden => "not allowed",
             Self::NotFound => "not found",
             Self::Conflict => "not possible now",
+            Self::OverQuota => "more than the quota allows",
             Self::Stale => "out of date",
             Self::TooLarge => "too large",
             Self::Invalid => "not acceptable",
@@ -126,6 +135,10 @@ impl Error {
 
     pub fn conflict(public: impl Into<String>) -> Self {
         Self::new(ErrorKind::Conflict, public)
+    }
+
+    pub fn over_quota(public: impl Into<String>) -> Self {
+        Self::new(ErrorKind::OverQuota, public)
     }
 
     pub fn invalid(fields: Vec<FieldError>) -> Self {

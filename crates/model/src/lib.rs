@@ -18,6 +18,7 @@ pub mod migration;
 pub mod name;
 pub mod operation;
 pub mod pending;
+pub mod quota;
 pub mod request;
 pub mod saved;
 pub mod schedule;

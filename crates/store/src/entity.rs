@@ -281,6 +281,11 @@ pub mod vm {
         pub datastore: String,
         pub moving_to: Option<String>,
         pub moving_mib: Option<i64>,
+        pub counts_running: bool,
+        pub counts_operation: bool,
+        pub counts_vcpus: i64,
+        pub counts_memory_mib: i64,
+        pub counts_disk_mib: i64,
     }
     plain!();
 }
@@ -380,6 +385,26 @@ pub mod host_datastore {
         pub cap_mib: i64,
         pub used_mib: i64,
         pub present: bool,
+    }
+    plain!();
+}
+
+pub mod quota {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "quotas")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub user_name: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub measure: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub datastore: String,
+        pub soft: Option<i64>,
+        pub hard: Option<i64>,
     }
     plain!();
 }

@@ -25,6 +25,7 @@ pub mod operation;
 pub mod orphan;
 mod pool;
 mod query;
+pub mod quota;
 pub mod request;
 pub mod schedule;
 pub mod session;

@@ -11,8 +11,8 @@ use crate::column::{Row, is_id};
 use crate::limits::SURVEY_PAGE;
 use crate::{
     Conn, Result, StoreError, backup, claim, entity, event, flavor, host, host_datastore,
-    idempotency, image, join_token, migration, operation, orphan, request, schedule, session,
-    snapshot, template, tenant, token, user, vm, volume,
+    idempotency, image, join_token, migration, operation, orphan, quota, request, schedule,
+    session, snapshot, template, tenant, token, user, vm, volume,
 };
 
 /// A row that makes no sense. Of what is in it nothing is kept but ids: the
@@ -73,6 +73,7 @@ surveys! {
     requests: request [Id] => request::RequestRecord, request::from_row;
     idempotency_keys: idempotency [UserId, IdempotencyKey] => idempotency::IdempotencyRecord,
         sensible_answer;
+    quotas: quota [TenantId, UserName, Measure, Datastore] => quota::QuotaRecord, quota::from_row;
     orphans: orphan [HostId, VmId] => orphan::OrphanRecord, orphan::from_row;
     join_tokens: join_token [Id] => join_token::JoinTokenRecord, join_token::from_row;
 }

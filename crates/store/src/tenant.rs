@@ -1,7 +1,7 @@
 //! Tenants.
 
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use vimana_model::name::TenantName;
 use vimana_model::tenant::TenantKind;
 use vimana_model::{TenantId, Timestamp};
@@ -28,6 +28,16 @@ pub async fn insert(tx: &WriteTx, tenant: &TenantRecord) -> Result<()> {
 
 pub async fn find(conn: &impl Conn, id: TenantId) -> Result<Option<TenantRecord>> {
     let row = Entity::find_by_id(id.to_string()).one(conn.raw()).await?;
+    row.map(from_row).transpose()
+}
+
+/// Finds it and keeps others from changing it until the transaction ends.
+pub async fn lock(tx: &WriteTx, id: TenantId) -> Result<Option<TenantRecord>> {
+    // SQLite has one writer at a time and no such clause: it is left out there. What
+    // is inserted beside it only needs the tenant to stay: to wait for that, too,
+    // would make two who both have inserted something wait for each other.
+    let found = Entity::find_by_id(id.to_string()).lock(LockType::NoKeyUpdate);
+    let row = found.one(tx.raw()).await?;
     row.map(from_row).transpose()
 }
 

@@ -57,7 +57,22 @@ pub struct VmRecord {
     pub snapshot_id: Option<SnapshotId>,
     /// The request it was made for.
     pub request_id: Option<RequestId>,
+    /// Told from its state and its operation whenever it changes.
+    pub counts: Counts,
     pub created_at: Timestamp,
+}
+
+/// What a VM that is not done counts of quotas, beside itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// It runs, or is to.
+    pub running: bool,
+    /// An operation is in flight.
+    pub operation: bool,
+    /// Of what it has and is to have, the larger.
+    pub vcpus: u32,
+    pub memory: MiB,
+    pub disk: MiB,
 }
 
 /// A VM's own disk on its way to another datastore of its host.
@@ -259,6 +274,7 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         kept,
         snapshot_id,
         request_id,
+        counts,
         created_at,
     } = vm;
     let id = id.to_string();
@@ -273,6 +289,8 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
     let run_epoch = row.to_amount("run_epoch", *run_epoch)?;
     let generation = row.to_amount("generation", *generation)?;
     let kept_mib = row.to_amount("kept_mib", kept.0)?;
+    let counts_memory_mib = row.to_amount("counts_memory_mib", counts.memory.0)?;
+    let counts_disk_mib = row.to_amount("counts_disk_mib", counts.disk.0)?;
     let moving_mib = moving.as_ref().map(|moving| moving.size.0);
     let moving_mib = moving_mib.map(|mib| row.to_amount("moving_mib", mib));
     let moving_mib = moving_mib.transpose()?;
@@ -314,6 +332,11 @@ fn to_row(vm: &VmRecord) -> Result<Model> {
         datastore: datastore.to_string(),
         moving_to: moving.as_ref().map(|moving| moving.to.to_string()),
         moving_mib,
+        counts_running: counts.running,
+        counts_operation: counts.operation,
+        counts_vcpus: i64::from(counts.vcpus),
+        counts_memory_mib,
+        counts_disk_mib,
     })
 }
 
@@ -368,6 +391,11 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         datastore,
         moving_to,
         moving_mib,
+        counts_running,
+        counts_operation,
+        counts_vcpus,
+        counts_memory_mib,
+        counts_disk_mib,
     } = row;
     let row = Row {
         table: "vms",
@@ -417,6 +445,13 @@ pub(crate) fn from_row(row: Model) -> Result<VmRecord> {
         kept: MiB(row.amount("kept_mib", kept_mib)?),
         snapshot_id: row.parse_option("snapshot_id", snapshot_id)?,
         request_id: row.parse_option("request_id", request_id)?,
+        counts: Counts {
+            running: counts_running,
+            operation: counts_operation,
+            vcpus: row.amount("counts_vcpus", counts_vcpus)?,
+            memory: MiB(row.amount("counts_memory_mib", counts_memory_mib)?),
+            disk: MiB(row.amount("counts_disk_mib", counts_disk_mib)?),
+        },
         created_at: Timestamp::from_ms(created_at),
     })
 }

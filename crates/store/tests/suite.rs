@@ -27,6 +27,7 @@ mod suite {
     pub mod opening;
     pub mod people;
     pub mod postgres;
+    pub mod quotas;
     pub mod simulated;
     pub mod survey;
     pub mod transactions;
@@ -39,7 +40,7 @@ use suite::postgres::Server;
 use suite::world::{Backend, World};
 use suite::{
     backups, catalogue, claims, company, disks, enrolment, evacuations, events, full, groups,
-    opening, people, simulated, survey, transactions, vms,
+    opening, people, quotas, simulated, survey, transactions, vms,
 };
 use tokio::runtime::Builder;
 
@@ -111,6 +112,12 @@ cases! { everywhere:
         disk_of_a_host_is_claimed_to_its_last_mib,
         an_image_is_waited_for_until_the_volume_is_made,
         snapshots_survive_and_hand_on_their_parents,
+    }
+    quotas::{
+        ones_own_limits_take_the_place_of_the_defaults,
+        usage_is_the_sum_over_what_there_is,
+        ten_of_fifty_at_once_get_one_each,
+        what_a_vm_counts_survives,
     }
     enrolment::{
         join_token_survives_with_all_columns,

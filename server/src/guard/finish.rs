@@ -83,6 +83,7 @@ fn log(error: &Error, method: &Method, path: &str, id: &str) {
         | ErrorKind::Forbidden
         | ErrorKind::NotFound
         | ErrorKind::Conflict
+        | ErrorKind::OverQuota
         | ErrorKind::Stale
         | ErrorKind::TooLarge
         | ErrorKind::Invalid

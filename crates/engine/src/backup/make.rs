@@ -4,6 +4,7 @@ use vimana_model::backup::{BackupRequest, BackupState, DiskId, MAX_BACKUPS, Made
 use vimana_model::event::EventKind;
 use vimana_model::name::{BackupName, DatastoreName};
 use vimana_model::operation::{OperationKind, OperationState, Piece, StepKind};
+use vimana_model::quota::Measure;
 use vimana_model::schedule::ScheduleKind;
 use vimana_model::unit::MiB;
 use vimana_model::{BackupId, Error, Timestamp};
@@ -96,6 +97,12 @@ impl Change<'_> {
         backup::insert(self.tx, &record)
             .await
             .map_err(|error| name::in_use(error, "a backup", record.name.as_str()))?;
+        // How large it becomes, nobody knows yet: something must be left for it.
+        let one_more = [
+            (Measure::Backups.into(), 1),
+            (Measure::BackupBytes.into(), 0),
+        ];
+        self.take_more(record.owner_name.clone(), one_more.into());
         // Its copies are on the host beside the disks.
         self.keep(MiB(self.vm.kept.0.saturating_add(claimed.0)))
             .await?;

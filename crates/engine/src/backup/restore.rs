@@ -37,6 +37,7 @@ use crate::authorize::{authorized, permit};
 use crate::context::{OpContext, new_id};
 use crate::image::{ImageChange, NewImage};
 use crate::limits::MAX_VOLUMES;
+use crate::quota::{self, Growth};
 use crate::vm::Owner;
 
 /// How much of a file is read at a time.
@@ -290,6 +291,7 @@ impl Engine {
             .ok_or_else(gone)?;
         // Looked at before anything is written: all of it is made, or nothing.
         volumes_are_free(tx, tenant_id, &wanted.volumes).await?;
+        quota::may_have(tx, tenant_id, &name, &takes(tx, wanted).await?).await?;
         let mut origins = Vec::new();
         if !wanted.volumes.is_empty() {
             let record = backup::find(tx, from).await?;
@@ -343,6 +345,18 @@ impl Engine {
         }
         Ok(begun)
     }
+}
+
+/// What all of it counts.
+async fn takes(conn: &impl Conn, wanted: &Restoration) -> Result<Growth> {
+    let flavor = flavor::find_by_name(conn, &wanted.flavor).await?;
+    // One that is gone is refused by name.
+    let size = flavor.map(|flavor| flavor.resources).unwrap_or_default();
+    let vm = quota::of_new(quota::to_be(size));
+    let local = DatastoreName::local();
+    Ok(wanted.volumes.iter().fold(vm, |sum, volume| {
+        quota::sum(sum, quota::of_new_volume(&local, volume.size))
+    }))
 }
 
 /// What the backup's other disks become beside a VM of that name.

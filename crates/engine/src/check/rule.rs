@@ -4,7 +4,7 @@
 //! Of the design's rules these leave no trace that could be read later, and
 //! are the simulator's alone: 7 (agents refuse what is old), 9 and 10 (who may
 //! run a machine again), 19 (when authorization is decided), 21 (secrets in
-//! logs). Of 3 (quotas), 16 (addresses) and 17 (affinity) nothing is recorded.
+//! logs). Of 16 (addresses) and 17 (affinity) nothing is recorded.
 
 use serde::Serialize;
 
@@ -16,6 +16,8 @@ pub enum Rule {
     OneWriter,
     /// 2. The sum of claims on a host stays within its capacity.
     ClaimsFit,
+    /// 3. Usage of quotas is the sum over what there is.
+    UsageIsSum,
     /// 4. Every accepted operation reaches an end.
     OperationsEnd,
     /// 5. A VM has one placement.
@@ -43,9 +45,10 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::OneWriter,
         Self::ClaimsFit,
+        Self::UsageIsSum,
         Self::OperationsEnd,
         Self::OnePlacement,
         Self::TenantsApart,
@@ -66,6 +69,7 @@ impl Rule {
         match self {
             Self::OneWriter => 1,
             Self::ClaimsFit => 2,
+            Self::UsageIsSum => 3,
             Self::OperationsEnd => 4,
             Self::OnePlacement => 5,
             Self::TenantsApart => 6,
@@ -86,6 +90,7 @@ impl Rule {
         match self {
             Self::OneWriter => "a writable disk has at most one running writer",
             Self::ClaimsFit => "the sum of claims on a host stays within its capacity",
+            Self::UsageIsSum => "usage of quotas is the sum over what there is",
             Self::OperationsEnd => "every accepted operation reaches an end",
             Self::OnePlacement => "a VM has one placement, and a claim that fits its state",
             Self::TenantsApart => "no tenant can observe another's objects",
@@ -176,6 +181,11 @@ checks! {
     /// VMs hold something of a host that is in maintenance.
     ClaimsInMaintenance: ClaimsFit, Records,
         "before the host is switched off, cordon it and evacuate it again";
+
+    /// A VM counts more or less of quotas than it has.
+    CountsAreOff: UsageIsSum, Records,
+        "let anything be done with the VM, which counts it anew; keep a copy of the database and \
+         report it";
 
     OperationOfNoVm: OperationsEnd, Records, MEND;
     /// An operation is in flight that its VM does not point to.

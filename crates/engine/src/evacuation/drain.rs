@@ -12,7 +12,7 @@ use vimana_model::host::DesiredState;
 use vimana_model::migration::{Destination, Limits};
 use vimana_model::name::HostName;
 use vimana_model::operation::OperationState;
-use vimana_model::{Error, ErrorKind, HostId, Result};
+use vimana_model::{Error, HostId, Result};
 use vimana_store::host::{EvacuationRecord, HostRecord};
 use vimana_store::vm::VmRecord;
 use vimana_store::{
@@ -164,7 +164,7 @@ impl Engine {
             }
             Ok(None) => Ok(false),
             // Something was quicker; the next look finds what that was.
-            Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid) => {
+            Err(error) if error.kind.is_of_state() => {
                 tracing::debug!(vm = %vm.id, error = ?error, "a VM is not moved away now");
                 Ok(false)
             }

@@ -15,8 +15,9 @@ use vimana_model::image::{
 };
 use vimana_model::name::{ImageName, UserName};
 use vimana_model::operation::{Object, Progress, StepKind};
+use vimana_model::quota::Measure;
 use vimana_model::vm::HostRef;
-use vimana_model::{BackupId, Error, FieldError, ImageId, Result, TenantId};
+use vimana_model::{BackupId, Error, ErrorKind, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Order, Refusal};
 use vimana_store::image::{ImageOrder, ImageRecord, ImageRefresh};
 use vimana_store::operation::OperationRecord;
@@ -31,6 +32,7 @@ use crate::context::{OpContext, new_id};
 use crate::event::Telemetry;
 use crate::idempotency::{recall, remember};
 use crate::limits::{MAX_IMPORTS_AT_ONCE, PROGRESS_EVERY};
+use crate::quota::{self, Growth};
 use crate::saga;
 
 /// The imports that this server works on.
@@ -269,6 +271,15 @@ impl Engine {
             let (record, operation) = self
                 .record_import(tx, &cx.subject.user_name, &image)
                 .await?;
+            if let Some(tenant_id) = image.tenant_id {
+                // How large it is, is not known before it has come.
+                let growth = Growth::from([
+                    (Measure::Images.into(), 1),
+                    (Measure::ImageBytes.into(), 0),
+                    (Measure::Operations.into(), 1),
+                ]);
+                quota::admit(tx, tenant_id, &cx.subject.user_name, &growth).await?;
+            }
             let id = record.id;
             let answer = self.accepted_image(record, operation)?;
             remember(tx, cx, self.world().now(), &answer).await?;
@@ -474,8 +485,13 @@ impl Engine {
             }
             let place = place(&change.image);
             let mut successor = None;
+            let over_quota = match done {
+                Done::Fetched(fetched) => over_quota(tx, &change.image, fetched).await?,
+                Done::Entered(_) => None,
+            };
             match done {
                 Done::Fetched(fetched) => match fetched.as_ref() {
+                    Ok(_) if over_quota.is_some() => change.fail(&over_quota.unwrap_or_default()),
                     Ok(arrived) if place == id => {
                         change.image.content = Some(arrived.content.clone());
                         let verified = is_verified(&change.image);
@@ -547,6 +563,24 @@ pub struct NewImage {
 enum Done {
     Fetched(Box<Result<Arrived, Refusal>>),
     Entered(Result<(), Refusal>),
+}
+
+/// Why what has come is more than the image's tenant, or owner, may have.
+async fn over_quota(
+    tx: &WriteTx,
+    image: &ImageRecord,
+    fetched: &Result<Arrived, Refusal>,
+) -> Result<Option<String>, TxError> {
+    let (Some(tenant_id), Some(owner), Ok(arrived)) = (image.tenant_id, &image.owner_name, fetched)
+    else {
+        return Ok(None);
+    };
+    let growth = Growth::from([(Measure::ImageBytes.into(), arrived.content.size_bytes)]);
+    match quota::may_have(tx, tenant_id, owner, &growth).await {
+        Ok(()) => Ok(None),
+        Err(TxError::Engine(error)) if error.kind == ErrorKind::OverQuota => Ok(Some(error.public)),
+        Err(error) => Err(error),
+    }
 }
 
 /// An image whose import is under way and has such a source.

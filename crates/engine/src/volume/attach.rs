@@ -14,6 +14,7 @@ use super::{accept, claim_growth, read_for, room, what};
 use crate::change::Change;
 use crate::image::{being_read, content_at_hand};
 use crate::limits::MAX_VOLUMES_OF_VM;
+use crate::quota;
 
 pub fn piece(record: &VolumeRecord) -> Piece {
     Piece::Volume {
@@ -115,6 +116,9 @@ impl Change<'_> {
         let mut record = self.own_volume(id).await?;
         accept(&record, VolumeAction::Grow)?;
         claim_growth(self.tx, &record, to).await?;
+        let more = MiB(to.0.saturating_sub(record.size.0));
+        let growth = quota::of_volume(&record.datastore, more);
+        self.take_more(record.owner_name.clone(), growth);
         record.size = to;
         volume::update(self.tx, &mut record).await?;
         let kind = OperationKind::Grow;

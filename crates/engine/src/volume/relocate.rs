@@ -18,6 +18,7 @@ use super::attach::piece;
 use super::{accept, room};
 use crate::change::Change;
 use crate::migration::{is_between, tied_by_snapshots};
+use crate::quota;
 
 impl Change<'_> {
     /// Begins to bring one of the VM's volumes to another datastore of its host.
@@ -135,7 +136,7 @@ impl Change<'_> {
     /// The room at the other place is claimed before the effect; both are until
     /// it is known which has the volume.
     async fn claim_move(
-        &self,
+        &mut self,
         record: &mut VolumeRecord,
         on: &HostRef,
         to: &DatastoreName,
@@ -145,6 +146,8 @@ impl Change<'_> {
         match &record.moving_to {
             None => {
                 room::change(self.tx, on, to, MiB(0), record.size).await?;
+                let growth = quota::of_place(to, record.size);
+                self.take_more(record.owner_name.clone(), growth);
                 record.moving_to = Some(to.clone());
             }
             // An earlier move came to no known end: it is in one of the two.

@@ -18,7 +18,7 @@ use vimana_store::{claim, host, host_datastore, snapshot, volume, write_tx};
 use super::catalogue::new_image;
 use super::world::{NOW, World, resources};
 
-fn volume_of(world: &World, name: &str) -> VolumeRecord {
+pub fn volume_of(world: &World, name: &str) -> VolumeRecord {
     VolumeRecord {
         id: VolumeId::from_parts(world.next(), [7; 10]),
         tenant_id: world.tenant.id,

@@ -19,7 +19,7 @@ use vimana_store::host::HostRecord;
 use vimana_store::simulation::SimDisk;
 use vimana_store::tenant::TenantRecord;
 use vimana_store::user::UserRecord;
-use vimana_store::vm::VmRecord;
+use vimana_store::vm::{Counts, VmRecord};
 use vimana_store::{Store, host, tenant, user, vm, write_tx};
 
 use super::postgres::Server;
@@ -196,6 +196,7 @@ impl World {
             kept: MiB(0),
             snapshot_id: None,
             request_id: None,
+            counts: Counts::default(),
             created_at: NOW.plus_ms(i64::try_from(ms).unwrap()),
         }
     }
