@@ -13,6 +13,7 @@ mod host;
 mod image;
 mod once;
 mod operation;
+mod quota;
 mod request;
 mod session;
 mod template;
@@ -35,6 +36,10 @@ pub use image::{
 };
 pub use once::{Key, PAUSES, once, sleep};
 pub use operation::cancel_operation;
+pub use quota::{
+    QuotaPageData, TenantData, TenantsData, Whose, create_tenant, own_quota, set_quota, tenant,
+    tenants,
+};
 pub use request::{
     RequestShow, act_on_request, create_request, request, request_timeline, requests,
 };

@@ -10,8 +10,8 @@ use crate::frame::Frame;
 use crate::live::Live;
 use crate::page::{
     BackupsPage, FlavorsPage, HostPage, HostsPage, ImagePage, ImagesPage, NewImagePage,
-    NewTemplatePage, NewVmPage, NotFoundPage, RequestPage, RequestsPage, SignInPage, TemplatePage,
-    TemplatesPage, VmPage, VmsPage, VolumesPage,
+    NewTemplatePage, NewVmPage, NotFoundPage, QuotaPage, RequestPage, RequestsPage, SignInPage,
+    TemplatePage, TemplatesPage, TenantPage, TenantsPage, VmPage, VmsPage, VolumesPage,
 };
 use crate::session::CurrentSession;
 use crate::uploads::Uploads;
@@ -49,6 +49,9 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/templates/:id") view={Lazy::<TemplatePage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/flavors") view={Lazy::<FlavorsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/volumes") view={Lazy::<VolumesPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/quota") view={Lazy::<QuotaPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/admin/tenants") view={Lazy::<TenantsPage>::new()} ssr=SsrMode::Async/>
+                    <Route path=path!("/admin/tenants/:id") view={Lazy::<TenantPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts") view={Lazy::<HostsPage>::new()} ssr=SsrMode::Async/>
                     <Route path=path!("/admin/hosts/:id") view={Lazy::<HostPage>::new()} ssr=SsrMode::Async/>
                 </ParentRoute>

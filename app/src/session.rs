@@ -99,6 +99,27 @@ impl Caller {
     }
 
     #[must_use]
+    pub fn may_see_tenants(&self) -> bool {
+        self.may(Permission::ViewTenants, None)
+    }
+
+    #[must_use]
+    pub fn may_manage_tenants(&self) -> bool {
+        self.may(Permission::ManageTenants, None)
+    }
+
+    #[must_use]
+    pub fn may_set_quota(&self, tenant: TenantId) -> bool {
+        self.may(Permission::SetQuota, Some(tenant))
+    }
+
+    /// Whether they set the limits of the tenant's users.
+    #[must_use]
+    pub fn may_share_quota(&self, tenant: TenantId) -> bool {
+        self.may(Permission::ShareQuota, Some(tenant))
+    }
+
+    #[must_use]
     pub fn may_manage_volumes(&self) -> bool {
         self.may(Permission::ManageVolumes, Some(self.subject.tenant_id))
     }

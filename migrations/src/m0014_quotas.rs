@@ -46,8 +46,12 @@ const STATEMENTS: &[&str] = &[
         counts_disk_mib = disk_mib",
     "UPDATE vms SET counts_running = TRUE
         WHERE state IN ('pending', 'prolog', 'boot', 'running', 'migrate', 'shutdown', 'unknown')
-        OR operation_id IN (SELECT id FROM operations
-            WHERE state IN ('running', 'undoing') AND kind IN ('create', 'start', 'resume', 'stop'))",
+        OR state IN ('suspended', 'stopped', 'powered_off', 'failed')
+            AND operation_id IN (SELECT id FROM operations
+                WHERE state IN ('running', 'undoing') AND kind IN ('create', 'start', 'resume'))
+        OR state = 'epilog'
+            AND operation_id IN (SELECT id FROM operations
+                WHERE state IN ('running', 'undoing') AND kind = 'stop')",
     "UPDATE vms SET counts_operation = TRUE
         WHERE operation_id IN (SELECT id FROM operations WHERE state IN ('running', 'undoing'))",
     "CREATE INDEX vms_counted ON vms (tenant_id, owner_name, counts_running, counts_operation,

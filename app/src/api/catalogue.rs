@@ -6,6 +6,7 @@ use vimana_model::flavor::FlavorView;
 use vimana_model::image::ImageState;
 use vimana_model::image::ImageView;
 use vimana_model::name::DatastoreName;
+use vimana_model::quota::OwnQuotaView;
 #[cfg(feature = "ssr")]
 use vimana_model::template::CLOUD_CONFIG;
 use vimana_model::template::TemplateView;
@@ -26,6 +27,8 @@ pub struct Catalogue {
     pub templates: Vec<TemplateView>,
     /// Those that a disk can be in; `local` is the first.
     pub datastores: Vec<DatastoreName>,
+    /// What whoever asks may have, and has.
+    pub quota: OwnQuotaView,
 }
 
 #[server(name = CatalogueCall, prefix = "/portal/api", endpoint = "catalogue", input = Json, output = Json)]
@@ -52,5 +55,6 @@ pub async fn catalogue() -> Result<Catalogue, ApiError> {
         flavors,
         templates,
         datastores,
+        quota: engine.own_quota(&cx).await.map_err(ssr::refuse)?,
     })
 }

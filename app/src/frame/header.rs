@@ -26,6 +26,7 @@ pub fn Bar(view: SessionView) -> impl IntoView {
     Effect::new(move |_| live.follow(seq, session));
     let hosts = caller.may_see_hosts();
     let flavors = caller.may_keep_flavors();
+    let tenants = caller.may_see_tenants();
     let requests = caller.has_requests();
     let new = caller.may_create().then(|| caller.new_title());
     view! {
@@ -41,6 +42,8 @@ pub fn Bar(view: SessionView) -> impl IntoView {
             <NavLink to="/volumes">"Volumes"</NavLink>
             <NavLink to="/backups">"Backups"</NavLink>
             <NavLink to="/templates">"Templates"</NavLink>
+            <NavLink to="/quota">"Quota"</NavLink>
+            {tenants.then(|| view! { <NavLink to="/admin/tenants">"Tenants"</NavLink> })}
             {flavors.then(|| view! { <NavLink to="/admin/flavors">"Flavors"</NavLink> })}
             {hosts.then(|| view! { <NavLink to="/admin/hosts">"Hosts"</NavLink> })}
         </nav>

@@ -17,15 +17,16 @@ use vimana_model::snapshot::SnapshotView;
 use vimana_model::template::TemplateView;
 use vimana_model::vm::VmView;
 use vimana_model::volume::VolumeView;
-use vimana_model::{Error, HostId, ImageId, RequestId, TemplateId, VmId};
+use vimana_model::{Error, HostId, ImageId, RequestId, TemplateId, TenantId, VmId};
 use vimana_ui::memo;
 
 use super::problem::ProblemView;
 use crate::api::{
-    ApiError, ApiResult, BackupsData, Catalogue, HostPageData, HostRow, RequestShow, Show, backups,
-    catalogue, flavors, host, hosts, image, image_operations, image_timeline, images, request,
-    request_timeline, requests, template, templates, vm, vm_operations, vm_snapshots, vm_timeline,
-    vms, volumes,
+    ApiError, ApiResult, BackupsData, Catalogue, HostPageData, HostRow, QuotaPageData, RequestShow,
+    Show, TenantData, TenantsData, backups, catalogue, flavors, host, hosts, image,
+    image_operations, image_timeline, images, own_quota, request, request_timeline, requests,
+    template, templates, tenant, tenants, vm, vm_operations, vm_snapshots, vm_timeline, vms,
+    volumes,
 };
 use crate::live::{Live, Mark};
 use crate::session::{Caller, CurrentSession};
@@ -47,6 +48,9 @@ pub enum Wanted {
     Flavors,
     Volumes,
     Choices,
+    Quota,
+    Tenants,
+    Tenant(String),
 }
 
 impl Wanted {
@@ -65,7 +69,10 @@ impl Wanted {
             | Self::Template(_)
             | Self::Flavors
             | Self::Volumes
-            | Self::Choices => false,
+            | Self::Choices
+            | Self::Quota
+            | Self::Tenants
+            | Self::Tenant(_) => false,
         }
     }
 }
@@ -87,6 +94,9 @@ pub enum Found {
     Flavors(Vec<FlavorView>),
     Volumes(Vec<VolumeView>),
     Choices(Catalogue),
+    Quota(Box<QuotaPageData>),
+    Tenants(Box<TenantsData>),
+    Tenant(Box<TenantData>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,6 +180,12 @@ async fn load(wanted: Wanted) -> ApiResult<Found> {
         Wanted::Flavors => Found::Flavors(flavors().await?),
         Wanted::Volumes => Found::Volumes(volumes().await?),
         Wanted::Choices => Found::Choices(catalogue().await?),
+        Wanted::Quota => Found::Quota(Box::new(own_quota().await?)),
+        Wanted::Tenants => Found::Tenants(Box::new(tenants().await?)),
+        Wanted::Tenant(id) => {
+            let id: TenantId = named("tenant", &id)?;
+            Found::Tenant(Box::new(tenant(id).await?))
+        }
     })
 }
 

@@ -2,6 +2,7 @@
 //! for those who approve it with changes; and the difference between two.
 
 mod inputs;
+mod takes;
 
 use leptos::prelude::*;
 use vimana_model::flavor::FlavorView;
@@ -13,6 +14,7 @@ use vimana_ui::{CheckField, Choice, SelectField, TextAreaField, TextField, memo,
 use super::sentence;
 use crate::api::{ApiError, Catalogue};
 use inputs::{FilledIn, InputFields, values};
+use takes::Takes;
 
 /// "2 vCPUs, 1 GiB memory, 8 GiB disk".
 #[must_use]
@@ -235,6 +237,7 @@ pub fn TermsFields(
             />
         }
     });
+    let takes = first.then(|| view! { <Takes draft=draft choices=choices.clone()/> });
     let presets = (first && !choices.templates.is_empty()).then(|| presets(draft, choices));
     let fields = part(move || {
         let fields = draft.fields.get();
@@ -284,6 +287,7 @@ pub fn TermsFields(
             hint="Keep it from being placed until somebody releases it."
             value=draft.hold
         />
+        {takes}
     }
     .into_any()
 }

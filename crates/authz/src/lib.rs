@@ -49,6 +49,8 @@ pub enum Permission {
     ViewHosts,
     /// Let hosts join, revoke them, have orphans removed.
     ManageHosts,
+    /// See tenants and who belongs to them.
+    ViewTenants,
     /// Make and change tenants and users.
     ManageTenants,
     /// See a tenant's limits and what is used of them.
@@ -87,7 +89,8 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
                 | Permission::ViewRequests
                 | Permission::ViewCatalogue
                 | Permission::ViewVolume
-                | Permission::ViewQuota,
+                | Permission::ViewQuota
+                | Permission::ViewTenants,
             ) => Decision::Allowed,
             (Some(_), _) => Decision::Forbidden,
             (None, _) => Decision::Hidden,
@@ -99,7 +102,8 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
         Permission::ViewVm
         | Permission::ViewCatalogue
         | Permission::ViewVolume
-        | Permission::ViewQuota => Role::Viewer,
+        | Permission::ViewQuota
+        | Permission::ViewTenants => Role::Viewer,
         Permission::CreateVm
         | Permission::ActOnVm(_)
         | Permission::CancelOperation
@@ -127,7 +131,9 @@ pub fn decide(subject: &Subject, permission: Permission, tenant: Option<TenantId
 fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
     match permission {
         Permission::ViewCatalogue => Decision::Allowed,
-        Permission::ViewHosts | Permission::ViewQuota if subject.staff.is_some() => {
+        Permission::ViewHosts | Permission::ViewQuota | Permission::ViewTenants
+            if subject.staff.is_some() =>
+        {
             Decision::Allowed
         }
         Permission::ManageHosts
@@ -142,6 +148,7 @@ fn decide_provider(subject: &Subject, permission: Permission) -> Decision {
         }
         Permission::ViewHosts
         | Permission::ViewQuota
+        | Permission::ViewTenants
         | Permission::SetQuota
         | Permission::ShareQuota
         | Permission::ManageHosts

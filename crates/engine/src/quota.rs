@@ -13,7 +13,8 @@ use vimana_authz::Permission;
 use vimana_model::name::{DatastoreName, UserName};
 use vimana_model::operation::OperationKind;
 use vimana_model::quota::{
-    Counted, Limit, Measure, OwnQuotaView, QuotaLine, QuotaView, Scope, SetQuota, refusal,
+    Counted, Limit, Measure, OwnQuotaView, QuotaLine, QuotaView, Scope, SetQuota, TenantQuotaView,
+    refusal,
 };
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
@@ -315,6 +316,27 @@ impl Engine {
         })
     }
 
+    /// Every tenant, by name, with what its VMs have in use.
+    ///
+    /// # Errors
+    /// `Forbidden` for anyone but the provider's staff.
+    pub async fn tenant_quotas(&self, cx: &OpContext) -> Result<Vec<TenantQuotaView>> {
+        let tenants = self.tenants(cx).await?;
+        let read = self.store().read();
+        let (limits, defaults) = quota::in_force_for_tenants(&read).await?;
+        let usage = quota::usage_of_tenants(&read).await?;
+        let views = tenants.into_iter().map(|tenant| {
+            let limits = limits.get(&tenant.id).unwrap_or(&defaults);
+            let usage = usage.get(&tenant.id).cloned().unwrap_or_default();
+            let line = |measure: Measure| line(measure.into(), limits, &usage);
+            TenantQuotaView {
+                lines: Measure::OF_VMS.map(line).into(),
+                tenant,
+            }
+        });
+        Ok(views.collect())
+    }
+
     /// The limits of a tenant, or of one of its users, with what is used of them;
     /// of those that hold for all, the limits alone.
     ///
@@ -420,20 +442,22 @@ fn lines(limits: &Limits, usage: &Usage) -> Vec<QuotaLine> {
         .chain(usage.keys().cloned())
         .collect();
     all.into_iter()
-        .map(|counted| {
-            let limit = limits.get(&counted).copied().unwrap_or(InForce {
-                soft: Limit::Unlimited,
-                hard: Limit::Unlimited,
-                inherited: true,
-            });
-            QuotaLine {
-                used: usage.get(&counted).copied().unwrap_or_default(),
-                measure: counted.measure,
-                datastore: counted.datastore,
-                soft: limit.soft,
-                hard: limit.hard,
-                inherited: limit.inherited,
-            }
-        })
+        .map(|counted| line(counted, limits, usage))
         .collect()
+}
+
+fn line(counted: Counted, limits: &Limits, usage: &Usage) -> QuotaLine {
+    let limit = limits.get(&counted).copied().unwrap_or(InForce {
+        soft: Limit::Unlimited,
+        hard: Limit::Unlimited,
+        inherited: true,
+    });
+    QuotaLine {
+        used: usage.get(&counted).copied().unwrap_or_default(),
+        measure: counted.measure,
+        datastore: counted.datastore,
+        soft: limit.soft,
+        hard: limit.hard,
+        inherited: limit.inherited,
+    }
 }

@@ -10,7 +10,7 @@ use vimana_store::user::{MembershipRecord, UserRecord};
 use vimana_store::{StoreError, TxError, tenant, user, write_tx};
 
 use crate::Engine;
-use crate::authorize::{current, permit};
+use crate::authorize::{authorized, current, permit};
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
 use crate::session::password_record;
@@ -22,11 +22,35 @@ impl Engine {
     /// All tenants, by name.
     ///
     /// # Errors
-    /// `Forbidden` for anyone but administrators.
+    /// `Forbidden` for anyone but the provider's staff.
     pub async fn tenants(&self, cx: &OpContext) -> Result<Vec<TenantView>> {
-        permit(cx, Permission::ManageTenants, None)?;
+        permit(cx, Permission::ViewTenants, None)?;
         let found = tenant::list(&self.store().read()).await?;
         Ok(found.into_iter().map(tenant_view).collect())
+    }
+
+    /// One's own tenant; any, for the provider's staff.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn tenant(&self, cx: &OpContext, id: TenantId) -> Result<TenantView> {
+        let found = tenant::find(&self.store().read(), id).await?;
+        let what = format!("tenant `{id}`");
+        let found = authorized(cx, Permission::ViewTenants, what, found)?;
+        Ok(tenant_view(found.into_inner()))
+    }
+
+    /// Who belongs to a tenant, by name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn members(&self, cx: &OpContext, id: TenantId) -> Result<Vec<UserView>> {
+        self.tenant(cx, id).await?;
+        let found = user::members(&self.store().read(), id).await?;
+        Ok(found
+            .into_iter()
+            .map(|(user, membership)| user_view(&user, &membership))
+            .collect())
     }
 
     /// # Errors
@@ -82,9 +106,9 @@ impl Engine {
     /// All users with their tenants, by name.
     ///
     /// # Errors
-    /// `Forbidden` for anyone but administrators.
+    /// `Forbidden` for anyone but the provider's staff.
     pub async fn users(&self, cx: &OpContext) -> Result<Vec<UserView>> {
-        permit(cx, Permission::ManageTenants, None)?;
+        permit(cx, Permission::ViewTenants, None)?;
         let found = user::list(&self.store().read()).await?;
         Ok(found
             .into_iter()

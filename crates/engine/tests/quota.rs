@@ -1,12 +1,7 @@
 //! What tenants and users may have: refused where it is more, in the transaction
 //! that would accept it, and counted exactly whatever happens to what they have.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may give up loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may give up loudly")]
 
 use std::sync::Arc;
 
@@ -453,13 +448,14 @@ async fn above_a_soft_limit_it_is_done_and_told() {
     scene.limit_tenant(&[soft]).await;
     let warnings = async |id: VmId| {
         let events = scene.world.engine.vm_timeline(&scene.world.admin, id).await;
-        let notes = events
-            .unwrap()
-            .into_iter()
-            .filter_map(|event| match event.event {
-                EventKind::Note { text } => Some(text),
-                _ => None,
-            });
+        let events = events.unwrap().into_iter();
+        let notes = events.filter_map(|event| {
+            if let EventKind::Note { text } = event.event {
+                Some(text)
+            } else {
+                None
+            }
+        });
         notes.collect::<Vec<_>>()
     };
     let first = scene.running("first").await;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{DatastoreName, UserName};
+use crate::tenant::TenantView;
 use crate::unit::MiB;
 use crate::{Error, FieldError, Result, TenantId};
 
@@ -63,6 +64,17 @@ impl Measure {
         Self::Images,
         Self::ImageBytes,
         Self::Operations,
+    ];
+
+    /// Those that VMs count.
+    pub const OF_VMS: [Self; 7] = [
+        Self::Vms,
+        Self::RunningVms,
+        Self::Vcpus,
+        Self::RunningVcpus,
+        Self::MemoryMib,
+        Self::RunningMemoryMib,
+        Self::DiskMib,
     ];
 
     /// The name on the wire and in the database.
@@ -477,6 +489,15 @@ impl QuotaLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QuotaView {
+    pub lines: Vec<QuotaLine>,
+}
+
+/// A tenant with its limits and usage of VMs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TenantQuotaView {
+    pub tenant: TenantView,
+    /// Of everything that VMs count.
     pub lines: Vec<QuotaLine>,
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sea_orm::sea_query::{Expr, ExprTrait as _, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait as _, FromQueryResult, PaginatorTrait as _,
-    QueryFilter as _, QuerySelect as _, QueryTrait as _,
+    QueryFilter as _, QuerySelect as _, QueryTrait as _, SelectModel, Selector,
 };
 use vimana_model::TenantId;
 use vimana_model::backup::BackupState;
@@ -204,8 +204,10 @@ fn sum(column: impl ColumnTrait) -> SimpleExpr {
     Expr::expr(column.sum()).cast_as("BIGINT")
 }
 
+/// VMs that count alike.
 #[derive(FromQueryResult)]
 struct Vms {
+    tenant_id: String,
     counts_running: bool,
     counts_operation: bool,
     vms: i64,
@@ -214,45 +216,86 @@ struct Vms {
     disk_mib: i64,
 }
 
-async fn count_vms(conn: &impl Conn, whose: Whose<'_>, usage: &mut Usage) -> Result<()> {
+impl Vms {
+    fn add_to(&self, usage: &mut Usage) -> Result<()> {
+        let row = of("vms");
+        let vms = row.amount("id", self.vms)?;
+        let vcpus = row.amount("counts_vcpus", self.vcpus)?;
+        let memory = row.amount("counts_memory_mib", self.memory_mib)?;
+        let disk = row.amount("counts_disk_mib", self.disk_mib)?;
+        add(usage, Measure::Vms, vms);
+        add(usage, Measure::Vcpus, vcpus);
+        add(usage, Measure::MemoryMib, memory);
+        add(usage, Measure::DiskMib, disk);
+        if self.counts_running {
+            add(usage, Measure::RunningVms, vms);
+            add(usage, Measure::RunningVcpus, vcpus);
+            add(usage, Measure::RunningMemoryMib, memory);
+        }
+        if self.counts_operation {
+            add(usage, Measure::Operations, vms);
+        }
+        Ok(())
+    }
+}
+
+fn sums_of_vms(wanted: Condition) -> Selector<SelectModel<Vms>> {
     use vm::Column as C;
-    let live = whose
-        .are(C::TenantId, C::OwnerName)
-        .add(C::LiveName.is_not_null());
-    let sums = vm::Entity::find()
+    vm::Entity::find()
         .select_only()
+        .column(C::TenantId)
         .column(C::CountsRunning)
         .column(C::CountsOperation)
         .column_as(C::Id.count(), "vms")
         .column_as(sum(C::CountsVcpus), "vcpus")
         .column_as(sum(C::CountsMemoryMib), "memory_mib")
         .column_as(sum(C::CountsDiskMib), "disk_mib")
-        .filter(live)
+        .filter(wanted)
+        .group_by(C::TenantId)
         .group_by(C::CountsRunning)
         .group_by(C::CountsOperation)
-        .into_model::<Vms>();
+        .into_model()
+}
+
+/// What the VMs of every tenant that has some have in use.
+pub async fn usage_of_tenants(conn: &impl Conn) -> Result<BTreeMap<TenantId, Usage>> {
+    let sums = sums_of_vms(Condition::all().add(vm::Column::LiveName.is_not_null()));
+    let mut usage: BTreeMap<TenantId, Usage> = BTreeMap::new();
     for sums in sums.all(conn.raw()).await? {
-        let row = of("vms");
-        let amount = |column: &str, sum: i64| row.amount::<u64>(column, sum);
-        let vms = amount("id", sums.vms)?;
-        let vcpus = amount("counts_vcpus", sums.vcpus)?;
-        let memory = amount("counts_memory_mib", sums.memory_mib)?;
-        add(usage, Measure::Vms, vms);
-        add(usage, Measure::Vcpus, vcpus);
-        add(usage, Measure::MemoryMib, memory);
-        add(
-            usage,
-            Measure::DiskMib,
-            amount("counts_disk_mib", sums.disk_mib)?,
-        );
-        if sums.counts_running {
-            add(usage, Measure::RunningVms, vms);
-            add(usage, Measure::RunningVcpus, vcpus);
-            add(usage, Measure::RunningMemoryMib, memory);
+        let tenant = of("vms").parse("tenant_id", sums.tenant_id.clone())?;
+        sums.add_to(usage.entry(tenant).or_default())?;
+    }
+    Ok(usage)
+}
+
+/// What holds for every tenant: the limits of those that have some of their own, and
+/// what holds for all others.
+pub async fn in_force_for_tenants(
+    conn: &impl Conn,
+) -> Result<(BTreeMap<TenantId, Limits>, Limits)> {
+    let found = Entity::find().filter(Column::UserName.eq(""));
+    let found = query::all(found.all(conn.raw()).await?, from_row)?;
+    let mut by_tenant: BTreeMap<TenantId, Vec<QuotaRecord>> = BTreeMap::new();
+    let mut defaults = Vec::new();
+    for record in found {
+        match record.scope {
+            Scope::Tenant(id) => by_tenant.entry(id).or_default().push(record),
+            Scope::AllTenants | Scope::AllUsers(_) | Scope::User(_, _) => defaults.push(record),
         }
-        if sums.counts_operation {
-            add(usage, Measure::Operations, vms);
-        }
+    }
+    let with_defaults = |own: Vec<QuotaRecord>| overlaid([own, defaults.clone()].concat());
+    let limits = by_tenant.into_iter();
+    let limits = limits.map(|(id, own)| (id, with_defaults(own))).collect();
+    Ok((limits, overlaid(defaults)))
+}
+
+async fn count_vms(conn: &impl Conn, whose: Whose<'_>, usage: &mut Usage) -> Result<()> {
+    use vm::Column as C;
+    let live = whose
+        .are(C::TenantId, C::OwnerName)
+        .add(C::LiveName.is_not_null());
+    for sums in sums_of_vms(live).all(conn.raw()).await? {
+        sums.add_to(usage)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! People with an account, and the tenants they belong to.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use sea_orm::sea_query::Expr;
@@ -13,6 +14,7 @@ use vimana_model::{TenantId, Timestamp, UserId};
 use crate::column::Row;
 use crate::entity::membership;
 use crate::entity::user::{Column, Entity, Model};
+use crate::limits::CHUNK;
 use crate::store::Raw as _;
 use crate::{Conn, Result, WriteTx, query};
 
@@ -128,6 +130,32 @@ pub async fn list(conn: &impl Conn) -> Result<Vec<(UserRecord, MembershipRecord)
         let of_user = memberships.iter().filter(|m| m.user_id == user.id);
         found.extend(of_user.map(|membership| (user.clone(), membership.clone())));
     }
+    Ok(found)
+}
+
+/// Those who belong to a tenant, by name.
+pub async fn members(
+    conn: &impl Conn,
+    tenant: TenantId,
+) -> Result<Vec<(UserRecord, MembershipRecord)>> {
+    let memberships = membership::Entity::find()
+        .filter(membership::Column::TenantId.eq(tenant.to_string()))
+        .all(conn.raw())
+        .await?;
+    let mut found = Vec::with_capacity(memberships.len());
+    for chunk in memberships.chunks(CHUNK) {
+        let ids = chunk.iter().map(|membership| membership.user_id.as_str());
+        let users = Entity::find().filter(Column::Id.is_in(ids));
+        let users = query::all(users.all(conn.raw()).await?, from_row)?;
+        let mut users: HashMap<_, _> = users.into_iter().map(|user| (user.id, user)).collect();
+        for membership in chunk {
+            let membership = membership_from_row(membership.clone())?;
+            let user = users.remove(&membership.user_id);
+            found.extend(user.map(|user| (user, membership)));
+        }
+    }
+    // Here and not there: PostgreSQL sorts names by its locale.
+    found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     Ok(found)
 }
 

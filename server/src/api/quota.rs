@@ -3,9 +3,10 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use vimana_model::name::UserName;
-use vimana_model::quota::{OwnQuotaView, QuotaView, Scope, SetQuota};
+use vimana_model::quota::{OwnQuotaView, QuotaView, Scope, SetQuota, TenantQuotaView};
 use vimana_model::{Problem, TenantId};
 
+use super::Items;
 use super::extract::{Caller, Id, Ids, Json};
 use super::once::Once;
 use super::problem::{ApiResult, Refusals};
@@ -24,6 +25,19 @@ pub async fn show_own(
     Caller(cx): Caller,
 ) -> ApiResult<Answer<OwnQuotaView>> {
     Ok(Answer(app.engine.own_quota(&cx).await?))
+}
+
+/// Every tenant with its limits and usage of VMs; for staff
+#[utoipa::path(
+    get, path = "/quota/tenants", tag = "quota", operation_id = "list_tenant_quotas",
+    responses((status = 200, description = "The tenants, by name", body = Items<TenantQuotaView>), Refusals),
+)]
+pub async fn list_tenants(
+    State(app): State<App>,
+    Caller(cx): Caller,
+) -> ApiResult<Answer<Items<TenantQuotaView>>> {
+    let items = app.engine.tenant_quotas(&cx).await?;
+    Ok(Answer(Items { items }))
 }
 
 async fn set(

@@ -1,9 +1,9 @@
-//! Tenants; for administrators.
+//! Tenants, and who belongs to them.
 
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use vimana_model::tenant::{CreateTenant, TenantView, UpdateTenant};
+use vimana_model::tenant::{CreateTenant, TenantView, UpdateTenant, UserView};
 use vimana_model::{Problem, TenantId};
 
 use super::Items;
@@ -12,7 +12,7 @@ use super::once::Once;
 use super::problem::{ApiResult, Refusals};
 use crate::state::App;
 
-/// All tenants; for administrators
+/// All tenants; for staff
 #[utoipa::path(
     get, path = "/tenants", tag = "tenant", operation_id = "list_tenants",
     responses((status = 200, description = "Tenants", body = Items<TenantView>), Refusals),
@@ -25,7 +25,7 @@ pub async fn list(
     Ok(Answer(Items { items }))
 }
 
-/// Make a tenant
+/// Make a tenant; for administrators
 #[utoipa::path(
     post, path = "/tenants", tag = "tenant", operation_id = "create_tenant",
     request_body = CreateTenant,
@@ -46,6 +46,43 @@ pub async fn create(
         .detached(async move { engine.create_tenant(&cx, &form).await })
         .await?;
     Ok((StatusCode::CREATED, Answer(tenant)))
+}
+
+/// Your own tenant; any, for staff
+#[utoipa::path(
+    get, path = "/tenants/{tenant_id}", tag = "tenant", operation_id = "show_tenant",
+    params(("tenant_id" = TenantId, Path)),
+    responses(
+        (status = 200, description = "The tenant", body = TenantView),
+        (status = 404, description = "No such tenant", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn show(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<TenantId>,
+) -> ApiResult<Answer<TenantView>> {
+    Ok(Answer(app.engine.tenant(&cx, id).await?))
+}
+
+/// Who belongs to a tenant
+#[utoipa::path(
+    get, path = "/tenants/{tenant_id}/users", tag = "tenant", operation_id = "list_members",
+    params(("tenant_id" = TenantId, Path)),
+    responses(
+        (status = 200, description = "Its users, by name", body = Items<UserView>),
+        (status = 404, description = "No such tenant", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn members(
+    State(app): State<App>,
+    Caller(cx): Caller,
+    Id(id): Id<TenantId>,
+) -> ApiResult<Answer<Items<UserView>>> {
+    let items = app.engine.members(&cx, id).await?;
+    Ok(Answer(Items { items }))
 }
 
 /// Say which life-cycle a tenant's VMs have

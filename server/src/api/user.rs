@@ -1,4 +1,4 @@
-//! Members of tenants; for administrators.
+//! Users.
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use super::once::Once;
 use super::problem::{ApiResult, Refusals};
 use crate::state::App;
 
-/// All users; for administrators
+/// All users; for staff
 #[utoipa::path(
     get, path = "/users", tag = "user", operation_id = "list_users",
     responses((status = 200, description = "Users", body = Items<UserView>), Refusals),
@@ -25,7 +25,7 @@ pub async fn list(
     Ok(Answer(Items { items }))
 }
 
-/// Make a user, member of one tenant
+/// Make a user, member of one tenant; for administrators
 ///
 /// Under an idempotency key, the password does not count as part of what is
 /// asked.

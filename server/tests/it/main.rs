@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod authorization;
 mod body;
 mod clock;
 mod console;

@@ -21,6 +21,7 @@ fn filled(path: &str) -> String {
         .replace("{backup_id}", &format!("backup_{zeros}"))
         .replace("{kind}", "backup")
         .replace("{template_id}", &format!("template_{zeros}"))
+        .replace("{user_name}", "none")
         .replace("{name}", "none")
         .replace("{action}", "approve");
     assert!(!url.contains('{'), "{url}");

@@ -57,7 +57,10 @@ fn page(asked: Asked) -> AnyView {
                 | Found::Backups(_)
                 | Found::Templates(_)
                 | Found::Volumes(_)
-                | Found::Flavors(_) => None,
+                | Found::Flavors(_)
+                | Found::Quota(_)
+                | Found::Tenants(_)
+                | Found::Tenant(_) => None,
             })
             // The form is what somebody is typing into: it stays.
             again=Arc::new(|_, _| ())

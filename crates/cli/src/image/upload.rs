@@ -241,6 +241,7 @@ const fn passes(error: &Error, asked: bool) -> bool {
         ErrorKind::Unauthenticated
         | ErrorKind::Forbidden
         | ErrorKind::NotFound
+        | ErrorKind::OverQuota
         | ErrorKind::Stale
         | ErrorKind::TooLarge
         | ErrorKind::Invalid

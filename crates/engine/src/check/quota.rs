@@ -30,7 +30,8 @@ fn said(counts: Counts) -> String {
         memory,
         disk,
     } = counts;
-    let mut said = format!("{vcpus} vCPUs, {memory} memory, {disk} disk");
+    let cpus = if vcpus == 1 { "vCPU" } else { "vCPUs" };
+    let mut said = format!("{vcpus} {cpus}, {memory} memory, {disk} disk");
     for (is, what) in [(running, ", as running"), (operation, ", an operation")] {
         if is {
             said.push_str(what);

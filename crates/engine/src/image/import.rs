@@ -268,18 +268,11 @@ impl Engine {
             if let ImageSource::Volume(id) = image.order.source {
                 image.origin = Some(origin_of_volume(tx, cx, id).await?);
             }
-            let (record, operation) = self
-                .record_import(tx, &cx.subject.user_name, &image)
-                .await?;
+            let by = &cx.subject.user_name;
             if let Some(tenant_id) = image.tenant_id {
-                // How large it is, is not known before it has come.
-                let growth = Growth::from([
-                    (Measure::Images.into(), 1),
-                    (Measure::ImageBytes.into(), 0),
-                    (Measure::Operations.into(), 1),
-                ]);
-                quota::admit(tx, tenant_id, &cx.subject.user_name, &growth).await?;
+                quota::may_have(tx, tenant_id, by, &takes(&image.order)).await?;
             }
+            let (record, operation) = self.record_import(tx, by, &image).await?;
             let id = record.id;
             let answer = self.accepted_image(record, operation)?;
             remember(tx, cx, self.world().now(), &answer).await?;
@@ -563,6 +556,23 @@ pub struct NewImage {
 enum Done {
     Fetched(Box<Result<Arrived, Refusal>>),
     Entered(Result<(), Refusal>),
+}
+
+/// What an image that is to be imported counts.
+fn takes(order: &ImageOrder) -> Growth {
+    let size = match &order.source {
+        ImageSource::Upload(upload) => upload.size_bytes,
+        // Nobody knows before it has come.
+        ImageSource::Url(_)
+        | ImageSource::Path(_)
+        | ImageSource::Volume(_)
+        | ImageSource::Backup(_) => 0,
+    };
+    Growth::from([
+        (Measure::Images.into(), 1),
+        (Measure::ImageBytes.into(), size),
+        (Measure::Operations.into(), 1),
+    ])
 }
 
 /// Why what has come is more than the image's tenant, or owner, may have.

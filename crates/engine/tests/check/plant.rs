@@ -69,7 +69,12 @@ pub async fn prove(installation: &Installation, plants: &[&[Plant]]) {
     for plant in plants.iter().copied().flatten() {
         let mut outside = installation.outside.clone();
         (plant.outside)(&mut outside, installation);
-        let found = installation.breaches(plant.statements, &outside).await;
+        let mut found = installation.breaches(plant.statements, &outside).await;
+        // What a VM counts follows from its state and its operation: where those are
+        // wrong, it is, too.
+        if plant.check != Check::CountsAreOff {
+            found.retain(|breach| breach.check != Check::CountsAreOff);
+        }
         let expected = installation.filled(plant.subject, "");
         let hit = match found.as_slice() {
             [breach] => breach.check == plant.check && shown(breach) == expected,

@@ -45,6 +45,8 @@ const PLACES: &[Plant] = records! {
     ClaimOfOtherSize "VM runs": "UPDATE vms SET disk_mib = disk_mib + 1 WHERE id = {runs}";
     ClaimOfOtherSize "VM off": "UPDATE claims SET memory_mib = 1 WHERE vm_id = {off}; {recount}";
     ClaimOfOtherSize "VM sleeps": "UPDATE claims SET disk_mib = disk_mib - 1 WHERE vm_id = {sleeps}; {recount}";
+    CountsAreOff "VM runs": "UPDATE vms SET counts_vcpus = counts_vcpus + 1 WHERE id = {runs}";
+    CountsAreOff "VM off": "UPDATE vms SET counts_running = TRUE WHERE id = {off}";
     StateWithoutHost "VM runs": "UPDATE vms SET host_id = NULL, host_name = NULL, host_zone = NULL WHERE id = {runs}; DELETE FROM claims WHERE vm_id = {runs}; {recount}";
     StateWithoutHost "VM off": "UPDATE vms SET host_id = NULL, host_name = NULL, host_zone = NULL WHERE id = {off}; DELETE FROM claims WHERE vm_id = {off}; {recount}";
     StateWithoutHost "VM sleeps": "UPDATE vms SET host_id = NULL, host_name = NULL, host_zone = NULL WHERE id = {sleeps}; DELETE FROM claims WHERE vm_id = {sleeps}; {recount}";
