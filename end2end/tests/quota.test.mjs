@@ -99,7 +99,7 @@ describe('quotas', { concurrency: false, timeout: 300_000 }, () => {
       await fillIn(page, 'web-2');
       await takes(page, 'vms').getByText('1 → 2 of 2').waitFor();
       await page.getByRole('button', { name: 'Create' }).click();
-      await page.getByText(/tenant acme has 2 of VMs in use, more than the 1/i).waitFor();
+      await page.getByText(/The quota of tenant acme for VMs warns above 1: 2 in use/).waitFor();
       await fillIn(page, 'web-3');
       await takes(page, 'vms').getByText('2 → 3 of 2').waitFor();
       await takes(page, 'vms').getByText('More than the quota allows.').waitFor();

@@ -49,11 +49,14 @@ const STATEMENTS: &[&str] = &[
         OR state IN ('suspended', 'stopped', 'powered_off', 'failed')
             AND operation_id IN (SELECT id FROM operations
                 WHERE state IN ('running', 'undoing') AND kind IN ('create', 'start', 'resume'))
-        OR state = 'epilog'
+        OR state = 'suspended'
             AND operation_id IN (SELECT id FROM operations
-                WHERE state IN ('running', 'undoing') AND kind = 'stop')",
+                WHERE state IN ('running', 'undoing') AND kind = 'stop'
+                AND steps LIKE '%\"save\"%')",
     "UPDATE vms SET counts_operation = TRUE
-        WHERE operation_id IN (SELECT id FROM operations WHERE state IN ('running', 'undoing'))",
+        WHERE state <> 'hold' AND operation_id IN (SELECT id FROM operations
+            WHERE state IN ('running', 'undoing') AND kind NOT IN ('suspend', 'stop', 'poweroff',
+                'shutdown', 'delete', 'remove-snapshot', 'detach', 'move', 'migrate'))",
     "CREATE INDEX vms_counted ON vms (tenant_id, owner_name, counts_running, counts_operation,
         counts_vcpus, counts_memory_mib, counts_disk_mib) WHERE live_name IS NOT NULL",
 ];

@@ -1,6 +1,8 @@
 //! A VM under change: every change of a VM and its operation goes through
 //! [`Change`], inside one transaction, together with the events it causes.
 
+use std::collections::BTreeMap;
+
 use vimana_model::event::{Actor, EventKind};
 use vimana_model::name::UserName;
 use vimana_model::operation::OperationState;
@@ -40,7 +42,7 @@ pub struct Change<'a> {
     /// Something is accepted by it: what the VM counts more must fit its quotas.
     pub(crate) accepts: bool,
     /// What is taken more of beside that, and whose it is.
-    growth: Vec<(UserName, Growth)>,
+    growth: BTreeMap<UserName, Growth>,
 }
 
 /// What a VM and its operation look like after a change.
@@ -139,7 +141,7 @@ impl<'a> Change<'a> {
             host_events: Vec::new(),
             touched: false,
             accepts: false,
-            growth: Vec::new(),
+            growth: BTreeMap::new(),
         }
     }
 
@@ -169,7 +171,8 @@ impl<'a> Change<'a> {
     /// This user takes so much more, which is recorded: refused by
     /// [`Change::save`] where it does not fit the quotas.
     pub(crate) fn take_more(&mut self, user: UserName, growth: Growth) {
-        self.growth.push((user, growth));
+        let before = self.growth.remove(&user).unwrap_or_default();
+        self.growth.insert(user, quota::sum(before, growth));
     }
 
     /// Takes the edge to `to`; nothing to do if the VM is there already.
@@ -362,13 +365,9 @@ impl<'a> Change<'a> {
 
     /// What is taken more of, by what is accepted here, must fit.
     async fn admit(&mut self, before: Counts) -> Result<(), TxError> {
-        let begun = self.operation.as_ref();
-        let begun = begun.filter(|operation| self.begun == Some(operation.id));
-        let kind = begun.map(|operation| operation.kind);
-        let of_vm = quota::growth(before, self.vm.counts, kind);
-        let mut growth = std::mem::take(&mut self.growth);
-        growth.push((self.vm.owner_name.clone(), of_vm));
-        for (user, growth) in growth {
+        let of_vm = quota::growth(before, self.vm.counts);
+        self.take_more(self.vm.owner_name.clone(), of_vm);
+        for (user, growth) in std::mem::take(&mut self.growth) {
             let warnings = quota::admit(self.tx, self.vm.tenant_id, &user, &growth).await?;
             for text in warnings {
                 self.add_event(EventKind::Note { text });

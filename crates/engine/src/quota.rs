@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vimana_authz::Permission;
 use vimana_model::name::{DatastoreName, UserName};
-use vimana_model::operation::OperationKind;
+use vimana_model::operation::{OperationKind, StepKind};
 use vimana_model::quota::{
     Counted, Limit, Measure, OwnQuotaView, QuotaLine, QuotaView, Scope, SetQuota, TenantQuotaView,
-    refusal,
+    refusal, warning,
 };
 use vimana_model::state::VmState;
 use vimana_model::unit::{MiB, Resources};
@@ -46,8 +46,8 @@ pub fn counts(vm: &VmRecord, in_flight: Option<&OperationRecord>) -> Counts {
         largest
     });
     Counts {
-        running: runs(vm.state, kind),
-        operation: in_flight.is_some(),
+        running: runs(vm, in_flight),
+        operation: vm.state != VmState::Hold && kind.is_some_and(takes_a_turn),
         vcpus: largest.vcpus,
         memory: largest.memory_mib,
         disk: largest.disk_mib,
@@ -56,27 +56,44 @@ pub fn counts(vm: &VmRecord, in_flight: Option<&OperationRecord>) -> Counts {
 
 /// Whether it runs, or is to: from the moment that this is accepted to the one in
 /// which it is at rest.
-fn runs(state: VmState, in_flight: Option<OperationKind>) -> bool {
-    match state {
+fn runs(vm: &VmRecord, in_flight: Option<&OperationRecord>) -> bool {
+    match vm.state {
         VmState::Pending
         | VmState::Prolog
         | VmState::Boot
         | VmState::Running
         | VmState::Migrate
-        | VmState::Shutdown
-        | VmState::Unknown => true,
-        VmState::Hold | VmState::Done => false,
-        VmState::Suspended | VmState::Stopped | VmState::PoweredOff | VmState::Failed => matches!(
-            in_flight,
-            Some(OperationKind::Create | OperationKind::Start | OperationKind::Resume)
-        ),
-        // Where its stop fails, it runs on.
-        VmState::Epilog => matches!(in_flight, Some(OperationKind::Stop)),
+        | VmState::Shutdown => true,
+        VmState::Hold | VmState::Epilog | VmState::Done => false,
+        VmState::Suspended | VmState::Stopped | VmState::PoweredOff | VmState::Failed => {
+            in_flight.is_some_and(will_run)
+        }
+        // Nobody knows: it is as it was.
+        VmState::Unknown => vm.counts.running,
     }
 }
 
+/// Whether a machine at rest is to run: that is what is being done, or what becomes
+/// of it where a stop fails or is cancelled.
+fn will_run(operation: &OperationRecord) -> bool {
+    let kind = operation.kind;
+    if kind == OperationKind::Stop {
+        let ran = operation
+            .steps
+            .iter()
+            .any(|step| step.kind == StepKind::Save);
+        let step = usize::try_from(operation.step).ok();
+        let step = step.and_then(|step| operation.steps.get(step));
+        return ran && step.is_some_and(|step| !kind.is_past_return(step.kind));
+    }
+    matches!(
+        kind,
+        OperationKind::Create | OperationKind::Start | OperationKind::Resume
+    )
+}
+
 /// What a VM counts more than before.
-pub fn growth(before: Counts, after: Counts, begun: Option<OperationKind>) -> Growth {
+pub fn growth(before: Counts, after: Counts) -> Growth {
     let mut growth = Growth::new();
     let mut more = |measure: Measure, before: u64, after: u64| {
         if after > before {
@@ -100,18 +117,16 @@ pub fn growth(before: Counts, after: Counts, begun: Option<OperationKind>) -> Gr
         running(before, memory(before)),
         running(after, memory(after)),
     );
-    if begun.is_some_and(takes_a_turn) {
-        more(
-            Measure::Operations,
-            before.operation.into(),
-            after.operation.into(),
-        );
-    }
+    more(
+        Measure::Operations,
+        before.operation.into(),
+        after.operation.into(),
+    );
     growth
 }
 
-/// Whether the number of operations at once keeps it from beginning. What gives
-/// something back never waits, nor does what the provider does.
+/// Whether it counts as one of the operations at once. What gives something back
+/// never waits for a turn, nor does what the provider does.
 const fn takes_a_turn(kind: OperationKind) -> bool {
     match kind {
         OperationKind::Create
@@ -141,7 +156,7 @@ const fn takes_a_turn(kind: OperationKind) -> bool {
 
 /// What a VM that comes to be counts.
 pub fn of_new(counts: Counts) -> Growth {
-    let mut growth = growth(Counts::default(), counts, Some(OperationKind::Create));
+    let mut growth = growth(Counts::default(), counts);
     growth.insert(Measure::Vms.into(), 1);
     growth
 }
@@ -270,11 +285,7 @@ async fn judge(
                 && now > soft
                 && before <= soft
             {
-                let show = |amount| counted.measure.show(amount);
-                let (now, soft) = (show(now), show(soft));
-                warnings.push(format!(
-                    "{whose} has {now} of {counted} in use, more than the {soft} that it is to stay below"
-                ));
+                warnings.push(warning(&whose, counted, now, soft));
             }
         }
     }
@@ -364,6 +375,10 @@ impl Engine {
             look_at(tx, cx, permission_to_set(scope), scope).await?;
             if let Some(answer) = recall(tx, cx).await? {
                 return Ok(answer);
+            }
+            // Whoever has asked what may be had is told the truth until they are done.
+            if let Scope::Tenant(id) | Scope::AllUsers(id) | Scope::User(id, _) = scope {
+                tenant::lock(tx, *id).await?;
             }
             quota::replace(tx, scope, &form.limits).await?;
             let answer = view(tx, scope).await?;
@@ -459,5 +474,38 @@ fn line(counted: Counted, limits: &Limits, usage: &Usage) -> QuotaLine {
         soft: limit.soft,
         hard: limit.hard,
         inherited: limit.inherited,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vimana_model::operation::{Object, Situation};
+    use vimana_model::{OperationId, Timestamp, VmId};
+
+    use super::*;
+    use crate::operation::begun;
+
+    #[test]
+    fn a_stop_that_may_still_be_called_off_gives_nothing_back() {
+        let stop = |runs: bool, step: u32| {
+            let at = Situation {
+                on_host: true,
+                runs,
+                ..Situation::default()
+            };
+            let kind = OperationKind::Stop;
+            let id = OperationId::from_parts(1, [1; 10]);
+            let vm = Object::Vm(VmId::from_parts(1, [1; 10]));
+            let now = Timestamp::from_ms(0);
+            let mut stop = begun(id, vm, kind, kind.steps(at), "ada", now);
+            stop.step = step;
+            stop
+        };
+        let of = |runs, steps: [u32; 3]| steps.map(|step| will_run(&stop(runs, step)));
+        // Save, upload, clean; and after the last of them.
+        assert_eq!(of(true, [0, 1, 2]), [true, true, false]);
+        assert!(!will_run(&stop(true, 3)));
+        // One that was suspended already.
+        assert_eq!(of(false, [0, 1, 2]), [false; 3]);
     }
 }

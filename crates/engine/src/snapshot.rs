@@ -277,12 +277,14 @@ impl Change<'_> {
 
     /// A volume that was larger then is recorded so, and has its room, before it
     /// is.
-    async fn volume_grows_to(&self, held: &Held) -> Result<(), TxError> {
-        match volume::lock(self.tx, held.id).await? {
-            Some(record) if held.size.is_some_and(|size| size > record.size) => {
+    async fn volume_grows_to(&mut self, held: &Held) -> Result<(), TxError> {
+        let found = volume::lock(self.tx, held.id).await?;
+        match (found, held.size) {
+            (Some(record), Some(size)) if size > record.size => {
+                self.take_larger(&record, size);
                 self.volume_has(record, held.size).await
             }
-            Some(_) | None => Ok(()),
+            (Some(_) | None, _) => Ok(()),
         }
     }
 

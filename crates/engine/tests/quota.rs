@@ -463,7 +463,7 @@ async fn above_a_soft_limit_it_is_done_and_told() {
     let second = scene.running("second").await;
     assert_eq!(
         warnings(second).await,
-        ["tenant `default` has 2 of VMs in use, more than the 1 that it is to stay below"]
+        ["The quota of tenant `default` for VMs warns above 1: 2 in use"]
     );
     // It has been told.
     let third = scene.running("third").await;
@@ -525,4 +525,76 @@ async fn a_manager_shares_out_and_never_raises_what_the_tenant_has() {
         kind(engine.quota(&old, &Scope::AllTenants).await),
         forbidden
     );
+}
+
+#[tokio::test]
+async fn a_volume_grows_back_with_a_snapshot_only_where_it_may() {
+    let scene = Scene::new().await;
+    let vm = scene.running("web").await;
+    scene.volume("data", 50, "local").await.unwrap();
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    let volumes = engine.volumes(admin).await.unwrap();
+    let id = volumes.first().unwrap().id;
+    scene
+        .act(vm, VmAction::Attach, ActionArgs::Volume(id))
+        .await
+        .unwrap();
+    scene.world.until_rest(vm).await;
+    scene
+        .rests(vm, VmAction::PowerOff, VmState::PoweredOff)
+        .await;
+    let snapshot = async |name: &str| {
+        let form = TakeSnapshot {
+            name: name.to_owned(),
+            ..TakeSnapshot::default()
+        };
+        scene
+            .act(vm, VmAction::Snapshot, ActionArgs::TakeSnapshot(form))
+            .await
+            .unwrap();
+        scene.world.until_rest(vm).await;
+        let taken = engine.vm_snapshots(admin, vm).await.unwrap();
+        taken
+            .into_iter()
+            .find(|taken| taken.name.as_str() == name)
+            .unwrap()
+            .id
+    };
+    let small = snapshot("small").await;
+    let form = GrowVolume { size_mib: MiB(100) };
+    engine.grow_volume(admin, id, form).await.unwrap();
+    scene.world.until_rest(vm).await;
+    let large = snapshot("large").await;
+    scene
+        .act(vm, VmAction::Revert, ActionArgs::Snapshot(small))
+        .await
+        .unwrap();
+    scene.world.until_rest(vm).await;
+    assert_eq!(scene.used(Measure::VolumeMib).await, 50);
+    scene.limit_tenant(&[at_most(Measure::VolumeMib, 99)]).await;
+    refused(
+        scene
+            .act(vm, VmAction::Revert, ActionArgs::Snapshot(large))
+            .await,
+        "the quota of tenant `default` for volume storage is 99 MiB: 50 MiB in use, and this needs \
+         50 MiB more",
+    );
+    assert_eq!(scene.used(Measure::VolumeMib).await, 50);
+}
+
+#[tokio::test]
+async fn what_is_held_takes_no_turn() {
+    let scene = Scene::new().await;
+    scene.limit_tenant(&[at_most(Measure::Operations, 1)]).await;
+    let form = CreateVm {
+        name: "held".to_owned(),
+        image: "demo".to_owned(),
+        flavor: "tiny".to_owned(),
+        hold: true,
+        ..CreateVm::default()
+    };
+    let (engine, admin) = (&scene.world.engine, &scene.world.admin);
+    engine.create_vm(admin, &form).await.unwrap();
+    assert_eq!(scene.vms().await, (1, 0, 0));
+    scene.running("web").await;
 }

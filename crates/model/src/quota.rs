@@ -33,9 +33,10 @@ pub enum Measure {
     /// What the backups have in their datastores.
     BackupBytes,
     Images,
-    /// What the images have in the repository.
+    /// What the images have in the repository, those in the trash among them.
     ImageBytes,
-    /// Operations in flight.
+    /// Operations in flight that take something; what gives back, and what the
+    /// provider does, is none of them.
     Operations,
 }
 
@@ -392,10 +393,8 @@ impl SetQuota {
                 wrong.push(FieldError::new(&format!("limits[{n}].{field}"), message));
             };
             if limit.datastore.is_some() && limit.measure != Measure::VolumeMib {
-                let message = format!(
-                    "{} are not counted by datastore; leave it out",
-                    limit.measure
-                );
+                let slug = limit.measure.slug();
+                let message = format!("`{slug}` is not counted by datastore; leave it out");
                 refuse("datastore", message);
             }
             if limit.soft != Limit::Unlimited && limit.soft > limit.hard {
@@ -409,7 +408,10 @@ impl SetQuota {
                 }
             }
             if seen.contains(&counted) {
-                refuse("measure", format!("{counted} are limited twice"));
+                refuse(
+                    "measure",
+                    format!("`{}` is limited twice", limit.measure.slug()),
+                );
             }
             seen.push(counted);
         }
@@ -531,11 +533,21 @@ pub fn refusal(whose: &str, counted: &Counted, used: u64, more: u64, hard: u64) 
     let needs_more = more > 0;
     let (used, more, hard) = (show(used), show(more), show(hard));
     if !needs_more {
-        return format!("the quota of {whose} for {counted} is {hard}, and {used} are in use");
+        return format!(
+            "the quota of {whose} for {counted} is {hard}: {used} in use, and nothing left"
+        );
     }
     format!(
         "the quota of {whose} for {counted} is {hard}: {used} in use, and this needs {more} more"
     )
+}
+
+/// The sentence that tells of a soft limit that is passed.
+#[must_use]
+pub fn warning(whose: &str, counted: &Counted, used: u64, soft: u64) -> String {
+    let show = |amount| counted.measure.show(amount);
+    let (used, soft) = (show(used), show(soft));
+    format!("The quota of {whose} for {counted} warns above {soft}: {used} in use")
 }
 
 #[cfg(test)]

@@ -379,7 +379,8 @@ async fn count_backups(conn: &impl Conn, whose: Whose<'_>, usage: &mut Usage) ->
     Ok(())
 }
 
-/// What lies in the trash counts, as long as it can be brought back.
+/// What lies in the trash is no image any more, and has its bytes as long as it can
+/// be brought back.
 async fn count_images(conn: &impl Conn, whose: Whose<'_>, usage: &mut Usage) -> Result<()> {
     use image::Column as C;
     let row = of("images");
@@ -402,7 +403,9 @@ async fn count_images(conn: &impl Conn, whose: Whose<'_>, usage: &mut Usage) -> 
             .await?;
         let (images, size) = sums.unwrap_or_default();
         let images = row.amount("id", images)?;
-        add(usage, Measure::Images, images);
+        if state != ImageState::Trashed {
+            add(usage, Measure::Images, images);
+        }
         let size = row.amount("size_bytes", size.unwrap_or(0))?;
         add(usage, Measure::ImageBytes, size);
         if state == ImageState::Importing {

@@ -170,7 +170,11 @@ impl Draft {
     }
 
     /// None to inherit it; or which field is wrong, and why.
-    fn limit(self, counted: &Counted) -> Result<Option<QuotaLimit>, (&'static str, String)> {
+    fn limit(
+        self,
+        counted: &Counted,
+        inherits: bool,
+    ) -> Result<Option<QuotaLimit>, (&'static str, String)> {
         let read = |field, text: RwSignal<String>| {
             let text = text.get_untracked();
             match text.trim() {
@@ -180,8 +184,12 @@ impl Draft {
         };
         let (hard, soft): (Option<Limit>, Option<Limit>) =
             (read("hard", self.hard)?, read("soft", self.soft)?);
-        if hard.is_none() && soft.is_none() {
+        if hard.is_none() && soft.unwrap_or_default() == Limit::Unlimited {
             return Ok(None);
+        }
+        if hard.is_none() && inherits {
+            let why = format!("say a number or “{UNLIMITED}”, too: both are its own, or none");
+            return Err(("hard", why));
         }
         Ok(Some(QuotaLimit {
             measure: counted.measure,
@@ -193,6 +201,13 @@ impl Draft {
 }
 
 const UNLIMITED: &str = "unlimited";
+
+/// What the server says of the soft limit: it names it by its place among all.
+fn of_soft(error: &ApiError) -> Option<String> {
+    let mut errors = error.0.errors.iter();
+    let soft = errors.find(|error| error.field.ends_with(".soft"));
+    soft.map(|error| error.message.clone())
+}
 
 /// All limits that are not inherited, with this one in its place.
 fn with_changed(lines: &[QuotaLine], counted: &Counted, limit: Option<QuotaLimit>) -> SetQuota {
@@ -243,7 +258,7 @@ fn LimitForm(
         }
         wrong.set(None);
         refused.set(None);
-        let limit = match draft.limit(&counted) {
+        let limit = match draft.limit(&counted, inherits) {
             Ok(limit) => limit,
             Err(why) => {
                 wrong.set(Some(why));
@@ -267,7 +282,11 @@ fn LimitForm(
                 Err(error) => {
                     session.notice(&error);
                     busy.try_set(false);
-                    refused.try_set(Some(error));
+                    if let Some(why) = of_soft(&error) {
+                        wrong.try_set(Some(("soft", why)));
+                    } else {
+                        refused.try_set(Some(error));
+                    }
                 }
             }
         });

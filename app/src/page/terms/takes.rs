@@ -1,7 +1,7 @@
 //! What a VM takes of the limits of whoever asks for it: before and after.
 
 use leptos::prelude::*;
-use vimana_model::quota::{Measure, QuotaLine, Whose};
+use vimana_model::quota::{Limit, Measure, QuotaLine, Whose};
 use vimana_model::unit::Resources;
 use vimana_ui::{Icon, IconName, Meter, part, thousandths};
 
@@ -29,12 +29,12 @@ impl Take {
     /// "3 → 4 of 10".
     fn text(&self) -> String {
         let show = |amount| self.line.measure.show(amount);
-        let most = self.line.hard.show(self.line.measure);
-        format!(
-            "{} → {} of {most}",
-            show(self.line.used),
-            show(self.after())
-        )
+        let now = format!("{} → {}", show(self.line.used), show(self.after()));
+        match (self.line.hard, self.line.soft) {
+            (Limit::AtMost(most), _) => format!("{now} of {}", show(most)),
+            (Limit::Unlimited, Limit::AtMost(soft)) => format!("{now}, warns above {}", show(soft)),
+            (Limit::Unlimited, Limit::Unlimited) => now,
+        }
     }
 
     fn label(&self) -> String {
@@ -125,7 +125,6 @@ pub fn Takes(draft: TermsDraft, choices: Catalogue) -> impl IntoView {
 
 #[cfg(test)]
 mod tests {
-    use vimana_model::quota::Limit;
     use vimana_model::unit::MiB;
 
     use super::*;

@@ -24,12 +24,12 @@ use vimana_model::name::{DatastoreName, ImageName, VmName, VolumeName};
 use vimana_model::operation::Progress;
 use vimana_model::vm::CreateVm;
 use vimana_model::volume::VolumeRequest;
-use vimana_model::{BackupId, Error, FieldError, ImageId, Result, TenantId};
+use vimana_model::{BackupId, Error, ErrorKind, FieldError, ImageId, Result, TenantId};
 use vimana_repository::{Arrived, Refusal, Tell};
 use vimana_store::backup::{BackupRecord, DiskRecord, StoredFile};
 use vimana_store::image::{ImageOrder, ImageRecord};
 use vimana_store::volume::{ImageOf, VolumeRecord};
-use vimana_store::{Conn, TxError, WriteTx, backup, flavor, user, vm, volume};
+use vimana_store::{Conn, StoreError, TxError, WriteTx, backup, flavor, user, vm, volume};
 
 use super::what;
 use crate::Engine;
@@ -316,7 +316,8 @@ impl Engine {
             name: name.clone(),
         };
         let actor = Actor::User(name.clone());
-        self.insert_vm(tx, actor, owner, &request, None).await?;
+        let made = self.insert_vm(tx, actor, owner, &request, None).await;
+        made.map_err(anew)?;
         let mut begun = Vec::new();
         for (volume, origin) in wanted.volumes.iter().zip(origins) {
             let id = new_id!(self.world(), ImageId);
@@ -339,11 +340,20 @@ impl Engine {
                 delete_with_vm: false,
             };
             let volume = new_id!(self.world(), VolumeId);
-            self.record_volume(tx, (tenant_id, &name), volume, new, Some(of))
-                .await?;
+            let made = self.record_volume(tx, (tenant_id, &name), volume, new, Some(of));
+            made.await.map_err(anew)?;
             begun.push(id);
         }
         Ok(begun)
+    }
+}
+
+/// A limit was lowered after it was asked about, and something is written already:
+/// all of it is tried again.
+fn anew(error: TxError) -> TxError {
+    match error {
+        TxError::Engine(error) if error.kind == ErrorKind::OverQuota => StoreError::Conflict.into(),
+        error @ (TxError::Store(_) | TxError::Engine(_)) => error,
     }
 }
 

@@ -559,7 +559,7 @@ enum Done {
 }
 
 /// What an image that is to be imported counts.
-fn takes(order: &ImageOrder) -> Growth {
+pub(super) fn takes(order: &ImageOrder) -> Growth {
     let size = match &order.source {
         ImageSource::Upload(upload) => upload.size_bytes,
         // Nobody knows before it has come.
@@ -585,6 +585,11 @@ async fn over_quota(
     else {
         return Ok(None);
     };
+    // A source that has nothing new.
+    let known = image.content.as_ref();
+    if known.is_some_and(|known| known.sha256 == arrived.content.sha256) {
+        return Ok(None);
+    }
     let growth = Growth::from([(Measure::ImageBytes.into(), arrived.content.size_bytes)]);
     match quota::may_have(tx, tenant_id, owner, &growth).await {
         Ok(()) => Ok(None),

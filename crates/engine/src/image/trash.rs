@@ -4,16 +4,28 @@ use vimana_authz::Permission;
 use vimana_model::event::Actor;
 use vimana_model::image::{ImageAction, ImageState, ImageView};
 use vimana_model::operation::{OperationKind, OperationView};
+use vimana_model::quota::Measure;
 use vimana_model::{Error, ImageId, OperationId, Result, Timestamp};
-use vimana_store::{image, operation, vm, volume, write_tx};
+use vimana_store::image::ImageRecord;
+use vimana_store::{TxError, WriteTx, image, operation, vm, volume, write_tx};
 
 use super::change::ImageChange;
+use super::import::takes;
 use super::what;
 use crate::Engine;
 use crate::authorize::{authorized, current};
 use crate::clock::ms;
 use crate::context::{OpContext, new_id};
 use crate::idempotency::{recall, remember};
+use crate::quota::{self, Growth};
+
+/// Whether an image's tenant, and its owner, may have so much more.
+async fn may_take(tx: &WriteTx, image: &ImageRecord, growth: &Growth) -> Result<(), TxError> {
+    let (Some(tenant_id), Some(owner)) = (image.tenant_id, &image.owner_name) else {
+        return Ok(());
+    };
+    quota::may_have(tx, tenant_id, owner, growth).await
+}
 
 impl Engine {
     /// Deletes an image, restores it, removes it for good, or imports it again.
@@ -53,6 +65,8 @@ impl Engine {
                     change.turn(ImageState::Removed);
                 }
                 ImageAction::Restore => {
+                    let one_more = Growth::from([(Measure::Images.into(), 1)]);
+                    may_take(tx, &change.image, &one_more).await?;
                     change.turn(ImageState::Ready);
                     // Somebody wants it for its own sake.
                     change.image.superseded_at = None;
@@ -74,6 +88,9 @@ impl Engine {
                     change.turn(ImageState::Removed);
                 }
                 ImageAction::Retry => {
+                    if let Some(order) = &change.image.order {
+                        may_take(tx, &change.image, &takes(order)).await?;
+                    }
                     change.turn(ImageState::Importing);
                     let id = new_id!(self.world(), OperationId);
                     change.begin_import(id, cx.subject.user_name.as_str());

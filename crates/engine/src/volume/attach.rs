@@ -28,7 +28,9 @@ impl Change<'_> {
     pub(crate) async fn begin_attach(&mut self, by: &str, id: VolumeId) -> Result<(), TxError> {
         let mut record = self.locked_volume(id).await?;
         accept(&record, VolumeAction::Attach)?;
+        let before = record.clone();
         content_at_hand(self.tx, &mut record).await?;
+        self.take_larger(&before, record.size);
         let has = volume::of_vm(self.tx, self.vm.id).await?.len();
         if has >= MAX_VOLUMES_OF_VM {
             let message = format!("`{}` has {MAX_VOLUMES_OF_VM} volumes already", self.vm.name);
@@ -116,15 +118,22 @@ impl Change<'_> {
         let mut record = self.own_volume(id).await?;
         accept(&record, VolumeAction::Grow)?;
         claim_growth(self.tx, &record, to).await?;
-        let more = MiB(to.0.saturating_sub(record.size.0));
-        let growth = quota::of_volume(&record.datastore, more);
-        self.take_more(record.owner_name.clone(), growth);
+        self.take_larger(&record, to);
         record.size = to;
         volume::update(self.tx, &mut record).await?;
         let kind = OperationKind::Grow;
         self.begin(kind, &[StepKind::Grow], by).await?;
         self.set_piece(piece(&record));
         Ok(())
+    }
+
+    /// A volume is to be that large, which its owner takes.
+    pub(crate) fn take_larger(&mut self, record: &VolumeRecord, to: MiB) {
+        let more = MiB(to.0.saturating_sub(record.size.0));
+        if more > MiB(0) {
+            let growth = quota::of_volume(&record.datastore, more);
+            self.take_more(record.owner_name.clone(), growth);
+        }
     }
 
     pub(super) async fn in_no_snapshot(&self, record: &VolumeRecord) -> Result<(), TxError> {

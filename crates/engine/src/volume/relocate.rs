@@ -33,6 +33,10 @@ impl Change<'_> {
             let message = format!("volume `{}` is in datastore `{to}` already", record.name);
             return Err(Error::conflict(message).into());
         }
+        if record.moving_to.is_none() {
+            let growth = quota::of_place(to, record.size);
+            self.take_more(record.owner_name.clone(), growth);
+        }
         self.begin_moves(by, false, vec![record], to).await
     }
 
@@ -136,7 +140,7 @@ impl Change<'_> {
     /// The room at the other place is claimed before the effect; both are until
     /// it is known which has the volume.
     async fn claim_move(
-        &mut self,
+        &self,
         record: &mut VolumeRecord,
         on: &HostRef,
         to: &DatastoreName,
@@ -146,8 +150,6 @@ impl Change<'_> {
         match &record.moving_to {
             None => {
                 room::change(self.tx, on, to, MiB(0), record.size).await?;
-                let growth = quota::of_place(to, record.size);
-                self.take_more(record.owner_name.clone(), growth);
                 record.moving_to = Some(to.clone());
             }
             // An earlier move came to no known end: it is in one of the two.
