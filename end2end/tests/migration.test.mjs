@@ -418,7 +418,8 @@ test('a copy is followed, never runs backwards, and is cancelled', PATIENCE, asy
   const page = await portal();
   await told(page);
   await openLive(page, `/vms/${id}`);
-  await api.call('POST', `/vms/${id}/migrate`, { host: other(host.name) });
+  // Slow enough to be seen on any machine.
+  await api.call('POST', `/vms/${id}/migrate`, { host: other(host.name), max_mib_per_s: 1 });
   const target = await vms.eventually('the process that waits', () =>
     fleet.qemus(id).find((pid) => pid !== source),
   );
