@@ -37,8 +37,7 @@ pub use image::{
 pub use once::{Key, PAUSES, once, sleep};
 pub use operation::cancel_operation;
 pub use quota::{
-    QuotaPageData, TenantData, TenantsData, Whose, create_tenant, own_quota, set_quota, tenant,
-    tenants,
+    QuotaPageData, TenantData, TenantsData, create_tenant, own_quota, set_quota, tenant, tenants,
 };
 pub use request::{
     RequestShow, act_on_request, create_request, request, request_timeline, requests,

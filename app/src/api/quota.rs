@@ -1,38 +1,13 @@
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 use vimana_model::TenantId;
-use vimana_model::name::UserName;
-#[cfg(feature = "ssr")]
-use vimana_model::quota::Scope;
-use vimana_model::quota::{OwnQuotaView, QuotaLine, QuotaView, SetQuota, TenantQuotaView};
+use vimana_model::quota::{OwnQuotaView, QuotaLine, QuotaView, Scope, SetQuota, TenantQuotaView};
 use vimana_model::tenant::{CreateTenant, TenantView, UserView};
 
 use super::codec::Json;
 use super::{ApiError, Key};
 #[cfg(feature = "ssr")]
 use crate::ssr;
-
-/// Whose limits a page is about, as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Whose {
-    AllTenants,
-    Tenant(TenantId),
-    AllUsers(TenantId),
-    User(TenantId, UserName),
-}
-
-#[cfg(feature = "ssr")]
-impl From<Whose> for Scope {
-    fn from(whose: Whose) -> Self {
-        match whose {
-            Whose::AllTenants => Self::AllTenants,
-            Whose::Tenant(tenant) => Self::Tenant(tenant),
-            Whose::AllUsers(tenant) => Self::AllUsers(tenant),
-            Whose::User(tenant, user) => Self::User(tenant, user),
-        }
-    }
-}
 
 /// What the page about one's own limits shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,13 +77,13 @@ pub async fn tenant(id: TenantId) -> Result<TenantData, ApiError> {
 }
 
 #[server(name = SetQuotaCall, prefix = "/portal/api", endpoint = "set-quota", input = Json, output = Json)]
-pub async fn set_quota(whose: Whose, form: SetQuota, key: Key) -> Result<QuotaView, ApiError> {
-    let cx = ssr::caller_once("set-quota", &(&whose, &form), key)
+pub async fn set_quota(scope: Scope, form: SetQuota, key: Key) -> Result<QuotaView, ApiError> {
+    let cx = ssr::caller_once("set-quota", &(&scope, &form), key)
         .await
         .map_err(ssr::refuse)?;
     ssr::engine()
         .map_err(ssr::refuse)?
-        .set_quota(&cx, &whose.into(), &form)
+        .set_quota(&cx, &scope, &form)
         .await
         .map_err(ssr::refuse)
 }

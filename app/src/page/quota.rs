@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos_meta::Title;
-use vimana_model::quota::QuotaLine;
+use vimana_model::quota::{QuotaLine, Scope};
 use vimana_ui::part;
 
 use super::lazy::lazy_page;
 use super::load::{Asked, Found, Loaded, Wanted};
-use crate::api::{QuotaPageData, Whose};
+use crate::api::QuotaPageData;
 use crate::session::Caller;
 pub use table::{InUse, QuotaTable, Usage, title};
 
@@ -84,7 +84,7 @@ fn Page(caller: Caller, data: ArcRwSignal<Option<QuotaPageData>>) -> impl IntoVi
                 <section class="panel" aria-labelledby="quota-users">
                     <h2 id="quota-users">"Every user"</h2>
                     <p class="lead">"Limits of each user of the tenant who has none of their own."</p>
-                    <QuotaTable whose=Whose::AllUsers(id) caption="Limits of every user" lines=of_all.get_untracked() shows_usage=false/>
+                    <QuotaTable whose=Scope::AllUsers(id) caption="Limits of every user" lines=of_all.get_untracked() shows_usage=false/>
                 </section>
             }.into_any())}
         </div>

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos_meta::Title;
-use vimana_model::quota::{Measure, QuotaLine, TenantQuotaView};
+use vimana_model::quota::{Measure, QuotaLine, Scope, TenantQuotaView};
 use vimana_model::session::Role;
 use vimana_model::tenant::{TenantKind, UserView};
 use vimana_ui::{Cell, Dialog, EmptyState, Icon, IconName, Table, When, part, press};
@@ -16,7 +16,7 @@ use super::lazy::lazy_page;
 use super::load::{Asked, Found, Loaded, Wanted, id_in_address};
 use super::quota::{InUse, QuotaTable, Usage};
 use super::sentence;
-use crate::api::{TenantData, TenantsData, Whose};
+use crate::api::{TenantData, TenantsData};
 use crate::session::Caller;
 use form::TenantForm;
 
@@ -67,7 +67,7 @@ fn Tenants(caller: Caller, list: Tenancies, defaults: Vec<QuotaLine>) -> impl In
     let close = Callback::new(move |()| open.set(false));
     let (shown, some) = (list.clone(), list.clone());
     let defaults = if may {
-        view! { <QuotaTable whose=Whose::AllTenants caption="Default limits" lines=defaults shows_usage=false/> }
+        view! { <QuotaTable whose=Scope::AllTenants caption="Default limits" lines=defaults shows_usage=false/> }
             .into_any()
     } else {
         let lines = Signal::derive(move || defaults.clone());
@@ -181,7 +181,7 @@ fn Tenant(caller: Caller, data: TenantData) -> impl IntoView {
     } = data;
     let name = tenant.name.to_string();
     let id = tenant.id;
-    let limits = |may: bool, whose: Whose, caption: &'static str, lines: Vec<QuotaLine>, usage| {
+    let limits = |may: bool, whose: Scope, caption: &'static str, lines: Vec<QuotaLine>, usage| {
         if may {
             return view! { <QuotaTable whose=whose caption=caption lines=lines shows_usage=usage/> }
                 .into_any();
@@ -191,14 +191,14 @@ fn Tenant(caller: Caller, data: TenantData) -> impl IntoView {
     };
     let of_tenant = limits(
         caller.may_set_quota(id),
-        Whose::Tenant(id),
+        Scope::Tenant(id),
         "The tenant's limits",
         lines,
         true,
     );
     let of_users = limits(
         caller.may_share_quota(id),
-        Whose::AllUsers(id),
+        Scope::AllUsers(id),
         "Limits of every user",
         all_users,
         false,

@@ -335,7 +335,8 @@ mod schema {
 }
 
 /// Whose limits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Every tenant's that has none of its own.
     AllTenants,

@@ -3,7 +3,9 @@
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use vimana_model::quota::{Counted, Level, Limit, Measure, QuotaLimit, QuotaLine, SetQuota, Unit};
+use vimana_model::quota::{
+    Counted, Level, Limit, Measure, QuotaLimit, QuotaLine, Scope, SetQuota, Unit,
+};
 use vimana_ui::{
     Answers, Badge, Cell, Dialog, Icon, IconName, Meter, Table, TextField, ToastKind, Toasts, Tone,
     part, press, thousandths,
@@ -11,7 +13,7 @@ use vimana_ui::{
 
 use super::super::refused::otherwise;
 use super::super::sentence;
-use crate::api::{ApiError, Key, Whose, once, set_quota};
+use crate::api::{ApiError, Key, once, set_quota};
 use crate::session::CurrentSession;
 
 /// What is in use, of what is limited or in use.
@@ -75,7 +77,7 @@ pub fn InUse(line: QuotaLine) -> impl IntoView {
 /// Every limit of a tenant, of a user or of all of them, each to be changed.
 #[component]
 pub fn QuotaTable(
-    whose: Whose,
+    whose: Scope,
     #[prop(into)] caption: String,
     lines: Vec<QuotaLine>,
     shows_usage: bool,
@@ -136,12 +138,12 @@ pub fn QuotaTable(
 }
 
 /// A page may have several of these tables.
-const fn dialog_of(whose: &Whose) -> &'static str {
+const fn dialog_of(whose: &Scope) -> &'static str {
     match whose {
-        Whose::AllTenants => "limit-of-tenants",
-        Whose::Tenant(_) => "limit-of-tenant",
-        Whose::AllUsers(_) => "limit-of-users",
-        Whose::User(_, _) => "limit-of-user",
+        Scope::AllTenants => "limit-of-tenants",
+        Scope::Tenant(_) => "limit-of-tenant",
+        Scope::AllUsers(_) => "limit-of-users",
+        Scope::User(_, _) => "limit-of-user",
     }
 }
 
@@ -227,7 +229,7 @@ fn with_changed(lines: &[QuotaLine], counted: &Counted, limit: Option<QuotaLimit
 
 #[component]
 fn LimitForm(
-    whose: Whose,
+    whose: Scope,
     lines: RwSignal<Vec<QuotaLine>>,
     line: QuotaLine,
     close: Callback<()>,
@@ -239,7 +241,7 @@ fn LimitForm(
     let busy = RwSignal::new(false);
     let wrong = RwSignal::new(None::<(&'static str, String)>);
     let refused = RwSignal::new(None::<ApiError>);
-    let inherits = !matches!(whose, Whose::AllTenants | Whose::AllUsers(_));
+    let inherits = !matches!(whose, Scope::AllTenants | Scope::AllUsers(_));
     let of_unit = match counted.measure.unit() {
         Unit::Pieces => "",
         Unit::Mib => ", in MiB",
