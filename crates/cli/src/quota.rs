@@ -50,12 +50,7 @@ async fn set(args: SetQuota) -> Outcome {
             .iter()
             .any(|change| change.counted == line.counted())
     });
-    let kept = kept.map(|line| QuotaLimit {
-        measure: line.measure,
-        datastore: line.datastore,
-        soft: line.soft,
-        hard: line.hard,
-    });
+    let kept = kept.map(|line| line.limit());
     let wanted = changes
         .iter()
         .filter_map(|LimitChange { counted, limits }| {
@@ -120,13 +115,9 @@ fn row(whose: &str, line: &QuotaLine) -> [String; 6] {
         (true, true) => "defaults",
         (false, true) => "",
     };
-    let place = line.datastore.as_ref();
     [
         whose.to_owned(),
-        match place {
-            Some(place) => format!("{}@{place}", measure.slug()),
-            None => measure.slug().to_owned(),
-        },
+        line.counted().slug(),
         measure.show(line.used),
         line.soft.show(measure),
         line.hard.show(measure),

@@ -185,6 +185,17 @@ pub struct Counted {
     pub datastore: Option<DatastoreName>,
 }
 
+impl Counted {
+    /// As it is read: `vms`, `volume_mib@fast`.
+    #[must_use]
+    pub fn slug(&self) -> String {
+        match &self.datastore {
+            Some(datastore) => format!("{}@{datastore}", self.measure.slug()),
+            None => self.measure.slug().to_owned(),
+        }
+    }
+}
+
 impl From<Measure> for Counted {
     fn from(measure: Measure) -> Self {
         Self {
@@ -455,6 +466,17 @@ impl QuotaLine {
         Counted {
             measure: self.measure,
             datastore: self.datastore.clone(),
+        }
+    }
+
+    /// Its limits, as they are set.
+    #[must_use]
+    pub fn limit(&self) -> QuotaLimit {
+        QuotaLimit {
+            measure: self.measure,
+            datastore: self.datastore.clone(),
+            soft: self.soft,
+            hard: self.hard,
         }
     }
 

@@ -25,7 +25,7 @@ pub fn Usage(#[prop(into)] caption: String, lines: Signal<Vec<QuotaLine>>) -> im
         let rows: Vec<AnyView> = shown
             .map(|line| {
                 let counted = line.counted();
-                let (slug, title, limits) = (slug(&counted), title(&counted), limits(&line));
+                let (slug, title, limits) = (counted.slug(), title(&counted), limits(&line));
                 view! {
                     <tr role="row" data-counted=slug>
                         <Cell title="What"><strong>{title}</strong></Cell>
@@ -90,7 +90,7 @@ pub fn QuotaTable(
         let row = |line: QuotaLine| {
             let counted = line.counted();
             let change = format!("Change the limit of {counted}");
-            let (slug, title, limits) = (slug(&counted), title(&counted), limits(&line));
+            let (slug, title, limits) = (counted.slug(), title(&counted), limits(&line));
             let used = shows_usage.then(|| line.clone());
             let used = used.map(|line| view! { <Cell title="In use"><InUse line=line/></Cell> });
             let ask = move || {
@@ -216,14 +216,8 @@ fn with_changed(lines: &[QuotaLine], counted: &Counted, limit: Option<QuotaLimit
     let others = lines
         .iter()
         .filter(|line| line.is_own() && line.counted() != *counted);
-    let others = others.map(|line| QuotaLimit {
-        measure: line.measure,
-        datastore: line.datastore.clone(),
-        soft: line.soft,
-        hard: line.hard,
-    });
     SetQuota {
-        limits: others.chain(limit).collect(),
+        limits: others.map(QuotaLine::limit).chain(limit).collect(),
     }
 }
 
@@ -355,13 +349,6 @@ pub fn title(counted: &Counted) -> String {
         first.make_ascii_uppercase();
     }
     name.replace('`', "")
-}
-
-fn slug(counted: &Counted) -> String {
-    match &counted.datastore {
-        Some(datastore) => format!("{}@{datastore}", counted.measure.slug()),
-        None => counted.measure.slug().to_owned(),
-    }
 }
 
 #[cfg(test)]
